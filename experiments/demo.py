@@ -28,9 +28,11 @@ from seqjax.config import (
 )
 
 CONFIG = Config(
-    task=TaskConfig("char_lm", batch=16, length=128, evaluation_batches=8),
-    model=ModelConfig(layer=(LayerConfig("min_gru"),), features=128, depth=3, expansion=2.0),
-    optimiser=OptimiserConfig(learning_rate=8e-3, warmup=100, final=0.02),
+    task=TaskConfig("char_lm", batch=8, length=128, evaluation_batches=8),
+    model=ModelConfig(
+        layer=(LayerConfig("min_gru"),), features=128, depth=3, expansion=2.0, unroll=3
+    ),
+    optimiser=OptimiserConfig(learning_rate=6e-3, warmup=100, final=0.02),
     train=TrainConfig(steps=100_000, max_seconds=185, evaluate_every=500, save_every=100_000),
 )
 RUN = Path("runs/demo")

@@ -3,6 +3,7 @@
     checkpoints/<step>/     state        every array of the training state, by name (orbax)
                             extra        the position in the data, the best score, ... (JSON)
                             SHA256SUMS   the seal: hashes of all files, as `sha256sum -c` reads it
+    checkpoints/lock        held by the process that trains
 
 A step is written under another name, renamed when complete, and sealed last; a step without a seal
 is none. So a process that is killed while it saves leaves the step before, and damage is found
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
+from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -39,19 +41,24 @@ class Checkpoints:
         self.orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
         self.writer, self.written = ThreadPoolExecutor(1), Future()
         self.written.set_result(None)
+        self.read_only, self.lock = read_only, None
         if not read_only:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for step in self.folder.iterdir():
-                if not (step / SEAL).exists():  # what a killed process was writing
-                    shutil.rmtree(step)
 
     def __enter__(self) -> Checkpoints:
+        if not self.read_only:
+            self.lock = _lock(self.folder / "lock")
+            for step in self.folder.iterdir():
+                if step.is_dir() and not (step / SEAL).exists():  # what a killed process wrote
+                    shutil.rmtree(step)
         return self
 
     def __exit__(self, *_) -> None:
         """Wait until everything is on disk."""
         self.writer.shutdown()
         self.orbax.close()
+        if self.lock:
+            self.lock.close()
         self.written.result()  # or what went wrong in writing
 
     def steps(self) -> list[int]:
@@ -134,11 +141,24 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 def _damage(folder: Path) -> Path | None:
     """The first file that is not as it was sealed."""
-    for line in (folder / SEAL).read_text().splitlines():
-        digest, _, name = line.partition("  ")
+    lines = (folder / SEAL).read_text().splitlines()
+    sealed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name, digest in sealed.items():
         if not (folder / name).is_file() or _hash(folder / name) != digest:
             return folder / name
-    return None
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return None if files == {*sealed, SEAL} else folder / SEAL
+
+
+def _lock(path: Path) -> IO:
+    """`path`, open and locked until it is closed or the process ends, however it ends."""
+    file = path.open("w")
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise CheckpointError(f"another process is training in {path.parent.parent}") from None
+    return file
 
 
 def _hash(path: Path) -> str:

@@ -94,6 +94,7 @@ class ModelConfig:
     dropout: float = 0.0  # share of each branch's output that is dropped in training
     variational: bool = False  # one dropout mask for all time steps
     pool: Literal["last", "mean"] = "last"  # how a sequence becomes one answer, where it must
+    unroll: int = 1  # repetitions compiled one by one: faster on CPU, slower to compile
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     compute: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     evaluator: str | None = None  # how layers scan (`seqjax explain`); None: chosen by the table

@@ -26,8 +26,9 @@ from jax import lax
 
 from seqjax.common import accumulation_dtype
 from seqjax.config import LayerConfig, ModelConfig
-from seqjax.layers import Precise, make
+from seqjax.layers import make
 from seqjax.layers.base import cast_parameters, option
+from seqjax.layers.parts import GLU, Norm
 from seqjax.tasks.task import Classes, Spec, Tokens
 
 NORMS = ("rms", "layer")
@@ -46,23 +47,6 @@ class ModelState(NamedTuple):
 BATCH_AXES = ModelState(1, 0, 0)
 
 
-class Norm(nnx.Module):
-    """Root-mean-square (arXiv:1910.07467) or layer normalisation, in at least float32."""
-
-    def __init__(self, features: int, kind: str):
-        self.kind = option("norm", kind, NORMS)
-        self.scale = Precise(jnp.ones(features))
-        self.bias = Precise(jnp.zeros(features)) if kind == "layer" else None
-
-    def __call__(self, x):
-        y = x.astype(accumulation_dtype(x.dtype))
-        if self.bias is not None:
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
-        y = y * self.scale[None, None]
-        return (y if self.bias is None else y + self.bias[None, None]).astype(x.dtype)
-
-
 class Embedding(nnx.Module):
     """A vector for each token."""
 
@@ -75,21 +59,14 @@ class Embedding(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """W_2 gelu(W_1 norm(x)), or gated: W_2 (silu(W_g norm(x)) * W_1 norm(x))."""
+    """W_2 gelu(W_1 x)."""
 
-    def __init__(self, config: ModelConfig, scale: float, *, rngs: nnx.Rngs):
-        self.gated = config.mlp == "glu"
-        self.norm = Norm(config.features, config.norm)
-        hidden = max(1, round(config.expansion * config.features))
-        self.up = _linear(config.features, hidden * (2 if self.gated else 1), 1.0, rngs)
-        self.down = _linear(hidden, config.features, scale, rngs)
+    def __init__(self, features: int, inner: int, *, scale: float, rngs: nnx.Rngs):
+        self.W_1 = _linear(features, inner, 1.0, rngs)
+        self.W_2 = _linear(inner, features, scale, rngs)
 
     def __call__(self, x):
-        x = self.up(self.norm(x))
-        if self.gated:
-            gate, x = jnp.split(x, 2, axis=-1)
-            return self.down(jax.nn.silu(gate) * x)
-        return self.down(jax.nn.gelu(x))
+        return self.W_2(jax.nn.gelu(self.W_1(x)))
 
 
 class Block(nnx.Module):
@@ -100,12 +77,15 @@ class Block(nnx.Module):
         # Branches that add up: their last matrices shrink with depth, so that their sum does not
         # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
         scale = (2 * config.depth) ** -0.5
-        self.norm = Norm(features, config.norm)
+        self.norm = _norm(config)
         self.layer = make(layer.name, features, rngs=rngs, **layer.options)
         out = self.layer.out_features
         self.project = None if out == features else _linear(out, features, scale, rngs)
         second = option("mlp", config.mlp, MLPS) != "none"
-        self.mlp = MLP(config, scale, rngs=rngs) if second else None
+        inner = max(1, round(config.expansion * features))
+        kind = GLU if config.mlp == "glu" else MLP
+        self.mlp_norm = _norm(config) if second else None
+        self.mlp = kind(features, inner, scale=scale, rngs=rngs) if second else None
         self.rate, self.variational = config.dropout, config.variational
         self.evaluator = config.evaluator
 
@@ -113,8 +93,8 @@ class Block(nnx.Module):
         keys = (None, None) if key is None else jax.random.split(key)
         y, h = self.layer(self.norm(x), h, resets, mask, evaluator=self.evaluator)
         x = x + self.drop(y if self.project is None else self.project(y), keys[0])
-        if self.mlp is not None:
-            x = x + self.drop(self.mlp(x), keys[1])
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])
         return x, h
 
     def drop(self, x, key):
@@ -146,7 +126,9 @@ class Model(nnx.Module):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
         if not 0 <= config.dropout < 1:
             raise ValueError(f"dropout is a share in [0, 1), got {config.dropout}")
-        self.features, self.remat = features, config.remat
+        if config.unroll < 1:
+            raise ValueError(f"at least one repetition is compiled, got unroll={config.unroll}")
+        self.features, self.remat, self.unroll = features, config.remat, config.unroll
         self.pool = option("pool", config.pool, POOLS)
         self.compute = jnp.dtype(config.compute)
         self.inputs, self.outputs = spec.inputs, spec.outputs
@@ -161,7 +143,7 @@ class Model(nnx.Module):
         repetitions, rest = divmod(depth, len(pattern))
         self.blocks = _stack([blocks(pattern) for _ in range(repetitions)])
         self.tail = blocks(pattern[:rest])
-        self.norm = Norm(features, config.norm)
+        self.norm = _norm(config)
         out = spec.outputs
         width = out.count if isinstance(out, Classes) else out.dimension
         # Small, so that the first answers are near uniform, and the first loss near its baseline.
@@ -213,7 +195,8 @@ class Model(nnx.Module):
         repetitions = len(jax.tree.leaves(stacked)[0])
         first, last = (None, None) if key is None else jax.random.split(key)
         each = None if first is None else jax.random.split(first, repetitions)
-        y, blocks = lax.scan(group, model.embed(x), (stacked, h.blocks, each))
+        xs = (stacked, h.blocks, each)
+        y, blocks = lax.scan(group, model.embed(x), xs, unroll=self.unroll)
         y, tail = self._apply(model.tail, y, h.tail, resets, mask, last)
         y, pooled = model.norm(y), None
         if not self.outputs.per_step:
@@ -265,6 +248,11 @@ class Model(nnx.Module):
         count = jnp.where(fresh, 0, count) + jnp.sum(keep, axis=1, dtype=count.dtype)
         before = before + jnp.sum(jnp.where(keep[:, :, None], total, 0), axis=1)
         return (before / jnp.maximum(count, 1)[:, None]).astype(y.dtype), (before, count)
+
+
+def _norm(config: ModelConfig) -> Norm:
+    layer = option("norm", config.norm, NORMS) == "layer"
+    return Norm(config.features, centre=layer, bias=layer)
 
 
 def _linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs, bias: bool = False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -73,7 +75,7 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
         metrics = {name: value * part for name, value in task.score(answer, batch).items()}
         return metrics["loss"], (metrics, carry if task.carries_state else None)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
         key = None
@@ -141,6 +143,31 @@ def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Callable:
         return {name: value / max(total, 1) for name, value in sums.items()}
 
     return evaluate
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """What makes a training step faster on this device.
+
+    On CPU, XLA's default order of operations runs many at a time, which on few cores takes
+    the cache from each other: a step took 15 to 30 % longer (2 cores, jax 0.10.2).
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory it frees, on CPU with glibc; elsewhere nothing happens.
+
+    By default glibc gives every large buffer back to the system and takes it anew, page by page:
+    half of the time of a training step on CPU, whose temporary memory is one such buffer.
+    """
+    if jax.default_backend() != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # of <malloc.h>
+    libc = ctypes.CDLL(None)
+    for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+        libc.mallopt(parameter, value)
 
 
 def _cut(parts: int, axis: int, tree: Any) -> Any:

@@ -28,7 +28,14 @@ from seqjax.models import Model
 from seqjax.optimiser import adamw
 from seqjax.progress import Progress, table
 from seqjax.record import Record, read_config, write_config
-from seqjax.step import Arrays, TrainState, make_evaluate, make_update, take_apart
+from seqjax.step import (
+    Arrays,
+    TrainState,
+    keep_memory,
+    make_evaluate,
+    make_update,
+    take_apart,
+)
 from seqjax.tasks import Task, make
 
 AHEAD = 2  # steps the host may be ahead of the device
@@ -56,6 +63,7 @@ def train(
     decides (`max_seconds`). SIGTERM and Ctrl-C save and end it. Raises NotFinite when the loss
     does not stay finite; what was saved before stays.
     """
+    keep_memory()
     t, run = config.train, None if run is None else Path(run)
     task = make(config.task.name, **config.task.options)
     params_key, dropout_key = jax.random.split(jax.random.key(t.seed))

@@ -141,18 +141,21 @@ def test_a_checkpoint_is_the_whole_state_and_the_best_one_is_kept(straight):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "seal"])
 def test_a_damaged_checkpoint_is_one_clear_error(streams, straight, tmp_path, damage):
     run = shutil.copytree(straight[1], tmp_path / "run")
     folder = run / "checkpoints" / "20"
     largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    if damage == "seal":
+        largest = folder / "SHA256SUMS"
     contents = bytearray(largest.read_bytes())
     if damage == "flip":
         contents[len(contents) // 2] ^= 1
     if damage == "remove":
         largest.unlink()
     else:
-        largest.write_bytes(contents[:100] if damage == "truncate" else contents)
+        kept = {"truncate": 100, "seal": 0}.get(damage)
+        largest.write_bytes(contents[:kept])
     with pytest.raises(
         CheckpointError, match=f"{re.escape(str(folder))}.*last complete step is 15"
     ):
@@ -167,6 +170,12 @@ def test_another_run_in_the_same_folder_is_refused(streams, straight):
     with pytest.raises(ValueError, match="differs in model.features: say the same again"):
         write_config(straight[1], changed)
     write_config(straight[1], settings(streams, steps=30))  # to go on longer is the same run
+
+
+def test_two_trainings_in_one_folder_are_refused(streams, straight):
+    with Checkpoints(straight[1] / "checkpoints"):
+        with pytest.raises(CheckpointError, match="another process is training in"):
+            train(settings(streams, steps=21), straight[1])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -254,11 +263,12 @@ def test_what_decays():
     assert {name for name in decays if "blocks.0" in name and decays[name]} == {
         "blocks.0.layer.B",
         "blocks.0.layer.C",
-        "blocks.0.mlp.up.kernel",
-        "blocks.0.mlp.down.kernel",
+        "blocks.0.mlp.W_1.kernel",
+        "blocks.0.mlp.W_2.kernel",
+        "blocks.0.mlp.W_3.kernel",
     }
     assert decays["embed.table"] and decays["blocks.1.layer.U"]
-    assert not decays["norm.scale"] and not decays["head.bias"]
+    assert not decays["norm.weight"] and not decays["head.bias"]
 
 
 def test_the_schedule():

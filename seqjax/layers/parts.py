@@ -1,6 +1,7 @@
 """Small parts that many layers share: heads, norms, short convolutions, positions, time steps."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.layers.base import Precise
 from seqjax.ops.convolution import short_convolution
 
 
@@ -36,8 +38,8 @@ class Norm(nnx.Module):
     """
 
     def __init__(self, *shape: int, centre: bool = False, bias: bool = False, eps: float = 1e-6):
-        self.weight = nnx.Param(jnp.ones(shape))
-        self.bias = nnx.Param(jnp.zeros(shape)) if bias else None
+        self.weight = Precise(jnp.ones(shape))
+        self.bias = Precise(jnp.zeros(shape)) if bias else None
         self.centre, self.eps = centre, eps
 
     def __call__(self, x: Array) -> Array:
@@ -46,9 +48,9 @@ class Norm(nnx.Module):
         if self.centre:
             z = z - jnp.mean(z, axis=-1, keepdims=True)
         z = z * lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + self.eps)
-        z = z * jnp.broadcast_to(self.weight[...].astype(dtype), z.shape)
+        z = z * jnp.broadcast_to(self.weight[...], z.shape)
         if self.bias is not None:
-            z = z + jnp.broadcast_to(self.bias[...].astype(dtype), z.shape)
+            z = z + jnp.broadcast_to(self.bias[...], z.shape)
         return z.astype(x.dtype)
 
 
@@ -56,6 +58,31 @@ def unit(x: Array, eps: float = 1e-6) -> Array:
     """x / sqrt(|x|^2 + eps) over the last axis: near length one, and smooth at zero."""
     z = x.astype(accumulation_dtype(x.dtype))
     return (z * lax.rsqrt(jnp.sum(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)
+
+
+class GLU(nnx.Module):
+    """W_3 (f(W_1 x) * W_2 x), a gated linear unit in place of an MLP (arXiv:2002.05202)."""
+
+    def __init__(
+        self,
+        features: int,
+        inner: int,
+        f: Callable[[Array], Array] = jax.nn.silu,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        """scale: of the first W_3, over the usual fan-in one."""
+        self.f = f
+        init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
+        self.W_1, self.W_2 = (
+            nnx.Linear(features, inner, use_bias=bias, rngs=rngs) for _ in range(2)
+        )
+        self.W_3 = nnx.Linear(inner, features, use_bias=bias, kernel_init=init, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.W_3(self.f(self.W_1(x)) * self.W_2(x))
 
 
 class ShortConv(nnx.Module):

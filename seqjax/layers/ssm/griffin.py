@@ -23,7 +23,7 @@ from flax import nnx
 
 from seqjax.layers.base import Layer, State, option
 from seqjax.layers.local_attention import LocalAttention
-from seqjax.layers.parts import Norm, ShortConv
+from seqjax.layers.parts import GLU, Norm, ShortConv
 from seqjax.layers.ssm.rg_lru import RGLRU
 
 
@@ -73,17 +73,6 @@ class RecurrentBlock(Layer):
         return self.W_out(jax.nn.gelu(self.W_y(x)) * u), RecurrentState(window, state)
 
 
-class GatedMLP(nnx.Module):
-    """W_3 (gelu(W_1 x) * W_2 x)."""
-
-    def __init__(self, features: int, inner: int, *, rngs: nnx.Rngs):
-        self.W_1, self.W_2 = (nnx.Linear(features, inner, rngs=rngs) for _ in range(2))
-        self.W_3 = nnx.Linear(inner, features, rngs=rngs)
-
-    def __call__(self, x):
-        return self.W_3(jax.nn.gelu(self.W_1(x)) * self.W_2(x))
-
-
 class Griffin(Layer):
     evaluators = RecurrentBlock.evaluators
 
@@ -123,7 +112,9 @@ class Griffin(Layer):
             self.norms.append(Norm(features))
         self.mlps, self.mlp_norms = nnx.List([]), nnx.List([])
         for _ in pattern if expansion else ():
-            self.mlps.append(GatedMLP(features, int(expansion * features), rngs=rngs))
+            self.mlps.append(
+                GLU(features, int(expansion * features), jax.nn.gelu, bias=True, rngs=rngs)
+            )
             self.mlp_norms.append(Norm(features))
 
     def initial(self):
