@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -154,20 +152,6 @@ def compiler_options() -> dict[str, Any] | None:
     if jax.default_backend() != "cpu":
         return None
     return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
-
-def keep_memory() -> None:
-    """Let the process keep the memory it frees, on CPU with glibc; elsewhere nothing happens.
-
-    By default glibc gives every large buffer back to the system and takes it anew, page by page:
-    half of the time of a training step on CPU, whose temporary memory is one such buffer.
-    """
-    if jax.default_backend() != "cpu" or platform.libc_ver()[0] != "glibc":
-        return
-    mmap_max, trim_threshold, top_pad = -4, -1, -2  # of <malloc.h>
-    libc = ctypes.CDLL(None)
-    for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
-        libc.mallopt(parameter, value)
 
 
 def _cut(parts: int, axis: int, tree: Any) -> Any:

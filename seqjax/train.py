@@ -23,19 +23,13 @@ import numpy as np
 from flax import nnx
 
 from seqjax.checkpoint import CheckpointError, Checkpoints
+from seqjax.common import keep_memory
 from seqjax.config import Config
 from seqjax.models import Model
 from seqjax.optimiser import adamw
 from seqjax.progress import Progress, table
 from seqjax.record import Record, read_config, write_config
-from seqjax.step import (
-    Arrays,
-    TrainState,
-    keep_memory,
-    make_evaluate,
-    make_update,
-    take_apart,
-)
+from seqjax.step import Arrays, TrainState, make_evaluate, make_update, take_apart
 from seqjax.tasks import Task, make
 
 AHEAD = 2  # steps the host may be ahead of the device
