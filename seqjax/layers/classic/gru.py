@@ -8,6 +8,8 @@
 
 Rows of W, U and b are stacked in the order r, z, n (torch's). The reset is "before" by default, as
 in the paper; "after" needs one matrix product a step instead of two.
+z keeps: with `chrono`, the longest time scale expected, b_z starts at log U[1, chrono - 1] instead
+of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
 """
 
 import jax
@@ -15,20 +17,32 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Recurrent, option
+from seqjax.layers.classic.initial import gate_bias, recurrent_weights
 
 RESETS = ("before", "after")
 
 
 class GRU(Recurrent):
     def __init__(
-        self, features: int, *, hidden: int | None = None, reset: str = "before", rngs: nnx.Rngs
+        self,
+        features: int,
+        *,
+        hidden: int | None = None,
+        reset: str = "before",
+        chrono: float | None = None,
+        recurrent_init: str = "orthogonal",
+        rngs: nnx.Rngs,
     ):
         self.features = features
         H = self.out_features = hidden or features
         self.reset = option("reset", reset, RESETS)
-        self.W = nnx.Linear(features, 3 * H, rngs=rngs)  # carries b
-        blocks = [nnx.initializers.orthogonal()(rngs.params(), (H, H)) for _ in range(3)]
-        self.U = nnx.Param(jnp.concatenate(blocks))  # [3 hidden, hidden]
+
+        def bias_init(key, shape, dtype):
+            b_z = gate_bias(key, H, 0.0, chrono).astype(dtype)
+            return jnp.zeros(shape, dtype).at[H : 2 * H].set(b_z)
+
+        self.W = nnx.Linear(features, 3 * H, bias_init=bias_init, rngs=rngs)  # carries b
+        self.U = nnx.Param(recurrent_weights(H, 3, init=recurrent_init, rngs=rngs))
         self.c_n = nnx.Param(jnp.zeros(H)) if reset == "after" else None
 
     def initial(self):

@@ -7,7 +7,9 @@
     o_t = sigmoid(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o)            p only with `peepholes`
     h_t = o_t * tanh(c_t) = y_t
 
-Rows of W, U and b are stacked in the order i, f, g, o. b_f starts at 1 (Gers et al., sec. 4).
+Rows of W, U and b are stacked in the order i, f, g, o. b_f starts at 1 (Gers et al., sec. 4);
+with `chrono`, the longest time scale expected, at log U[1, chrono - 1], and b_i at its negative
+(arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
 """
 
 from typing import NamedTuple
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Recurrent
+from seqjax.layers.classic.initial import gate_bias, recurrent_weights
 
 
 class LSTMState(NamedTuple):
@@ -32,17 +35,20 @@ class LSTM(Recurrent):
         hidden: int | None = None,
         peepholes: bool = False,
         forget_bias: float = 1.0,
+        chrono: float | None = None,
+        recurrent_init: str = "orthogonal",
         rngs: nnx.Rngs,
     ):
         self.features = features
         H = self.out_features = hidden or features
 
         def bias_init(key, shape, dtype):
-            return jnp.zeros(shape, dtype).at[H : 2 * H].set(forget_bias)
+            b_f = gate_bias(key, H, forget_bias, chrono).astype(dtype)
+            b_i = jnp.zeros_like(b_f) if chrono is None else -b_f
+            return jnp.zeros(shape, dtype).at[:H].set(b_i).at[H : 2 * H].set(b_f)
 
         self.W = nnx.Linear(features, 4 * H, bias_init=bias_init, rngs=rngs)  # carries b
-        blocks = [nnx.initializers.orthogonal()(rngs.params(), (H, H)) for _ in range(4)]
-        self.U = nnx.Param(jnp.concatenate(blocks))  # [4 hidden, hidden]
+        self.U = nnx.Param(recurrent_weights(H, 4, init=recurrent_init, rngs=rngs))
         self.p = nnx.Param(jnp.zeros((3, H))) if peepholes else None  # i, f, o
 
     def initial(self):
