@@ -28,6 +28,7 @@ from experiments import EXPERIMENTS
 from seqjax import monoid, ops
 from seqjax.common import unknown
 from seqjax.layers import LAYERS, Associative, Layer, Recurrent, make
+from seqjax.learn import LEARNERS
 from seqjax.ops.op import Call, Choice, Op
 from seqjax.scan import explain as explain_scan
 from seqjax.tasks import TASKS
@@ -52,7 +53,7 @@ class Row:
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 
-# What of the evaluators and learners has a paper; `seqjax.scan` and `seqjax.newton` say the rest.
+# What of the evaluators has a paper; `seqjax.scan` and `seqjax.newton` say the rest.
 EVALUATORS = (
     Row("sequential", "one step after another", "the definition"),
     Row("associative", "all prefixes as a balanced tree", "Blelloch 1990, 1709.04057"),
@@ -63,7 +64,6 @@ EVALUATORS = (
         "2309.12252, 2407.19115"),
     Row("parallel_backward", "the loop forward, its derivatives as scans", "seqjax.newton"),
 )  # fmt: skip
-LEARNERS = (Row("bptt", "Backpropagation through time: autodiff through any layer", "Werbos 1990"),)
 
 
 def _layers() -> Iterator[Row]:
@@ -100,7 +100,9 @@ TABLES: dict[Kind, Callable[[], Iterable[Row]]] = {
     "layers": _layers,
     "ops": _ops,
     "evaluators": lambda: EVALUATORS,
-    "learners": lambda: LEARNERS,
+    "learners": lambda: (
+        Row(name, entry.title, entry.reference, entry.family) for name, entry in LEARNERS.items()
+    ),
     "tasks": _tasks,
     "experiments": _experiments,
 }

@@ -16,12 +16,13 @@ FLOORS = [
     ["seqjax.tasks"],
     ["seqjax.config"],
     ["seqjax.models"],
-    ["seqjax.generate"],
+    ["seqjax.generate", "seqjax.learn"],
     ["seqjax.optimiser", "seqjax.checkpoint", "seqjax.progress", "seqjax.record"],
     ["seqjax.step"],
     ["seqjax.train"],
     ["experiments"],
-    ["seqjax.bench", "seqjax.selfcheck", "seqjax.report"],
+    ["seqjax.report"],
+    ["seqjax.agreement", "seqjax.bench", "seqjax.selfcheck"],
     ["seqjax.cli"],
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

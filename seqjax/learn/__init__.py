@@ -1,0 +1,102 @@
+"""Ways to learn: pairs of pure functions (init, grad) over cells (`seqjax list learners`).
+
+The table names each with its reference and what it costs; `seqjax.learn.learner` is the interface,
+`seqjax.learn.cell` what they train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from seqjax.learn.bptt import bptt, tbptt
+from seqjax.learn.cell import Cell, as_cell, stack
+from seqjax.learn.columnar import ccn, columnar, constructive
+from seqjax.learn.learner import Learner, batched, cross_entropy, follow, squared_error
+from seqjax.learn.online_lru import online_lru
+from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
+from seqjax.learn.snap import eprop, snap
+from seqjax.learn.uoro import uoro
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a way to learn, where it comes from, when it is exact and what a step costs.
+
+    n units of state, P parameters, T steps of a window, c the cost of a step of the cell,
+    s units kept per parameter.
+    """
+
+    make: Callable[..., Any]
+    family: str
+    title: str
+    reference: str
+    exact: str
+    time: str  # per step
+    memory: str  # beside the parameters and their gradient
+
+
+LEARNERS: dict[str, Entry] = {
+    "bptt": Entry(
+        bptt, "backward", "Backpropagation through time, with rematerialisation in chunks",
+        "Werbos 1990, 1604.06174", "in its window", "c", "T n; L T^(1/(L+1)) n with L levels",
+    ),
+    "tbptt": Entry(
+        tbptt, "backward", "Truncated BPTT(k1, k2), the state carried",
+        "Williams & Peng 1990", "over k2 steps", "c k2 / k1", "k2 n",
+    ),
+    "rtrl": Entry(
+        rtrl, "forward", "Real-time recurrent learning, dense: online, as a scan, by windows",
+        "Williams & Zipser 1989", "always", "c P", "n P",
+    ),
+    "rtrl_sparse": Entry(
+        rtrl_sparse, "forward", "RTRL on what is ever not zero: blocks, columns, matrix states",
+        "seqjax.learn.influence", "always", "c + P s^2", "s P",
+    ),
+    "rtrl_elementwise": Entry(
+        rtrl_elementwise, "forward", "RTRL of element-wise recurrences",
+        "2305.19044", "always", "c + P", "P",
+    ),
+    "online_lru": Entry(
+        online_lru, "forward", "Traces within each layer, errors backpropagated in space",
+        "2305.15947", "for one recurrent layer, and the topmost of several", "c + P", "P",
+    ),
+    "uoro": Entry(
+        uoro, "forward", "Unbiased online recurrent optimisation",
+        "1702.05043", "in the mean", "c", "n + P",
+    ),
+    "snap": Entry(
+        snap, "forward", "SnAp-n: what a parameter reaches within n steps",
+        "2006.07232", "where nothing reaches further", "c n + P s^2", "s P",
+    ),
+    "eprop": Entry(
+        eprop, "forward", "Eligibility traces; with random feedback RFLO",
+        "1901.09049", "where units do not see each other", "c n + P", "P",
+    ),
+    "columnar": Entry(
+        columnar, "forward", "Columnar networks: RTRL of independent columns",
+        "2103.05787", "always", "c + P", "P",
+    ),
+    "constructive": Entry(
+        constructive, "forward", "Constructive networks: one column learns at a time",
+        "2302.05326", "for the column that learns", "c + P / S", "P / S",
+    ),
+    "ccn": Entry(
+        ccn, "forward", "Columnar-constructive networks: one stage of columns learns",
+        "2302.05326", "for the stage that learns", "c + P / S", "P / S",
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "LEARNERS",
+    "Cell",
+    "Entry",
+    "Learner",
+    "as_cell",
+    "batched",
+    "cross_entropy",
+    "follow",
+    "squared_error",
+    "stack",
+]

@@ -1,0 +1,133 @@
+"""A cell: a recurrence as three pure functions of its parameters, and all a learner knows of it.
+
+    h_0 = initial(params)      h_t = step(params, h_{t-1}, x_t)      y_t = readout(params, h_t, x_t)
+
+for one example and one time step. A user may write one by hand; `as_cell` makes one of any layer,
+stack of layers or model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from seqjax.layers.base import Layer, Recurrent
+from seqjax.models import Model
+
+Params = Any
+State = Any
+
+
+class Cell(NamedTuple):
+    """h_0 = initial(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t)."""
+
+    initial: Callable[[Params], State]
+    step: Callable[[Params, State, Any], State]
+    readout: Callable[[Params, State, Any], Any]
+
+
+def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
+    """The cell of a layer or a model, and its parameters (weights drawn once are not among them).
+
+    A layer that says `step` and `readout` gives those. Of any other one, and of a model, the state
+    is (h, y): its output is a function of the state before and the input, so it is carried along.
+    """
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+
+    def merge(params):
+        return nnx.merge(graph, params, rest)
+
+    if isinstance(module, Recurrent):
+        return _of_recurrent(merge), params
+    if isinstance(module, Layer):
+        if not module.causal:
+            raise ValueError(f"{type(module).__name__} reads the future: it is no cell")
+        return _of_layer(merge), params
+    if isinstance(module, Model):
+        return _of_model(merge), params
+    raise ValueError(f"as_cell takes a layer or a model, got {type(module).__name__}")
+
+
+def _of_recurrent(merge) -> Cell:
+    def step(params, h, x):
+        layer = merge(params)
+        z = jax.tree.map(lambda z: z[0], layer.drive(x[None]))
+        return _like(h, layer.step(h, z))
+
+    return Cell(
+        lambda params: merge(params).start(),
+        step,
+        lambda params, h, x: merge(params).readout(h, x),
+    )
+
+
+def _of_layer(merge) -> Cell:
+    def initial(params):
+        layer = merge(params)
+        dtype = jnp.result_type(*(p for p in jax.tree.leaves(params)))
+        return layer.start(), jnp.zeros(layer.out_features, dtype)
+
+    def step(params, h, x):
+        y, new = merge(params).example(x[None], h[0])
+        return _like(h, (new, y[0]))
+
+    return Cell(initial, step, lambda params, h, x: h[1])
+
+
+def _of_model(merge) -> Cell:
+    def initial(params):
+        model = merge(params)
+        outputs = model.head.out_features
+        dtype = jnp.result_type(*(p for p in jax.tree.leaves(params)))
+        return model.start(1), jnp.zeros(outputs, dtype)
+
+    def step(params, h, x):
+        y, new = merge(params)(jnp.asarray(x)[None, None], h[0])
+        return _like(h, (new, y.reshape(h[1].shape)))
+
+    return Cell(initial, step, lambda params, h, x: h[1])
+
+
+def stack(*cells: Cell) -> Cell:
+    """Cells on top of each other: each reads what the one below says, within the same time step.
+
+    Parameters and state are tuples, one entry per cell.
+    """
+
+    def initial(params):
+        return tuple(cell.initial(p) for cell, p in zip(cells, params, strict=True))
+
+    def run(params, h, x, new=None):
+        states = []
+        for n, (cell, p) in enumerate(zip(cells, params, strict=True)):
+            state = cell.step(p, h[n], x) if new is None else new[n]
+            states.append(state)
+            x = cell.readout(p, state, x)
+        return tuple(states), x
+
+    return Cell(
+        initial,
+        lambda params, h, x: run(params, h, x)[0],
+        lambda params, h, x: run(params, None, x, new=h)[1],
+    )
+
+
+def states(cell: Cell, params: Params, h: State, xs: Any) -> tuple[State, State]:
+    """The state after every step of xs [T, ...], and the last one."""
+
+    def body(h, x):
+        h = cell.step(params, h, x)
+        return h, h
+
+    last, hs = lax.scan(body, h, xs)
+    return hs, last
+
+
+def _like(old: State, new: State) -> State:
+    """`new` in the dtypes of `old`: a state keeps its own."""
+    return jax.tree.map(lambda o, n: jnp.asarray(n).astype(o.dtype), old, new)

@@ -1,0 +1,127 @@
+"""Online learning of stacked recurrences (Zucchet et al. 2023, arXiv:2305.15947).
+
+    M^l_t = J^l_t M^l_{t-1} + I^l_t           per layer l, its own state by its own parameters
+    dL/dtheta^l = sum_t delta^l_t M^l_t       delta^l_t = dl_t/dh^l_t by backpropagation in space
+
+delta is the error of this very time step, passed down the layers but not back in time.
+For one recurrent layer that is RTRL. For several it leaves out how a lower layer's parameters
+reached the loss through the past states of a layer above: the paper's approximation.
+
+The layers are cells (`seqjax.learn.cell.stack` puts them on top of each other); a layer without a
+state, such as a readout, has a cell whose state is (). With element-wise recurrences, for which it
+was made, a step costs O(P) time and memory, and all traces of a window are one associative scan
+(`mode="scan"`: parallel in time, T times the memory). Any other cell works at its own price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+
+from seqjax.layers.base import option
+from seqjax.learn.cell import Cell, Params, State
+from seqjax.learn.influence import Influence, from_vector, influence, to_vector
+from seqjax.learn.learner import Learner, Loss
+
+MODES = ("online", "scan")
+
+
+class OnlineState(NamedTuple):
+    h: tuple[State, ...]  # of every layer
+    M: tuple[Array, ...]  # traces of every layer
+
+
+def online_lru(
+    cells: Sequence[Cell],
+    loss: Loss,
+    params: Sequence[Params],
+    xs: Any,
+    *,
+    mode: str = "online",
+) -> Learner:
+    """Traces within every layer, errors in space; xs are inputs of the lowest layer, [N, ...].
+
+    mode: "online": step after step; "scan": the traces of a window as one scan.
+    """
+    option("mode of online_lru", mode, MODES)
+    kept: list[Influence] = []
+    for cell, p in zip(cells, params, strict=True):
+        kept.append(influence(cell, p, xs))
+        xs = jax.vmap(lambda x, cell=cell, p=p: cell.readout(p, cell.initial(p), x))(xs)
+
+    def init(params, key: Any = None) -> OnlineState:
+        del key
+        h = tuple(cell.initial(p) for cell, p in zip(cells, params, strict=True))
+        return OnlineState(h, tuple(k.init(p) for k, p in zip(kept, params, strict=True)))
+
+    def step(params, h, x):
+        """States after the step, what each layer read, and what the last one says."""
+        states, read = [], []
+        for cell, p, state in zip(cells, params, h, strict=True):
+            read.append(x)
+            states.append(cell.step(p, state, x))
+            x = cell.readout(p, states[-1], x)
+        return tuple(states), tuple(read), x
+
+    def errors(params, h, x, target):
+        """l_t; its gradient by this step alone; its credits dl_t/dh^l_{t-1}."""
+
+        def told(params, vs):
+            before = tuple(from_vector(s, v) for s, v in zip(h, vs, strict=True))
+            after, read, y = step(params, before, x)
+            return loss(y, target), (after, read)
+
+        vs = tuple(to_vector(s) for s in h)
+        (value, seen), (direct, credits) = jax.value_and_grad(told, (0, 1), has_aux=True)(
+            params, vs
+        )
+        return value, direct, credits, *seen
+
+    def pulled(params, credits, M):
+        return tuple(
+            ravel_pytree(p)[1](k.pull(credit, m))
+            for p, k, credit, m in zip(params, kept, credits, M, strict=True)
+        )
+
+    def online(params, state, xs, ys):
+        def body(carry, now):
+            (h, M), total, grads = carry
+            value, direct, credits, after, read = errors(params, h, *now)
+            past = pulled(params, credits, M)
+            M = tuple(
+                k.push(p, s, x, m) for k, p, s, x, m in zip(kept, params, h, read, M, strict=True)
+            )
+            grads = jax.tree.map(lambda *g: sum(g[1:], g[0]), grads, direct, past)
+            return (OnlineState(after, M), total + value, grads), None
+
+        start = state, jnp.zeros((), _dtype(params)), jax.tree.map(jnp.zeros_like, params)
+        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
+        return total, grads, state
+
+    def parallel(params, state, xs, ys):
+        def run(h, now):
+            value, direct, credits, after, read = errors(params, h, *now)
+            return after, (value, direct, credits, h, read)
+
+        last, (values, direct, credits, before, read) = lax.scan(run, state.h, (xs, ys))
+        grads, M = [], []
+        for k, p, g, credit, h, x, m in zip(
+            kept, params, direct, credits, before, read, state.M, strict=True
+        ):
+            traces, end = k.along(p, h, x, m)
+            past = jnp.sum(jax.vmap(k.pull)(credit, traces), axis=0)
+            summed = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), g)
+            grads.append(jax.tree.map(jnp.add, summed, ravel_pytree(p)[1](past)))
+            M.append(end)
+        return jnp.sum(values), tuple(grads), OnlineState(last, tuple(M))
+
+    return Learner(init, {"online": online, "scan": parallel}[mode])
+
+
+def _dtype(params):
+    return jnp.result_type(*jax.tree.leaves(params))

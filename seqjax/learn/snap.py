@@ -1,0 +1,106 @@
+"""SnAp-n: RTRL that keeps of the influence only what is near (Menick et al., arXiv:2006.07232).
+
+    M~_t = R_n * (J_t M~_{t-1} + I_t)         dL/dtheta = sum_t (dl_t/dh_t M~_t + dl_t/dtheta)
+
+R_n[k, p] = 1 if parameter p reaches unit k within n steps. n = 1 keeps as many numbers as
+there are parameters in most cells; with n large enough (2 for a dense network) it is RTRL.
+Exact when nothing reaches further, as in element-wise recurrences: then SnAp-1 is RTRL.
+
+`eprop` cuts in space rather than time: an eligibility trace per synapse, carried by what a unit
+keeps of itself, and a learning signal,
+
+    e_t = own_t * e_{t-1} + I_t               dL/dtheta = sum_t L_t e_t       arXiv:1901.09049
+
+own_t = dh_t^k/dh_{t-1}^k without the path through the recurrent weights; L_t = dl_t/dh_t, or a
+random projection of the output error (`feedback`). For a leaky tanh RNN with random feedback it
+is RFLO (Murray 2019, eLife 8:e43299).
+
+Per step, s units kept per parameter: memory O(P s); time O(P s^2) and the products with J and I
+(n of them in a dense cell, one in an element-wise one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+
+from seqjax.learn.cell import Cell, Params
+from seqjax.learn.influence import from_vector, influence, to_vector
+from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.rtrl import RTRLState, eligible
+
+
+def snap(
+    cell: Cell, loss: Loss, params: Params, xs: Any, *, n: int = 1, absent: Any = None
+) -> Learner:
+    """SnAp-n of a cell with these parameters and inputs like xs [N, ...].
+
+    absent: like params, bool: weights that a sparse network does not have.
+    """
+    return eligible(cell, loss, influence(cell, params, xs, steps=n, absent=absent))
+
+
+def eprop(
+    cell: Cell,
+    loss: Loss,
+    params: Params,
+    xs: Any,
+    *,
+    own: Callable[[Params, Any, Any, Any], Any] | None = None,
+    feedback: Array | None = None,
+) -> Learner:
+    """Eligibility traces of the synapses that a unit owns, times a learning signal.
+
+    own(params, h_own, h, x): the step, with what a unit keeps of itself (h_own) told apart from
+        what comes over the recurrent weights (h); None: the whole diagonal of the Jacobian.
+    feedback: [outputs, n]; the learning signal is dl_t/dy_t times it in place of dl_t/dh_t.
+    """
+    kept = influence(cell, params, xs, steps=1, diagonal=True)
+    if own is None and feedback is None:
+        return eligible(cell, loss, kept)
+    units = jnp.asarray(kept.pattern.units)
+
+    def init(params: Params, key: Any = None) -> RTRLState:
+        del key
+        return RTRLState(cell.initial(params), kept.init(params))
+
+    def grad(params, state, xs, ys):
+        theta, unravel = ravel_pytree(params)
+
+        def body(carry, now):
+            (h, M), total, grads = carry
+            x, target = now
+            if own is None:
+                M = kept.push(params, h, x, M)
+            else:
+
+                def keep(v):
+                    return to_vector(own(params, from_vector(h, v), h, x))
+
+                v = to_vector(h)
+                decay = jax.jvp(keep, (v,), (jnp.ones_like(v),))[1]  # its Jacobian is diagonal
+                blank = jnp.zeros_like(M)
+                M = jnp.append(decay, 0)[units] * M + kept.push(params, h, x, blank)
+            h = cell.step(params, h, x)
+
+            def told(theta, v):
+                y = cell.readout(unravel(theta), from_vector(h, v), x)
+                return loss(y, target), y
+
+            (value, y), (direct, credit) = jax.value_and_grad(told, (0, 1), has_aux=True)(
+                theta, to_vector(h)
+            )
+            if feedback is not None:
+                credit = jax.grad(loss)(y, target) @ feedback
+            return (RTRLState(h, M), total + value, grads + direct + kept.pull(credit, M)), None
+
+        start = state, jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
+        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
+        return total, unravel(grads), state
+
+    return Learner(init, grad)
