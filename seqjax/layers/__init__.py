@@ -39,6 +39,7 @@ from seqjax.layers.linear_attention.mlstm import MLSTM
 from seqjax.layers.reservoir.esn import ESN
 from seqjax.layers.residual.e59 import E59
 from seqjax.layers.segment.transformer_xl import TransformerXL
+from seqjax.layers.seq2seq.smt_memory_rnn import SMTMemoryRNN
 from seqjax.layers.ssm.griffin import Griffin
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.mamba import Mamba
@@ -171,6 +172,13 @@ LAYERS: dict[str, Entry] = {
             "no_memory": dict(length=4, memory=0),
         },
         exempt={"learned h0 has a gradient": "the memory starts empty: there is nothing to learn"},
+    ),
+    "smt_memory_rnn": Entry(
+        SMTMemoryRNN,
+        "seq2seq",
+        "Transformer-backbone RNN over memory tokens (the SMT student)",
+        "2606.06479",
+        smoke=dict(memory=2, depth=1, heads=2),
     ),
     "lru": Entry(LRU, "ssm", "Linear recurrent unit", "2303.06349", smoke=dict(state=3)),
     "s4d": Entry(
