@@ -15,13 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_layers import ADAPTERS as LAYER_ADAPTERS
+from golden_learn_b import ADAPTERS as LEARN_B_ADAPTERS
+from golden_learners import ADAPTERS as LEARNER_ADAPTERS
 from golden_ops import ADAPTERS as OP_ADAPTERS
 from golden_scan import ADAPTERS as SCAN_ADAPTERS
+from golden_smt import ADAPTERS as SMT_ADAPTERS
 from golden_ssm import ADAPTERS as SSM_ADAPTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens"))
-ADAPTERS = {**SCAN_ADAPTERS, **OP_ADAPTERS, **LAYER_ADAPTERS, **SSM_ADAPTERS}
+ADAPTERS = {
+    **SCAN_ADAPTERS,
+    **OP_ADAPTERS,
+    **LAYER_ADAPTERS,
+    **SSM_ADAPTERS,
+    **SMT_ADAPTERS,
+    **LEARNER_ADAPTERS,
+    **LEARN_B_ADAPTERS,
+}
 # `make test` asks the last evaluator of each system, `make test-all` (SEQJAX_TEST_ALL=1) all.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 # Absolute and relative to the largest entry. A case that is ill-conditioned in the reference
@@ -68,13 +79,16 @@ def close(name, got, expected):
 def test_golden(path, evaluator):
     meta, inputs, outputs, cotangents, gradients = read(path)
     adapter = ADAPTERS[path.parent.name][evaluator]
-    inexact = {k: jnp.asarray(v) for k, v in inputs.items() if np.issubdtype(v.dtype, np.inexact)}
-    others = {k: jnp.asarray(v) for k, v in inputs.items() if k not in inexact}
+    inexact = {k: jnp.asarray(v) for k, v in inputs.items() if k in gradients}
+    others = {k: jnp.asarray(v) for k, v in inputs.items() if k not in gradients}
 
     def loss(inexact):
         answers = adapter({**others, **inexact}, meta)
         missing = set(cotangents) - set(answers)
         assert not missing, f"the adapter does not answer {sorted(missing)}"
+        if gradients and not cotangents:  # an op with a loss of its own
+            told = {k: v for k, v in answers.items() if k != "loss" or k in outputs}
+            return answers["loss"], told
         terms = [jnp.sum((jnp.conj(c) * answers[k]).real) for k, c in cotangents.items()]
         return sum(terms, jnp.zeros(())), answers
 
