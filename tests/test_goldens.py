@@ -19,6 +19,7 @@ from golden_learn_b import ADAPTERS as LEARN_B_ADAPTERS
 from golden_learners import ADAPTERS as LEARNER_ADAPTERS
 from golden_ops import ADAPTERS as OP_ADAPTERS
 from golden_scan import ADAPTERS as SCAN_ADAPTERS
+from golden_smt import ADAPTERS as SMT_ADAPTERS
 from golden_ssm import ADAPTERS as SSM_ADAPTERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,7 @@ ADAPTERS = {
     **OP_ADAPTERS,
     **LAYER_ADAPTERS,
     **SSM_ADAPTERS,
+    **SMT_ADAPTERS,
     **LEARNER_ADAPTERS,
     **LEARN_B_ADAPTERS,
 }

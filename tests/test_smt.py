@@ -1,0 +1,463 @@
+"""Supervised memory training: teacher, students, losses, learners, diagnostics, experiments."""
+
+import sys
+from dataclasses import replace
+from importlib import import_module
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqjax.layers.base import cast_parameters
+from seqjax.learn import smt_diagnostics as diagnostics
+from seqjax.learn.bptt import bptt
+from seqjax.learn.learner import cross_entropy
+from seqjax.learn.smt import (
+    DMTWeights,
+    Weights,
+    decoding_loss,
+    dmt,
+    smt,
+    smt_optimiser,
+    uniformity_loss,
+)
+from seqjax.learn.smt_students import as_student_cell, make_student, roll
+from seqjax.learn.smt_teacher import Teacher
+
+V, T, K, D, B = 5, 6, 2, 8, 3
+SIZES = dict(features=D, memory=K, heads=2)
+
+
+def teacher(causal=False, depth=1):
+    built = Teacher(
+        V, **SIZES, encoder_depth=depth, decoder_depth=1, causal=causal, rngs=nnx.Rngs(0)
+    )
+    return cast_parameters(built, jnp.float64)
+
+
+def student(name="elman", **options):
+    built = make_student(name, V, **SIZES, readout_depth=1, rngs=nnx.Rngs(1), **options)
+    return cast_parameters(built, jnp.float64)
+
+
+def tokens(seed, *shape):
+    return jax.random.randint(jax.random.key(seed), shape, 0, V)
+
+
+X, Y = tokens(0, B, T), tokens(1, B, T).at[0, 2].set(-1)
+
+
+def close(a, b, tolerance=1e-10):
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        np.testing.assert_allclose(x, y, atol=tolerance, rtol=tolerance)
+
+
+def largest(tree):
+    return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+# ---- teacher ------------------------------------------------------------------------------------
+
+
+def test_padding_is_not_seen():
+    x = tokens(2, 4)
+    for t in (teacher(), teacher(causal=True)):
+        encode = jax.jit(t.encode)
+        alone = encode(x)
+        close(encode(jnp.concatenate([jnp.full(3, -1), x])), alone)
+        assert largest(encode(x.at[0].set((x[0] + 1) % V)) - alone) > 1e-3
+        close(jnp.mean(alone**2, axis=1), jnp.ones(K))  # RMS-normalised tokens
+
+
+def test_all_prefixes_in_one_pass_are_the_prefixes():
+    x = X[1]
+    contexts = jnp.stack([jnp.concatenate([jnp.full(T - n, -1), x[:n]]) for n in range(T + 1)])
+    for t in (teacher(), teacher(causal=True, depth=2)):
+        close(jax.jit(t.prefixes)(x), jax.jit(jax.vmap(t.encode))(contexts))
+
+
+def test_a_bidirectional_encoder_is_no_causal_one():
+    x, both, one = X[1], teacher(depth=2), teacher(causal=True, depth=2)
+    assert largest(jax.jit(both.encode)(x) - jax.jit(one.encode)(x)) > 1e-3
+
+
+def test_the_decoder_is_causal_and_starts_at_the_memory():
+    t, x = teacher(), X[1]
+    m, decode = jax.jit(t.encode)(x), jax.jit(t.decode)
+    logits = decode(m, x)
+    assert logits.shape == (T, V)
+    close(logits[0], jax.jit(t.readout)(m))
+    changed = decode(m, x.at[2].set((x[2] + 1) % V))
+    close(changed[:3], logits[:3])
+    assert largest(changed[3:] - logits[3:]) > 1e-3
+
+
+# ---- students -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("smt_memory_rnn", {"depth": 1}),
+        ("elman", {"hidden": 7}),
+        ("gru", {}),
+        ("lru", {"state": 4}),  # a complex state
+        ("lstm", {}),  # a pair
+    ],
+)
+def test_a_student_is_a_cell_that_every_learner_takes(name, options):
+    s = student(name, **options)
+    cell, params = as_student_cell(s)
+    learner = bptt(cell, cross_entropy)
+
+    def whole(params):
+        m, total = cell.initial(params), 0.0
+        for x, y in zip(X[0], Y[0]):
+            m = cell.step(params, m, x)
+            total += cross_entropy(cell.readout(params, m, x), y)
+        return total, m
+
+    (loss, m), expected = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    got = jax.jit(learner.grad)(params, learner.init(params), X[0], Y[0])
+    close((got[0], got[1], got[2].h), (loss, expected, m))
+    close(jnp.mean(m**2, axis=1), jnp.ones(K))
+    rolled = jax.jit(roll)(s, s.start(), X[0])
+    assert rolled.shape == (T + 1, K, D)
+    close(rolled[-1], m)
+
+
+def test_a_student_needs_a_layer_with_a_step():
+    with pytest.raises(ValueError, match="step"):
+        student("gla")
+
+
+# ---- losses -------------------------------------------------------------------------------------
+
+
+def test_uniformity():
+    m = jax.random.normal(jax.random.key(0), (700, D))
+    assert abs(float(uniformity_loss(jnp.ones((4, K, D))))) < 1e-12  # collapsed
+    poles = jnp.array([[1.0, 0], [-3.0, 0]])  # |u - v|^2 = 4
+    close(uniformity_loss(poles), jnp.asarray(-8.0))
+    with pytest.raises(ValueError, match="key"):
+        uniformity_loss(m)
+    with pytest.raises(ValueError, match="pairs"):
+        uniformity_loss(m[:1])
+    u = np.asarray(m / jnp.linalg.norm(m, axis=1, keepdims=True))
+    square = np.sum((u[:, None] - u[None]) ** 2, axis=2)[np.triu_indices(len(u), 1)]
+    sampled = jax.jit(uniformity_loss)(m, jax.random.key(1))
+    assert abs(float(sampled) - np.log(np.mean(np.exp(-2 * square)))) < 0.02
+    at_zero = jax.jit(jax.grad(uniformity_loss))(jnp.zeros((3, D)).at[0, 0].set(1))
+    assert bool(jnp.all(jnp.isfinite(at_zero)))
+
+
+def test_an_answer_that_is_not_asked_weighs_nothing():
+    logits = jax.random.normal(jax.random.key(0), (4, V))
+    y = jnp.array([1, -1, 2, -1])
+    loss, first = decoding_loss(logits, y, 0.5)
+    terms = [-jax.nn.log_softmax(logits[n])[y[n]] for n in (0, 2)]
+    close(loss, (terms[0] + 0.25 * terms[1]) / 2)
+    close(first, terms[0])
+    assert float(decoding_loss(logits, jnp.full(4, -1))[0]) == 0
+
+
+# ---- smt ----------------------------------------------------------------------------------------
+
+
+def by_hand(teacher, student, x, y, context, horizon, detach=False):
+    """One cut at `context` of every sequence, written out."""
+    m, following, predicted, terms = [], [], [], []
+    for x_, y_ in zip(x, y):
+        before, after = teacher.encode(x_[:context]), teacher.encode(x_[1 : context + 1])
+        logits = jax.nn.log_softmax(teacher.decode(before, x_[context : context + horizon]))
+        asked = y_[context - 1 : context - 1 + horizon]
+        terms += [-logits[j, c] for j, c in enumerate(asked) if c >= 0]
+        predicted.append(student(jax.lax.stop_gradient(before) if detach else before, x_[context]))
+        m.append(before)
+        following.append(jax.lax.stop_gradient(after) if detach else after)
+    error = (jnp.stack(predicted) - jnp.stack(following)) ** 2
+    points = jnp.stack(m).reshape(-1, D)
+    u = points / jnp.linalg.norm(points, axis=1, keepdims=True)
+    square = jnp.sum((u[:, None] - u[None]) ** 2, axis=2)[np.triu_indices(len(u), 1)]
+    dec, dyn = sum(terms) / len(terms), jnp.mean(error)
+    return dec + 0.1 * dyn + 0.001 * jnp.log(jnp.mean(jnp.exp(-2 * square)))
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_smt_is_the_published_loss(detach):
+    t, s, context, horizon = teacher(), student(), 3, 3
+    learner, params = smt(t, s, horizon=horizon, context=context, batch=B, detach=detach)
+    parts = {n: nnx.split(m, nnx.Param, ...) for n, m in (("teacher", t), ("student", s))}
+
+    def loss(params):
+        modules = [nnx.merge(parts[n][0], params[n], parts[n][2]) for n in ("teacher", "student")]
+        return by_hand(*modules, X, np.asarray(Y), context, horizon, detach)
+
+    expected = jax.jit(jax.value_and_grad(loss))(params)
+    got = jax.jit(learner.grad)(params, learner.init(params), X, Y)
+    close(got[:2], expected)
+    assert got[2].h.shape == learner.init(params).h.shape == (B, K, D)
+
+
+def test_smt_learns_at_every_step_of_a_sequence():
+    """A causal teacher: the dynamics loss of all steps, in the gradient of the student alone."""
+    t, s = teacher(causal=True), student()
+    weights = Weights(decoding=0.0, dynamics=1.0, uniformity=0.0)
+    learner, params = smt(t, s, horizon=2, cuts=2, weights=weights)
+    start = learner.init(params, jax.random.key(0))
+    loss, grads, state = jax.jit(learner.grad)(params, start, X[1], Y[1])
+    m, step = jax.jit(t.prefixes)(X[1]), jax.jit(s)
+    stepped = jnp.stack([step(m[n], X[1][n]) for n in range(T)])
+    close(loss, jnp.mean((stepped - m[1:]) ** 2))
+    close(state.h, m[-1])
+    assert largest(grads["student"]["embed"]) > 0 and largest(grads["teacher"]["registers"]) > 0
+    assert largest(grads["teacher"]["decoder"]) == 0 and largest(grads["student"]["head"]) == 0
+
+
+def test_smt_refuses():
+    t, s = teacher(causal=True), student()
+    with pytest.raises(ValueError, match="causal teacher"):
+        smt(t, s, horizon=2, context=3)
+    learner, params = smt(t, s, horizon=2, cuts=2)
+    with pytest.raises(ValueError, match="init\\(params, key\\)"):
+        learner.grad(params, learner.init(params), X[0], Y[0])
+    learner, params = smt(teacher(), s, horizon=4, context=3)
+    with pytest.raises(ValueError, match="no context of 3"):
+        learner.grad(params, learner.init(params), X[0], Y[0])
+
+
+def test_smt_trains():
+    """Both networks move, the loss falls, the clipped gradients stay finite."""
+    learner, params = smt(teacher(causal=True), student(), horizon=3, cuts=2, batch=B)
+    optimiser = smt_optimiser(1e-2)
+
+    @jax.jit
+    def run(params, key):
+        def body(carry, _):
+            params, moments, state = carry
+            loss, grads, state = learner.grad(params, state, X, X)
+            updates, moments = optimiser.update(grads, moments, params)
+            return (jax.tree.map(jnp.add, params, updates), moments, state), loss
+
+        return jax.lax.scan(
+            body, (params, optimiser.init(params), learner.init(params, key)), length=60
+        )
+
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+        (after, *_), losses = run(params, jax.random.key(0))
+    assert float(jnp.mean(losses[-5:])) < 0.6 * float(losses[0])
+    for name in ("teacher", "student"):
+        moved = jax.tree.map(jnp.subtract, after[name]["embed"], params[name]["embed"])
+        assert largest(moved) > 0
+
+
+# ---- dmt ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal, context, every", [(True, None, 2), (False, 2, 1)])
+def test_dmt_imitates_along_its_own_way_one_step_at_a_time(causal, context, every):
+    t, s = teacher(causal), student()
+    learner, params = dmt(t, s, context=context, every=every, batch=B)
+    graph, _, rest = nnx.split(s, nnx.Param, ...)
+    first = context or 0
+
+    def memory(x, n):
+        return t.encode(x[:n] if context is None else x[n - context : n])
+
+    def loss(params):
+        s, errors, terms = nnx.merge(graph, params, rest), [], []
+        for x, y in zip(X, np.asarray(Y)):
+            m = memory(x, first)
+            for n in range(first, T + 1):
+                if n > first:
+                    m = s(jax.lax.stop_gradient(m), x[n - 1])
+                if (n - first) % every == 0:
+                    errors.append((m - memory(x, n)) ** 2)
+                if n and y[n - 1] >= 0:
+                    logits = s.readout(jax.lax.stop_gradient(m))
+                    terms.append(-jax.nn.log_softmax(logits)[y[n - 1]])
+        return 10 * jnp.mean(jnp.stack(errors)) + sum(terms) / len(terms)
+
+    expected = jax.jit(jax.value_and_grad(loss))(params)
+    start = learner.init(params)
+    got = jax.jit(learner.grad)(params, start, X, Y)
+    close(got[:2], expected)
+    close(got[2].teacher, start.teacher)  # frozen
+    assert got[2].h.shape == start.h.shape
+
+
+def test_the_readout_of_dmt_does_not_enter_the_memory():
+    s = student()
+    gradients = []
+    for readout in (0.0, 1.0):
+        weights = DMTWeights(readout=readout)
+        learner, params = dmt(teacher(causal=True), s, weights=weights)
+        gradients.append(jax.jit(learner.grad)(params, learner.init(params), X[1], Y[1])[1])
+    without, with_it = gradients
+    close(without["update"], with_it["update"])
+    close(without["embed"], with_it["embed"])
+    assert largest(without["head"]) == 0 and largest(with_it["head"]) > 0
+    assert largest(without["update"]) > 0
+
+
+def test_dmt_refuses_a_window_that_is_too_short():
+    learner, params = dmt(teacher(), student(), context=3, steps=5)
+    with pytest.raises(ValueError, match="no 5 memories"):
+        learner.grad(params, learner.init(params), X[0], Y[0])
+
+
+# ---- diagnostics --------------------------------------------------------------------------------
+
+
+def test_drift_is_zero_for_the_encoder_and_one_for_its_mean():
+    m = jax.random.normal(jax.random.key(0), (B, T, K, D))
+    mean = jnp.broadcast_to(jnp.mean(m, axis=(0, 1))[None, None], m.shape)
+    assert float(diagnostics.unexplained(m, m)) == 0
+    close(diagnostics.unexplained(mean, m), jnp.asarray(1.0))
+    found = jax.jit(diagnostics.drift)(teacher(causal=True), student(), X)
+    assert found.by_step.shape == (T + 1,) and float(found.by_step[0]) == 0
+    assert float(found.rollout) > 0.1 and float(found.one_step) > 0.1  # untrained
+
+
+def test_gradient_norms_by_finite_differences():
+    s, t, y = student(), teacher(causal=True), Y.at[:, -1].set(1)
+    back = jax.jit(diagnostics.bptt_gradient_norms)(s, X[:1], y[:1])
+    direct = jax.jit(diagnostics.smt_gradient_norms)(t, X[:1], y[:1])
+    assert back.shape == direct.shape == (T + 1,)
+    at, x = 2, X[0]  # the norm of the gradient with respect to m_2
+
+    def from_student(m):
+        return -jax.nn.log_softmax(s.readout(roll(s, m, x[at:])[-1]))[1]
+
+    def from_teacher(m):
+        logits = t.decode(m, jnp.append(x[at:], 0))
+        return -jax.nn.log_softmax(logits[-1])[1]
+
+    start = roll(s, s.start(), x[:at])[-1], t.encode(x[:at])
+    for f, m, norm in zip((from_student, from_teacher), start, (back, direct)):
+        f, eps = jax.jit(jax.vmap(f)), 1e-5
+        steps = eps * jnp.eye(K * D).reshape(-1, K, D)
+        slopes = (f(m[None] + steps) - f(m[None] - steps)) / (2 * eps)
+        np.testing.assert_allclose(norm[at], jnp.linalg.norm(slopes), rtol=1e-6)
+
+
+def test_rescaled():
+    s = student()
+    other = diagnostics.rescaled(s, "update", 2.0)
+    close(other.update.P_in[...], 2 * s.update.P_in[...])
+    close(other.update.layer.W.bias[...], s.update.layer.W.bias[...])
+    close(other.head.kernel[...], s.head.kernel[...])
+    with pytest.raises(ValueError, match="nothing"):
+        diagnostics.rescaled(s, "nothing", 2.0)
+
+
+def test_lengths():
+    def sample(key, length):
+        x = jax.random.randint(key, (4, length), 0, V)
+        return x, x
+
+    rows = diagnostics.length_generalisation(
+        teacher(causal=True), student(), sample, (3, 5), jax.random.key(0)
+    )
+    assert [row["length"] for row in rows] == [3, 5]
+    assert all(0 <= row[who] <= 1 for row in rows for who in ("student", "teacher"))
+
+
+def test_iso_loss():
+    losses = [[4.0, 2.0, 9.0], [2.0, 1.0, 9.0], [1.0, 1.0, 9.0]]
+    found = diagnostics.iso_loss([1, 4, 16], losses, 3.0)
+    np.testing.assert_allclose(found, [2.0, 1.0, np.nan])  # half way from 1 to 4, in logarithms
+    with pytest.raises(ValueError, match="sizes, budgets"):
+        diagnostics.iso_loss([1, 4], losses, 3.0)
+
+
+def test_pca_finds_the_plane():
+    rng = np.random.default_rng(0)
+    plane = np.linalg.qr(rng.normal(size=(K * D, 2)))[0]
+    flat = rng.normal(size=(50, 2)) * np.array([5.0, 1.0])
+    points, share = diagnostics.pca((flat @ plane.T + 3.0).reshape(50, K, D))
+    flat = flat - flat.mean(axis=0)
+    assert points.shape == (50, 3) and share[0] > share[1] > 1e-3 > share[2]
+    between = lambda p: np.linalg.norm(p[:, None] - p[None], axis=2)  # noqa: E731
+    np.testing.assert_allclose(between(points), between(flat), atol=1e-9)
+
+
+def test_tsne_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
+        diagnostics.tsne(np.zeros((4, K, D)))
+
+
+# ---- experiments --------------------------------------------------------------------------------
+
+SMOKE = dict(
+    features=8, hidden=8, batch=2, heads=2, encoder_depth=1, cuts=2,
+    smt_steps=2, dmt_steps=2, evaluation=64, bptt_rates=(1e-3,),
+)  # fmt: skip
+
+
+@pytest.fixture
+def as_a_user():
+    """In float32, with the promotion that optax needs."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_the_experiment_takes_two_steps(as_a_user, capsys, tmp_path):
+    from experiments import smt as study
+
+    size = replace(study.Size(), **SMOKE)
+    rows = [study.compare(study.stack(), size, 6)]
+    study.show("stack", rows)
+    assert "stack: accuracy (loss)" in capsys.readouterr().out
+    for who in ("teacher", "smt", "smt -> dmt", "bptt"):
+        assert 0 <= rows[0][who]["accuracy"] <= 1 and np.isfinite(rows[0][who]["loss"])
+    found = study.gradients(5, (1.0,), size)
+    study.figure(found, tmp_path / "gradients.png")
+    assert (tmp_path / "gradients.png").exists()
+    losses = study.contours(6, size, memories=(1,), budgets=(2,))
+    assert losses.shape == (1, 1) and np.isfinite(losses).all()
+
+
+def test_pixel_sequences(as_a_user, monkeypatch):
+    from experiments import smt_mnist as study
+
+    stored = np.random.default_rng(0).integers(0, 2, (9, 196)).astype(np.int32)
+    monkeypatch.setattr(study, "images", lambda split: stored)
+    task = study.mnist()
+    x, y = task.sample(jax.random.key(0), 2, 10)
+    np.testing.assert_array_equal(y, np.c_[x[:, 1:], [-1, -1]])
+    assert all(any((row == image[:10]).all() for image in stored) for row in np.asarray(x))
+
+
+def test_the_tasks_answer_what_they_ask(as_a_user):
+    from experiments import smt as study
+
+    x, y = map(np.asarray, study.needle(8).sample(jax.random.key(0), 20, 12))
+    for row, answer in zip(x, y):
+        first = np.flatnonzero(row == 0)[0]
+        assert row[-1] == 0 and first < 6 and row[first + 1] == answer[-1] + 1
+        assert (answer[:-1] == -1).all()
+    x, y = map(np.asarray, study.stack(4, 3).sample(jax.random.key(0), 20, 30))
+    for row, answer in zip(x, y):
+        stored = []
+        for act, told in zip(row, answer):
+            if act:
+                stored.append(act - 1)
+                assert told == -1
+            else:
+                assert told == stored.pop()
+            assert len(stored) <= 3
+
+
+@pytest.mark.parametrize("name", ["smt", "smt_mnist"])
+def test_the_experiments_say_what_to_expect(name):
+    document = import_module(f"experiments.{name}").__doc__
+    heads = [line.split()[0] for line in document.splitlines() if line and line[0].islower()]
+    assert [h for h in heads if h in ("command", "hardware", "time", "expected")] == [
+        "command", "hardware", "time", "expected",
+    ]  # fmt: skip
