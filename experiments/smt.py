@@ -1,0 +1,374 @@
+"""Supervised memory training against BPTT: the same student, the same data (arXiv:2606.06479).
+
+command     python -m experiments.smt needle      (stack, parity, gradients, contours; default: all)
+hardware    2 CPU cores, shared
+time        1 to 4 minutes a row
+expected    needle over 16 and 32 steps: SMT -> DMT 1.00, BPTT chance
+
+Every row trains the same student three ways on as many fresh sequences. The student is an Elman
+network, ungated; the teacher's encoder is causal, so that all memories of a sequence are learned
+from at once (the paper's own code for these tasks is not published).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from seqjax.learn import smt_diagnostics as diagnostics
+from seqjax.learn.bptt import bptt
+from seqjax.learn.learner import Learner, batched, cross_entropy
+from seqjax.learn.smt import adamw, dmt, smt, smt_optimiser
+from seqjax.learn.smt_students import Student, as_student_cell, make_student, roll
+from seqjax.learn.smt_teacher import Teacher
+
+RUN = Path("runs/smt")
+
+
+@dataclass(frozen=True)
+class Task:
+    """sample(key, batch, length) -> tokens x and answers y, int [B, T]; -1 where none is asked."""
+
+    sample: Callable[[jax.Array, int, int], tuple[jax.Array, jax.Array]]
+    vocabulary: int
+    outputs: int
+    held_out: Callable[[jax.Array, int, int], tuple[jax.Array, jax.Array]] | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Everything that a larger machine would change."""
+
+    student: str = "elman"
+    hidden: int = 128
+    features: int = 32
+    memory: int = 1
+    encoder_depth: int = 2
+    decoder_depth: int = 1
+    heads: int = 4
+    batch: int = 16
+    cuts: int = 4  # places per sequence at which the future is predicted
+    horizon: int | None = None  # None: to the end of the sequence
+    every: int = 1  # steps between imitated ones
+    smt_steps: int = 800
+    dmt_steps: int = 800
+    smt_rate: float = 3e-3
+    dmt_rate: float = 3e-3
+    bptt_rates: tuple[float, ...] = (1e-3, 3e-3)
+    evaluation: int = 512  # sequences
+
+
+# The paper's sizes, for an accelerator: memory 16 x 256, a Transformer as the student.
+LARGE = Size(
+    student="smt_memory_rnn", features=256, memory=16, encoder_depth=8, decoder_depth=4, heads=8,
+    batch=128, smt_steps=20_000, dmt_steps=1500, smt_rate=3e-4, dmt_rate=3e-5, bptt_rates=(3e-4,),
+)  # fmt: skip
+
+
+def needle(elements: int = 8) -> Task:
+    """A marker 0 in the first half, the needle behind it; asked for at the end, at the query 0."""
+
+    def sample(key, batch, length):
+        noise, where, what = jax.random.split(key, 3)
+        x = jax.random.randint(noise, (batch, length), 1, elements + 1)
+        place = jax.random.randint(where, (batch,), 1, max(2, length // 2))
+        found = jax.random.randint(what, (batch,), 1, elements + 1)
+        rows = jnp.arange(batch)
+        x = x.at[rows, place - 1].set(0).at[rows, place].set(found).at[:, -1].set(0)
+        return x, jnp.full_like(x, -1).at[:, -1].set(found - 1)
+
+    return Task(sample, elements + 1, elements)
+
+
+def stack(elements: int = 4, depth: int = 10) -> Task:
+    """Pushes of an element, and pops (0) that answer what they took; a coin where both can be."""
+
+    def sample(key, batch, length):
+        def body(carry, key):
+            stored, size = carry
+            coin, what = jax.random.split(key)
+            push = (jax.random.bernoulli(coin, 0.5, (batch,)) & (size < depth)) | (size == 0)
+            new = jax.random.randint(what, (batch,), 1, elements + 1)
+            rows, top = jnp.arange(batch), jnp.maximum(size - 1, 0)
+            taken = stored[rows, top]
+            at = jnp.where(push, size, depth)  # beyond the end: not written
+            stored = stored.at[rows, at].set(new, mode="drop")
+            x, y = jnp.where(push, new, 0), jnp.where(push, -1, taken - 1)
+            return (stored, jnp.where(push, size + 1, size - 1)), (x, y)
+
+        empty = jnp.zeros((batch, depth), jnp.int32), jnp.zeros(batch, jnp.int32)
+        x, y = jax.lax.scan(body, empty, jax.random.split(key, length))[1]
+        return x.T, y.T
+
+    return Task(sample, elements + 1, elements)
+
+
+def parity() -> Task:
+    """The running parity of a bit stream, asked on every step."""
+
+    def sample(key, batch, length):
+        x = jax.random.bernoulli(key, 0.5, (batch, length)).astype(jnp.int32)
+        return x, jnp.cumsum(x, axis=1) % 2
+
+    return Task(sample, 2, 2)
+
+
+def build(task: Task, size: Size, seed: int = 0) -> tuple[Teacher, Student]:
+    common: dict[str, Any] = dict(
+        outputs=task.outputs, features=size.features, memory=size.memory, heads=size.heads
+    )
+    teacher = Teacher(
+        task.vocabulary, encoder_depth=size.encoder_depth, decoder_depth=size.decoder_depth,
+        causal=True, rngs=nnx.Rngs(seed), **common,
+    )  # fmt: skip
+    options: dict[str, Any] = {"hidden": size.hidden}
+    if size.student == "smt_memory_rnn":
+        options = {"depth": size.encoder_depth}
+    student = make_student(
+        size.student, task.vocabulary, readout_depth=size.decoder_depth,
+        rngs=nnx.Rngs(seed + 1), **common, **options,
+    )  # fmt: skip
+    return teacher, student
+
+
+def stream(task: Task, size: Size, length: int) -> Callable[[jax.Array], Any]:
+    """key -> one batch."""
+    return lambda key: task.sample(key, size.batch, length)
+
+
+def fit(
+    learner: Learner,
+    optimiser: optax.GradientTransformation,
+    params: Any,
+    state: Any,
+    sample: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    steps: int,
+    key: jax.Array,
+) -> tuple[Any, float, float]:
+    """Parameters after `steps` windows of fresh sequences, the mean loss of the last tenth, and
+    seconds, compilation included."""
+    began = monotonic()
+
+    @jax.jit
+    def run(params, state):
+        def body(carry, key):
+            params, moments, state = carry
+            loss, grads, state = learner.grad(params, state, *sample(key))
+            updates, moments = optimiser.update(grads, moments, params)
+            return (optax.apply_updates(params, updates), moments, state), loss
+
+        start = params, optimiser.init(params), state
+        carry, losses = jax.lax.scan(body, start, jax.random.split(key, steps))
+        return carry[0], losses
+
+    params, losses = run(params, state)
+    return params, float(jnp.mean(losses[-max(1, steps // 10) :])), monotonic() - began
+
+
+def schedule(rate: float, steps: int) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), max(2, steps))
+
+
+def episodes(learner: Learner) -> Learner:
+    """Every window begins afresh."""
+
+    def grad(params, state, xs, ys):
+        return learner.grad(params, learner.init(params), xs, ys)
+
+    return Learner(learner.init, grad)
+
+
+def score(memories: Callable, reader: Teacher | Student, x, y) -> dict[str, float]:
+    """Accuracy and loss of what `reader` reads off the memories [T + 1, K, features] of x [T]."""
+
+    @jax.jit
+    def measure(reader, x, y):
+        logits = jax.vmap(lambda x: jax.vmap(reader.readout)(memories(x)[1:]))(x)
+        loss = jax.vmap(jax.vmap(cross_entropy))(logits, y)
+        return diagnostics.accuracy(logits, y), jnp.sum(loss) / jnp.sum(y >= 0)
+
+    found = measure(reader, x, y)
+    return {"accuracy": float(found[0]), "loss": float(found[1])}
+
+
+def train_smt(task: Task, size: Size, length: int, seed: int = 0):
+    """Teacher and student after SMT, and after DMT, with seconds."""
+    teacher, student = build(task, size, seed)
+    sample = stream(task, size, length)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    learner, params = smt(
+        teacher, student, horizon=size.horizon or length + 1, cuts=size.cuts, batch=size.batch
+    )
+    optimiser = smt_optimiser(schedule(size.smt_rate, size.smt_steps))
+    state = learner.init(params, keys[0])
+    params, _, first = fit(learner, optimiser, params, state, sample, size.smt_steps, keys[1])
+    nnx.update(teacher, params["teacher"])
+    nnx.update(student, params["student"])
+
+    learner, params = dmt(teacher, student, every=size.every, batch=size.batch)
+    optimiser = adamw(schedule(size.dmt_rate, size.dmt_steps))
+    state = learner.init(params)
+    params, _, second = fit(learner, optimiser, params, state, sample, size.dmt_steps, keys[2])
+    imitated = nnx.clone(student)
+    nnx.update(imitated, params)
+    return teacher, student, imitated, first, second
+
+
+def train_bptt(task: Task, size: Size, length: int, rate: float, seed: int = 0):
+    """The student after BPTT on as many sequences as SMT and DMT see together, and seconds."""
+    student = build(task, size, seed)[1]
+    sample = stream(task, size, length)
+    cell, params = as_student_cell(student)
+    asked = float(jnp.mean(jnp.sum(sample(jax.random.key(seed))[1] >= 0, axis=1)))
+    learner = episodes(batched(bptt(cell, lambda y, t: cross_entropy(y, t) / asked), size.batch))
+    steps = size.smt_steps + size.dmt_steps
+    params, _, seconds = fit(
+        learner, adamw(schedule(rate, steps)), params, learner.init(params), sample, steps,
+        jax.random.key(seed + 1),
+    )  # fmt: skip
+    nnx.update(student, params)
+    return student, seconds
+
+
+def compare(task: Task, size: Size, length: int, seed: int = 0) -> dict[str, Any]:
+    """One row: accuracy and loss of the teacher, of SMT, of SMT -> DMT and of the best BPTT."""
+    evaluation = task.held_out or task.sample
+    x, y = evaluation(jax.random.key(10_000 + seed), size.evaluation, length)
+    teacher, first, second, t_smt, t_dmt = train_smt(task, size, length, seed)
+    start = teacher.encode(x[0, :0])
+    row: dict[str, Any] = {"length": length}
+    row["teacher"] = score(teacher.prefixes, teacher, x, y)
+    row["smt"] = score(partial(roll, first, start), teacher, x, y)
+    row["smt -> dmt"] = score(partial(roll, second, start), second, x, y)
+    tried, t_bptt = [], 0.0
+    for rate in size.bptt_rates:
+        student, seconds = train_bptt(task, size, length, rate, seed)
+        memories = partial(roll, student, student.start())
+        tried.append(score(memories, student, x, y))
+        t_bptt += seconds
+    row["bptt"] = min(tried, key=lambda s: s["loss"])
+    drift = jax.jit(lambda student: diagnostics.drift(teacher, student, x[:64]))
+    row["drift"] = [(float(d.one_step), float(d.rollout)) for d in map(drift, (first, second))]
+    row["seconds"] = {"smt": t_smt, "dmt": t_dmt, "bptt": t_bptt / len(size.bptt_rates)}
+    return row
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """accuracy (loss) of each; drift: 1 - R^2 one step -> rolled out, of SMT and of SMT -> DMT."""
+    names = ("teacher", "smt", "smt -> dmt", "bptt")
+    print(f"\n{title}: accuracy (loss)")
+    print("length " + "".join(f"{n:>15}" for n in names) + f"{'drift smt':>15}{'smt -> dmt':>15}"
+          + "   seconds smt, dmt, bptt")  # fmt: skip
+    for row in rows:
+        cells = [f"{row[n]['accuracy']:.2f} ({row[n]['loss']:.3f})" for n in names]
+        drifts = [f"{a:.2f} -> {b:.2f}" for a, b in row["drift"]]
+        seconds = ", ".join(f"{s:.0f}" for s in row["seconds"].values())
+        print(f"{row['length']:6d} " + "".join(f"{c:>15}" for c in cells + drifts)
+              + f"   {seconds}", flush=True)  # fmt: skip
+
+
+def gradients(
+    length: int = 64, gains=(0.5, 1.0, 2.0), size: Size = Size()
+) -> dict[str, np.ndarray]:
+    """Their figure 11: the gradient at m_t of the loss at the end, before any training."""
+    task = needle()
+    x, y = task.sample(jax.random.key(0), 32, length)
+    teacher, student = build(task, size)
+    back, direct = jax.jit(diagnostics.bptt_gradient_norms), jax.jit(diagnostics.smt_gradient_norms)
+    found = {}
+    for gain in gains:
+        scaled = diagnostics.rescaled(student, "update", gain)
+        found[f"bptt, gain {gain}"] = np.asarray(back(scaled, x, y))
+    for gain in gains:
+        scaled = diagnostics.rescaled(teacher, "decoder", gain)
+        found[f"smt, gain {gain}"] = np.asarray(direct(scaled, x, y))
+    return found
+
+
+def figure(found: dict[str, np.ndarray], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, norms in found.items():
+        distance = np.arange(len(norms))[::-1]
+        ax.semilogy(distance, np.maximum(norms, 1e-30), "--" if "bptt" in name else "-", label=name)
+    ax.set(xlabel="steps between the memory and the loss", ylabel="|d loss / d memory|")
+    ax.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)
+    plt.close(fig)
+
+
+def contours(
+    length: int = 24, size: Size = Size(features=16, heads=2, horizon=8),
+    memories=(1, 2, 4), budgets=(100, 200, 400),
+) -> np.ndarray:  # fmt: skip
+    """Their figure 9: the teacher's loss [memory sizes, budgets of steps], and its contours."""
+    task, losses = stack(), []
+    x, y = task.sample(jax.random.key(1), size.evaluation, length)
+    for memory in memories:
+        teacher, student = build(task, replace(size, memory=memory))
+        learner, params = smt(
+            teacher, student, horizon=size.horizon or length, cuts=size.cuts, batch=size.batch
+        )
+        row, before = [], 0
+        for budget in budgets:
+            params, *_ = fit(
+                learner, smt_optimiser(size.smt_rate), params,
+                learner.init(params, jax.random.key(budget)),
+                stream(task, size, length), budget - before,
+                jax.random.key(budget + 1),
+            )  # fmt: skip
+            nnx.update(teacher, params["teacher"])
+            row.append(score(teacher.prefixes, teacher, x, y)["loss"])
+            before = budget
+        losses.append(row)
+    return np.asarray(losses)
+
+
+# A task, and the sizes at the lengths at which it is tried.
+STUDIES: dict[str, tuple[Task, dict[int, Size]]] = {
+    "needle": (needle(), {16: Size(), 32: Size(), 64: Size(smt_steps=2000)}),
+    "needle, GRU": (needle(), {32: Size(student="gru")}),
+    "stack": (stack(), {32: Size(horizon=8)}),
+    "parity": (parity(), {24: Size(horizon=4)}),
+}
+
+
+def main(names: list[str]) -> None:
+    for name in names:
+        if name == "gradients":
+            found = gradients()
+            figure(found, RUN / "gradients.png")
+            print("\n|d loss / d memory| at a distance of steps from the loss")
+            print(f"{'':18}" + "".join(f"{d:>10}" for d in (0, 8, 16, 32, 64)))
+            for label, norms in found.items():
+                cells = (f"{norms[::-1][d]:10.1e}" for d in (0, 8, 16, 32, 64))
+                print(f"{label:18}" + "".join(cells))
+        elif name == "contours":
+            losses = contours()
+            print("\nloss of the teacher: memory tokens x steps\n", losses.round(3))
+            target = float(np.quantile(losses, 0.5))
+            needed = diagnostics.iso_loss([16, 32, 64], losses, target).round(1)
+            print(f"memory needed for a loss of {target:.3f}: {needed}")
+        else:
+            task, sizes = STUDIES[name]
+            show(name, [compare(task, size, length) for length, size in sizes.items()])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or [*STUDIES, "gradients", "contours"])

@@ -1,0 +1,57 @@
+"""Pixel-sequence MNIST: SMT -> DMT against BPTT, the same ungated student (arXiv:2606.06479).
+
+command     python -m experiments.smt_mnist         (SEQJAX_DATA: the folder with mnist/)
+hardware    2 CPU cores, shared
+time        10 minutes
+expected    nats per pixel of the teacher, the student and BPTT, printed
+
+Images of 14 x 14 black or white pixels, read in raster order; every step predicts the next pixel.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.smt import LARGE, Size, Task, compare, show
+from seqjax.tasks import data_path
+
+SIDE = 14
+SIZE = Size(batch=16, horizon=2 * SIDE, cuts=6, smt_steps=200, dmt_steps=100, evaluation=256)
+LARGE_SIZE = replace(LARGE, horizon=64, every=16)
+
+
+@cache
+def images(split: str) -> np.ndarray:
+    """Images int32 [N, 14 * 14] of "train" or "t10k": means of 2 x 2 pixels, black or white."""
+    with gzip.open(data_path(f"mnist/{split}-images-idx3-ubyte.gz")) as file:
+        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, SIDE, 2, SIDE, 2)
+    return (pixels.mean(axis=(2, 4)) >= 128).reshape(len(pixels), -1).astype(np.int32)
+
+
+def mnist() -> Task:
+    """The next pixel, in raster order; the first is given."""
+
+    def sampler(split):
+        stored = jnp.asarray(images(split))
+
+        def sample(key, batch, length):
+            x = stored[jax.random.randint(key, (batch,), 0, len(stored)), :length]
+            return x, jnp.concatenate([x[:, 1:], jnp.full((batch, 1), -1)], axis=1)
+
+        return sample
+
+    return Task(sampler("train"), 2, 2, sampler("t10k"))
+
+
+def main(size: Size = SIZE, length: int = SIDE * SIDE) -> None:
+    show("mnist 14 x 14, nats per pixel", [compare(mnist(), size, length)])
+
+
+if __name__ == "__main__":
+    main()
