@@ -16,6 +16,7 @@ readout, in closed form, from statistics added up over pieces of a stream.
 
 from __future__ import annotations
 
+from functools import reduce
 from time import monotonic
 
 import jax
@@ -56,13 +57,12 @@ def run(hidden: int, series: np.ndarray, *, starts: int = 100, ridge: float = 1e
     x = jnp.asarray(series)[None, :, None]
     read = jax.jit(lambda x, h: esn(x, h))
 
-    sums, h = None, None
+    pieces, h = [], None
     for at in range(0, TRAIN, PIECE):
         states, h = read(x[:, at : at + PIECE], h)
         if at >= WASHOUT:
-            new = statistics(states, x[:, at + 1 : at + PIECE + 1])
-            sums = new if sums is None else merge(sums, new)
-    readout = solve(sums, ridge)
+            pieces.append(statistics(states, x[:, at + 1 : at + PIECE + 1]))
+    readout = solve(reduce(merge, pieces), ridge)
 
     room = x.shape[1] - TRAIN - TOLD - HORIZON
     at = TRAIN + (np.arange(starts) * room) // starts

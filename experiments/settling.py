@@ -159,7 +159,8 @@ def memory(learner: Learner, length: int = 16) -> float:
     """KiB of temporaries of one gradient."""
     params, (x, y) = parameters(jax.random.key(0)), puzzles(jax.random.key(0), BATCH, length)
     compiled = jax.jit(partial(gradient, learner)).lower(params, x, y).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / 1024
+    told = compiled.memory_analysis()
+    return told.temp_size_in_bytes / 1024 if told else 0.0
 
 
 def main() -> None:

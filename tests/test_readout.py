@@ -59,7 +59,7 @@ def test_statistics_add_up():
     mask = jnp.asarray(rng.random((4, 8)) < 0.6)
     poisoned = jnp.where(mask[..., None], X, jnp.nan)
     kept = statistics(X[mask], Y[mask])
-    assert close(statistics(poisoned, Y, mask), kept) and kept.count == float(mask.sum())
+    assert close(statistics(poisoned, Y, mask), kept) and kept.steps == float(mask.sum())
     assert statistics(X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16)).xx.dtype == jnp.float32
     with pytest.raises(ValueError, match="go together"):
         statistics(X, Y[:, 1:])

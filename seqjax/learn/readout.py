@@ -41,7 +41,7 @@ class Statistics(NamedTuple):
     xy: Array  # [D, O] X'Y
     x: Array  # [D]
     y: Array  # [O]
-    count: Array  # [] steps
+    steps: Array  # []
 
 
 def statistics(X: Array, Y: Array, mask: Array | None = None) -> Statistics:
@@ -73,11 +73,11 @@ def solve(sums: Statistics, ridge: float = 0.0, *, fit_bias: bool = True) -> Rea
     """
     xx, xy, b = sums.xx, sums.xy, jnp.zeros_like(sums.y)
     if fit_bias:
-        xx = xx - jnp.outer(sums.x, sums.x) / sums.count
-        xy = xy - jnp.outer(sums.x, sums.y) / sums.count
+        xx = xx - jnp.outer(sums.x, sums.x) / sums.steps
+        xy = xy - jnp.outer(sums.x, sums.y) / sums.steps
     W = jax.scipy.linalg.solve(xx + ridge * jnp.eye(len(xx), dtype=xx.dtype), xy, assume_a="pos")
     if fit_bias:
-        b = (sums.y - sums.x @ W) / sums.count
+        b = (sums.y - sums.x @ W) / sums.steps
     return Readout(W, b)
 
 
@@ -101,7 +101,7 @@ class Online(NamedTuple):
 class RLSState(NamedTuple):
     readout: Readout
     P: Array  # [D, D] inverse of the weighted X'X + alpha I
-    count: Array  # [] weighted
+    steps: Array  # [], weighted
 
 
 def rls(
@@ -115,7 +115,7 @@ def rls(
     """Recursive least squares: with forgetting 1 and no bias, ridge(alpha) of all steps so far.
 
         g = P x / (forgetting + x'P x)     P <- (P - g x'P) / forgetting     P_0 = I / alpha
-        e = x W + b - y                    W <- W - (P x) e'                 b <- b - e / count
+        e = x W + b - y                    W <- W - (P x) e'                 b <- b - e / steps
 
     The prediction is the one before y was seen. As in reservoirpy the bias is a running mean
     beside W and not part of P; for the exact one append a 1 to x instead.
@@ -128,15 +128,15 @@ def rls(
         return RLSState(readout, jnp.eye(features) / alpha, jnp.zeros(()))
 
     def step(state: RLSState, x: Array, y: Array) -> tuple[RLSState, Array]:
-        (W, b), P, count = state
+        (W, b), P, steps = state
         x, y = x.astype(W.dtype), y.astype(W.dtype)
         prediction = x @ W + b
         Px = P @ x
         P = (P - jnp.outer(Px, Px) / (forgetting + x @ Px)) / forgetting
-        count = forgetting * count + 1
+        steps = forgetting * steps + 1
         e = prediction - y
         W = W - jnp.outer(P @ x, e)
-        return RLSState(Readout(W, b - e / count if fit_bias else b), P, count), prediction
+        return RLSState(Readout(W, b - e / steps if fit_bias else b), P, steps), prediction
 
     return Online(init, step)
 
