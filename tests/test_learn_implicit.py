@@ -13,6 +13,7 @@ from seqjax.learn.cell import Cell
 from seqjax.learn.fptt import Anchor, follow_up, fptt
 from seqjax.learn.implicit import ImplicitState, cg_rbp, crbp, neumann_rbp, rbp, settle
 from seqjax.learn.learner import batched, follow, squared_error
+from seqjax.learn.transforms import monitor_norm
 
 N, T = 4, 3
 EXACT = dict(tolerance=1e-14, steps=500)
@@ -214,3 +215,21 @@ def test_fptt_is_descent_without_its_regulariser():
     assert far(ends(fptt(cell, squared_error)), plain) > 1e-4
     with pytest.raises(ValueError, match="alpha"):
         fptt(cell, squared_error, alpha=0.0)
+
+
+def test_the_norm_is_watched_before_it_is_clipped():
+    cell, params = tanh_cell(0.9)
+    learner = bptt(cell, squared_error)
+    optimiser = optax.chain(monitor_norm(), optax.clip_by_global_norm(0.1), optax.sgd(1.0))
+    xs, ys = drawn(6, 3, 2, 2), 10 * drawn(7, 3, 2, 2)
+    start = params, optimiser.init(params), learner.init(params)
+    whole = follow(learner, optimiser, *start, xs, ys)
+    w, state, norms = params, learner.init(params), []
+    for x, y in zip(xs, ys):
+        _, grads, state = learner.grad(w, state, x, y)
+        norms.append(float(optax.tree.norm(grads)))
+        w = jax.tree.map(lambda w, g, n=norms[-1]: w - min(1, 0.1 / n) * g, w, grads)
+    assert min(norms) > 1 and far(whole.params, w) < 1e-12
+    found = optax.tree.get(whole.moments, "NormState")
+    expected = (3, norms[2], sum(norms) / 3, max(norms))
+    assert all(abs(float(a) - b) < 1e-9 for a, b in zip(found, expected))
