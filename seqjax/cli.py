@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
-from seqjax.common import unknown
+from seqjax.common import keep_memory, unknown
 from seqjax.config import Config, TaskConfig, smoke
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -162,6 +162,12 @@ def bench(argv: list[str]) -> int:
     return _parse(bench, argv, "bench")
 
 
+def learners(argv: list[str]) -> int:
+    from seqjax.agreement import agreement
+
+    return _parse(agreement, argv, "learners")
+
+
 def _parse(command: Callable[..., int], argv: list[str], name: str) -> int:
     """Run `command` with its arguments from the command line."""
     flags = (tyro.conf.FlagCreatePairsOff,)
@@ -180,6 +186,7 @@ COMMANDS: dict[str, Command] = {
     "list": Command(report, "everything that stands: layers, ops, evaluators, learners, tasks"),
     "explain": Command(explain, "which evaluator would run for a layer or an op, and why"),
     "selfcheck": Command(selfcheck, "every evaluator against the naive loop, on this device"),
+    "learners": Command(learners, "gradients of every way to learn against the exact ones"),
     "bench": Command(bench, "time and memory beside the peer and the floor"),
 }
 
@@ -192,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"    {name:12}{command.title}" for name, command in COMMANDS.items()))
         print("\nSEQJAX_TRACEBACK=1 shows where an error comes from.")
         return 0
+    keep_memory()
     try:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))

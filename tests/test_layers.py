@@ -14,10 +14,11 @@ import pytest
 from flax import nnx
 
 from seqjax.layers import LAYERS, make
-from seqjax.layers.base import cast_parameters
+from seqjax.layers.base import Recurrent, cast_parameters
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
+LEFT_OUT = 1, 2, 5  # what is masked
 TOLERANCE = 1e-9  # float64; the chunked forms sum in another order
 
 ROWS = [
@@ -25,8 +26,8 @@ ROWS = [
     for name, entry in LAYERS.items()
     for variant in ("", *entry.variants)
 ]
-# `make test` holds every row to the laws and one evaluator to the oracle; `make test-all` holds
-# every evaluator of every variant.
+# `make test` holds every row to the laws, and one evaluator of those that say a step to the oracle;
+# `make test-all` holds every evaluator of every variant, and long sequences in float32.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 
 
@@ -48,7 +49,8 @@ def normal(seed, *shape):
 
 def some_state(layer, seed=3):
     """A state the layer can be in: the one after a few steps."""
-    return layer(normal(seed, B, 3, FEATURES))[1]
+    states = by_steps(layer, normal(seed, B, 3, FEATURES), layer.batch_state(B, jnp.float64))[1]
+    return jax.tree.map(lambda v: v[-1], states)
 
 
 def distance(a, b):
@@ -62,58 +64,95 @@ def distance(a, b):
     return jnp.where(jnp.isnan(worst), jnp.inf, worst)
 
 
-@jax.jit
-def laws(layer):
-    """Every law of one row: name -> how far it is from holding."""
-    x, h = normal(1, B, T, FEATURES), some_state(layer)
-    y, last = layer(x, h)
-    found = {}
+@functools.partial(jax.jit, static_argnames=("full", "stepwise"))
+def laws(layer, full=FULL, stepwise=True):
+    """Every law of one row: name -> how far it is from holding.
 
-    def run(*args):
-        y, h = layer(*args)
-        return y, layer.canonical(h)
+    Compiling is what a row costs. So all cases are parts of two batches: one of T steps with flags,
+    and one taken step by step, which is the oracle of all. `full` also splits the stream in two.
+    stepwise: whether a step can be taken at all.
+    """
+    x, other, fresh = (
+        normal(1, B, T, FEATURES),
+        normal(2, B, T, FEATURES),
+        layer.batch_state(B, jnp.float64),
+    )
+    h = some_state(layer)
+    never, always = jnp.zeros((B, T), bool), jnp.ones((B, T), bool)
+    reset = never.at[:, RESET].set(True)
+    kept = jnp.array([n for n in range(T) if n not in LEFT_OUT])
+    keep = never.at[:, kept].set(True)
 
-    first, middle = layer(x[:, :CUT], h)
-    second, end = layer(x[:, CUT:], middle)
-    last, end = layer.canonical(last), layer.canonical(end)
-    found["split stream == whole"] = distance((jnp.concatenate([first, second], 1), end), (y, last))
+    def apart(a, b):
+        return distance(*((y, layer.canonical(h)) for y, h in (a, b)))
+
+    def turned(tree):
+        return jax.tree.map(lambda v: v[::-1], tree)
+
+    y, end = layer(*together(
+        (x, h, never, always),
+        (x.at[:, 1].set(jnp.nan), h, reset, always),  # a NaN before the reset
+        (jnp.where(keep[:, :, None], x, jnp.nan), h, ~keep, keep),  # NaNs in what is left out
+        (x.at[:, CUT:].set(other[:, CUT:]), h, never, always),
+        (turned(x), turned(h), never, always),
+        (1e4 * jnp.sign(x), h, never, always),
+    ))  # fmt: skip
+    whole, reset_run, held, future, turned_run, extreme = cut_apart((y, end))
+
+    # Step by step: the whole, what follows the reset from a fresh start, what is left in.
+    ahead = jnp.concatenate([x[:, RESET:], other[:, : T - CUT]], axis=1)
+    rest = jnp.concatenate([x[:, kept], other[:, : T - len(kept)]], axis=1)
+    ys, hs = by_steps(layer, *together((x, h), (ahead, fresh), (rest, h)))
+    steps, begun, without = (
+        jax.tree.map(lambda v, n=n, end=end: v[:end, n * B : (n + 1) * B], (ys, hs))
+        for n, end in enumerate((T, T - RESET, len(kept)))
+    )
+    steps, begun, without = (
+        (jnp.swapaxes(y, 0, 1), jax.tree.map(lambda v: v[-1], h))
+        for y, h in (steps, begun, without)
+    )
+    if not stepwise:
+        without = layer(x[:, kept], h)
+    found = {
+        "single steps == full pass": apart(steps, whole),
+        "reset == fresh start, NaN before it": apart(
+            (reset_run[0][:, RESET:], reset_run[1]), begun
+        ),
+        "masked step == step left out": apart((held[0][:, kept], held[1]), without),
+        "masked output == 0": jnp.max(jnp.abs(jnp.where(keep[:, :, None], 0, held[0]))),
+        "causality": distance(future[0][:, :CUT], whole[0][:, :CUT]),
+        "batch permutation": apart(turned(turned_run), whole),
+        "finite at extremes": distance(extreme[0], extreme[0]),
+    }
+    if full:
+        first = layer(x[:, :CUT], h)
+        second = layer(x[:, CUT:], first[1])
+        joined = jnp.concatenate([first[0], second[0]], axis=1), second[1]
+        found["split stream == whole"] = apart(joined, whole)
+        alone = layer(x[:1], jax.tree.map(lambda v: v[:1], h))
+        found["vmap == loop"] = apart(alone, jax.tree.map(lambda v: v[:1], whole))
+    return found
+
+
+def together(*cases):
+    """Cases of B examples each, as one batch."""
+    return jax.tree.map(lambda *v: jnp.concatenate(v), *cases)
+
+
+def cut_apart(tree):
+    """A batch, as cases of B examples."""
+    count = len(jax.tree.leaves(tree)[0]) // B
+    return [jax.tree.map(lambda v, n=n: v[n * B : (n + 1) * B], tree) for n in range(count)]
+
+
+def by_steps(layer, x, h):
+    """Outputs and states [T, batch, ...] of calls with one step each."""
 
     def one(h, x_t):
         y_t, h = layer(x_t[:, None], h)
-        return h, y_t[:, 0]
+        return h, (y_t[:, 0], h)
 
-    end, steps = jax.lax.scan(one, h, jnp.swapaxes(x, 0, 1))
-    end = layer.canonical(end)
-    found["single steps == full pass"] = distance((jnp.swapaxes(steps, 0, 1), end), (y, last))
-
-    resets = jnp.zeros((B, T), bool).at[:, RESET].set(True)
-    poisoned = x.at[:, 1].set(jnp.nan)
-    fresh, after_reset = run(x[:, RESET:]), run(poisoned, h, resets)
-    after_reset = after_reset[0][:, RESET:], after_reset[1]
-    found["reset == fresh start, NaN before it"] = distance(after_reset, fresh)
-
-    keep = jnp.ones((B, T), bool).at[:, jnp.array([2, 5])].set(False)
-    held, end = run(jnp.where(keep[:, :, None], x, jnp.nan), h, ~keep, keep)
-    kept = jnp.array([0, 1, 3, 4, 6])
-    found["masked step == step left out"] = distance((held[:, kept], end), run(x[:, kept], h))
-    found["masked output == 0"] = jnp.max(jnp.abs(jnp.where(keep[:, :, None], 0, held)))
-
-    future = layer(x.at[:, CUT:].set(normal(2, B, T - CUT, FEATURES)), h)[0]
-    found["causality"] = distance(future[:, :CUT], y[:, :CUT])
-
-    flip = lambda tree: jax.tree.map(lambda v: v[::-1], tree)  # noqa: E731
-    found["batch permutation"] = distance(flip(run(flip(x), flip(h))), (y, last))
-    alone = run(x[:1], jax.tree.map(lambda v: v[:1], h))
-    found["vmap == loop"] = distance(alone, jax.tree.map(lambda v: v[:1], (y, last)))
-
-    learned = nnx.merge(*nnx.split(layer))
-    learned.learn_initial()
-    graph, h0, rest = nnx.split(learned, nnx.PathContains("h0"), ...)
-    loss = lambda h0: jnp.sum(weigh(nnx.merge(graph, h0, rest)(x, None, resets)))  # noqa: E731
-    gradient = jax.tree.leaves(jax.grad(loss)(h0))
-    moved = sum(jnp.sum(jnp.abs(g)) for g in gradient)
-    found["learned h0 has a gradient"] = jnp.where((moved > 0) & jnp.isfinite(moved), 0.0, jnp.inf)
-    return found
+    return jax.lax.scan(one, h, jnp.swapaxes(x, 0, 1))[1]
 
 
 def weigh(tree):
@@ -138,12 +177,16 @@ def meaning(graph, params, rest, x, h, evaluator):
         y, end = run(params, x, put_inexact(h, leaves))
         return y, inexact(nnx.merge(graph, params, rest).canonical(end))
 
+    def weighed(*args):
+        value = function(*args)
+        return weigh(value), value
+
     primals = (params, x, inexact(h))
+    gradient, value = jax.grad(weighed, argnums=(0, 1, 2), has_aux=True)(*primals)
+    if not FULL:  # forward mode is held to the loop op by op
+        return value, gradient
     tangents = jax.tree.map(jnp.cos, primals)
-    value = function(*primals)
-    gradient = jax.grad(lambda *a: weigh(function(*a)), argnums=(0, 1, 2))(*primals)
-    tangent = jax.jvp(lambda *a: weigh(function(*a)), primals, tangents)[1]
-    return value, gradient, tangent
+    return value, gradient, jax.jvp(lambda *a: weighed(*a)[0], primals, tangents)[1]
 
 
 def inexact(tree):
@@ -162,7 +205,9 @@ def test_laws(name, variant):
         pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
     exempt, layer = LAYERS[name].exempt, build(name, variant)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
-    found = {law: float(v) for law, v in laws(layer).items() if law not in exempt}
+    stepwise = "single steps == full pass" not in exempt
+    answers = laws(layer, stepwise=stepwise)
+    found = {law: float(v) for law, v in answers.items() if law not in exempt}
     broken = {law: value for law, value in found.items() if not value <= TOLERANCE}
     assert not broken, f"{name} {variant} breaks {broken}"
 
@@ -172,23 +217,32 @@ def test_evaluators_agree(name, variant):
     """Value, gradient (parameters, input, state) and tangent of every evaluator."""
     if variant and not FULL:
         pytest.skip("variants are held to the oracle by `make test-all` (SEQJAX_TEST_ALL=1)")
-    layer = build(name, variant)
+    layer, exempt = build(name, variant), LAYERS[name].exempt
+    layer.learn_initial()  # a reset goes there
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
-    x, h = normal(1, B, T, FEATURES), some_state(layer)
+    x, h = (
+        normal(1, B, T, FEATURES),
+        some_state(layer) if FULL else layer.batch_state(B, jnp.float64),
+    )
     oracle, *others = layer.evaluators
     expected = meaning(graph, params, rest, x, h, oracle)
     assert float(distance(expected, expected)) == 0, f"{oracle} is not finite"
-    for evaluator in others if FULL else others[-1:]:
+    if not FULL:  # a layer made of ops leaves this to `test_ops`
+        others = others[-1:] if isinstance(layer, Recurrent) else []
+    for evaluator in others:
         got = meaning(graph, params, rest, x, h, evaluator)
-        for what, g, e in zip(("value", "gradient", "tangent"), got, expected, strict=True):
+        for what, g, e in zip(("value", "gradient", "tangent"), got, expected):
             assert float(distance(g, e)) <= 1e-8, f"{name} {variant}: {what} of {evaluator}"
     # nothing is hidden from the gradient by accident
-    if "parameters have gradients" not in LAYERS[name].exempt:
-        still = [
-            jax.tree_util.keystr(path)
-            for path, g in jax.tree_util.tree_leaves_with_path(expected[1][0])
-            if not jnp.any(g != 0)
-        ]
+    reached = {
+        jax.tree_util.keystr(path): bool(jnp.any(g != 0))
+        for path, g in jax.tree_util.tree_leaves_with_path(expected[1][0])
+    }
+    learned = {path for path in reached if "h0" in path}
+    if "learned h0 has a gradient" not in exempt:
+        assert any(reached[path] for path in learned), f"{name} {variant}: none of {learned}"
+    if "parameters have gradients" not in exempt:
+        still = [path for path in reached if not reached[path] and path not in learned]
         assert not still, f"{name} {variant}: no gradient reaches {still}"
 
 
@@ -204,11 +258,11 @@ def test_dtypes_and_compilation(name, variant):
         assert y.shape == (B, T, layer.out_features) and y.dtype == dtype
         assert all(v.dtype in (jnp.float32, jnp.complex64) for v in inexact(h)), h
         assert jax.tree.structure(h) == jax.tree.structure(layer.batch_state(B))
-        again = jax.eval_shape(layer, x, h)[1]
-        assert jax.tree.map(lambda v: (v.shape, v.dtype), again) == jax.tree.map(
-            lambda v: (v.shape, v.dtype), h
-        )
-    if FULL or not variant:
+        accepted, returned = jax.tree.leaves(h), jax.tree.leaves(jax.eval_shape(layer, x, h)[1])
+        assert [(v.shape, v.dtype, v.weak_type) for v in accepted] == [
+            (v.shape, v.dtype, v.weak_type) for v in returned
+        ], "the state returned is not the state accepted"
+    if FULL:
         run = jax.jit(lambda layer, x, h: layer(x, h))
         x = normal(1, B, T, FEATURES).astype(jnp.float32)
         h = layer.batch_state(B)
@@ -227,8 +281,8 @@ def test_finite_at_extremes(name, variant):
     entry = LAYERS[name]
     if "finite at extremes" in entry.exempt:
         pytest.skip(entry.exempt["finite at extremes"])
-    if variant and not FULL:
-        pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
+    if not FULL:
+        pytest.skip("a long sequence in float32 is for `make test-all` (SEQJAX_TEST_ALL=1)")
     layer = make(name, FEATURES, **(entry.variants[variant] if variant else entry.smoke))
     layer = cast_parameters(layer, jnp.float32)
     sign = jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, (1, 4096, FEATURES)), 1e4, -1e4)
@@ -238,6 +292,7 @@ def test_finite_at_extremes(name, variant):
 
 
 KNOWN_LAWS = {
+    "vmap == loop",
     "split stream == whole",
     "single steps == full pass",
     "reset == fresh start, NaN before it",
@@ -245,7 +300,6 @@ KNOWN_LAWS = {
     "masked output == 0",
     "causality",
     "batch permutation",
-    "vmap == loop",
     "learned h0 has a gradient",
     "parameters have gradients",
     "finite at extremes",
@@ -261,7 +315,7 @@ def test_the_contract_can_fail():
             return super().sequence(x + 0.1 * ahead, h, resets=None, mask=None)
 
     leaky = cast_parameters(Leaky(FEATURES, rngs=nnx.Rngs(0)), jnp.float64)
-    found = laws(leaky)
+    found = laws(leaky, full=True)
     for law in (
         "causality",
         "reset == fresh start, NaN before it",

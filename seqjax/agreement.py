@@ -1,0 +1,179 @@
+"""`seqjax learners`: how far each way to learn is from the exact gradient, and what it costs.
+
+Every learner meets every recurrence, one layer with a linear readout, on one stream of T random
+steps with random targets. Shown are the cosine with the gradient of autodiff through the whole
+stream and the relative error |g - g*| / |g*|, the time per step and the memory: bytes of the
+learner's state and of what its compiled program needs beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from seqjax.layers import make
+from seqjax.learn.bptt import bptt, tbptt
+from seqjax.learn.cell import Cell, as_cell, stack
+from seqjax.learn.fptt import fptt
+from seqjax.learn.learner import Learner, squared_error
+from seqjax.learn.online_lru import online_lru
+from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
+from seqjax.learn.snap import eprop, snap
+from seqjax.learn.uoro import uoro
+from seqjax.record import environment
+from seqjax.report import announce, print_json, show
+
+FEATURES = 4
+RECURRENCES: dict[str, dict[str, Any]] = {
+    "elman": dict(hidden=16),
+    "gru": dict(hidden=16),
+    "indrnn": dict(hidden=16),
+    "lru": dict(state=8),
+    "gated_deltanet": dict(heads=1, key_size=4, value_size=4, conv=2),
+}
+
+
+class Network(NamedTuple):
+    """A layer and a linear readout, apart and on top of each other, and inputs like those seen."""
+
+    cells: tuple[Cell, Cell]
+    cell: Cell
+    params: Any
+    xs: jax.Array
+
+
+LEARNERS: dict[str, Callable[[Network], Learner]] = {
+    "bptt": lambda n: bptt(n.cell, squared_error),
+    "bptt chunks": lambda n: bptt(n.cell, squared_error, chunks=(8,)),
+    "tbptt 1,8": lambda n: tbptt(n.cell, squared_error, n.xs[0], k1=1, k2=8),
+    "tbptt 8,8": lambda n: tbptt(n.cell, squared_error, n.xs[0], k1=8, k2=8),
+    "rtrl online": lambda n: rtrl(n.cell, squared_error),
+    "rtrl scan": lambda n: rtrl(n.cell, squared_error, "scan"),
+    "rtrl window": lambda n: rtrl(n.cell, squared_error, "window"),
+    "rtrl_sparse": lambda n: rtrl_sparse(n.cell, squared_error, n.params, n.xs),
+    "rtrl_elementwise": lambda n: rtrl_elementwise(n.cell, squared_error, n.params, n.xs),
+    "online_lru": lambda n: online_lru(n.cells, squared_error, n.params, n.xs),
+    "online_lru scan": lambda n: online_lru(n.cells, squared_error, n.params, n.xs, mode="scan"),
+    "snap 1": lambda n: snap(n.cell, squared_error, n.params, n.xs),
+    "snap 2": lambda n: snap(n.cell, squared_error, n.params, n.xs, n=2),
+    "eprop": lambda n: eprop(n.cell, squared_error, n.params, n.xs),
+    "uoro": lambda n: uoro(n.cell, squared_error),
+    "uoro 16": lambda n: uoro(n.cell, squared_error, rank=16),
+    "fptt": lambda n: fptt(n.cell, squared_error),
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One line of the table."""
+
+    learner: str
+    recurrence: str
+    cosine: float
+    error: float  # |g - g*| / |g*|
+    microseconds: float  # per step
+    state: int  # bytes of the learner's state
+    temporary: int  # bytes its program needs beside it
+
+
+def network(name: str, steps: int) -> tuple[Network, jax.Array]:
+    """A layer with a readout of 2 numbers, its inputs and targets [steps, 2]."""
+    layer = make(name, FEATURES, rngs=nnx.Rngs(0), **RECURRENCES[name])
+    cell, params = as_cell(layer)
+    keys = jax.random.split(jax.random.key(1), 3)
+    W = jax.random.normal(keys[0], (2, layer.out_features)) / layer.out_features**0.5
+    top = Cell(lambda W: (), lambda W, h, x: (), lambda W, h, x: W @ x)
+    xs = jax.random.normal(keys[1], (steps, FEATURES))
+    ys = jax.random.normal(keys[2], (steps, 2))
+    return Network((cell, top), stack(cell, top), (params, W), xs), ys
+
+
+def measure(learner: str, recurrence: str, net: Network, ys: jax.Array) -> Agreement:
+    """One learner on one network, beside autodiff through the whole stream."""
+    whole = bptt(net.cell, squared_error)
+    told = jax.jit(whole.grad)(net.params, whole.init(net.params), net.xs, ys)[1]
+    exact = ravel_pytree(told)[0]
+    made = LEARNERS[learner](net)
+    state = made.init(net.params, jax.random.key(0))
+    program = jax.jit(made.grad).lower(net.params, state, net.xs, ys).compile()
+    grads = ravel_pytree(jax.block_until_ready(program(net.params, state, net.xs, ys)[1]))[0]
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(program(net.params, state, net.xs, ys))
+        best = min(best, time.perf_counter() - began)
+    sizes = jnp.linalg.norm(grads) * jnp.linalg.norm(exact)
+    temporary = program.memory_analysis()
+    return Agreement(
+        learner,
+        recurrence,
+        float(grads @ exact / jnp.maximum(sizes, 1e-30)),
+        float(jnp.linalg.norm(grads - exact) / jnp.linalg.norm(exact)),
+        1e6 * best / len(net.xs),
+        sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes")),
+        0 if temporary is None else int(temporary.temp_size_in_bytes),
+    )
+
+
+def agreement(steps: int = 64, figure: Path | None = None, json: bool = False) -> int:
+    """Cosine and relative error of every learner's gradient against the exact one, and its cost.
+
+    Args:
+        steps: length of the stream.
+        figure: write the table as a figure there, too.
+        json: print JSON.
+    """
+    networks = {name: network(name, steps) for name in RECURRENCES}
+    work = [(recurrence, learner) for recurrence in RECURRENCES for learner in LEARNERS]
+    rows = []
+    for recurrence, learner in announce(work, "learners"):
+        try:
+            rows.append(measure(learner, recurrence, *networks[recurrence]))
+        except ValueError as error:  # not for this recurrence, as it says
+            if "takes element-wise recurrences" not in str(error):
+                raise
+    if figure:
+        plot(rows, figure)
+    if json:
+        print_json({"environment": environment(), "rows": [asdict(row) for row in rows]})
+        return 0
+    for recurrence in RECURRENCES:
+        show(
+            recurrence,
+            ("learner", "cosine", "error", "us/step", "state kB", "temporary kB"),
+            [
+                (row.learner, f"{row.cosine:.4f}", f"{row.error:.1e}", f"{row.microseconds:.1f}",
+                 f"{row.state / 1e3:.1f}", f"{row.temporary / 1e3:.1f}")
+                for row in rows if row.recurrence == recurrence
+            ],
+        )  # fmt: skip
+    return 0
+
+
+def plot(rows: list[Agreement], path: Path) -> None:
+    """Relative error against time per step, one panel per recurrence, size by memory."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(RECURRENCES), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(RECURRENCES), sharey=True)
+    for axes, recurrence in zip(panels, RECURRENCES, strict=True):
+        for row in rows:
+            if row.recurrence != recurrence:
+                continue
+            place = row.microseconds, max(row.error, 1e-8)
+            axes.scatter(*place, s=8 + (row.state + row.temporary) ** 0.4, color="C0", alpha=0.5)
+            axes.annotate(row.learner, place, fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axes.set(title=recurrence, xlabel="µs per step", xscale="log", yscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("relative error of the gradient (1e-8: none)")
+    figure.savefig(path, dpi=150)
