@@ -146,6 +146,12 @@ def test_a_cell_that_does_not_settle_says_so():
         assert bool(jnp.all(state.residual <= 1e-9)) is settles
         assert bool(jnp.all(state.iterations == 60)) is not settles
         assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
+    # The residual of a window is its worst: that of the first x here, the second starts settled.
+    once = rbp(cell, squared_error, tolerance=0.0, steps=3)
+    first, twice = (
+        once.grad(params, once.init(params), jnp.repeat(XS[:1], n, 0), YS[:n])[2] for n in (1, 2)
+    )
+    assert twice.residual == first.residual > 0 and far(first.h, twice.h) > 1e-6
     with pytest.raises(ValueError, match="steps=0"):
         rbp(cell, squared_error, steps=0)
     with pytest.raises(ValueError, match="k is at least 0"):

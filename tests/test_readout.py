@@ -82,6 +82,11 @@ def test_rls_is_ridge_at_every_step():
     faded = ridge_readout(weight * xs, weight * ys, RIDGE * 0.9**32, fit_bias=False)
     state, _ = stream(rls(5, 2, alpha=RIDGE, forgetting=0.9, fit_bias=False), xs, ys)
     assert close(state.readout.W, faded.W, 1e-8) and not close(faded.W, before.W, 1e-2)
+    # The bias alone is the mean of the targets, faded likewise.
+    state, predictions = stream(rls(5, 2, forgetting=0.9), jnp.zeros_like(xs), ys)
+    fade = weight**2
+    assert close(state.readout.b, jnp.sum(fade * ys, axis=0) / jnp.sum(fade))
+    assert close(predictions[1], ys[0])
     with pytest.raises(ValueError, match="forgetting"):
         rls(5, 2, forgetting=0.0)
 
