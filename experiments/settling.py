@@ -28,7 +28,7 @@ it settles for as long as it needs.
     crbp        the same with the contraction penalty
 
 Nothing makes a network settle that learns by rbp, and where it does not, the gradient is of a
-fixed point that is not there: the penalty is what makes it work (arXiv:2005.11362, sec. 3). With
+fixed point that is not there: the penalty is what makes it work (arXiv:2005.11362). With
 it the answer is learned nearly as well as by backpropagation through just enough steps, in a tenth
 of the memory or less, and without having to know how many are enough.
 """

@@ -218,9 +218,11 @@ def professor_forcing(
         C_f = - sum log D(b of the model on its own)       C_t = - sum log(1 - D(b told))
         discriminator   C_d = - sum log D(b told) - sum log(1 - D(b of the model on its own))
 
-    Behaviour b [T, F]: the cell's state and readout at every step, as one vector. Both runs start
-    from the state told. C_f and C_t reach the generator only when the discriminator's accuracy is
-    above band[0]; C_d trains the discriminator only when it is not above band[1] (paper, sec. 3).
+    Behaviour b [T, F]: the cell's state and readout at every step, as one vector (the paper takes
+    what is before the tanh, and the softmax). Both runs start from the state told. C_f and C_t
+    reach the generator only when the discriminator's accuracy is above band[0]; C_d trains the
+    discriminator only when it is not above band[1]. It is asked at every step, and the losses are
+    sums, so that they add up over windows like the loss.
 
     discriminate: (params, b [T, F]) -> logits [T]; one is made by `discriminator`.
     decay: of the running accuracy, over windows; 0 is that of the window, as in the paper.
@@ -295,7 +297,7 @@ def _surprise(logits: Array) -> Array:
 
 
 class Discriminator(nnx.Module):
-    """A bidirectional GRU and, at every step, three layers of ReLU and one number (sec. 3)."""
+    """A bidirectional GRU and, at every step, three layers of ReLU and one number."""
 
     def __init__(self, features: int, *, hidden: int = 32, rngs: nnx.Rngs):
         def gru(features, *, rngs):
