@@ -252,7 +252,14 @@ def readme_tables() -> dict[str, str]:
          ", ".join(row.evaluators), _links(row.reference))
         for row in sorted_rows("ops")
     ]  # fmt: skip
+    ways = [
+        (f"`{name}`", way.family, f"{way.title} ({_links(way.reference)})", way.exact,
+         f"`{way.time}`", f"`{way.memory}`")
+        for name, way in LEARNERS.items()
+    ]  # fmt: skip
     return {
+        "learners": _markdown(
+            ("name", "family", "what", "exact", "time of a step", "memory"), ways),
         "layers": _markdown(
             ("name", "family", "paper", "transition", "evaluators", "exempt from"), layers),
         "ops": _markdown(("name", "equation", "evaluators", "reference"), of_ops),

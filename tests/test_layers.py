@@ -219,6 +219,7 @@ def test_evaluators_agree(name, variant):
         pytest.skip("variants are held to the oracle by `make test-all` (SEQJAX_TEST_ALL=1)")
     layer, exempt = build(name, variant), LAYERS[name].exempt
     layer.learn_initial()  # a reset goes there
+    layer = cast_parameters(layer, jnp.float64)
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
     x, h = (
         normal(1, B, T, FEATURES),

@@ -12,7 +12,7 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
     """The new recurrence of the README learns parity, as a user would run it: in float32."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert len(blocks[0].splitlines()) <= 36, "the first example is to stay short"
     from seqjax.layers import LAYERS
 
@@ -27,6 +27,8 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
     assert namespace["result"].metrics["accuracy"] > 0.9, "parity; chance is 0.5"
     assert (tmp_path / "runs" / "leaky" / "loss.png").exists()
     assert namespace["y"].shape == (2, 100, 8)
+    grads = jax.tree.leaves(namespace["grads"])
+    assert grads and all(bool(jax.numpy.isfinite(g).all()) for g in grads)
 
 
 def test_commands_of_the_readme_exist():

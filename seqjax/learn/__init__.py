@@ -13,9 +13,14 @@ from typing import Any
 from seqjax.learn.bptt import bptt, tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
 from seqjax.learn.columnar import ccn, columnar, constructive
+from seqjax.learn.feedback import professor_forcing, scheduled_sampling
+from seqjax.learn.fptt import fptt
+from seqjax.learn.implicit import cg_rbp, crbp, neumann_rbp, rbp
 from seqjax.learn.learner import Learner, batched, cross_entropy, follow, squared_error
 from seqjax.learn.online_lru import online_lru
+from seqjax.learn.readout import ridge_readout
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
+from seqjax.learn.smt import dmt, smt
 from seqjax.learn.snap import eprop, snap
 from seqjax.learn.uoro import uoro
 
@@ -85,6 +90,46 @@ LEARNERS: dict[str, Entry] = {
     "ccn": Entry(
         ccn, "forward", "Columnar-constructive networks: one stage of columns learns",
         "2302.05326", "for the stage that learns", "c + P / S", "P / S",
+    ),
+    "rbp": Entry(
+        rbp, "implicit", "Recurrent backpropagation by the implicit function theorem",
+        "Almeida/Pineda 1987", "at a fixed point", "c to settle, n^3", "n^2",
+    ),
+    "cg_rbp": Entry(
+        cg_rbp, "implicit", "CG-RBP: conjugate gradient on the normal equations",
+        "1803.06396", "at a fixed point", "c to settle, 2 c an iteration", "n",
+    ),
+    "neumann_rbp": Entry(
+        neumann_rbp, "implicit", "Neumann-RBP: k terms of the series, as TBPTT at the fixed point",
+        "1803.06396", "as k grows, where the cell contracts", "c to settle, c k", "n",
+    ),
+    "crbp": Entry(
+        crbp, "implicit", "Contractor RBP: with the Lipschitz coefficient penalty",
+        "2005.11362", "at a fixed point", "c to settle, n^3", "n^2",
+    ),
+    "fptt": Entry(
+        fptt, "online", "Forward propagation through time, FPTT-K: a moving regulariser",
+        "Kag & Saligrama 2021", "in its window", "c", "K n + 2 P",
+    ),
+    "scheduled_sampling": Entry(
+        scheduled_sampling, "feedback", "Teacher forcing mixed with the model's own words",
+        "1506.03099", "but for the choice of words", "c", "T n",
+    ),
+    "professor_forcing": Entry(
+        professor_forcing, "feedback", "Teacher-forced and free behaviour made alike",
+        "1610.09038", "in its window", "2 c and the discriminator", "2 T n",
+    ),
+    "ridge_readout": Entry(
+        ridge_readout, "readout", "Reservoir readout by ridge; rls and lms learn it online",
+        "Jaeger 2001", "the minimum itself", "n^2", "n^2",
+    ),
+    "smt": Entry(
+        smt, "memory", "Supervised memory training: one-step labels from a Transformer",
+        "2606.06479", "no recurrence", "the teacher on a window", "the teacher's",
+    ),
+    "dmt": Entry(
+        dmt, "memory", "DAgger memory training: the teacher imitated along the student's own path",
+        "2606.06479", "no recurrence", "c and the teacher on every k-th window", "T n",
     ),
 }  # fmt: skip
 

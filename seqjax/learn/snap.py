@@ -65,6 +65,18 @@ def eprop(
         return eligible(cell, loss, kept)
     units = jnp.asarray(kept.pattern.units)
 
+    def push(params, h, x, M):
+        local = own
+        if local is None:
+            return kept.push(params, h, x, M)
+        v = to_vector(h)
+
+        def keep(v):
+            return to_vector(local(params, from_vector(h, v), h, x))
+
+        decay = jax.jvp(keep, (v,), (jnp.ones_like(v),))[1]  # its Jacobian is diagonal
+        return jnp.append(decay, 0)[units] * M + kept.push(params, h, x, jnp.zeros_like(M))
+
     def init(params: Params, key: Any = None) -> RTRLState:
         del key
         return RTRLState(cell.initial(params), kept.init(params))
@@ -75,17 +87,7 @@ def eprop(
         def body(carry, now):
             (h, M), total, grads = carry
             x, target = now
-            if own is None:
-                M = kept.push(params, h, x, M)
-            else:
-
-                def keep(v):
-                    return to_vector(own(params, from_vector(h, v), h, x))
-
-                v = to_vector(h)
-                decay = jax.jvp(keep, (v,), (jnp.ones_like(v),))[1]  # its Jacobian is diagonal
-                blank = jnp.zeros_like(M)
-                M = jnp.append(decay, 0)[units] * M + kept.push(params, h, x, blank)
+            M = push(params, h, x, M)
             h = cell.step(params, h, x)
 
             def told(theta, v):

@@ -44,10 +44,10 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
         if key is None:
             raise ValueError("uoro draws random signs: init(params, key)")
         theta, unravel = ravel_pytree(params)
-        first, key = jax.random.split(key)
+        draw, later = jax.random.split(key)
         v, pull = jax.vjp(lambda theta: to_vector(cell.initial(unravel(theta))), theta)
-        nu = jax.random.rademacher(first, (rank, len(v)), v.dtype)
-        return UOROState(cell.initial(params), nu, jax.vmap(pull)(nu)[0], key)
+        nu = jax.random.rademacher(draw, (rank, len(v)), v.dtype)
+        return UOROState(cell.initial(params), nu, jax.vmap(pull)(nu)[0], later)
 
     def grad(params, state, xs, ys):
         theta, unravel = ravel_pytree(params)
