@@ -14,6 +14,12 @@ to each other and to backpropagation through the whole stream:
     sparse   only what is ever not zero, found by `influence`: diagonal, block-diagonal, columns,
              diagonal matrix states; O(P) for element-wise recurrences
 
+Matrix states [K, V] come under the same rule, and what is kept is found, not declared. With a decay
+per key (GLA) a parameter of a key or gate channel moves a row, V units, one of a value channel a
+column, K units. A delta rule mixes the keys of a column: a value parameter moves K units, those of
+keys, gates and beta all K V. Either is exact; M is stored whole, n P numbers, as soon as some
+parameter reaches more than half of the state, as a low-rank gate or a key of the delta rule does.
+
 n units of state, P parameters. One dense step takes O(n P) products of size n: n^4 for an RNN.
 """
 
