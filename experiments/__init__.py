@@ -1,11 +1,1 @@
 """Experiments: one file each, its docstring the command, hardware, time and expected number."""
-
-from experiments import copy, demo, mqar, parity
-from seqjax.config import Config
-
-EXPERIMENTS: dict[str, Config] = {
-    "parity": parity.CONFIG,
-    "mqar": mqar.CONFIG,
-    "copy": copy.CONFIG,
-    "demo": demo.CONFIG,
-}

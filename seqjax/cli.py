@@ -17,7 +17,7 @@ Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 def train(argv: list[str]) -> int:
-    from experiments import EXPERIMENTS
+    from experiments.table import EXPERIMENTS
     from seqjax.tasks import TASKS
 
     if not argv or argv[0].startswith("-"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import re
@@ -24,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
-from experiments import EXPERIMENTS
+import experiments
 from seqjax import monoid, ops
 from seqjax.common import unknown
 from seqjax.layers import LAYERS, Associative, Layer, Recurrent, make
@@ -90,8 +91,10 @@ def _tasks() -> Iterator[Row]:
 
 
 def _experiments() -> Iterator[Row]:
-    for name in EXPERIMENTS:
-        document = sys.modules[f"experiments.{name}"].__doc__ or name
+    for path in sorted(Path(next(iter(experiments.__path__))).glob("*.py")):
+        name, document = path.stem, ast.get_docstring(ast.parse(path.read_text())) or ""
+        if "\ncommand" not in document:  # not one of them
+            continue
         found = re.findall(r"\b\d{4}\.\d{4,5}\b", document)
         yield Row(name, document.splitlines()[0].rstrip("."), ", ".join(dict.fromkeys(found)))
 

@@ -80,16 +80,18 @@ def test_a_nan_before_a_reset_is_in_no_gradient(name):
     def loss(params, x):
         return jnp.sum(nnx.merge(graph, params, rest)(x, None, resets)[0][:, 5:] ** 2)
 
-    found = jax.grad(loss, (0, 1))(params, x.at[0, 1].set(jnp.nan))
-    clean = jax.grad(loss, (0, 1))(params, x.at[0, 1].set(0.0))
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    found = gradient(params, x.at[0, 1].set(jnp.nan))
+    clean = gradient(params, x.at[0, 1].set(0.0))
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-12), found, clean))
-    y, h = layer(x.at[0, 6].set(jnp.nan), None, resets)
+    run = jax.jit(lambda layer, *args: layer(*args))
+    y, h = run(layer, x.at[0, 6].set(jnp.nan), None, resets)
     if layer.causal:  # and where nothing cuts it off it is not hidden
         assert not jnp.any(jnp.isfinite(y[0, 6:])) and jnp.all(jnp.isfinite(y[0, :6]))
-        assert not jnp.any(jnp.isfinite(layer(x, h, ~(resets | True))[0]))
+        assert not jnp.any(jnp.isfinite(run(layer, x, h, ~(resets | True))[0]))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_transformer_xl_streams_cut_anywhere(seed):
     """Random cuts, resets and masks: the stream equals every piece alone, in one call."""
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Ways to learn: pairs of pure functions (init, grad) over cells (`seqjax list learners`).
+"""Ways to learn: pairs of pure functions (init, grad) over cells (`seqjax list --kind learners`).
 
 The table names each with its reference and what it costs; `seqjax.learn.learner` is the interface,
 `seqjax.learn.cell` what they train.
