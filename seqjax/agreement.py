@@ -165,7 +165,7 @@ def plot(rows: list[Agreement], path: Path) -> None:
 
     figure = Figure(figsize=(3.2 * len(RECURRENCES), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(RECURRENCES), sharey=True)
+    panels = figure.subplots(1, len(RECURRENCES), sharey=True, squeeze=False)[0]
     for axes, recurrence in zip(panels, RECURRENCES, strict=True):
         for row in rows:
             if row.recurrence != recurrence:
