@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.smt import LARGE, Size, Task, compare, show
+from experiments.smt import LARGE, Size, compare, show
+from experiments.smt_tasks import Task
 from seqjax.tasks import data_path
 
 SIDE = 14
-SIZE = Size(batch=16, horizon=2 * SIDE, cuts=6, smt_steps=200, dmt_steps=100, evaluation=256)
+SIZE = Size(batch=16, horizon=2 * SIDE, cuts=6, smt_steps=800, dmt_steps=200, evaluation=128)
 LARGE_SIZE = replace(LARGE, horizon=64, every=16)
 
 

@@ -179,4 +179,7 @@ def tsne(m: Any, components: int = 2, *, seed: int = 0, **options: Any) -> np.nd
 
 
 def _norms(gradient: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(-2, -1)))
+    """Of [..., K, features]; neither an exploded nor a vanished one leaves the range of floats."""
+    largest = jnp.max(jnp.abs(gradient), axis=(-2, -1), keepdims=True)
+    size = jnp.where(largest > 0, largest, 1)
+    return size[..., 0, 0] * jnp.sqrt(jnp.sum(jnp.square(gradient / size), axis=(-2, -1)))
