@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
@@ -159,21 +160,35 @@ def agreement(steps: int = 64, figure: Path | None = None, json: bool = False) -
 
 
 def plot(rows: list[Agreement], path: Path) -> None:
-    """Relative error against time per step, one panel per recurrence, size by memory."""
+    """Three panels, learners down and recurrences across: relative error, time and memory."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(RECURRENCES), 3.6), layout="constrained")
+    shown = {row.learner for row in rows}
+    learners = [name for name in LEARNERS if name in shown]
+    recurrences = list(dict.fromkeys(row.recurrence for row in rows))
+    figure = Figure(figsize=(11, 0.32 * len(learners) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(RECURRENCES), sharey=True, squeeze=False)[0]
-    for axes, recurrence in zip(panels, RECURRENCES, strict=True):
+    panels = {
+        "relative error of the gradient": lambda row: max(row.error, 1e-8),
+        "µs per step": lambda row: row.microseconds,
+        "memory, kB": lambda row: (row.state + row.temporary) / 1e3,
+    }
+    for axes, (title, value) in zip(
+        figure.subplots(1, 3, sharey=True), panels.items(), strict=True
+    ):
+        grid = np.full((len(learners), len(recurrences)), np.nan)
         for row in rows:
-            if row.recurrence != recurrence:
-                continue
-            place = row.microseconds, max(row.error, 1e-8)
-            axes.scatter(*place, s=8 + (row.state + row.temporary) ** 0.4, color="C0", alpha=0.5)
-            axes.annotate(row.learner, place, fontsize=6, xytext=(3, 3), textcoords="offset points")
-        axes.set(title=recurrence, xlabel="µs per step", xscale="log", yscale="log")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("relative error of the gradient (1e-8: none)")
+            place = learners.index(row.learner), recurrences.index(row.recurrence)
+            grid[place] = value(row)
+            number = value(row)
+            told = f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+            told = "exact" if "error" in title and number < 1e-5 else told
+            axes.text(place[1], place[0], told, ha="center", va="center", fontsize=8)
+        axes.imshow(np.log(grid), cmap="YlOrRd", aspect="auto", alpha=0.6)
+        axes.set_xticks(range(len(recurrences)), recurrences, rotation=20, fontsize=8)
+        axes.set_yticks(range(len(learners)), learners, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
     figure.savefig(path, dpi=150)
