@@ -1,0 +1,80 @@
+"""The experiments on learners: each takes a few steps, and their streams are what they say."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import learning_rules, lifelong
+from seqjax.tasks.char_lm import char_lm
+
+
+@pytest.fixture
+def as_a_user():
+    """In float32, with the promotion that optax needs."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_copy_asks_for_what_it_showed(as_a_user):
+    (x, first), y = learning_rules.sequences(jax.random.key(0), 2, 3, 4)
+    assert first.shape == y.shape == (8, 3, 3)  # 2 batches in 4 parts, 3 sequences, 3 steps
+
+    def whole(v):  # [batch, sequences, steps]
+        return np.asarray(v).reshape(2, 4, 3, 3).swapaxes(1, 2).reshape(2, 3, 12)
+
+    tokens, y = whole(x.argmax(axis=-1)), whole(y)
+    np.testing.assert_array_equal(y[..., -3:], tokens[..., :3])
+    assert (y[..., :-3] == -1).all()
+    assert whole(first)[..., 0].all() and not whole(first)[..., 1:].any()
+
+
+def test_rtrl_is_bptt_there(as_a_user):
+    assert learning_rules.exactness(batch=2) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bptt", "snap 1", "fptt, parts"])
+def test_copying_takes_two_steps(name, as_a_user):
+    way = learning_rules.COPY[name]
+    losses = learning_rules.copying(way, updates=2, seeds=1, hidden=3, batch=2)
+    assert losses.shape == (1, 2) and np.isfinite(losses).all()
+
+
+def test_modelling_text_takes_two_steps(as_a_user, tmp_path):
+    (tmp_path / "text.py").write_text("print('hello')\n" * 400)
+    text = char_lm(path=str(tmp_path), streams=True)
+    way = learning_rules.TEXT["uoro"]
+    losses, held_out = learning_rules.modelling(
+        "indrnn", way, text, updates=2, hidden=3, batch=2, held_out=1
+    )
+    assert losses.shape == (2,) and 4 < held_out < 20
+    curves = {"text": {"uoro": losses[None]}}
+    learning_rules.figure(curves, {"text": 4.5}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_life_takes_a_few_steps(as_a_user, tmp_path):
+    order = (0, 1, 0)
+    contender = lifelong.CONTENDERS["tbptt 1,4"]
+    told = lifelong.live(contender, order, 4, seeds=1)
+    assert told.online.shape == (1, 3, 4) and told.held.shape == (1, 3)
+    assert all(np.isfinite(v).all() for v in told)
+    lifelong.figure({"tbptt 1,4": told}, order, tmp_path / "stream.png")
+    assert (tmp_path / "stream.png").exists()
+
+
+def test_the_first_task_comes_back(as_a_user):
+    """The targets of the last phase are those that the first task has for these inputs."""
+    order, steps = (0, 1, 0), 50
+    xs, ys = lifelong.stream(jax.random.key(0), order, steps)
+    alone = lifelong.stream(jax.random.key(0), (0, 0, 0), steps)
+    np.testing.assert_array_equal(xs, alone[0])
+    same = np.isclose(ys, alone[1]).reshape(3, steps)
+    assert same[0].all() and same[2].all() and not same[1].any()
+
+
+@pytest.mark.parametrize("module", [learning_rules, lifelong])
+def test_the_experiments_say_what_to_expect(module):
+    heads = [line.split()[0] for line in module.__doc__.splitlines() if line[:1].islower()]
+    assert [h for h in heads if h in ("command", "hardware", "time", "expected")] == [
+        "command", "hardware", "time", "expected",
+    ]  # fmt: skip
