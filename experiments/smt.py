@@ -1,9 +1,8 @@
 """Supervised memory training against BPTT: the same student, the same data (arXiv:2606.06479).
 
-command     python -m experiments.smt        (or some of: needle "needle, GRU" stack parity
-            gradients lengths contours)
+command     python -m experiments.smt        (or some of: needle "needle, GRU" stack parity)
 hardware    2 CPU cores, shared with other work; 2026-11-22
-time        20 minutes; of them needle over 64 steps: SMT 167 s, DMT 17 s, each BPTT 85 s
+time        15 minutes; of them needle over 64 steps: SMT 167 s, DMT 17 s, each BPTT 85 s
 expected    accuracy (loss) on fresh sequences; drift: 1 - R^2 of one step -> rolled out
 
              length  teacher       SMT           SMT -> DMT    BPTT          drift: SMT, DMT
@@ -21,40 +20,24 @@ does the need for DMT: over 32 steps and more the student of SMT drifts away. Th
 tracking does not hold at this size: where most steps are answered, BPTT learns from fewer sequences
 than the teacher, which is what its student can learn from.
 
-Gradients before training, by gain of the weights: |d loss / d m_t| by steps from m_t to the loss
-(figure 11). Those of BPTT vanish or explode with the gain, those of SMT do neither:
-
-           BPTT: 0.5      1        2        4          SMT: 0.5      1        2        4
-    8            2e-05    4e-03    1e+00    3e+02           3e-02    2e-01    8e-01    1e+00
-    32           1e-18    7e-10    2e+00    2e+09           6e-03    3e-02    1e-01    2e-02
-    64           4e-36    6e-19    7e+00    1e+19           3e-03    2e-02    8e-02    9e-04
-
-Beyond the trained length of 24 (figure 13) the student of parity is right more often than its
-teacher: 0.91 and 0.67 at 24; 0.72 and 0.60 at 48; 0.61 and 0.55 at 96; 0.55 and 0.52 at 192. More
-compute buys a smaller memory (figure 9): the teacher of a stack of 24 steps reaches a loss of 0.478
-with 64 numbers after 200 steps and with 16 after 400, while sizes in between are not in order.
-
 The teacher's encoder is causal, so that all memories of a sequence are learned from at once; the
-paper's code for such tasks is not published. The figure goes to runs/smt/gradients.png.
+paper's code for such tasks is not published.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
-from experiments.smt_tasks import Task, needle, parity, stack
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.bptt import bptt
 from seqjax.learn.learner import Learner, batched, cross_entropy
@@ -62,7 +45,15 @@ from seqjax.learn.smt import adamw, dmt, smt, smt_optimiser
 from seqjax.learn.smt_students import Student, as_student_cell, make_student, roll
 from seqjax.learn.smt_teacher import Teacher
 
-RUN = Path("runs/smt")
+
+@dataclass(frozen=True)
+class Task:
+    """sample(key, batch, length) -> tokens x and answers y, int [B, T]; -1 where none is asked."""
+
+    sample: Callable[[jax.Array, int, int], tuple[jax.Array, jax.Array]]
+    vocabulary: int
+    outputs: int
+    held_out: Callable[[jax.Array, int, int], tuple[jax.Array, jax.Array]] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +84,54 @@ LARGE = Size(
     student="smt_memory_rnn", features=256, memory=16, encoder_depth=8, decoder_depth=4, heads=8,
     batch=128, smt_steps=20_000, dmt_steps=1500, smt_rate=3e-4, dmt_rate=3e-5, bptt_rates=(3e-4,),
 )  # fmt: skip
+
+
+def needle(elements: int = 8) -> Task:
+    """A marker 0 in the first half, the needle behind it; asked for at the end, at the query 0."""
+
+    def sample(key, batch, length):
+        noise, where, what = jax.random.split(key, 3)
+        x = jax.random.randint(noise, (batch, length), 1, elements + 1)
+        place = jax.random.randint(where, (batch,), 1, max(2, length // 2))
+        found = jax.random.randint(what, (batch,), 1, elements + 1)
+        rows = jnp.arange(batch)
+        x = x.at[rows, place - 1].set(0).at[rows, place].set(found).at[:, -1].set(0)
+        return x, jnp.full_like(x, -1).at[:, -1].set(found - 1)
+
+    return Task(sample, elements + 1, elements)
+
+
+def stack(elements: int = 4, depth: int = 10) -> Task:
+    """Pushes of an element, and pops (0) that answer what they took; a coin where both can be."""
+
+    def sample(key, batch, length):
+        def body(carry, key):
+            stored, size = carry
+            coin, what = jax.random.split(key)
+            push = (jax.random.bernoulli(coin, 0.5, (batch,)) & (size < depth)) | (size == 0)
+            new = jax.random.randint(what, (batch,), 1, elements + 1)
+            rows, top = jnp.arange(batch), jnp.maximum(size - 1, 0)
+            taken = stored[rows, top]
+            at = jnp.where(push, size, depth)  # beyond the end: not written
+            stored = stored.at[rows, at].set(new, mode="drop")
+            x, y = jnp.where(push, new, 0), jnp.where(push, -1, taken - 1)
+            return (stored, jnp.where(push, size + 1, size - 1)), (x, y)
+
+        empty = jnp.zeros((batch, depth), jnp.int32), jnp.zeros(batch, jnp.int32)
+        x, y = jax.lax.scan(body, empty, jax.random.split(key, length))[1]
+        return x.T, y.T
+
+    return Task(sample, elements + 1, elements)
+
+
+def parity() -> Task:
+    """The running parity of a bit stream, asked on every step."""
+
+    def sample(key, batch, length):
+        x = jax.random.bernoulli(key, 0.5, (batch, length)).astype(jnp.int32)
+        return x, jnp.cumsum(x, axis=1) % 2
+
+    return Task(sample, 2, 2)
 
 
 def build(task: Task, size: Size, seed: int = 0) -> tuple[Teacher, Student]:
@@ -249,80 +288,6 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
               + f"   {seconds}", flush=True)  # fmt: skip
 
 
-def gradients(
-    length: int = 64, gains=(0.5, 1.0, 2.0, 4.0), size: Size = Size()
-) -> dict[str, np.ndarray]:
-    """Their figure 11: the gradient at m_t of the loss at the end, before any training."""
-    task = needle()
-    x, y = task.sample(jax.random.key(0), 32, length)
-    teacher, student = build(task, size)
-    back, direct = jax.jit(diagnostics.bptt_gradient_norms), jax.jit(diagnostics.smt_gradient_norms)
-    found = {}
-    for gain in gains:
-        scaled = diagnostics.rescaled(student, "update", gain)
-        found[f"bptt, gain {gain}"] = np.asarray(back(scaled, x, y))
-    for gain in gains:
-        scaled = diagnostics.rescaled(teacher, "decoder", gain)
-        found[f"smt, gain {gain}"] = np.asarray(direct(scaled, x, y))
-    return found
-
-
-def figure(found: dict[str, np.ndarray], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name, norms in found.items():
-        distance = np.arange(len(norms))[::-1]
-        shown = np.where(norms > 0, norms, np.nan)  # what underflows is not drawn
-        ax.semilogy(distance, shown, "--" if "bptt" in name else "-", label=name)
-    ax.set(xlabel="steps between the memory and the loss", ylabel="|d loss / d memory|")
-    ax.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
-    plt.close(fig)
-
-
-def contours(
-    length: int = 24, size: Size = Size(features=16, heads=2, horizon=8),
-    memories=(1, 2, 4), budgets=(100, 200, 400),
-) -> np.ndarray:  # fmt: skip
-    """Their figure 9: the teacher's loss [memory sizes, budgets of steps], and its contours."""
-    task, losses = stack(), []
-    x, y = task.sample(jax.random.key(1), size.evaluation, length)
-    for memory in memories:
-        teacher, student = build(task, replace(size, memory=memory))
-        learner, params = smt(
-            teacher, student, horizon=size.horizon or length, cuts=size.cuts, batch=size.batch
-        )
-        row, before = [], 0
-        for budget in budgets:
-            params, *_ = fit(
-                learner, smt_optimiser(size.smt_rate), params,
-                learner.init(params, jax.random.key(budget)),
-                stream(task, size, length), budget - before,
-                jax.random.key(budget + 1),
-            )  # fmt: skip
-            nnx.update(teacher, params["teacher"])
-            row.append(score(teacher.prefixes, teacher, x, y)["loss"])
-            before = budget
-        losses.append(row)
-    return np.asarray(losses)
-
-
-def generalise(name: str = "parity", times=(1, 2, 4, 8)) -> list[dict[str, float]]:
-    """Their figure 13: accuracy of SMT -> DMT and of its teacher at multiples of the length."""
-    task, sizes = STUDIES[name]
-    length, size = next(iter(sizes.items()))
-    teacher, _, student, *_ = train_smt(task, size, length)
-    return diagnostics.length_generalisation(
-        teacher, student, lambda key, n: task.sample(key, 128, n), [n * length for n in times],
-        jax.random.key(2),
-    )  # fmt: skip
-
-
 # A task, and the sizes at the lengths at which it is tried.
 STUDIES: dict[str, tuple[Task, dict[int, Size]]] = {
     "needle": (needle(), {16: Size(), 32: Size(), 64: Size(smt_steps=3000)}),
@@ -334,29 +299,9 @@ STUDIES: dict[str, tuple[Task, dict[int, Size]]] = {
 
 def main(names: list[str]) -> None:
     for name in names:
-        if name == "gradients":
-            found = gradients()
-            figure(found, RUN / "gradients.png")
-            print("\n|d loss / d memory| at a distance of steps from the loss")
-            print(f"{'':18}" + "".join(f"{d:>10}" for d in (0, 8, 16, 32, 64)))
-            for label, norms in found.items():
-                cells = (f"{norms[::-1][d]:10.1e}" for d in (0, 8, 16, 32, 64))
-                print(f"{label:18}" + "".join(cells))
-        elif name == "contours":
-            losses = contours()
-            print("\nloss of the teacher: memory tokens x steps\n", losses.round(3))
-            target = float(np.quantile(losses, 0.25))
-            needed = diagnostics.iso_loss([16, 32, 64], losses, target).round(1)
-            print(f"memory needed for a loss of {target:.3f}: {needed}")
-        elif name == "lengths":
-            print("\nparity at lengths not trained on: accuracy")
-            for row in generalise():
-                told = f"{row['student']:.2f}, its teacher {row['teacher']:.2f}"
-                print(f"{row['length']:6.0f}   student {told}", flush=True)
-        else:
-            task, sizes = STUDIES[name]
-            show(name, [compare(task, size, length) for length, size in sizes.items()])
+        task, sizes = STUDIES[name]
+        show(name, [compare(task, size, length) for length, size in sizes.items()])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*STUDIES, "gradients", "lengths", "contours"])
+    main(sys.argv[1:] or [*STUDIES])

@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.smt import LARGE, Size, compare, show
-from experiments.smt_tasks import Task
+from experiments.smt import LARGE, Size, Task, compare, show
 from seqjax.tasks import data_path
 
 SIDE = 14

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +110,7 @@ def as_a_user():
 
 
 def test_the_experiment_takes_two_steps(as_a_user, capsys, tmp_path):
-    from experiments import smt as study
+    from experiments import smt as study, smt_figures as figures
 
     size = replace(study.Size(), **SMOKE)
     rows = [study.compare(study.stack(), size, 6)]
@@ -119,10 +118,10 @@ def test_the_experiment_takes_two_steps(as_a_user, capsys, tmp_path):
     assert "stack: accuracy (loss)" in capsys.readouterr().out
     for who in ("teacher", "smt", "smt -> dmt", "bptt"):
         assert 0 <= rows[0][who]["accuracy"] <= 1 and np.isfinite(rows[0][who]["loss"])
-    found = study.gradients(5, (1.0,), size)
-    study.figure(found, tmp_path / "gradients.png")
+    found = figures.gradients(5, (1.0,), size)
+    figures.figure(found, tmp_path / "gradients.png")
     assert (tmp_path / "gradients.png").exists()
-    losses = study.contours(6, size, memories=(1,), budgets=(2,))
+    losses = figures.contours(6, size, memories=(1,), budgets=(2,))
     assert losses.shape == (1, 1) and np.isfinite(losses).all()
 
 
@@ -155,12 +154,3 @@ def test_the_tasks_answer_what_they_ask(as_a_user):
             else:
                 assert told == stored.pop()
             assert len(stored) <= 3
-
-
-@pytest.mark.parametrize("name", ["smt", "smt_mnist"])
-def test_the_experiments_say_what_to_expect(name):
-    document = import_module(f"experiments.{name}").__doc__
-    heads = [line.split()[0] for line in document.splitlines() if line and line[0].islower()]
-    assert [h for h in heads if h in ("command", "hardware", "time", "expected")] == [
-        "command", "hardware", "time", "expected",
-    ]  # fmt: skip
