@@ -79,7 +79,7 @@ class Size:
     evaluation: int = 512  # sequences
 
 
-# The paper's sizes, for an accelerator: memory 16 x 256, a Transformer as the student.
+# Networks of the published size, for an accelerator: memory 16 x 256, a Transformer as student.
 LARGE = Size(
     student="smt_memory_rnn", features=256, memory=16, encoder_depth=8, decoder_depth=4, heads=8,
     batch=128, smt_steps=20_000, dmt_steps=1500, smt_rate=3e-4, dmt_rate=3e-5, bptt_rates=(3e-4,),
