@@ -6,10 +6,11 @@ time        8 minutes: SMT 187 s, DMT 38 s, each BPTT 71 s, and the evaluation
 expected    nats per pixel on test images: BPTT 0.199, SMT -> DMT 0.285, SMT 0.285, teacher 0.243
 
 Images of 14 x 14 black or white pixels, read in raster order; every step predicts the next pixel.
-BPTT sees 16,000 training images, SMT and DMT as many together. At this size the claim of the paper does not hold:
-BPTT is ahead of the student and of its teacher, which is still learning (a run of 200 steps ends at
-0.332, this one of 800 at 0.243; the official one has 150,000 on 256 grey levels), and pixels near by
-are most of what there is to know. The student drifts, too: 1 - R^2 0.32 rolled out, 0.24 after DMT.
+BPTT sees 16,000 training images, SMT and DMT as many together. At this size the claim of the paper
+does not hold: BPTT is ahead of the student and of its teacher, which is still learning (a run of
+200 steps ends at 0.332, this one of 800 at 0.243; the official one has 150,000 on 256 grey levels),
+and pixels near by are most of what there is to know. The student drifts, too: 1 - R^2 is 0.32
+rolled out, 0.24 after DMT.
 `LARGE_SIZE` has networks of the published size, for an accelerator.
 """
 
