@@ -68,10 +68,12 @@ def main() -> int:
         print("no layer, op or learner changed")
         return 0
     pytest = [sys.executable, "-m", "pytest"]
-    collect = subprocess.run([*pytest, "--collect-only", "-q", *tests],
+    collect = subprocess.run([*pytest, "--collect-only", *tests],  # quiet: pyproject.toml
                              cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     wanted = re.compile(rf"test_layers.py::.*\[({'|'.join(names)})(-.*)?\]$|test_goldens.py::")
     chosen = [line for line in collect.stdout.splitlines() if wanted.search(line)]
+    if not chosen:
+        raise SystemExit(f"contract: no test was collected from {tests}\n{collect.stdout[-2000:]}")
     print(f"the full contract of {', '.join(names) or 'no layer'}: {len(chosen)} tests")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(chosen))
