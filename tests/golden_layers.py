@@ -163,6 +163,41 @@ def min_gru(inputs, meta, *, evaluator):
     return {"y": y, "h": h}
 
 
+def min_lstm(inputs, meta, *, evaluator):
+    x, W = inputs["x"], inputs["to_hidden_and_f_i_gate.weight"]
+    parameters = {"W.kernel": W.T, "W.bias": jnp.zeros(len(W))}
+    if "to_out.weight" in inputs:
+        parameters["V.kernel"] = inputs["to_out.weight"].T
+    layer = build("min_lstm", x.shape[2], parameters, expansion=meta["options"]["expansion"])
+    h = inputs.get("h0")
+    if h is not None and x.shape[1] > 1:
+        h = h + 0.5  # the reference's log-space branch passes a positive h0 through g
+    y, h = layer(x, h, evaluator=evaluator)
+    return {"y": y, "h": h}
+
+
+def qrnn(inputs, meta, *, evaluator):
+    x, W, b, o = inputs["x"], inputs["linear.weight"], inputs["linear.bias"], meta["options"]
+    hidden = len(W) // (3 if o["output_gate"] else 2)
+    sign = jnp.ones(len(W)).at[hidden : 2 * hidden].set(-1)  # its f is the input gate, 1 - f
+    layer = build(
+        "qrnn",
+        x.shape[2],
+        {"W.kernel": (sign[:, None] * W).T, "W.bias": sign * b},
+        hidden=hidden,
+        window=o["window"],
+        pooling="fo" if o["output_gate"] else "f",
+        zoneout=o["zoneout"],
+    )
+    h = layer.batch_state(len(x), x.dtype)
+    if "x_prev" in inputs:
+        h = h._replace(window=inputs["x_prev"][:, None])
+    if "h0" in inputs:
+        h = h._replace(c=inputs["h0"])
+    y, h = layer(x, h, evaluator=evaluator)
+    return {"y": y, "c": h.c}
+
+
 def lru(inputs, meta, *, evaluator):
     u, nu, theta = inputs["u"], inputs["nu"], inputs["theta"]
     N, features = inputs["B_re"].shape
@@ -296,6 +331,8 @@ ADAPTERS = {
     "slstm": by_evaluator(slstm, "sequential", "parallel_backward"),
     "indrnn": by_evaluator(indrnn, *CELL),
     "mingru": by_evaluator(min_gru, *SCAN),
+    "minlstm": by_evaluator(min_lstm, *SCAN),
+    "qrnn": by_evaluator(qrnn, *SCAN),
     "lru": by_evaluator(lru, *SCAN),
     "elman_e59": by_evaluator(e59, *CELL),
     "esn_states": by_evaluator(esn, "sequential", "parallel_backward"),

@@ -30,6 +30,8 @@ from seqjax.layers.classic.lstm import LSTM
 from seqjax.layers.classic.stacked import Stacked
 from seqjax.layers.elementwise.indrnn import IndRNN
 from seqjax.layers.elementwise.min_gru import MinGRU
+from seqjax.layers.elementwise.min_lstm import MinLSTM
+from seqjax.layers.elementwise.qrnn import QRNN
 from seqjax.layers.elementwise.slstm import SLSTM
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
@@ -126,6 +128,24 @@ LAYERS: dict[str, Entry] = {
         "minGRU",
         "2410.01201",
         variants={"expanded": dict(expansion=1.5, candidate="linear")},
+    ),
+    "min_lstm": Entry(
+        MinLSTM,
+        "elementwise",
+        "minLSTM: normalised gates",
+        "2410.01201",
+        variants={"expanded": dict(expansion=1.5, candidate="linear")},
+    ),
+    "qrnn": Entry(
+        QRNN,
+        "elementwise",
+        "Quasi-recurrent network: f-, fo- and ifo-pooling, convolution of any width",
+        "1611.01576",
+        smoke=dict(hidden=3),
+        variants={
+            "f": dict(pooling="f", window=1),
+            "ifo": dict(hidden=3, pooling="ifo", window=3, zoneout=0.2),
+        },
     ),
     "slstm": Entry(
         SLSTM,

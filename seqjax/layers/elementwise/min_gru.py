@@ -16,6 +16,8 @@ With `expansion` other than 1 the state is that much wider and y_t = V h_t is pr
 the official code.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -31,6 +33,7 @@ CANDIDATES = {
 
 class MinGRU(Associative):
     monoid = diagonal
+    rows: ClassVar[int] = 2  # blocks of W: h, z
 
     def __init__(
         self, features: int, *, expansion: float = 1.0, candidate: str = "positive", rngs: nnx.Rngs
@@ -38,7 +41,7 @@ class MinGRU(Associative):
         self.features = self.out_features = features
         self.hidden = int(features * expansion)
         self.candidate = option("candidate", candidate, CANDIDATES)
-        self.W = nnx.Linear(features, 2 * self.hidden, rngs=rngs)  # carries b
+        self.W = nnx.Linear(features, self.rows * self.hidden, rngs=rngs)  # carries b
         self.V = (
             None if expansion == 1 else nnx.Linear(self.hidden, features, use_bias=False, rngs=rngs)
         )
