@@ -123,9 +123,9 @@ if not SMOKE:
     recurrences = list(RECURRENCES)
 rows = {}
 for recurrence in recurrences:
-    net, ys = network(recurrence, 64)
+    net = network(recurrence, 64)
     for way in ways:
-        rows[way, recurrence] = measure(way, recurrence, net, ys)
+        rows[way, recurrence] = measure(way, recurrence, net)
 
 print("relative error of the gradient (cosine with the exact one)\n")
 print(f"{'':14}" + "".join(f"{name:>19}" for name in recurrences))
@@ -190,9 +190,7 @@ plt.show()
 # as the square root.
 
 # %%
-net, ys = network("gru", 32)
-whole = bptt(net.cell, squared_error)
-exact = ravel_pytree(whole.grad(net.params, whole.init(net.params), net.xs, ys)[1])[0]
+net = network("gru", 32)
 ranks, draws = (1, 16) if SMOKE else (1, 4, 16, 64), 64 if SMOKE else 256
 single, cosine, mean = [], [], []
 for rank in ranks:
@@ -201,13 +199,13 @@ for rank in ranks:
     @jax.jit
     def estimate(key, learner=learner):
         state = learner.init(net.params, key)
-        return ravel_pytree(learner.grad(net.params, state, net.xs, ys)[1])[0]
+        return ravel_pytree(learner.grad(net.params, state, net.xs, net.ys)[1])[0]
 
     found = jax.lax.map(estimate, jax.random.split(jax.random.key(0), draws), batch_size=16)
-    size = jnp.linalg.norm(exact)
-    single.append(float(jnp.sqrt(jnp.mean(jnp.sum((found - exact) ** 2, axis=1))) / size))
-    cosine.append(np.asarray(found @ exact / (jnp.linalg.norm(found, axis=1) * size)))
-    mean.append(float(jnp.linalg.norm(found.mean(axis=0) - exact) / size))
+    size = jnp.linalg.norm(net.exact)
+    single.append(float(jnp.sqrt(jnp.mean(jnp.sum((found - net.exact) ** 2, axis=1))) / size))
+    cosine.append(np.asarray(found @ net.exact / (jnp.linalg.norm(found, axis=1) * size)))
+    mean.append(float(jnp.linalg.norm(found.mean(axis=0) - net.exact) / size))
     print(
         f"rank {rank:3d}: error of one estimate {single[-1]:6.2f}, of the mean of {draws} "
         f"{mean[-1]:5.2f} (by chance {single[-1] / draws**0.5:5.2f}), "
@@ -245,11 +243,11 @@ chunks = {
 lengths = list(chunks)[: 2 if SMOKE else 4]
 needed = {}
 for steps in lengths:
-    net, ys = network("gru", steps)
+    net = network("gru", steps)
     for name, cut in zip(("all states", "one level", "two levels"), chunks[steps]):
         learner = bptt(net.cell, squared_error, chunks=cut)
         state = learner.init(net.params)
-        program = jax.jit(learner.grad).lower(net.params, state, net.xs, ys).compile()
+        program = jax.jit(learner.grad).lower(net.params, state, net.xs, net.ys).compile()
         needed.setdefault(name, []).append(program.memory_analysis().temp_size_in_bytes / 1e3)
         print(f"{steps:5d} steps, {name:10} {str(cut):12} {needed[name][-1]:8.0f} kB")
 fig, axis = plt.subplots(figsize=(5.5, 3.4), layout="constrained")

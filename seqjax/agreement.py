@@ -43,12 +43,14 @@ RECURRENCES: dict[str, dict[str, Any]] = {
 
 
 class Network(NamedTuple):
-    """A layer and a linear readout, apart and on top of each other, and inputs like those seen."""
+    """A layer and a linear readout, apart and on top of each other; a stream and its gradient."""
 
     cells: tuple[Cell, Cell]
     cell: Cell
     params: Any
     xs: jax.Array
+    ys: jax.Array
+    exact: jax.Array  # gradient [P] by autodiff through the whole stream
 
 
 LEARNERS: dict[str, Callable[[Network], Learner]] = {
@@ -85,7 +87,7 @@ class Agreement:
     temporary: int  # bytes its program needs beside it
 
 
-def network(name: str, steps: int) -> tuple[Network, jax.Array]:
+def network(name: str, steps: int) -> Network:
     """A layer with a readout of 2 numbers, its inputs and targets [steps, 2]."""
     layer = make(name, FEATURES, rngs=nnx.Rngs(0), **RECURRENCES[name])
     cell, params = as_cell(layer)
@@ -94,30 +96,30 @@ def network(name: str, steps: int) -> tuple[Network, jax.Array]:
     top = Cell(lambda W: (), lambda W, h, x: (), lambda W, h, x: W @ x)
     xs = jax.random.normal(keys[1], (steps, FEATURES))
     ys = jax.random.normal(keys[2], (steps, 2))
-    return Network((cell, top), stack(cell, top), (params, W), xs), ys
+    both, params = stack(cell, top), (params, W)
+    whole = bptt(both, squared_error)
+    told = jax.jit(whole.grad)(params, whole.init(params), xs, ys)[1]
+    return Network((cell, top), both, params, xs, ys, ravel_pytree(told)[0])
 
 
-def measure(learner: str, recurrence: str, net: Network, ys: jax.Array) -> Agreement:
+def measure(learner: str, recurrence: str, net: Network) -> Agreement:
     """One learner on one network, beside autodiff through the whole stream."""
-    whole = bptt(net.cell, squared_error)
-    told = jax.jit(whole.grad)(net.params, whole.init(net.params), net.xs, ys)[1]
-    exact = ravel_pytree(told)[0]
     made = LEARNERS[learner](net)
     state = made.init(net.params, jax.random.key(0))
-    program = jax.jit(made.grad).lower(net.params, state, net.xs, ys).compile()
-    grads = ravel_pytree(jax.block_until_ready(program(net.params, state, net.xs, ys)[1]))[0]
+    program = jax.jit(made.grad).lower(net.params, state, net.xs, net.ys).compile()
+    grads = ravel_pytree(jax.block_until_ready(program(net.params, state, net.xs, net.ys)[1]))[0]
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()
-        jax.block_until_ready(program(net.params, state, net.xs, ys))
+        jax.block_until_ready(program(net.params, state, net.xs, net.ys))
         best = min(best, time.perf_counter() - began)
-    sizes = jnp.linalg.norm(grads) * jnp.linalg.norm(exact)
+    sizes = jnp.linalg.norm(grads) * jnp.linalg.norm(net.exact)
     temporary = program.memory_analysis()
     return Agreement(
         learner,
         recurrence,
-        float(grads @ exact / jnp.maximum(sizes, 1e-30)),
-        float(jnp.linalg.norm(grads - exact) / jnp.linalg.norm(exact)),
+        float(grads @ net.exact / jnp.maximum(sizes, 1e-30)),
+        float(jnp.linalg.norm(grads - net.exact) / jnp.linalg.norm(net.exact)),
         1e6 * best / len(net.xs),
         sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes")),
         0 if temporary is None else int(temporary.temp_size_in_bytes),
@@ -137,7 +139,7 @@ def agreement(steps: int = 64, figure: Path | None = None, json: bool = False) -
     rows = []
     for recurrence, learner in announce(work, "learners"):
         try:
-            rows.append(measure(learner, recurrence, *networks[recurrence]))
+            rows.append(measure(learner, recurrence, networks[recurrence]))
         except ValueError as error:  # not for this recurrence, as it says
             if "takes element-wise recurrences" not in str(error):
                 raise

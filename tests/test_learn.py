@@ -387,6 +387,12 @@ def test_what_is_no_cell():
         rtrl(layer_cell("elman")[0], squared_error, "sideways")
 
 
+def test_a_rectifier_that_is_mostly_off_is_found():
+    cell, params, _ = layer_cell("indrnn", hidden=64, activation="relu")
+    kept = influence(cell, params, stream()[0][:1]).pattern
+    assert kept.jacobian.sum() == 64 and kept.direct.sum() == len(kept.units)
+
+
 def test_the_pattern_of_a_network():
     cell, params, _ = layer_cell("elman", hidden=4)
     xs = stream()[0]

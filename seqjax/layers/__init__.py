@@ -43,6 +43,7 @@ from seqjax.layers.residual.e59 import E59
 from seqjax.layers.segment.transformer_xl import TransformerXL
 from seqjax.layers.seq2seq.smt_memory_rnn import SMTMemoryRNN
 from seqjax.layers.ssm.griffin import Griffin
+from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
@@ -246,6 +247,14 @@ LAYERS: dict[str, Entry] = {
         "2402.19427",
         smoke=dict(pattern=("recurrent", "attention"), heads=2, conv=2, window=3, expansion=1.0),
         variants={"wide": dict(heads=2, width=6, window=8, expansion=0, unscaled_start=True)},
+    ),
+    "hawk": Entry(
+        Hawk,
+        "ssm",
+        "Hawk: the recurrent blocks of Griffin alone",
+        "2402.19427",
+        smoke=dict(heads=2, expansion=1.0),
+        variants={"two": dict(blocks=2, heads=1, expansion=0.0, eigenvalues="[-1,1]")},
     ),
     "gla": Entry(
         GLA,

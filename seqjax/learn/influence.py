@@ -27,7 +27,7 @@ from seqjax.learn.cell import Cell, Params, State
 from seqjax.monoid import block_diagonal, dense, diagonal
 from seqjax.scan import scan
 
-PROBES = 3  # random points at which a derivative must be zero to be taken for zero
+PROBES = 64  # random points at which a derivative must be zero to be taken for zero
 
 
 class Pattern(NamedTuple):
@@ -227,8 +227,8 @@ def _structure(cell: Cell, params: Params, xs: Any, absent: Any) -> tuple[Any, A
         def start(theta):
             return to_vector(cell.initial(unravel(theta)))
 
-        @jax.jit
-        def derivatives(key, x):
+        def probe(found, now):
+            key, x = now
             keys = jax.random.split(key, 3)
             point = jnp.where(gone, 0, 0.5 * jax.random.normal(keys[0], theta.shape, theta.dtype))
             state = 0.5 * jax.random.normal(keys[1], v.shape, v.dtype)
@@ -239,15 +239,15 @@ def _structure(cell: Cell, params: Params, xs: Any, absent: Any) -> tuple[Any, A
                 return to_vector(cell.step(unravel(theta), from_vector(like, v), x))
 
             I, J = jax.jacrev(step, argnums=(0, 1))(point, state)
-            return (I != 0) | (jax.jacrev(start)(point) != 0), J != 0
+            I = (I != 0) | (jax.jacrev(start)(point) != 0)
+            return (found[0] | I, found[1] | (J != 0)), None
 
-        count = len(jax.tree.leaves(xs)[0])
-        found = []
-        for i, key in enumerate(jax.random.split(jax.random.key(0), max(PROBES, count))):
-            x = jax.tree.map(lambda x, i=i: _sample(x, i % count), xs)
-            found.append([np.asarray(d) for d in derivatives(key, x)])
-        I, J = (np.any([f[n] for f in found], axis=0) for n in (0, 1))
-        return I & ~gone[None], J
+        count = max(PROBES, len(jax.tree.leaves(xs)[0]))
+        keys = jax.random.split(jax.random.key(0), count)
+        none = jnp.zeros((len(v), len(theta)), bool), jnp.zeros((len(v), len(v)), bool)
+        samples = jax.tree.map(lambda x: _samples(x, count), xs)
+        (I, J), _ = jax.jit(lambda *now: lax.scan(probe, none, now))(keys, samples)
+        return np.asarray(I) & ~gone[None], np.asarray(J)
 
 
 def _colours(rows: np.ndarray) -> np.ndarray:
@@ -268,8 +268,11 @@ def _seeds(colours: np.ndarray, like: Array) -> Array:
     return jnp.asarray(np.arange(colours.max(initial=-1) + 1)[:, None] == colours, like.dtype)
 
 
-def _sample(x: Any, i: int) -> Array:
-    return jnp.zeros(x.shape[1:], x.dtype) if _moves(x) else jnp.asarray(x)[i]
+def _samples(x: Any, count: int) -> Array:
+    """`count` inputs: of floating ones the shape, integer ones one after the other."""
+    if _moves(x):
+        return jnp.zeros((count, *x.shape[1:]), x.dtype)
+    return jnp.asarray(x)[np.arange(count) % len(x)]
 
 
 def _moves(leaf: Any) -> bool:
