@@ -1,7 +1,9 @@
 """Ways to learn: pairs of pure functions (init, grad) over cells (`seqjax list --kind learners`).
 
 The table names each with its reference and what it costs; `seqjax.learn.learner` is the interface,
-`seqjax.learn.cell` what they train.
+`seqjax.learn.cell` what they train. "Survey" in these files is "State-Space Modeling in Long
+Sequence Processing: A Survey on Recurrence in the Transformer Era" (Tiezzi et al.), whose section 6
+has most of their equations under one notation.
 """
 
 from __future__ import annotations

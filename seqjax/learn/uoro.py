@@ -6,8 +6,9 @@
     dL/dtheta ~ sum_t ((dl_t/dh_t a_t) b_t + dl_t/dtheta)
 
 rho_0 = sqrt(|b_{t-1}| / |J_t a_{t-1}|) and rho_1 = sqrt(|nu^T I_t| / |nu|) keep the two factors of
-equal size, which makes the variance small. The mean over nu is RTRL's gradient as long
-as the parameters do not change; `rank` estimates are averaged, the variance falls as 1 / rank.
+equal size, which makes the variance small. (The survey prints rho_1 for 1 / rho_1 in b, which would
+not be unbiased.) The mean over nu is RTRL's gradient as long as the parameters do not change;
+`rank` estimates are averaged, the variance falls as 1 / rank.
 
 Per step: one forward and one backward product; time O(cost(step)), memory O(n + P), times rank.
 """
