@@ -29,7 +29,7 @@ from jax.flatten_util import ravel_pytree
 
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, influence, to_vector
-from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.learner import Learner, Loss, summed
 from seqjax.learn.rtrl import rtrl_sparse
 
 
@@ -125,45 +125,36 @@ def ccn(
         (said, _), (h, raw, read) = lax.scan(stage, start, (params.columns, state.h))
         return h, said, jnp.ravel(raw), read, sigma
 
-    def grad(params, state, xs, ys):
-        def body(carry, now):
-            state, total_loss, grads = carry
-            x, target = now
-            active = jnp.minimum(state.step // period, stages - 1)
-            fresh = (state.step % period == 0) & (state.step // period < stages)
-            here = lambda tree: jax.tree.map(lambda v: v[active], tree)  # noqa: E731
-            p, h = here(params.columns), here(state.h)
-            M = jnp.where(fresh, kept.init(p), state.M)
-            states, said, raw, read, sigma = features(params, state, x, active)
-            M = kept.push(p, h, read[active], M)
+    def step(params, state, x, target):
+        active = jnp.minimum(state.step // period, stages - 1)
+        fresh = (state.step % period == 0) & (state.step // period < stages)
+        here = lambda tree: jax.tree.map(lambda v: v[active], tree)  # noqa: E731
+        p, h = here(params.columns), here(state.h)
+        M = jnp.where(fresh, kept.init(p), state.M)
+        states, said, raw, read, sigma = features(params, state, x, active)
+        M = kept.push(p, h, read[active], M)
 
-            def told(readout, bias, theta, v):
-                """The loss by the readout and by the features of the learning stage."""
-                own = stage_cell.readout(ravel_pytree(p)[1](theta), from_vector(h, v), read[active])
-                place = active * size
-                mean = lax.dynamic_slice(state.mean, (place,), (size,))
-                scale = lax.dynamic_slice(sigma, (place,), (size,))
-                whole = lax.dynamic_update_slice(said, (own - mean) / scale, (place,))
-                return loss(readout @ whole + bias, target)
+        def told(readout, bias, theta, v):
+            """The loss by the readout and by the features of the learning stage."""
+            own = stage_cell.readout(ravel_pytree(p)[1](theta), from_vector(h, v), read[active])
+            place = active * size
+            mean = lax.dynamic_slice(state.mean, (place,), (size,))
+            scale = lax.dynamic_slice(sigma, (place,), (size,))
+            whole = lax.dynamic_update_slice(said, (own - mean) / scale, (place,))
+            return loss(readout @ whole + bias, target)
 
-            after = here(states)
-            value, (g_readout, g_bias, direct, credit) = jax.value_and_grad(told, (0, 1, 2, 3))(
-                params.readout, params.bias, ravel_pytree(p)[0], to_vector(after)
-            )
-            own = ravel_pytree(p)[1](direct + kept.pull(credit, M))
-            g_columns = jax.tree.map(lambda g, o: g.at[active].add(o), grads.columns, own)
-            grads = StagedParams(g_columns, grads.readout + g_readout, grads.bias + g_bias)
-            mean = decay * state.mean + (1 - decay) * raw
-            variance = decay * state.variance + (1 - decay) * (raw - mean) * (raw - state.mean)
-            state = StagedState(states, M, mean, variance, state.step + 1)
-            return (state, total_loss + value, grads), None
+        after = here(states)
+        value, (g_readout, g_bias, direct, credit) = jax.value_and_grad(told, (0, 1, 2, 3))(
+            params.readout, params.bias, ravel_pytree(p)[0], to_vector(after)
+        )
+        own = ravel_pytree(p)[1](direct + kept.pull(credit, M))
+        every = jax.tree.map(lambda p, g: jnp.zeros_like(p).at[active].set(g), params.columns, own)
+        mean = decay * state.mean + (1 - decay) * raw
+        variance = decay * state.variance + (1 - decay) * (raw - mean) * (raw - state.mean)
+        state = StagedState(states, M, mean, variance, state.step + 1)
+        return value, StagedParams(every, g_readout, g_bias), state
 
-        zero = jnp.zeros((), params.readout.dtype)
-        start = state, zero, jax.tree.map(jnp.zeros_like, params)
-        (state, total_loss, grads), _ = lax.scan(body, start, (xs, ys))
-        return total_loss, grads, state
-
-    return Learner(init, grad)
+    return Learner(init, summed(step))
 
 
 def constructive(

@@ -40,6 +40,23 @@ def cross_entropy(y: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(target < 0, 0, -wanted)
 
 
+def summed(step: Callable[..., tuple[jax.Array, Params, Any]]) -> Callable[..., Any]:
+    """`grad` of a window from one time step: step(params, state, x, y) -> (loss, grads, state)."""
+
+    def grad(params, state, xs, ys):
+        def body(carry, now):
+            state, total, grads = carry
+            loss, new, state = step(params, state, *now)
+            return (state, total + loss, jax.tree.map(jnp.add, grads, new)), None
+
+        zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+        start = state, zero, jax.tree.map(jnp.zeros_like, params)
+        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
+        return total, grads, state
+
+    return grad
+
+
 def batched(learner: Learner, size: int) -> Learner:
     """The learner of `size` streams side by side: xs [size, T, ...]; means over the streams."""
 

@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from seqjax.layers.base import option
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
-from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.learner import Learner, Loss, summed
 
 MODES = ("online", "scan")
 
@@ -88,20 +88,14 @@ def online_lru(
             for p, k, credit, m in zip(params, kept, credits, M, strict=True)
         )
 
-    def online(params, state, xs, ys):
-        def body(carry, now):
-            (h, M), total, grads = carry
-            value, direct, credits, after, read = errors(params, h, *now)
-            past = pulled(params, credits, M)
-            M = tuple(
-                k.push(p, s, x, m) for k, p, s, x, m in zip(kept, params, h, read, M, strict=True)
-            )
-            grads = jax.tree.map(lambda *g: sum(g[1:], g[0]), grads, direct, past)
-            return (OnlineState(after, M), total + value, grads), None
-
-        start = state, jnp.zeros((), _dtype(params)), jax.tree.map(jnp.zeros_like, params)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
-        return total, grads, state
+    def online(params, state, x, y):
+        h, M = state
+        value, direct, credits, after, read = errors(params, h, x, y)
+        past = pulled(params, credits, M)
+        M = tuple(
+            k.push(p, s, x, m) for k, p, s, x, m in zip(kept, params, h, read, M, strict=True)
+        )
+        return value, jax.tree.map(jnp.add, direct, past), OnlineState(after, M)
 
     def parallel(params, state, xs, ys):
         def run(h, now):
@@ -120,8 +114,4 @@ def online_lru(
             M.append(end)
         return jnp.sum(values), tuple(grads), OnlineState(last, tuple(M))
 
-    return Learner(init, {"online": online, "scan": parallel}[mode])
-
-
-def _dtype(params):
-    return jnp.result_type(*jax.tree.leaves(params))
+    return Learner(init, parallel if mode == "scan" else summed(online))

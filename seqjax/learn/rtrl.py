@@ -36,7 +36,7 @@ from jax.flatten_util import ravel_pytree
 from seqjax.layers.base import option
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
-from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.learner import Learner, Loss, summed
 from seqjax.monoid import dense
 from seqjax.scan import scan
 
@@ -61,8 +61,9 @@ def rtrl(cell: Cell, loss: Loss, mode: str = "online") -> Learner:
         M = jax.jacrev(lambda theta: to_vector(cell.initial(unravel(theta))))(theta)
         return RTRLState(cell.initial(params), M)
 
-    grad = {"online": _online, "scan": _scan, "window": _window}[mode]
-    return Learner(init, partial(grad, cell, loss))
+    if mode == "online":
+        return Learner(init, summed(partial(_online, cell, loss)))
+    return Learner(init, partial({"scan": _scan, "window": _window}[mode], cell, loss))
 
 
 def rtrl_sparse(cell: Cell, loss: Loss, params: Params, xs: Any, **options: Any) -> Learner:
@@ -97,22 +98,15 @@ def eligible(cell: Cell, loss: Loss, kept: Influence) -> Learner:
         del key
         return RTRLState(cell.initial(params), kept.init(params))
 
-    def grad(params, state, xs, ys):
-        unravel = ravel_pytree(params)[1]
+    def step(params, state, x, y):
+        h, M = state
+        M = kept.push(params, h, x, M)
+        h = cell.step(params, h, x)
+        told, direct, credit = _credit(cell, loss, params, h, x, y)
+        grads = ravel_pytree(params)[1](direct + kept.pull(credit, M))
+        return told, grads, RTRLState(h, M)
 
-        def body(carry, now):
-            (h, M), total, grads = carry
-            M = kept.push(params, h, now[0], M)
-            h = cell.step(params, h, now[0])
-            told, direct, credit = _credit(cell, loss, params, h, *now)
-            return (RTRLState(h, M), total + told, grads + direct + kept.pull(credit, M)), None
-
-        theta = ravel_pytree(params)[0]
-        start = state, jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
-        return total, unravel(grads), state
-
-    return Learner(init, grad)
+    return Learner(init, summed(step))
 
 
 def _credit(cell, loss, params, h, x, y) -> tuple[Array, Array, Array]:
@@ -126,25 +120,18 @@ def _credit(cell, loss, params, h, x, y) -> tuple[Array, Array, Array]:
     return value, direct, credit
 
 
-def _online(cell, loss, params, state, xs, ys):
-    theta, unravel = ravel_pytree(params)
+def _online(cell, loss, params, state, x, y):
+    (h, M), (theta, unravel) = state, ravel_pytree(params)
 
-    def body(carry, now):
-        (h, M), total, grads = carry
+    def step(theta, v):
+        return to_vector(cell.step(unravel(theta), from_vector(h, v), x))
 
-        def step(theta, v):
-            return to_vector(cell.step(unravel(theta), from_vector(h, v), now[0]))
-
-        identity = jnp.eye(len(theta), dtype=theta.dtype)
-        along = jax.linearize(step, theta, to_vector(h))[1]
-        M = jax.vmap(along, out_axes=1)(identity, M.T)  # J M + I, a column per parameter
-        h = cell.step(params, h, now[0])
-        told, direct, credit = _credit(cell, loss, params, h, *now)
-        return (RTRLState(h, M), total + told, grads + direct + credit @ M), None
-
-    start = state, jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-    (state, total, grads), _ = lax.scan(body, start, (xs, ys))
-    return total, unravel(grads), state
+    identity = jnp.eye(len(theta), dtype=theta.dtype)
+    along = jax.linearize(step, theta, to_vector(h))[1]
+    M = jax.vmap(along, out_axes=1)(identity, M.T)  # J M + I, a column per parameter
+    h = cell.step(params, h, x)
+    told, direct, credit = _credit(cell, loss, params, h, x, y)
+    return told, unravel(direct + credit @ M), RTRLState(h, M)
 
 
 def _scan(cell, loss, params, state, xs, ys):

@@ -26,12 +26,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from seqjax.learn.cell import Cell, Params
 from seqjax.learn.influence import from_vector, influence, to_vector
-from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.learner import Learner, Loss, summed
 from seqjax.learn.rtrl import RTRLState, eligible
 
 
@@ -81,28 +81,20 @@ def eprop(
         del key
         return RTRLState(cell.initial(params), kept.init(params))
 
-    def grad(params, state, xs, ys):
-        theta, unravel = ravel_pytree(params)
+    def step(params, state, x, target):
+        (h, M), (theta, unravel) = state, ravel_pytree(params)
+        M = push(params, h, x, M)
+        h = cell.step(params, h, x)
 
-        def body(carry, now):
-            (h, M), total, grads = carry
-            x, target = now
-            M = push(params, h, x, M)
-            h = cell.step(params, h, x)
+        def told(theta, v):
+            y = cell.readout(unravel(theta), from_vector(h, v), x)
+            return loss(y, target), y
 
-            def told(theta, v):
-                y = cell.readout(unravel(theta), from_vector(h, v), x)
-                return loss(y, target), y
+        (value, y), (direct, credit) = jax.value_and_grad(told, (0, 1), has_aux=True)(
+            theta, to_vector(h)
+        )
+        if feedback is not None:
+            credit = jax.grad(loss)(y, target) @ feedback
+        return value, unravel(direct + kept.pull(credit, M)), RTRLState(h, M)
 
-            (value, y), (direct, credit) = jax.value_and_grad(told, (0, 1), has_aux=True)(
-                theta, to_vector(h)
-            )
-            if feedback is not None:
-                credit = jax.grad(loss)(y, target) @ feedback
-            return (RTRLState(h, M), total + value, grads + direct + kept.pull(credit, M)), None
-
-        start = state, jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
-        return total, unravel(grads), state
-
-    return Learner(init, grad)
+    return Learner(init, summed(step))

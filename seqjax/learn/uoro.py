@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, to_vector
-from seqjax.learn.learner import Learner, Loss
+from seqjax.learn.learner import Learner, Loss, summed
 
 EPS = 1e-12
 
@@ -50,35 +50,28 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
         nu = jax.random.rademacher(draw, (rank, len(v)), v.dtype)
         return UOROState(cell.initial(params), nu, jax.vmap(pull)(nu)[0], later)
 
-    def grad(params, state, xs, ys):
-        theta, unravel = ravel_pytree(params)
+    def step(params, state, x, target):
+        (h, a, b, key), (theta, unravel) = state, ravel_pytree(params)
+        draw, key = jax.random.split(key)
+        nu = jax.random.rademacher(draw, a.shape, a.dtype)
 
-        def body(carry, now):
-            (h, a, b, key), total, grads = carry
-            (x, target), (draw, key) = now, jax.random.split(key)
-            nu = jax.random.rademacher(draw, a.shape, a.dtype)
+        def move(theta, v):
+            return to_vector(cell.step(unravel(theta), from_vector(h, v), x))
 
-            def step(theta, v):
-                return to_vector(cell.step(unravel(theta), from_vector(h, v), x))
+        v = to_vector(h)
+        _, pull = jax.vjp(lambda theta: move(theta, v), theta)
+        _, forward = jax.linearize(lambda v: move(theta, v), v)
+        a, b = _factors(jax.vmap(forward)(a), b, nu, jax.vmap(pull)(nu)[0])
+        h = cell.step(params, h, x)
 
-            v = to_vector(h)
-            _, pull = jax.vjp(lambda theta: step(theta, v), theta)
-            _, forward = jax.linearize(lambda v: step(theta, v), v)
-            a, b = _factors(jax.vmap(forward)(a), b, nu, jax.vmap(pull)(nu)[0])
-            h = cell.step(params, h, x)
+        def told(theta, v):
+            return loss(cell.readout(unravel(theta), from_vector(h, v), x), target)
 
-            def told(theta, v):
-                return loss(cell.readout(unravel(theta), from_vector(h, v), x), target)
+        value, (direct, credit) = jax.value_and_grad(told, (0, 1))(theta, to_vector(h))
+        grads = direct + jnp.mean((a @ credit)[:, None] * b, axis=0)
+        return value, unravel(grads), UOROState(h, a, b, key)
 
-            value, (direct, credit) = jax.value_and_grad(told, (0, 1))(theta, to_vector(h))
-            grads = grads + direct + jnp.mean((a @ credit)[:, None] * b, axis=0)
-            return (UOROState(h, a, b, key), total + value, grads), None
-
-        start = state, jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
-        return total, unravel(grads), state
-
-    return Learner(init, grad)
+    return Learner(init, summed(step))
 
 
 def _factors(a, b, nu, immediate):

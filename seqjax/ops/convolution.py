@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
-from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec, full_state, like, match
+from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec, full_states, like, match
 
 MOST_TAPS = 64  # that are worth one pass over the input each
 
@@ -131,17 +131,16 @@ def short_convolution(
     if not sizes["K"]:
         raise ValueError(f"{op}: kernel has no taps")
     sizes, letters = {**sizes, "W": sizes["K"] - 1}, f"{batch}WD"
+    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, x.dtype)
     y, window = CONVOLUTION(
         Inputs(x, mask),
-        full_state(f"{op}: initial_state", initial_state, letters, sizes, x.dtype),
+        start,
         batched=bool(batch),
         dtype=x.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None
-        if reset_state is None
-        else full_state(f"{op}: reset_state", reset_state, letters, sizes, x.dtype),
+        reset_state=fresh,
         evaluator=evaluator,
         chunk_size=chunk_size,
         kernel=kernel,

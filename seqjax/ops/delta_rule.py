@@ -35,7 +35,7 @@ from seqjax.ops.chunks import (
     unit_lower_inverse,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays, share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
 
 
 class Inputs(NamedTuple):
@@ -123,17 +123,16 @@ def gated_delta_rule(
     )
     q, k = share_heads(op, q, sizes["H"]), share_heads(op, k, sizes["H"])
     letters = f"{batch}HKV"
+    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
     y, state = DELTA_RULE(
         Inputs(q, k, v, beta, full_decay(op, log_a, batch, sizes, v.dtype)),
-        full_state(f"{op}: initial_state", initial_state, letters, sizes, v.dtype),
+        start,
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None
-        if reset_state is None
-        else full_state(f"{op}: reset_state", reset_state, letters, sizes, v.dtype),
+        reset_state=fresh,
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,

@@ -30,7 +30,7 @@ from seqjax.ops.chunks import (
     unit_lower_inverse,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
 
 
 class Inputs(NamedTuple):
@@ -112,17 +112,16 @@ def dplr(
     op, batch = DPLR.name, "B" if q.ndim == 4 else ""
     keys, letters = f"{batch}THK", f"{batch}HKV"
     sizes = match(op, q=(q, keys), k=(k, keys), v=(v, f"{batch}THV"), a=(a, keys), b=(b, keys))
+    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
     y, state = DPLR(
         Inputs(q, k, v, a, b, full_decay(op, log_w, batch, sizes, v.dtype, "log_w")),
-        full_state(f"{op}: initial_state", initial_state, letters, sizes, v.dtype),
+        start,
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None
-        if reset_state is None
-        else full_state(f"{op}: reset_state", reset_state, letters, sizes, v.dtype),
+        reset_state=fresh,
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,

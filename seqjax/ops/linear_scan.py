@@ -18,7 +18,7 @@ from jax import Array
 
 from seqjax.common import accumulation_dtype
 from seqjax.monoid import diagonal
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_state, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, match
 from seqjax.scan import scan
 
 
@@ -102,9 +102,7 @@ def linear_scan(
     sizes = match(op, b=(b, f"{batch}TD"))
     match(op, sizes, a=(a, "D" if a.ndim == 1 else f"{batch}TD"))
     dtype = accumulation_dtype(*(x.dtype for x in (a, b, initial_state) if x is not None))
-    state = full_state(f"{op}: initial_state", initial_state, f"{batch}D", sizes, dtype)
-    if reset_state is not None:
-        reset_state = full_state(f"{op}: reset_state", reset_state, f"{batch}D", sizes, dtype)
+    start, fresh = full_states(op, initial_state, reset_state, f"{batch}D", sizes, dtype)
     constant = a if a.ndim == 1 and mask is None else None
     if (
         a.ndim == 1 and mask is not None
@@ -112,11 +110,11 @@ def linear_scan(
         a = jnp.broadcast_to(a.reshape((1,) * (b.ndim - 1) + a.shape), b.shape)
     hs, last = LINEAR_SCAN(
         Inputs(a if constant is None else None, b),
-        state,
+        start,
         batched=bool(batch),
         dtype=dtype,
         resets=resets,
-        reset_state=reset_state,
+        reset_state=fresh,
         mask=mask,
         reverse=False,
         evaluator=evaluator,

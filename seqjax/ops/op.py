@@ -227,6 +227,21 @@ def full_state(
     return jnp.broadcast_to(state, shape)
 
 
+def full_states(
+    op: str,
+    initial_state: Array | None,
+    reset_state: Array | None,
+    letters: str,
+    sizes: Mapping[str, int],
+    dtype: Any,
+) -> tuple[Array, Array | None]:
+    """The state to start from, zeros if none is given, and the one resets go to, None if not."""
+    start = full_state(f"{op}: initial_state", initial_state, letters, sizes, dtype)
+    if reset_state is None:
+        return start, None
+    return start, full_state(f"{op}: reset_state", reset_state, letters, sizes, dtype)
+
+
 def with_fill(function: Callable[[Array, Any], Array], xs: Any, fill: Any) -> Any:
     """function(x, fill of x) for every array of xs; an input that is None stays None."""
     return type(fill)(*(x if x is None else function(x, f) for x, f in zip(xs, fill)))

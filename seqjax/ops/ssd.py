@@ -24,7 +24,7 @@ from seqjax.common import accumulation_dtype
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_state, like, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, like, match
 
 
 class Inputs(NamedTuple):
@@ -136,17 +136,16 @@ def selective_scan(
     )
     u, delta, z = leave_out(mask, u, delta, z)
     dt = step_size(delta, delta_bias, delta_softplus)
+    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, u.dtype)
     y, state = SELECTIVE_SCAN(
         Inputs(u, dt, B, C),
-        full_state(f"{op}: initial_state", initial_state, letters, sizes, u.dtype),
+        start,
         batched=bool(batch),
         dtype=u.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None
-        if reset_state is None
-        else full_state(f"{op}: reset_state", reset_state, letters, sizes, u.dtype),
+        reset_state=fresh,
         evaluator=evaluator,
         chunk_size=chunk_size,
         A=A,
