@@ -1,0 +1,34 @@
+"""Element-wise recurrences against their equations where no golden reaches: QRNN of width 3."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqjax.layers import make
+from seqjax.layers.base import cast_parameters
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+@pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
+def test_qrnn_is_its_equations(pooling):
+    """arXiv:1611.01576 eq. 1 and 3 to 5, step by step: columns of W are the newest input first."""
+    layer = make("qrnn", 2, hidden=3, window=3, pooling=pooling, rngs=nnx.Rngs(0))
+    layer = cast_parameters(layer, jnp.float64)
+    x = np.asarray(jax.random.normal(jax.random.key(1), (5, 2)))
+    W, b = np.asarray(layer.W.kernel[...]), np.asarray(layer.W.bias[...]) + 0.0
+    c, past, expected = np.zeros(3), np.zeros((2, 2)), []
+    for x_t in x:
+        gates = np.split(np.concatenate([x_t, past[1], past[0]]) @ W + b, len(b) // 3)
+        z, f = np.tanh(gates[0]), sigmoid(gates[1])
+        c = f * c + (sigmoid(gates[3]) if pooling == "ifo" else 1 - f) * z
+        expected.append(c if pooling == "f" else sigmoid(gates[2]) * c)
+        past = np.stack([past[1], x_t])
+    y, h = layer(jnp.asarray(x)[None])
+    np.testing.assert_allclose(y[0], expected, atol=1e-12)
+    np.testing.assert_allclose(h.c[0], c, atol=1e-12)
+    np.testing.assert_allclose(h.window[0], x[-2:], atol=1e-12)
