@@ -6,6 +6,7 @@ and names; they never compute. Complex losses follow the references: loss = sum 
 gradient = dL/dRe + i dL/dIm, the conjugate of `jax.grad`'s.
 """
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -14,25 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_layers import ADAPTERS as LAYER_ADAPTERS
-from golden_learn_b import ADAPTERS as LEARN_B_ADAPTERS
-from golden_learners import ADAPTERS as LEARNER_ADAPTERS
-from golden_ops import ADAPTERS as OP_ADAPTERS
-from golden_scan import ADAPTERS as SCAN_ADAPTERS
-from golden_smt import ADAPTERS as SMT_ADAPTERS
-from golden_ssm import ADAPTERS as SSM_ADAPTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens"))
-ADAPTERS = {
-    **SCAN_ADAPTERS,
-    **OP_ADAPTERS,
-    **LAYER_ADAPTERS,
-    **SSM_ADAPTERS,
-    **SMT_ADAPTERS,
-    **LEARNER_ADAPTERS,
-    **LEARN_B_ADAPTERS,
-}
+
+
+def adapters():
+    """golden -> evaluator -> adapter, of every golden_*.py beside this file."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("golden_*.py")):
+        own = getattr(importlib.import_module(path.stem), "ADAPTERS", {})
+        twice = set(own) & set(found)
+        assert not twice, f"{path.name} answers {sorted(twice)} a second time"
+        found |= own
+    return found
+
+
+ADAPTERS = adapters()
 # `make test` asks the evaluator that a user gets: the last one, of a nonlinear step the first;
 # `make test-all` (SEQJAX_TEST_ALL=1) asks all.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"

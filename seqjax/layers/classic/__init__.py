@@ -1,0 +1,52 @@
+"""The classic networks."""
+
+from seqjax.layers.classic.bidirectional import Bidirectional
+from seqjax.layers.classic.elman import Elman
+from seqjax.layers.classic.gru import GRU
+from seqjax.layers.classic.lstm import LSTM
+from seqjax.layers.classic.stacked import Stacked
+from seqjax.layers.entry import Entry
+
+ROWS: dict[str, Entry] = {
+    "elman": Entry(
+        Elman,
+        "Elman network",
+        "Elman 1990",
+        variants={"relu": dict(activation="relu", feedthrough=True)},
+    ),
+    "lstm": Entry(
+        LSTM,
+        "LSTM with forget gate",
+        "Gers et al. 2000",
+        smoke=dict(hidden=3),
+        variants={"peepholes": dict(hidden=3, peepholes=True)},
+    ),
+    "gru": Entry(
+        GRU,
+        "Gated recurrent unit",
+        "1406.1078",
+        variants={"reset_after": dict(reset="after")},
+    ),
+    "bidirectional": Entry(
+        Bidirectional,
+        "Bidirectional wrapper over any layer",
+        "Schuster & Paliwal 1997",
+        smoke=dict(layer=("gru", dict(hidden=3))),
+        exempt={
+            law: "it reads the sequence from both ends"
+            for law in (
+                "split stream == whole",
+                "single steps == full pass",
+                "causality",
+                "reset == fresh start, NaN before it",
+            )
+        },
+    ),
+    "stacked": Entry(
+        Stacked,
+        "Layers on top of each other, residual as in GNMT",
+        "1609.08144",
+        smoke=dict(layers=("elman", ("gru", dict(hidden=3)))),
+        variants={"residual": dict(layers=("lru", "min_gru"), residual=True)},
+    ),
+}

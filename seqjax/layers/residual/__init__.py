@@ -1,0 +1,19 @@
+"""Residual and highway recurrences."""
+
+from seqjax.layers.entry import Entry
+from seqjax.layers.residual.e59 import E59
+
+ROWS: dict[str, Entry] = {
+    "e59": Entry(
+        E59,
+        "E59: residual recurrence, pure, gated (E59b) and mixed (E59c)",
+        "elman project",
+        variants={
+            "gated": dict(form="gated", expansion=1.5),
+            "mixed": dict(form="mixed"),
+            "pure_sum": dict(norm=False),
+            "gated_sum": dict(form="gated", norm=False),
+            "mixed_linear": dict(form="mixed", norm=False),
+        },
+    ),
+}

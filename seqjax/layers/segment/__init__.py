@@ -1,0 +1,19 @@
+"""Segment recurrence: networks that read a stretch of the sequence at a time."""
+
+from seqjax.layers.entry import Entry
+from seqjax.layers.segment.transformer_xl import TransformerXL
+
+ROWS: dict[str, Entry] = {
+    "transformer_xl": Entry(
+        TransformerXL,
+        "Transformer-XL: segment recurrence, relative positions",
+        "1901.02860",
+        smoke=dict(heads=2, length=3, memory=2, feed_forward=5),
+        variants={
+            "pre_norm": dict(length=2, memory=3, head_size=3, pre_norm=True),
+            "detached": dict(length=2, memory=3, feed_forward=0, detach_memory=True),
+            "no_memory": dict(length=4, memory=0),
+        },
+        exempt={"learned h0 has a gradient": "the memory starts empty: there is nothing to learn"},
+    ),
+}

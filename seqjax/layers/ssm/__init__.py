@@ -1,0 +1,62 @@
+"""State-space models and long convolutions."""
+
+from seqjax.layers.entry import Entry
+from seqjax.layers.ssm.griffin import Griffin
+from seqjax.layers.ssm.hawk import Hawk
+from seqjax.layers.ssm.lru import LRU
+from seqjax.layers.ssm.mamba import Mamba
+from seqjax.layers.ssm.mamba2 import Mamba2
+from seqjax.layers.ssm.rg_lru import RGLRU
+from seqjax.layers.ssm.s4d import S4D
+
+ROWS: dict[str, Entry] = {
+    "lru": Entry(LRU, "Linear recurrent unit", "2303.06349", smoke=dict(state=3)),
+    "s4d": Entry(
+        S4D,
+        "S4D: diagonal state spaces; Lin, Inv, LegS inits; ZOH and bilinear",
+        "2206.11893",
+        smoke=dict(state=4),
+        variants={
+            "bilinear": dict(state=4, init="inv", discretisation="bilinear"),
+            "unmixed": dict(state=4, init="legs", mix=False),
+        },
+    ),
+    "mamba": Entry(
+        Mamba,
+        "Mamba (S6): selective scan, convolution, gate",
+        "2312.00752",
+        smoke=dict(state=3, conv=3, dt_rank=2),
+        variants={"negative": dict(state=3, conv=2, expand=1, eigenvalues="[-1,1]")},
+    ),
+    "mamba2": Entry(
+        Mamba2,
+        "Mamba-2: state-space duality",
+        "2405.21060",
+        smoke=dict(state=3, heads=4, groups=2, conv=3),
+        variants={"negative": dict(state=3, heads=2, conv=2, expand=1, eigenvalues="[-1,1]")},
+    ),
+    "rg_lru": Entry(
+        RGLRU,
+        "RG-LRU",
+        "2402.19427",
+        smoke=dict(blocks=2),
+        variants={
+            "unscaled_start": dict(unscaled_start=True),
+            "negative": dict(eigenvalues="[-1,1]"),
+        },
+    ),
+    "griffin": Entry(
+        Griffin,
+        "Griffin: RG-LRU blocks mixed with local multi-query attention",
+        "2402.19427",
+        smoke=dict(pattern=("recurrent", "attention"), heads=2, conv=2, window=3, expansion=1.0),
+        variants={"wide": dict(heads=2, width=6, window=8, expansion=0, unscaled_start=True)},
+    ),
+    "hawk": Entry(
+        Hawk,
+        "Hawk: the recurrent blocks of Griffin alone",
+        "2402.19427",
+        smoke=dict(heads=2, expansion=1.0),
+        variants={"two": dict(blocks=2, heads=1, expansion=0.0, eigenvalues="[-1,1]")},
+    ),
+}
