@@ -158,17 +158,29 @@ def fft_convolution(
     D: Array | None = None,
     initial_state: Array | None = None,
     *,
+    resets: Array | None = None,
+    mask: Array | None = None,
+    reset_state: Array | None = None,
     reverse: bool = False,
-    evaluator: str | Sequence[str] | None = "fft",
+    evaluator: str | Sequence[str] | None = ("fft", "taps", "sequential"),
 ) -> tuple[Array, Array]:
     """y_t = D u_t + sum_l kernel[l] u_{t-l}, and the last L - 1 inputs.
 
     u [B, T, D] or [T, D], kernel [L, D] with the present at kernel[0], D [D], state [B, L-1, D].
-    Any T and L.
+    Any T and L. With `resets` or `mask`, as in `short_convolution`, the direct form runs.
     """
     if D is not None:
         kernel = kernel.at[0].add(D.astype(kernel.dtype))
-    return short_convolution(u, kernel[::-1], initial_state, reverse=reverse, evaluator=evaluator)
+    return short_convolution(
+        u,
+        kernel[::-1],
+        initial_state,
+        resets=resets,
+        mask=mask,
+        reset_state=reset_state,
+        reverse=reverse,
+        evaluator=evaluator,
+    )
 
 
 def few_taps(call: Call) -> str | None:
@@ -207,6 +219,7 @@ CONVOLUTION = Op(
     },
     table=(
         Rule(f"at most {MOST_TAPS} taps", lambda call: few_taps(call) is None, ("taps",)),
+        Rule("a long kernel, at most 8 steps", lambda call: call.steps <= 8, ("sequential",)),
         Rule("a long kernel", lambda call: True, ("fft", "sequential")),
     ),
     fill=FILL,
