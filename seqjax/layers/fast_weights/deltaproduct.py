@@ -13,27 +13,21 @@ product of n_h reflections is any orthogonal map that leaves all but n_h dimensi
 grows what the state can track at the cost of n_h delta rules per token.
 
 exp(A_log) starts uniform in [1, 16], softplus(dt_bias) log-uniform in [0.001, 0.1]; by default
-K = 3/4 features / heads and V = 2 K (the release's). `conv` spans that many steps.
+K = 3/4 features / heads and V = 2 K (the release's). `conv` spans that many steps. With fewer
+`key_heads` than heads each q and k serves several heads in a row.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, Precise, option
+from seqjax.layers.base import option
+from seqjax.layers.fast_weights.delta_layer import DeltaLayer, decay_parameters
 from seqjax.layers.gates import EIGENVALUES, step_size
-from seqjax.layers.parts import Norm, ShortConv, merge_heads, split_heads, time_step_bias, unit
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_product
 
 
-class DeltaState(NamedTuple):
-    window: jax.Array  # [conv - 1, channels of q, k and v]
-    S: jax.Array  # [heads, key, value]
-
-
-class DeltaProduct(Layer):
+class DeltaProduct(DeltaLayer):
     evaluators = tuple(DELTA_RULE.evaluators)
 
     def __init__(
@@ -42,69 +36,45 @@ class DeltaProduct(Layer):
         *,
         n_h: int = 2,
         heads: int = 4,
+        key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
         gated: bool = True,
+        output_gate: bool = True,
         conv: int = 4,
+        norm_eps: float = 1e-6,
         eigenvalues: str = "[-1,1]",
         rngs: nnx.Rngs,
     ):
         if n_h < 1:
             raise ValueError(f"n_h must be at least 1, got {n_h}")
-        self.features = self.out_features = features
-        self.n_h, self.heads = n_h, heads
-        self.K = key_size or max(1, 3 * features // (4 * heads))
-        self.V = value_size or 2 * self.K
-        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
-        keys, values = heads * self.K, heads * self.V
-        self.sizes = (keys, n_h * keys, n_h * values)
+        self.eigenvalues, self.gated = option("eigenvalues", eigenvalues, EIGENVALUES), gated
+        K = key_size or max(1, 3 * features // (4 * heads))
+        super().__init__(
+            features,
+            heads=heads,
+            key_heads=key_heads,
+            key_size=K,
+            value_size=value_size or 2 * K,
+            conv=conv,
+            corrections=n_h,
+            gate="full" if output_gate else "none",
+            norm_eps=norm_eps,
+            rngs=rngs,
+        )
 
-        def linear(n, m):
-            return nnx.Linear(n, m, use_bias=False, rngs=rngs)
-
-        self.W_qkv, self.W_g = linear(features, sum(self.sizes)), linear(features, values)
-        self.conv = ShortConv(sum(self.sizes), conv, bias=False, rngs=rngs)
-        self.W_beta = linear(features, n_h * heads)
-        if gated:
-            self.W_alpha = linear(features, heads)
-            rate = jax.random.uniform(rngs.params(), (heads,), minval=1.0, maxval=16.0)
-            self.A_log = Precise(jnp.log(rate))
-            self.dt_bias = Precise(time_step_bias(rngs.params(), heads, 1e-3, 1e-1))
-        self.gated = gated
-        self.norm = Norm(self.V)
-        self.W_o = linear(values, features)
-
-    def initial(self):
-        return DeltaState(self.conv.initial(), jnp.zeros((self.heads, self.K, self.V)))
+    def add_gates(self, rngs):
+        self.W_beta = self.linear(self.n * self.heads, rngs)
+        if self.gated:
+            self.W_alpha = self.linear(self.heads, rngs)
+            self.A_log, self.dt_bias = decay_parameters(self.heads, self.heads, rngs)
 
     def log_alpha(self, x):
         """[T, heads], in float32."""
         dt = jax.nn.softplus(self.W_alpha(x) + self.dt_bias[...][None])
         return -jnp.exp(self.A_log[...])[None] * dt
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start = self.start()
-        qkv, window = self.conv(
-            self.W_qkv(x), h.window, resets=resets, mask=mask, reset_state=start.window
-        )
-        q, k, v = jnp.split(jax.nn.silu(qkv), (self.sizes[0], sum(self.sizes[:2])), axis=1)
-
-        def corrections(z):  # [T, n_h * m] -> [T n_h, m]
-            return z.reshape(len(x) * self.n_h, z.shape[1] // self.n_h)
-
-        k, v = (split_heads(corrections(z), self.heads) for z in (k, v))
-        o, S = gated_delta_product(
-            unit(split_heads(q, self.heads)),
-            unit(k),
-            v,
-            step_size(corrections(self.W_beta(x)), self.eigenvalues),
-            self.log_alpha(x) if self.gated else None,
-            h.S,
-            scale=self.K**-0.5,
-            resets=resets,
-            mask=mask,
-            reset_state=start.S,
-            evaluator=evaluator,
-        )
-        gate = jax.nn.silu(self.W_g(x))
-        return self.W_o(merge_heads(self.norm(o)) * gate), DeltaState(window, S)
+    def associate(self, x, q, k, v, S, **options):
+        beta = step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)
+        log_alpha = self.log_alpha(x) if self.gated else None
+        return gated_delta_product(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, **options)

@@ -26,9 +26,11 @@ class GatedDeltaNet(DeltaProduct):
         features: int,
         *,
         heads: int = 4,
+        key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
         conv: int = 4,
+        norm_eps: float = 1e-6,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
@@ -36,9 +38,11 @@ class GatedDeltaNet(DeltaProduct):
             features,
             n_h=1,
             heads=heads,
+            key_heads=key_heads,
             key_size=key_size,
             value_size=value_size,
             conv=conv,
+            norm_eps=norm_eps,
             eigenvalues=eigenvalues,
             rngs=rngs,
         )

@@ -1,0 +1,126 @@
+"""What the mixers of the delta family share around their recurrences.
+
+    q_t, k_t = unit(SiLU(conv(W x)_t)),  v_t = SiLU(conv(W_v x)_t)      K and V per head
+    o_t, S_t = associate(x_t, q_t, k_t, v_t, S_{t-1})                   said by each layer
+    y_t = W_o (RMSNorm(o_t) * f(gate x_t))                              the norm over each head
+
+S [heads, K, V] (papers often write its transpose). `corrections` n per step: k and v then come
+with n rows per step, [T n, heads, ...].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.base import Layer, Precise
+from seqjax.layers.parts import (
+    Norm,
+    ShortConv,
+    merge_heads,
+    per_head,
+    split_heads,
+    time_step_bias,
+    unit,
+)
+
+
+class DeltaState(NamedTuple):
+    window: jax.Array  # [conv - 1, channels of q, k and v]
+    S: jax.Array  # [heads, key, value]
+
+
+class Bottleneck(nnx.Module):
+    """W_2 W_1 x, through `rank` channels."""
+
+    def __init__(self, n: int, rank: int, m: int, *, bias: bool = False, rngs: nnx.Rngs):
+        self.W_1 = nnx.Linear(n, rank, use_bias=False, rngs=rngs)
+        self.W_2 = nnx.Linear(rank, m, use_bias=bias, rngs=rngs)
+
+    def __call__(self, x):
+        return self.W_2(self.W_1(x))
+
+
+class DeltaLayer(Layer):
+    """A subclass says `add_gates(rngs)`, which makes its parameters, and `associate`."""
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        conv: int,
+        key_heads: int | None = None,
+        corrections: int = 1,
+        gate: str = "full",
+        f: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+        norm_eps: float = 1e-6,
+        rngs: nnx.Rngs,
+    ):
+        """key_heads: how many q and k there are, each for several heads in a row; all, by default.
+        gate: W_g is "full", "low rank" (V, with a bias) or "none"."""
+        self.features = self.out_features = features
+        self.heads, self.K, self.V, self.n = heads, key_size, value_size, corrections
+        self.key_heads, self.f = key_heads or heads, f
+        per_head("heads", heads, self.key_heads)
+        keys, values = self.key_heads * key_size, heads * value_size
+        self.sizes = (keys, corrections * keys, corrections * values)
+        self.W_qkv = self.linear(sum(self.sizes), rngs)
+        if gate == "low rank":
+            self.W_g = Bottleneck(features, self.V, values, bias=True, rngs=rngs)
+        else:
+            self.W_g = self.linear(values, rngs) if gate == "full" else None
+        self.conv = ShortConv(sum(self.sizes), conv, bias=False, rngs=rngs)
+        self.add_gates(rngs)
+        self.norm = Norm(self.V, eps=norm_eps)
+        self.W_o = nnx.Linear(values, features, use_bias=False, rngs=rngs)
+
+    def add_gates(self, rngs: nnx.Rngs) -> None:
+        raise TypeError(f"{type(self).__name__} does not say add_gates()")
+
+    def associate(self, x, q, k, v, S, **options) -> tuple[jax.Array, jax.Array]:
+        """o [T, heads, V] and the next S, from q, k [T, key_heads, K], v [T, heads, V], and x for
+        the gates; options: what every op takes."""
+        raise TypeError(f"{type(self).__name__} does not say associate()")
+
+    def linear(self, size: int, rngs: nnx.Rngs, *, bias: bool = False) -> nnx.Linear:
+        return nnx.Linear(self.features, size, use_bias=bias, rngs=rngs)
+
+    def initial(self):
+        return DeltaState(self.conv.initial(), jnp.zeros((self.heads, self.K, self.V)))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        start = self.start()
+        flags = dict(resets=resets, mask=mask)
+        qkv, window = self.conv(self.W_qkv(x), h.window, **flags, reset_state=start.window)
+        q, k, v = jnp.split(jax.nn.silu(qkv), (self.sizes[0], sum(self.sizes[:2])), axis=1)
+        q, k = split_heads(q, self.key_heads), split_heads(self.per_correction(k), self.key_heads)
+        o, S = self.associate(
+            x,
+            unit(q),
+            unit(k),
+            split_heads(self.per_correction(v), self.heads),
+            h.S,
+            **flags,
+            reset_state=start.S,
+            evaluator=evaluator,
+        )
+        y = merge_heads(self.norm(o))
+        if self.W_g is not None:
+            y = y * self.f(self.W_g(x))
+        return self.W_o(y), DeltaState(window, S)
+
+    def per_correction(self, z: jax.Array) -> jax.Array:
+        """[T, n m] -> [T n, m]."""
+        return z.reshape(len(z) * self.n, z.shape[1] // self.n)
+
+
+def decay_parameters(heads: int, steps: int, rngs: nnx.Rngs) -> tuple[Precise, Precise]:
+    """A_log [heads], exp of it uniform in [1, 16], and dt_bias [steps], softplus of it log-uniform
+    in [0.001, 0.1]: how Mamba-2 starts the decays exp(-exp(A_log) softplus(dt + dt_bias))."""
+    rate = jax.random.uniform(rngs.params(), (heads,), minval=1.0, maxval=16.0)
+    return Precise(jnp.log(rate)), Precise(time_step_bias(rngs.params(), steps, 1e-3, 1e-1))
