@@ -1,11 +1,26 @@
 """Fast weights: delta rules and inner learners."""
 
 from seqjax.layers.entry import Entry
+from seqjax.layers.fast_weights.comba import Comba
+from seqjax.layers.fast_weights.deltanet import DeltaNet
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
+from seqjax.layers.fast_weights.gdn2 import GDN2
+from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 
+# floats of a DeltaLayer: the window of its convolution, and S
+DELTA = "(conv - 1) * heads * (2 * K + V) + heads * K * V"
+
 ROWS: dict[str, Entry] = {
+    "deltanet": Entry(
+        DeltaNet,
+        "DeltaNet",
+        "2406.06484",
+        state=DELTA,
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={"negative": dict(heads=1, eigenvalues="[-1,1]", output_gate=True)},
+    ),
     "gated_deltanet": Entry(
         GatedDeltaNet,
         "Gated DeltaNet",
@@ -19,6 +34,30 @@ ROWS: dict[str, Entry] = {
         "2502.10297",
         smoke=dict(n_h=2, heads=2, key_size=3, value_size=2, conv=2),
         variants={"ungated": dict(n_h=3, heads=1, gated=False, eigenvalues="[0,1]")},
+    ),
+    "kda": Entry(
+        KDA,
+        "Kimi Delta Attention: the delta rule with a decay per key",
+        "2510.26692",
+        state=DELTA,
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
+    ),
+    "comba": Entry(
+        Comba,
+        "Comba: closed-loop delta rule",
+        "2506.02475",
+        state=DELTA,
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
+    ),
+    "gdn2": Entry(
+        GDN2,
+        "Gated DeltaNet-2: erase and write gated apart",
+        "2605.22791",
+        state=DELTA,
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
     ),
     "rwkv7": Entry(
         RWKV7,

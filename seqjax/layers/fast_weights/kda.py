@@ -1,0 +1,74 @@
+"""Kimi Delta Attention (Kimi team 2025, arXiv:2510.26692): the delta rule with a decay per key.
+
+    S_t = (I - beta_t k_t k_t^T) Diag(alpha_t) S_{t-1} + beta_t k_t v_t^T    S [heads, K, V]   eq. 1
+    o_t = K^-1/2 S_t^T q_t                                                   read after the write
+    q_t, k_t = unit(SiLU(conv(W x)_t)),  v_t = SiLU(conv(W_v x)_t)
+    beta_t = sigmoid(W_beta x_t)
+    log alpha_t = -exp(A_log) softplus(W_a2 W_a1 x_t + dt_bias)              A_log one per head
+    y_t = W_o (RMSNorm(o_t) * sigmoid(W_g2 W_g1 x_t + b_g))                  both maps of rank V
+
+The state decays first and is corrected then: the order matters, a decay per key does not commute
+with the correction. By default K = V = features / heads; exp(A_log) starts uniform in [1, 16],
+softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t becomes
+2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
+several heads in a row.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.base import option
+from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
+from seqjax.layers.gates import EIGENVALUES, step_size
+from seqjax.layers.parts import per_head, split_heads
+from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
+
+
+class KDA(DeltaLayer):
+    evaluators = tuple(DELTA_RULE.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        key_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        conv: int = 4,
+        norm_eps: float = 1e-5,
+        eigenvalues: str = "[0,1]",
+        rngs: nnx.Rngs,
+    ):
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
+        super().__init__(
+            features,
+            heads=heads,
+            key_heads=key_heads,
+            key_size=key_size or per_head("features", features, heads),
+            value_size=value_size or per_head("features", features, heads),
+            conv=conv,
+            gate="low rank",
+            f=jax.nn.sigmoid,
+            norm_eps=norm_eps,
+            rngs=rngs,
+        )
+
+    def add_gates(self, rngs):
+        self.W_beta = self.linear(self.heads, rngs)
+        self.add_decay(rngs)
+
+    def add_decay(self, rngs):
+        keys = self.heads * self.K
+        self.W_a = Bottleneck(self.features, self.V, keys, rngs=rngs)
+        self.A_log, self.dt_bias = decay_parameters(self.heads, keys, rngs)
+
+    def log_alpha(self, x):
+        """[T, heads, K], in float32."""
+        dt = split_heads(jax.nn.softplus(self.W_a(x) + self.dt_bias[...][None]), self.heads)
+        return -jnp.exp(self.A_log[...])[None, :, None] * dt
+
+    def associate(self, x, q, k, v, S, **options):
+        beta, log_alpha = step_size(self.W_beta(x), self.eigenvalues), self.log_alpha(x)
+        return gated_delta_rule(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, **options)
