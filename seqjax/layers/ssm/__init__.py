@@ -3,6 +3,8 @@
 from seqjax.layers.entry import Entry
 from seqjax.layers.ssm.griffin import Griffin
 from seqjax.layers.ssm.hawk import Hawk
+from seqjax.layers.ssm.hippo import HiPPO
+from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
@@ -10,6 +12,19 @@ from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4d import S4D
 
 ROWS: dict[str, Entry] = {
+    "hippo": Entry(
+        HiPPO,
+        "HiPPO: online function approximation; LegS, LegT, LagT, Fourier; time-varying and LTI",
+        "2008.07669",
+        state="state * features",
+        smoke=dict(state=3),
+        variants={
+            "exact": dict(state=3, discretisation="zoh"),
+            "window": dict(measure="legt", state=4, discretisation="forward", dt=0.2),
+            "fixed": dict(time_varying=False, state=2, discretisation="backward", dt=0.3),
+        },
+        exempt={"learned h0 has a gradient": "the first step of LegS holds f alone"},
+    ),
     "lru": Entry(LRU, "Linear recurrent unit", "2303.06349", smoke=dict(state=3)),
     "s4d": Entry(
         S4D,
@@ -58,5 +73,16 @@ ROWS: dict[str, Entry] = {
         "2402.19427",
         smoke=dict(heads=2, expansion=1.0),
         variants={"two": dict(blocks=2, heads=1, expansion=0.0, eigenvalues="[-1,1]")},
+    ),
+    "lmu": Entry(
+        LMU,
+        "Legendre memory unit",
+        "Voelker 2019",
+        state="memories * order + (hidden if coupled else 0)",
+        smoke=dict(order=3, theta=5.0),
+        variants={
+            "parallel": dict(order=3, theta=5.0, memories=2, coupled=False),
+            "euler": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="euler"),
+        },
     ),
 }

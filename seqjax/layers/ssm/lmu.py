@@ -1,0 +1,139 @@
+"""Legendre memory unit (Voelker, Kajic & Eliasmith, NeurIPS 2019), and its parallel form.
+
+A linear memory m holds the last `theta` steps of a signal u as Legendre coefficients:
+
+    m_t = Abar m_{t-1} + Bbar u_t                              m [memories, order]       eq. 4
+    theta m' = A m + B u,   A_ij = (2i+1) (-1 if i < j else (-1)^(i-j+1)),   B_i = (2i+1) (-1)^i
+    u(t - theta') ~ sum_i P_i(2 theta'/theta - 1) m_i(t)       P_i Legendre polynomials  eq. 3
+
+Coupled with a nonlinear state (the paper's layer, `coupled`):
+
+    u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}                                            eq. 7
+    h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)                reads the new memory      eq. 6
+
+or fed from below only (Chilkuri & Eliasmith 2021, arXiv:2102.11417, `coupled=False`), where the
+memory is linear and time-invariant: its states are a convolution of u with Abar^l Bbar,
+
+    u_t = relu(W_u x_t + b_u),    y_t = relu(W_h [m_t; x_t] + b_h)
+
+Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "euler" as I + A / theta
+(the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero, W Glorot
+normal. The paper has one memory per layer; with several, each has its own u.
+
+Evaluators of the parallel form: "sequential", and "fft", which is the default for more than 64
+steps without resets or masked ones.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.base import Frozen, Recurrent, option
+from seqjax.ops.convolution import fft_convolution
+
+
+class LMUState(NamedTuple):
+    h: Array  # [hidden]
+    m: Array  # [memories * order]
+
+
+def legendre_delay(order: int, theta: float, discretisation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Abar [order, order] and Bbar [order] of a delay of theta steps."""
+    i, j = np.arange(order)[:, None], np.arange(order)[None, :]
+    A = (2 * i + 1) / theta * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
+    B = (2 * i + 1) / theta * (-1.0) ** i
+    if option("discretisation", discretisation, ("zoh", "euler")) == "euler":
+        return np.eye(order) + A, B[:, 0]
+    joined = scipy.linalg.expm(np.block([[A, B], [np.zeros((1, order + 1))]]))
+    return joined[:order, :order], joined[:order, order]
+
+
+def krylov(A: Array, V: Array, length: int) -> Array:
+    """A^l V [length, N, k] for l = 0 ... length - 1, by doubling."""
+    found = V[None]
+    while len(found) < length:
+        found = jnp.concatenate([found, jnp.einsum("nm,tmk->tnk", A, found)])
+        A = A @ A
+    return found[:length]
+
+
+class LMU(Recurrent):
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: int | None = None,
+        order: int = 16,
+        theta: float = 128.0,
+        memories: int = 1,
+        coupled: bool = True,
+        discretisation: str = "zoh",
+        rngs: nnx.Rngs,
+    ):
+        hidden = hidden or features
+        self.features, self.out_features, self.hidden = features, hidden, hidden
+        self.memories, self.order, self.coupled = memories, order, coupled
+        A, B = legendre_delay(order, theta, discretisation)
+        self.A, self.B = Frozen(jnp.asarray(A)), Frozen(jnp.asarray(B))
+        lecun, glorot = nnx.initializers.lecun_uniform(), nnx.initializers.glorot_normal()
+
+        def draw(init, n, m):
+            return nnx.Param(init(rngs.params(), (n, m), jnp.float32))
+
+        if coupled:
+            self.e_x, self.e_h = draw(lecun, features, memories), draw(lecun, hidden, memories)
+            self.e_m = nnx.Param(jnp.zeros((memories * order, memories)))
+            self.W_x, self.W_h = draw(glorot, features, hidden), draw(glorot, hidden, hidden)
+            self.W_m = draw(glorot, memories * order, hidden)
+        else:
+            self.evaluators = ("sequential", "fft")
+            self.W_u = nnx.Linear(features, memories, rngs=rngs)
+            self.W_h = nnx.Linear(memories * order + features, hidden, rngs=rngs)
+
+    def initial(self):
+        m = jnp.zeros(self.memories * self.order)
+        return LMUState(jnp.zeros(self.hidden), m) if self.coupled else m
+
+    def drive(self, x):
+        if not self.coupled:
+            return jax.nn.relu(self.W_u(x))
+        return x @ self.e_x[...], x @ self.W_x[...]
+
+    def step(self, h, z):
+        if not self.coupled:
+            return self.remember(h, z)
+        u, w = z
+        m = self.remember(h.m, u + h.h @ self.e_h[...] + h.m @ self.e_m[...])
+        return LMUState(jnp.tanh(w + h.h @ self.W_h[...] + m @ self.W_m[...]), m)
+
+    def remember(self, m, u):
+        m = m.reshape(self.memories, self.order) @ self.A[...].T + jnp.outer(u, self.B[...])
+        return m.reshape(-1)
+
+    def readout(self, h, x):
+        if self.coupled:
+            return h.h
+        return jax.nn.relu(self.W_h(jnp.concatenate([h.astype(x.dtype), x])))
+
+    def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+        if not self.coupled and resets is None and mask is None and len(x):
+            if evaluator == "fft" or (evaluator is None and len(x) > 64):
+                return self.convolve(self.drive(x), h)
+        evaluator = None if evaluator == "fft" else evaluator
+        return super().states(x, h, resets=resets, mask=mask, evaluator=evaluator)
+
+    def convolve(self, u, m):
+        """The memory [T, memories * order] after each u [T, memories], from any m, and the last."""
+        A, B, d = self.A[...], self.B[...], self.memories
+        entered = A @ m.reshape(d, self.order).T
+        response = krylov(A, jnp.concatenate([B[:, None], entered], axis=1), len(u))
+        kernel, left = response[:, :, 0], jnp.swapaxes(response[:, :, 1:], 1, 2)
+        each = jnp.repeat(u.astype(m.dtype), self.order, axis=1)
+        written, _ = fft_convolution(each, jnp.tile(kernel, (1, d)))
+        states = written + left.reshape(len(u), -1)
+        return states, states[-1]
