@@ -34,13 +34,21 @@ class Norm(nnx.Module):
     """x / sqrt(mean x^2 + eps) * weight over the last axis; weights of any `shape` that x ends in.
 
     `centre` subtracts the mean first (LayerNorm; with a shape [H, V], GroupNorm of H groups).
-    Computed in at least float32.
+    `offset` 1 stores weight - 1 (Gemma's way); weight=False has none. In at least float32.
     """
 
-    def __init__(self, *shape: int, centre: bool = False, bias: bool = False, eps: float = 1e-6):
-        self.weight = Precise(jnp.ones(shape))
+    def __init__(
+        self,
+        *shape: int,
+        centre: bool = False,
+        bias: bool = False,
+        weight: bool = True,
+        offset: float = 0.0,
+        eps: float = 1e-6,
+    ):
+        self.weight = Precise(jnp.full(shape, 1.0 - offset)) if weight else None
         self.bias = Precise(jnp.zeros(shape)) if bias else None
-        self.centre, self.eps = centre, eps
+        self.centre, self.offset, self.eps = centre, offset, eps
 
     def __call__(self, x: Array) -> Array:
         dtype = accumulation_dtype(x.dtype)
@@ -48,7 +56,8 @@ class Norm(nnx.Module):
         if self.centre:
             z = z - jnp.mean(z, axis=-1, keepdims=True)
         z = z * lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + self.eps)
-        z = z * jnp.broadcast_to(self.weight[...], z.shape)
+        if self.weight is not None:
+            z = z * jnp.broadcast_to(self.weight[...] + self.offset, z.shape)
         if self.bias is not None:
             z = z + jnp.broadcast_to(self.bias[...], z.shape)
         return z.astype(x.dtype)
@@ -139,6 +148,21 @@ def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 1
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+def places(
+    count: Array, steps: int, *, resets: Array | None = None, mask: Array | None = None
+) -> tuple[Array, Array]:
+    """The positions int32 [steps] since the start or the last reset, and that of the next step.
+
+    `count` is the position of the first; a masked step takes none (the next one has its position).
+    """
+    taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
+    passed = count + jnp.cumsum(taken, dtype=jnp.int32) - taken
+    if resets is not None:
+        resets = resets if mask is None else resets & mask
+        passed -= lax.cummax(jnp.where(resets, passed, 0))
+    return passed, jnp.append(count, passed + taken)[-1]
 
 
 def time_step_bias(key: Array, size: int, low: float, high: float, floor: float = 1e-4) -> Array:

@@ -42,6 +42,7 @@ class MLSTM(Layer):
         forget: str = "sigmoid",
         bias: bool = True,
         gate_cap: float | None = None,
+        norm_eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
@@ -59,7 +60,7 @@ class MLSTM(Layer):
         self.w_if = linear(features, 2 * heads, use_bias=False, kernel_init=zeros)
         self.b_i = Precise(0.1 * jax.random.normal(rngs.params(), (heads,)))
         self.b_f = Precise(jnp.linspace(3.0, 6.0, heads))
-        self.norm = Norm(heads, self.V, centre=True, eps=1e-5)
+        self.norm = Norm(heads, self.V, centre=True, eps=norm_eps)
         self.W_out = linear(heads * self.V, features)
 
     def initial(self):

@@ -9,8 +9,10 @@
 
 A = -exp(A_log) starts at -1, ..., -N in every channel (S4D-Real), D at 1, softplus(dt_bias)
 log-uniform in [dt_min, dt_max]. A is discretised exactly and B by Euler's rule, as released.
-eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537), and the recurrence is
-evaluated as a plain linear scan over d N channels.
+`inner` gives d itself. `norms` puts an RMSNorm on delta, B and C each, with weights (Jamba,
+arXiv:2403.19887 sec. 6.4) or "plain", without (Falcon Mamba, 2410.05355). `bias` is of W_in and
+W_out. eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537), and the
+recurrence is evaluated as a plain linear scan over d N channels.
 """
 
 import math
@@ -23,9 +25,11 @@ from flax import nnx
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, decay
-from seqjax.layers.parts import ShortConv, time_step_bias
+from seqjax.layers.parts import Norm, ShortConv, time_step_bias
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 from seqjax.ops.ssd import SELECTIVE_SCAN, selective_scan
+
+NORMS = ("none", "weighted", "plain")
 
 
 class MambaState(NamedTuple):
@@ -43,32 +47,41 @@ class Mamba(Layer):
         state: int = 16,
         conv: int = 4,
         expand: int = 2,
+        inner: int | None = None,
         dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        norms: str = "none",
+        norm_eps: float = 1e-6,
+        bias: bool = False,
+        conv_bias: bool = True,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
-        d, self.N, self.R = expand * features, state, dt_rank or math.ceil(features / 16)
+        d, self.N, self.R = inner or expand * features, state, dt_rank or math.ceil(features / 16)
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         if eigenvalues == "[-1,1]":
             self.evaluators = tuple(LINEAR_SCAN.evaluators)
 
-        def linear(n, m, **options):
-            return nnx.Linear(n, m, use_bias=False, rngs=rngs, **options)
+        def linear(n, m, use_bias=False, **options):
+            return nnx.Linear(n, m, use_bias=use_bias, rngs=rngs, **options)
 
         def init(key, shape, dtype):
             return jax.random.uniform(key, shape, dtype, -1, 1) * self.R**-0.5
 
-        self.W_in, self.conv = linear(features, 2 * d), ShortConv(d, conv, rngs=rngs)
+        self.W_in = linear(features, 2 * d, bias)
+        self.conv = ShortConv(d, conv, bias=conv_bias, rngs=rngs)
         self.W_x = linear(d, self.R + 2 * state)
         self.W_dt = linear(self.R, d, kernel_init=init)
         self.dt_bias = Precise(time_step_bias(rngs.params(), d, dt_min, dt_max))
         rates = jnp.arange(1, state + 1, dtype=jnp.float32)
         self.A_log = Precise(jnp.broadcast_to(jnp.log(rates), (d, state)))
         self.D = Precise(jnp.ones(d))
-        self.W_out = linear(d, features)
+        self.W_out = linear(d, features, bias)
+        weighted = option("norms of Mamba", norms, NORMS) == "weighted"
+        sizes = () if norms == "none" else (self.R, state, state)  # of delta, B and C
+        self.norms = nnx.List([Norm(n, weight=weighted, eps=norm_eps) for n in sizes])
 
     def initial(self):
         return MambaState(self.conv.initial(), jnp.zeros_like(self.A_log[...]))
@@ -79,6 +92,8 @@ class Mamba(Layer):
         u, window = self.conv(u, h.window, resets=resets, mask=mask, reset_state=start.window)
         u = jax.nn.silu(u)
         delta, B, C = jnp.split(self.W_x(u), (self.R, self.R + self.N), axis=1)
+        if self.norms:
+            delta, B, C = (norm(v) for norm, v in zip(self.norms, (delta, B, C)))
         scan = selective_scan if self.eigenvalues == "[0,1]" else signed_selective_scan
         y, state = scan(
             u,
