@@ -1,0 +1,25 @@
+"""Checkpoints of the transformers library as models of ours, and back.
+
+    config.py         its config.json, read field by field; what is not understood is refused
+    decoder.py        one decoder for all; an architecture is a Description of its branches
+    tensors.py        names of tensors -> our parameters: one table, read in two directions
+    folder.py         read and write a folder
+    architectures.py  model_type -> the function that describes it; one short file per family
+
+Attention, experts and recurrences are the layers of `seqjax.layers`.
+"""
+
+from seqjax.hf.architectures import ARCHITECTURES, describe
+from seqjax.hf.decoder import Branch, Decoder, Description
+from seqjax.hf.folder import Checkpoint, read, write
+
+__all__ = [
+    "ARCHITECTURES",
+    "Branch",
+    "Checkpoint",
+    "Decoder",
+    "Description",
+    "describe",
+    "read",
+    "write",
+]
