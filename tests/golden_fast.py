@@ -6,9 +6,14 @@ or from the function that the layer calls.
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
+from golden_layers import build
+
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
+from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
-from seqjax.ops import OPS
+from seqjax.ops import OPS, delta_rule
 
 
 def by_evaluator(adapter, *evaluators):
@@ -39,7 +44,52 @@ def gdn2(x, meta, *, evaluator):
     return {"o": o, "S": S}
 
 
+# ---- fast weight programmers --------------------------------------------------------------------
+
+
+def fwp_update(x, meta, *, evaluator):
+    beta = jax.nn.sigmoid(x["beta_logit"])
+    k, v = x["k"][:, :, None], x["v"][:, :, None]  # one head
+    if meta["options"]["rule"] == "ours":
+        k = sum_normalised(k)
+        S = delta_rule(k, k, v, beta, evaluator=evaluator)[1]
+    else:
+        zeros = jnp.zeros((1, k.shape[-1], v.shape[-1]))
+        rule = partial(bounded_delta_rule, S=zeros, scale=1.0, reset_state=zeros)
+        S = jax.vmap(lambda k, v, beta: rule(k, k, v, beta)[1])(k, v, beta)
+    return {"W": jnp.swapaxes(S[:, 0], 1, 2)}
+
+
+def fwp_layer(x, meta, *, evaluator):
+    options = meta["options"]
+    heads, size, features = options["heads"], options["d_head"], x["x"].shape[2]
+    slow = x["qkvb_net.weight"].reshape(heads, 3 * size + 1, features)
+    parts = jnp.split(slow, (size, 2 * size, 3 * size), axis=1)
+    names = ("W_q", "W_k", "W_v", "W_beta")
+    parameters = {f"{n}.kernel": p.reshape(-1, features).T for n, p in zip(names, parts)}
+    parameters |= {
+        "W_o.kernel": x["o_net.weight"].T,
+        "norm.weight": x["layer_norm.weight"],
+        "norm.bias": x["layer_norm.bias"],
+    }
+    divided = "update" if "Norm" in options["cls"] else "output"
+    layer = build(
+        "fwp",
+        features,
+        parameters,
+        heads=heads,
+        head_size=size,
+        feature_map=("dpfp", {"nu": options["n_roll"]}),
+        update="delta",
+        normalise=divided if options["attn_norm"] else "none",
+        order="pre_released" if options["pre_lnorm"] else "post",
+    )
+    return {"y": layer(x["x"], evaluator=evaluator)[0]}
+
+
 ADAPTERS = {
+    "fwp_update": by_evaluator(fwp_update, *OPS["gated_delta_rule"].evaluators),
+    "fwp_dpfp_delta_layer": by_evaluator(fwp_layer, *OPS["gated_delta_rule"].evaluators),
     "comba": by_evaluator(comba, *OPS["dplr"].evaluators),
     "gdn2": by_evaluator(gdn2, *OPS["dplr"].evaluators),
 }

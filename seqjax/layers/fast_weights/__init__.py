@@ -4,6 +4,7 @@ from seqjax.layers.entry import Entry
 from seqjax.layers.fast_weights.comba import Comba
 from seqjax.layers.fast_weights.deltanet import DeltaNet
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
+from seqjax.layers.fast_weights.fwp import FWP
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.gdn2 import GDN2
 from seqjax.layers.fast_weights.kda import KDA
@@ -13,6 +14,18 @@ from seqjax.layers.fast_weights.rwkv7 import RWKV7
 DELTA = "(conv - 1) * heads * (2 * K + V) + heads * K * V"
 
 ROWS: dict[str, Entry] = {
+    "fwp": Entry(
+        FWP,
+        "Fast weight programmer: sum or delta update of DPFP features",
+        "2102.11174",
+        state="heads * size * (V + 1)",  # S, and z if it divides by what it has summed
+        smoke=dict(heads=2),
+        variants={
+            "delta": dict(heads=2, update="delta", order="pre", eigenvalues="[-1,1]"),
+            "fwm": dict(heads=1, update="fwm", feature_map=("dpfp", {"nu": 2}), order="pre"),
+            "divided": dict(heads=2, update="delta", normalise="update", order="pre_released"),
+        },
+    ),
     "deltanet": Entry(
         DeltaNet,
         "DeltaNet",
@@ -63,6 +76,8 @@ ROWS: dict[str, Entry] = {
         RWKV7,
         "RWKV-7 Goose: generalised delta rule",
         "2503.14456",
+        state="heads * K * K + features + (features if block else 0)",
         smoke=dict(heads=2, ranks=(2, 2, 2, 2)),
+        variants={"block": dict(heads=1, ranks=(2, 2, 2, 2), depth=0.5, block=True, inner=5)},
     ),
 }
