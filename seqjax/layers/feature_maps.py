@@ -1,0 +1,300 @@
+"""Feature maps: phi with phi(q).phi(k) near a similarity of q and k, for any linear attention.
+
+    elu+1           elu(x) + 1                                                   arXiv:2006.16236
+    relu            max(x, 0)                                                    arXiv:2202.08791
+    identity        x
+    dpfp            r_i r_{i-j}, r = relu [x, -x], j = 1 .. nu                   arXiv:2102.11174
+    taylor          outer powers of x up to `order`, over sqrt(n!): exp(q.k)     arXiv:2402.18668
+    square          x x^T: (q.k)^2, the core of ReBased                          arXiv:2402.10644
+    favor+          exp(W x - |x|^2/2): exp(q.k), positive                       arXiv:2009.14794
+    favor+-         the same with W and -W: hyperbolic, of less variance         ibid., lemma 1
+    trigonometric   exp(|x|^2/2) [sin W x, cos W x]: exp(q.k), of any sign       ibid., eq. 4, 5
+    random_relu     relu(W x): the arc-cosine kernel of order 1                  ibid., sec. 2.2
+    rfa             [sin W x, cos W x] of x / |x|: exp(q.k) up to a constant     arXiv:2103.02143
+    hash            bits of a kernelised hash: how many of them agree            arXiv:2209.09004
+
+The kernels are those of x / sqrt(temperature), where the temperature is sqrt(K) as in softmax
+attention, unless the map has none (the first four) or says otherwise (rfa).
+
+Here are the functions of arrays x [..., T, H, K], and `FeatureMap`, which holds what a map needs
+(random or learned) and is what layers use: `make_map(name, heads, K, rngs=)` or, with options,
+`make_map((name, {...}), ...)`. Random matrices are `Frozen`: drawn once, not trained.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from seqjax.common import unknown
+from seqjax.layers.base import Frozen, Precise, option
+
+# ---- functions ----------------------------------------------------------------------------------
+
+
+def elu_plus_one(x: Array) -> Array:
+    """exp(x) for x <= 0 and x + 1 above: positive."""
+    return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+
+
+def dpfp(x: Array, nu: int = 1) -> Array:
+    """[..., 2 K nu]: products of r = relu [x, -x] with itself moved by 1 .. nu places."""
+    r = jax.nn.relu(jnp.concatenate([x, -x], axis=-1))
+    return jnp.concatenate([r * jnp.roll(r, j, axis=-1) for j in range(1, nu + 1)], axis=-1)
+
+
+def taylor(x: Array, order: int = 2) -> Array:
+    """[..., 1 + K + ... + K^order]: phi(x).phi(y) = sum_n (x.y)^n / n!; order 2 is positive."""
+    power, terms = jnp.ones_like(x[..., :1]), []
+    for n in range(order + 1):
+        terms.append(power * math.factorial(n) ** -0.5)
+        power = outer(power, x)
+    return jnp.concatenate(terms, axis=-1)
+
+
+def outer(x: Array, y: Array) -> Array:
+    """[..., N] and [..., M] to [..., N M], the places of y running fastest."""
+    return (x[..., :, None] * y[..., None, :]).reshape(*x.shape[:-1], -1)
+
+
+def project(x: Array, W: Array) -> Array:
+    """W x [..., H, M] for W [H, M, K], or [1, M, K] for all heads alike."""
+    W = jnp.broadcast_to(W, (x.shape[-2], *W.shape[1:])).astype(x.dtype)
+    return jnp.einsum("...hk,hmk->...hm", x, W)
+
+
+def half_square(x: Array) -> Array:
+    return jnp.sum(x * x, axis=-1, keepdims=True) / 2
+
+
+STABILISERS: dict[str, Callable[[Array, Array], Any]] = {
+    "none": lambda x, u: 0.0,
+    "query": lambda x, u: lax.stop_gradient(jnp.max(u, axis=-1, keepdims=True)),
+    "sequence": lambda x, u: lax.stop_gradient(jnp.max(u, axis=(-3, -1), keepdims=True)),
+    "norm": lambda x, u: 2 * jnp.max(half_square(x), axis=-3, keepdims=True),
+}
+"""What is subtracted from the exponents of `favor`, for u = W x. A factor common to all features
+of a query cancels in normalised attention; so does one common to all keys, but it can only be
+known once all keys are: the last two look ahead."""
+
+
+def favor(
+    x: Array, W: Array, *, stabilise: str = "none", hyperbolic: bool = False, eps: float = 0.0
+) -> Array:
+    """M^-1/2 (exp(W x - |x|^2/2 - stabiliser) + eps) [..., M], or 2 M with -W beside W."""
+    u = project(x, W)
+    shift = half_square(x) + STABILISERS[option("stabiliser", stabilise, STABILISERS)](x, u)
+    if hyperbolic:
+        u = jnp.concatenate([u, -u], axis=-1)
+    return (jnp.exp(u - shift) + eps) * u.shape[-1] ** -0.5
+
+
+def fourier(x: Array, W: Array, *, smoothing: float = 0.0) -> Array:
+    """M^-1/2 [sin W x, cos W x] [..., 2 M]: the Gaussian kernel exp(-|x - y|^2/2).
+
+    smoothing: one more feature of this value, that adds its square to every similarity.
+    """
+    u = project(x, W)
+    parts = [jnp.sin(u), jnp.cos(u)]
+    parts = [part * W.shape[-2] ** -0.5 for part in parts]
+    if smoothing:
+        parts.append(jnp.full_like(u[..., :1], smoothing))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def trigonometric(x: Array, W: Array) -> Array:
+    return jnp.exp(half_square(x)) * fourier(x, W)
+
+
+def random_relu(x: Array, W: Array, *, eps: float = 1e-3) -> Array:
+    """relu(W x) + eps [..., M]; without M^-1/2, which cancels in normalised attention."""
+    return jax.nn.relu(project(x, W)) + eps
+
+
+def cosine_weights(phi: Array, place: Array, length: int) -> Array:
+    """[..., T, H, 2 N]: phi times the sine and the cosine of pi place / (2 length).
+
+    The similarity of two steps is thereby multiplied by cos(pi (i - j) / (2 length)), which is
+    not negative where |i - j| <= length (arXiv:2202.08791 eq. 10, 11).
+    """
+    angle = (place.astype(phi.dtype) * (math.pi / (2 * length)))[:, None, None]
+    return jnp.concatenate([phi * jnp.sin(angle), phi * jnp.cos(angle)], axis=-1)
+
+
+def bits(x: Array) -> Array:
+    """The sign of x as -1 or 1; the gradient is that of x where |x| <= 1, and zero beyond."""
+    clipped = jnp.clip(x, -1, 1)
+    return clipped + lax.stop_gradient(jnp.where(x > 0, 1.0, -1.0).astype(x.dtype) - clipped)
+
+
+# ---- random matrices ----------------------------------------------------------------------------
+
+
+def gaussian(key: Array, heads: int, count: int, K: int) -> Array:
+    return jax.random.normal(key, (heads, count, K))
+
+
+def orthogonal(key: Array, heads: int, count: int, K: int) -> Array:
+    """Rows that are standard normal each, and orthogonal within each block of K of them."""
+    blocks = -(-count // K)
+    direction, size = jax.random.split(key)
+    Q = jnp.linalg.qr(jax.random.normal(direction, (heads, blocks, K, K)))[0]
+    rows = Q.reshape(heads, blocks * K, K)[:, :count]
+    norms = jnp.linalg.norm(jax.random.normal(size, rows.shape), axis=-1, keepdims=True)
+    return rows * norms
+
+
+DRAWS = {"orthogonal": orthogonal, "gaussian": gaussian}
+
+# ---- maps with what they hold -------------------------------------------------------------------
+
+
+class FeatureMap(nnx.Module):
+    """x [T, H, K] to phi(x) [T, H, size]; `query` where queries and keys are mapped differently."""
+
+    size: int
+
+    def __call__(self, x: Array, *, query: bool = False) -> Array:
+        raise TypeError(f"{type(self).__name__} does not say __call__()")
+
+
+class Fixed(FeatureMap):
+    """A function without weights, of x / sqrt(temperature)."""
+
+    def __init__(
+        self,
+        heads: int,
+        K: int,
+        *,
+        f: Callable[..., Array],
+        size: Callable[..., int] = lambda K: K,
+        tempered: bool = False,
+        rngs: nnx.Rngs | None = None,
+        **options: Any,
+    ):
+        del heads, rngs
+        self.f, self.size = partial(f, **options), size(K, **options)
+        self.scale = K**-0.25 if tempered else 1.0
+
+    def __call__(self, x, *, query=False):
+        del query
+        return self.f(x * self.scale)
+
+
+class Favor(FeatureMap):
+    """Random features of the softmax kernel; all heads share W of `count` rows, by default K log K.
+
+    The release adds 1e-4 to every exponential. Queries are stabilised by their own maximum; keys
+    are not (their exponents are at most |w|^2/2), so that nothing looks ahead.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        K: int,
+        *,
+        f: Callable[..., Array],
+        doubles: bool = False,
+        stabilised: bool = False,
+        count: int | None = None,
+        draw: str = "orthogonal",
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        del heads
+        self.f, self.stabilised = partial(f, **options), stabilised
+        self.scale, self.draw = K**-0.25, DRAWS[option("draw", draw, DRAWS)]
+        count = count or max(1, round(K * math.log(K)))
+        self.size = 2 * count if doubles else count
+        self.W = Frozen(self.draw(rngs.params(), 1, count, K))
+
+    def redraw(self, key: Array) -> None:
+        """Other random features, as the paper takes from time to time while training."""
+        self.W = Frozen(self.draw(key, *self.W.shape))
+
+    def __call__(self, x, *, query=False):
+        options = {"stabilise": "query"} if query and self.stabilised else {}
+        return self.f(x * self.scale, self.W[...], **options)
+
+
+class RFA(FeatureMap):
+    """Fourier features of x / |x|, W = sigma R / tau, with sigma learned and R drawn per head."""
+
+    def __init__(
+        self, heads: int, K: int, *, count: int | None = None, tau: float = 1.0, rngs: nnx.Rngs
+    ):
+        count = count or K
+        self.tau, self.size = tau, 2 * count
+        self.R = Frozen(gaussian(rngs.params(), heads, count, K))
+        self.sigma = Precise(jnp.ones((heads, 1, K)))
+
+    def __call__(self, x, *, query=False):
+        del query
+        sigma = jnp.broadcast_to(self.sigma[...], self.R.shape)
+        norm = jnp.sqrt(2 * half_square(x) + 1e-12)  # differentiable at zero
+        return fourier(x / (norm + 1e-3), sigma * self.R[...] / self.tau)
+
+
+class Hash(FeatureMap):
+    """[b_1 .. b_count, sqrt(count)] / sqrt(2) of `count` bits: phi.phi is how many bits agree.
+
+    b = sign(A (kappa(x) - mean)), kappa_m(x) = exp(-|x - anchor_m|^2 / (2 width)). All of it is
+    `Frozen`; `seqjax.layers.linear_attention.ecoformer.fit` learns A from attention maps.
+    """
+
+    def __init__(self, heads: int, K: int, *, count: int = 16, anchors: int = 25, rngs: nnx.Rngs):
+        self.size = count + 1
+        self.A = Frozen(gaussian(rngs.params(), heads, count, anchors))
+        self.anchors = Frozen(gaussian(rngs.params(), heads, anchors, K))
+        # of standard normal x: the mean squared distance, and kappa's mean at that
+        self.width = Frozen(jnp.full(heads, 2.0 * K))
+        self.mean = Frozen(jnp.full((heads, anchors), math.exp(-0.5)))
+
+    def kernel(self, x: Array) -> Array:
+        """kappa(x) [T, H, anchors]."""
+        apart = x[:, :, None] - self.anchors[...].astype(x.dtype)[None]
+        width = self.width[...].astype(x.dtype)[None, :, None]
+        return jnp.exp(-half_square(apart)[..., 0] / width)
+
+    def codes(self, x: Array) -> Array:
+        """The bits [T, H, count] of x [T, H, K], each -1 or 1."""
+        return bits(project(self.kernel(x) - self.mean[...].astype(x.dtype)[None], self.A[...]))
+
+    def __call__(self, x, *, query=False):
+        del query
+        codes = self.codes(x)
+        constant = jnp.full_like(codes[..., :1], codes.shape[-1] ** 0.5)
+        return jnp.concatenate([codes, constant], axis=-1) * 0.5**0.5
+
+
+FEATURE_MAPS: dict[str, Callable[..., FeatureMap]] = {
+    "elu+1": partial(Fixed, f=elu_plus_one),
+    "relu": partial(Fixed, f=jax.nn.relu),
+    "identity": partial(Fixed, f=lambda x: x),
+    "dpfp": partial(Fixed, f=dpfp, size=lambda K, nu=1: 2 * K * nu),
+    "taylor": partial(
+        Fixed, f=taylor, size=lambda K, order=2: sum(K**n for n in range(order + 1)), tempered=True
+    ),
+    "square": partial(Fixed, f=lambda x: outer(x, x), size=lambda K: K * K, tempered=True),
+    "favor+": partial(Favor, f=partial(favor, eps=1e-4), stabilised=True),
+    "favor+-": partial(Favor, f=partial(favor, hyperbolic=True), doubles=True),
+    "trigonometric": partial(Favor, f=trigonometric, doubles=True),
+    "random_relu": partial(Favor, f=random_relu),
+    "rfa": RFA,
+    "hash": Hash,
+}
+
+
+def make_map(
+    spec: str | tuple[str, Mapping[str, Any]], heads: int, K: int, *, rngs: nnx.Rngs
+) -> FeatureMap:
+    """A feature map of heads of size K, by its name or by (name, options)."""
+    name, options = (spec, {}) if isinstance(spec, str) else spec
+    if name not in FEATURE_MAPS:
+        raise ValueError(unknown("feature map", name, FEATURE_MAPS))
+    return FEATURE_MAPS[name](heads, K, rngs=rngs, **options)

@@ -1,0 +1,73 @@
+"""cosFormer (Qin et al. 2022, arXiv:2202.08791): relu features, re-weighted by cosines.
+
+    s(q_i, k_j) = relu(q_i).relu(k_j) cos(pi (i - j) / (2 M))                      eq. 10
+                = q^cos_i.k^cos_j + q^sin_i.k^sin_j,   q^cos_i = relu(q_i) cos(pi i / (2 M)), ...
+    y_i = W_o [sum_{j <= i} s(q_i, k_j) v_j / max(sum_{j <= i} s(q_i, k_j), eps)]
+
+which is linear attention with twice the features. `length` is M: at least as long as what is read
+between two resets, for cos turns negative beyond. The release sets M to the length of each input,
+so that the first outputs depend on how much follows; a causal layer must be told.
+
+The state holds S and z [heads, 2 key, value + 1], and the position i.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.feature_maps import cosine_weights
+from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
+from seqjax.layers.parts import merge_heads, places
+
+
+class CosFormerState(NamedTuple):
+    S: Array  # [heads, 2 K, V + 1], z its last column
+    place: Array  # int32 [], of the next step
+
+
+class CosFormer(LinearTransformer):
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        length: int = 4096,
+        eps: float = 1e-6,
+        bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            features,
+            heads=heads,
+            feature_map="relu",
+            denominator="max",
+            eps=eps,
+            bias=bias,
+            rngs=rngs,
+        )
+        self.length, self.size = length, 2 * self.phi.size
+
+    def initial(self):
+        return CosFormerState(super().initial(), jnp.zeros((), jnp.int32))
+
+    def weighted(self, x, place) -> tuple[Array, Array, Array]:
+        """`project` with the features of q and k weighted by their positions."""
+        q, k, v = self.project(x)
+        return cosine_weights(q, place, self.length), cosine_weights(k, place, self.length), v
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        place, last = places(h.place, len(x), resets=resets, mask=mask)
+        q, k, v = self.weighted(x, place)
+        y, S = self.attend(
+            q,
+            k,
+            v,
+            h.S,
+            resets=resets,
+            mask=mask,
+            reset_state=self.start().S,
+            evaluator=evaluator,
+        )
+        return self.W_o(merge_heads(y).astype(x.dtype)), CosFormerState(S, last)
