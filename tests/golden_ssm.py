@@ -7,11 +7,12 @@ translates names; the numbers come from the layer.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from golden_layers import build
 from golden_tools import with_parameters
 
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 from seqjax.layers.ssm.rg_lru import RGLRU, RGLRUState
-from seqjax.layers.ssm.s4d import DISCRETISATIONS, S4D, vandermonde
+from seqjax.layers.ssm.s4d import DISCRETISATIONS, S4D
 
 
 def rglru(evaluator):
@@ -88,13 +89,19 @@ def s4d_kernel_full(evaluator):
 
 
 def dss(log_A_re, A_im, B, C, log_dt, length):
-    """DSS' normalisation over the length (2203.14343), no discretisation of S4D's: its weights
-    are formed here, and S4D's Vandermonde product makes the kernel of them. No factor 2."""
-    A = jax.lax.complex(-jnp.exp(log_A_re), A_im)
-    dA = jnp.exp(log_dt)[:, None].astype(A.dtype) * A
-    x = jnp.expm1(dA * length) * A
-    reciprocal = jnp.conj(x) / (x * jnp.conj(x) + 1e-7)
-    return vandermonde(C * B * jnp.expm1(dA) * reciprocal / 2, dA, length)
+    """DSS' normalisation over the length (2203.14343): one layer per channel, for they differ."""
+
+    def channel(log_A_re, A_im, W, log_dt):
+        parameters = {
+            "Lambda": jnp.stack([-jnp.exp(log_A_re), A_im]),
+            "log_dt": log_dt[None, None],
+            "W": jnp.stack([W.real, W.imag])[:, None],
+            "D": jnp.zeros(1),
+        }
+        options = dict(state=len(W), version="softmax", separate_dt=False, mix=False)
+        return build("dss", 1, parameters, length=length, **options).kernel(length)[0]
+
+    return jax.vmap(channel)(log_A_re, A_im, C * B, log_dt)
 
 
 def rwkv7_tmix(evaluator):

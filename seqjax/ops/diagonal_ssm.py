@@ -51,7 +51,7 @@ def diagonal_ssm(
         evaluator = "fft"
     if evaluator == "fft":
         return convolve(u, log_a, B, C, state)
-    drive = (B[None] * u[:, :, None]).reshape(T, B.size)
+    drive = (B[None] * u.astype(B.dtype)[:, :, None]).reshape(T, B.size)
     states, last = linear_scan(
         jnp.broadcast_to(jnp.exp(log_a).reshape(-1, B.shape[1]), B.shape).reshape(-1),
         drive,

@@ -1,6 +1,8 @@
 """State-space models and long convolutions."""
 
 from seqjax.layers.entry import Entry
+from seqjax.layers.ssm.dlr import DLR
+from seqjax.layers.ssm.dss import DSS
 from seqjax.layers.ssm.griffin import Griffin
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
@@ -30,10 +32,34 @@ ROWS: dict[str, Entry] = {
         S4D,
         "S4D: diagonal state spaces; Lin, Inv, LegS inits; ZOH and bilinear",
         "2206.11893",
+        state="features * state",
         smoke=dict(state=4),
         variants={
             "bilinear": dict(state=4, init="inv", discretisation="bilinear"),
             "unmixed": dict(state=4, init="legs", mix=False),
+        },
+    ),
+    "dss": Entry(
+        DSS,
+        "DSS: diagonal state spaces with one spectrum for all channels",
+        "2203.14343",
+        state="2 * features * state",
+        smoke=dict(state=3),
+        variants={
+            "softmax": dict(state=2, version="softmax", length=9),
+            "clip": dict(state=2, version="clip", separate_dt=False),
+            "no_scale": dict(state=2, version="exp-no-scale", mix=False),
+        },
+    ),
+    "dlr": Entry(
+        DLR,
+        "Diagonal linear RNN",
+        "2212.00768",
+        state="2 * features * N",
+        smoke=dict(state=3),
+        variants={
+            "prod": dict(state=2, to_real="prod"),
+            "sum": dict(state=2, to_real="sum", undamped=True, real_W=True, mix=False),
         },
     ),
     "mamba": Entry(

@@ -17,7 +17,7 @@ conjugate pairs:
 
 A is kept as log(-Re A) and Im A, so that it stays in the left half plane; B starts at 1, C is a
 standard complex normal, dt log-uniform in [dt_min, dt_max], one per channel. With `mix` the output
-is GLU(W gelu(y)), as in S4's block; without it the channels stay apart.
+is GLU(W_out gelu(y)), as in S4's block; without it the channels stay apart.
 
 Evaluators: the scans of the recurrence, and "fft", the convolution with K, which is the default for
 more than 64 steps (at 1024 its gradient takes a third of the time and a quarter of the memory). A
@@ -32,10 +32,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Associative, Precise, option
+from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.parts import per_head
-from seqjax.monoid import diagonal
-from seqjax.ops.convolution import fft_convolution
+from seqjax.layers.ssm.hippo import nplr
+from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 
 INITS = {
     "lin": lambda N: -0.5 + 1j * np.pi * np.arange(N // 2),
@@ -46,13 +46,8 @@ DISCRETISATIONS = ("zoh", "bilinear")
 
 
 def legs_spectrum(N: int) -> np.ndarray:
-    """Eigenvalues with positive imaginary part of the normal part of HiPPO-LegS, ascending.
-
-    The matrix plus P P^T, P_n = sqrt(n + 1/2), is -1/2 plus a skew-symmetric matrix.
-    """
-    p = np.sqrt(np.arange(N) + 0.5)
-    lower = np.tril(np.outer(p, p), -1)
-    return -0.5 + 1j * np.linalg.eigvalsh(1j * (lower - lower.T))[N // 2 :]
+    """Eigenvalues with positive imaginary part of the normal part of HiPPO-LegS, ascending."""
+    return nplr("legs", N).Lambda[::-1].conj()
 
 
 def discretise(A: Array, B: Array, dt: Array, how: str) -> tuple[Array, Array]:
@@ -64,21 +59,58 @@ def discretise(A: Array, B: Array, dt: Array, how: str) -> tuple[Array, Array]:
     return dA, jnp.expm1(dA) / A * B
 
 
-def vandermonde(weights: Array, log_A: Array, length: int) -> Array:
-    """2 Re sum_n weights[..., n] exp(log_A[..., n] l) for l = 0 ... length - 1."""
-    return 2 * jnp.einsum("...n,...nl->...l", weights, powers(log_A, length)).real
+def log_time_steps(rngs: nnx.Rngs, shape: tuple[int, ...], low: float, high: float) -> Array:
+    """log dt, uniform between the logarithms of the bounds."""
+    return jax.random.uniform(rngs.params(), shape, minval=math.log(low), maxval=math.log(high))
 
 
-def powers(log_A: Array, length: int) -> Array:
-    """exp(log_A l) [..., length] for l = 0 ... length - 1."""
-    steps = jnp.arange(length).astype(log_A.dtype)
-    return jnp.exp(log_A[..., None] * steps.reshape((1,) * log_A.ndim + (length,)))
+class StateSpace(Layer):
+    """What stands around the recurrences of S4 and its kin: y + D u, GLU(W_out gelu(.)) if mixed."""
+
+    def surround(self, features: int, mix: bool, rngs: nnx.Rngs) -> None:
+        self.features = self.out_features = features
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (features,)))
+        self.W_out = nnx.Linear(features, 2 * features, rngs=rngs) if mix else None
+
+    def output(self, y: Array, x: Array) -> Array:
+        """What the block makes of the outputs y [T, features] of the recurrence."""
+        y = y + self.D[...][None] * x
+        if self.W_out is None:
+            return y
+        value, gate = jnp.split(self.W_out(jax.nn.gelu(y)), 2, axis=-1)
+        return value * jax.nn.sigmoid(gate)
 
 
-class S4D(Associative):
-    monoid = diagonal
-    evaluators = ("sequential", "associative", "chunked", "primitive", "fft")
+class DiagonalStateSpace(StateSpace):
+    """A subclass sets `N` and says `system()`: log Abar [features, N] (or [N]), Bbar and C."""
 
+    evaluators = EVALUATORS
+    N: int  # complex states per channel
+
+    def system(self) -> tuple[Array, Array, Array]:
+        raise TypeError(f"{type(self).__name__} does not say system()")
+
+    def initial(self):
+        return jnp.zeros((self.features, self.N), jnp.complex64)
+
+    def kernel(self, length: int) -> Array:
+        """K [features, length], the response to a unit impulse."""
+        return impulse_response(*self.system(), length)
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        y, h = diagonal_ssm(
+            x,
+            *self.system(),
+            h,
+            resets=resets,
+            mask=mask,
+            reset_state=self.start(),
+            evaluator=evaluator,
+        )
+        return self.output(y, x), h
+
+
+class S4D(DiagonalStateSpace):
     def __init__(
         self,
         features: int,
@@ -91,64 +123,20 @@ class S4D(Associative):
         mix: bool = True,
         rngs: nnx.Rngs,
     ):
-        self.features = self.out_features = features
-        self.pairs = per_head("state", state, 2)
+        self.N = per_head("state", state, 2)
         self.discretisation = option("discretisation", discretisation, DISCRETISATIONS)
-        A = np.broadcast_to(INITS[option("init", init, INITS)](state), (features, self.pairs))
+        A = np.broadcast_to(INITS[option("init", init, INITS)](state), (features, self.N))
         self.log_A_re = Precise(jnp.log(jnp.asarray(-np.real(A))))
         self.A_im = Precise(jnp.asarray(np.imag(A)))
-        span = (math.log(dt_min), math.log(dt_max))
-        self.log_dt = Precise(
-            jax.random.uniform(rngs.params(), (features,), minval=span[0], maxval=span[1])
-        )
-        shape = (2, features, self.pairs)  # real and imaginary part
+        self.log_dt = Precise(log_time_steps(rngs, (features,), dt_min, dt_max))
+        shape = (2, features, self.N)  # real and imaginary part
         self.B = Precise(jnp.zeros(shape).at[0].set(1))
         self.C = Precise(jax.random.normal(rngs.params(), shape) * 0.5**0.5)
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (features,)))
-        self.W = nnx.Linear(features, 2 * features, rngs=rngs) if mix else None
+        self.surround(features, mix, rngs)
 
-    def initial(self):
-        return jnp.zeros((self.features, self.pairs), jnp.complex64)
-
-    def system(self) -> tuple[Array, Array, Array]:
-        """log Abar, Bbar and C, each [features, N/2]."""
+    def system(self):
         A = lax.complex(-jnp.exp(self.log_A_re[...]), self.A_im[...])
         log_A, B = discretise(
             A, lax.complex(*self.B[...]), jnp.exp(self.log_dt[...]), self.discretisation
         )
-        return log_A, B, lax.complex(*self.C[...])
-
-    def kernel(self, length: int) -> Array:
-        """K [features, length], the response to a unit impulse."""
-        log_A, B, C = self.system()
-        return vandermonde(C * B, log_A, length)
-
-    def lift(self, x):
-        log_A, B, _ = self.system()
-        return jnp.exp(log_A), B * x[:, None].astype(B.dtype)
-
-    def readout(self, h, x):
-        return self.output(2 * jnp.sum((self.system()[2] * h).real, axis=-1), x)
-
-    def output(self, y, x):
-        y = y + self.D[...] * x
-        if self.W is None:
-            return y
-        value, gate = jnp.split(self.W(jax.nn.gelu(y)), 2)
-        return value * jax.nn.sigmoid(gate)
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        if evaluator is None and len(x) > 64:
-            evaluator = "fft"
-        if evaluator == "fft" and not (resets is None and mask is None):
-            evaluator = None
-        if evaluator != "fft":
-            return super().sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
-        T = len(x)
-        log_A, B, C = self.system()
-        u = x.astype(log_A.real.dtype)
-        y, _ = fft_convolution(u, self.kernel(max(T, 1)).T)
-        y += vandermonde(C * jnp.exp(log_A) * h, log_A, T).T  # what the entering state adds
-        written = jnp.einsum("hnl,lh->hn", powers(log_A, T)[..., ::-1], u.astype(B.dtype))
-        h = jnp.exp(T * log_A) * h + B * written
-        return jax.vmap(self.output)(y, x), h
+        return log_A, B, 2 * lax.complex(*self.C[...])  # both of each conjugate pair
