@@ -13,6 +13,7 @@ from golden_layers import build
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
+from seqjax.layers.fast_weights.longhorn import longhorn_scan
 from seqjax.ops import OPS, delta_rule
 
 
@@ -87,9 +88,42 @@ def fwp_layer(x, meta, *, evaluator):
     return {"y": layer(x["x"], evaluator=evaluator)[0]}
 
 
+# ---- regression inside the layer ----------------------------------------------------------------
+
+
+def longhorn_op(x, meta, *, evaluator):
+    names = ("u", "q", "k", "dt", "D", "z", "t_bias")
+    axes = tuple(0 if x.get(name, jnp.zeros(1)).ndim == 3 else None for name in names)
+    run = jax.vmap(partial(longhorn_scan, evaluator=evaluator), in_axes=axes)
+    return {"y": run(*(x.get(name) for name in names))[0]}
+
+
+def longhorn_layer(x, meta, *, evaluator):
+    names = dict(W_in="in_proj", W_x="x_proj", W_dt="dt_head_w", W_out="out_proj")
+    parameters = {f"{ours}.kernel": x[theirs].T for ours, theirs in names.items()}
+    parameters |= {
+        "conv.weight": x["conv_w"].T,
+        "conv.bias": x["conv_b"],
+        "dt_bias": x["dt_head_b"],
+        "D": x["D"],
+    }
+    rank = x["dt_head_w"].shape[1]
+    layer = build(
+        "longhorn",
+        x["x"].shape[2],
+        parameters,
+        state=(len(x["x_proj"]) - rank) // 2,
+        expand=1,
+        dt_rank=rank,
+    )
+    return {"y": layer(x["x"], evaluator=evaluator)[0]}
+
+
 ADAPTERS = {
     "fwp_update": by_evaluator(fwp_update, *OPS["gated_delta_rule"].evaluators),
     "fwp_dpfp_delta_layer": by_evaluator(fwp_layer, *OPS["gated_delta_rule"].evaluators),
+    "longhorn_scan": by_evaluator(longhorn_op, *OPS["linear_scan"].evaluators),
+    "longhorn_layer": by_evaluator(longhorn_layer, *OPS["linear_scan"].evaluators),
     "comba": by_evaluator(comba, *OPS["dplr"].evaluators),
     "gdn2": by_evaluator(gdn2, *OPS["dplr"].evaluators),
 }

@@ -8,6 +8,7 @@ from seqjax.layers.fast_weights.fwp import FWP
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.gdn2 import GDN2
 from seqjax.layers.fast_weights.kda import KDA
+from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 
 # floats of a DeltaLayer: the window of its convolution, and S
@@ -38,6 +39,7 @@ ROWS: dict[str, Entry] = {
         GatedDeltaNet,
         "Gated DeltaNet",
         "2412.06464",
+        state="heads * K * V + (conv - 1) * heads * (2 * K + V)",
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
         variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
     ),
@@ -71,6 +73,13 @@ ROWS: dict[str, Entry] = {
         state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
         variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
+    ),
+    "longhorn": Entry(
+        Longhorn,
+        "Longhorn: implicit online regression",
+        "2407.14207",
+        state="expand * features * (conv - 1 + state)",
+        smoke=dict(state=2, conv=2, expand=1),
     ),
     "rwkv7": Entry(
         RWKV7,
