@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test contract test-all lint types notebooks check-kernels install clean
+.PHONY: demo test contract smoke test-all lint types notebooks check-kernels install clean
 
 # One stamp per set of extras: installed again when pyproject.toml changes.
 install: $(VENV)/base.stamp
@@ -32,6 +32,9 @@ test: $(VENV)/test.stamp
 
 contract: $(VENV)/test.stamp
 	$(BIN)/python scripts/contract.py $(BASE) -n $(WORKERS) --dist worksteal
+
+smoke: $(VENV)/test.stamp
+	SEQJAX_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_*experiments.py
 
 test-all: $(VENV)/test.stamp
 	SEQJAX_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

@@ -27,7 +27,7 @@ paper's code for such tasks is not published.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -257,7 +257,7 @@ def compare(task: Task, size: Size, length: int, seed: int = 0) -> dict[str, Any
     x, y = evaluation(jax.random.key(10_000 + seed), size.evaluation, length)
     teacher, first, second, t_smt, t_dmt = train_smt(task, size, length, seed)
     start = teacher.encode(x[0, :0])
-    row: dict[str, Any] = {"length": length}
+    row: dict[str, Any] = {"length": length, "seed": seed}
     row["teacher"] = score(teacher.prefixes, teacher, x, y)
     row["smt"] = score(partial(roll, first, start), teacher, x, y)
     row["smt -> dmt"] = score(partial(roll, second, start), second, x, y)
@@ -274,17 +274,17 @@ def compare(task: Task, size: Size, length: int, seed: int = 0) -> dict[str, Any
     return row
 
 
-def show(title: str, rows: list[dict[str, Any]]) -> None:
+def show(title: str, rows: Iterable[dict[str, Any]]) -> None:
     """accuracy (loss) of each; drift: 1 - R^2 one step -> rolled out, of SMT and of SMT -> DMT."""
     names = ("teacher", "smt", "smt -> dmt", "bptt")
     print(f"\n{title}: accuracy (loss)")
-    print("length " + "".join(f"{n:>15}" for n in names) + f"{'drift smt':>15}{'smt -> dmt':>15}"
-          + "   seconds smt, dmt, bptt")  # fmt: skip
+    heads = "".join(f"{n:>15}" for n in (*names, "drift smt", "smt -> dmt"))
+    print(f"length seed{heads}   seconds smt, dmt, bptt")
     for row in rows:
         cells = [f"{row[n]['accuracy']:.2f} ({row[n]['loss']:.3f})" for n in names]
         drifts = [f"{a:.2f} -> {b:.2f}" for a, b in row["drift"]]
         seconds = ", ".join(f"{s:.0f}" for s in row["seconds"].values())
-        print(f"{row['length']:6d} " + "".join(f"{c:>15}" for c in cells + drifts)
+        print(f"{row['length']:6d} {row['seed']:4d}" + "".join(f"{c:>15}" for c in cells + drifts)
               + f"   {seconds}", flush=True)  # fmt: skip
 
 
@@ -297,11 +297,13 @@ STUDIES: dict[str, tuple[Task, dict[int, Size]]] = {
 }
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], seeds: Iterable[int]) -> None:
     for name in names:
         task, sizes = STUDIES[name]
-        show(name, [compare(task, size, length) for length, size in sizes.items()])
+        rows = (compare(task, size, n, seed) for n, size in sizes.items() for seed in seeds)
+        show(name, rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*STUDIES])
+    asked = [word for word in sys.argv[1:] if not word.isdigit()]
+    main(asked or [*STUDIES], [int(w) for w in sys.argv[1:] if w.isdigit()] or [0, 1, 2])

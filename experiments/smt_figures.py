@@ -1,9 +1,9 @@
 """What supervised memory training does to gradients, lengths and memory (arXiv:2606.06479).
 
-command     python -m experiments.smt_figures        (or some of: gradients lengths contours)
+command     python -m experiments.smt_figures        (or: gradients lengths contours trajectories)
 hardware    2 CPU cores, shared with other work; 2026-11-22
-time        5 minutes
-expected    the numbers below, and runs/smt/gradients.png
+time        6 minutes; the last one needs scikit-learn: pip install -e '.[figures]'
+expected    the numbers below, runs/smt/gradients.png and runs/smt/trajectories.png
 
 Gradients before training, by gain of the weights: |d loss / d m_t| by steps from m_t to the loss
 (figure 11). Those of BPTT vanish or explode with the gain, those of SMT stay in range:
@@ -17,6 +17,11 @@ Beyond the trained length of 24 (figure 13) the student of parity is right more 
 teacher: 0.91 and 0.67 at 24; 0.72 and 0.60 at 48; 0.61 and 0.55 at 96; 0.55 and 0.52 at 192. More
 compute buys a smaller memory (figure 9): the teacher of a stack of 24 steps reaches a loss of 0.478
 with 64 numbers after 200 steps and with 16 after 400, while sizes in between are not in order.
+
+Memories (figures 19 to 23): before the query of 60 sequences of 32 steps, the nearest memory holds
+the same one of 8 needles for 1.00 of the encoder's, 0.67 of the rolled-out student's after SMT and
+1.00 after DMT; two principal components explain 0.69, 0.72 and 0.69. The encoder leaves one common
+place along one ray per needle; what SMT's student remembers drifts off its ray, and DMT's stays.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from flax import nnx
 from experiments.smt import STUDIES, Size, build, fit, needle, score, stack, stream, train_smt
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.smt import smt, smt_optimiser
+from seqjax.learn.smt_students import roll
 
 RUN = Path("runs/smt")
 USUAL, SMALL = Size(), Size(features=16, heads=2, horizon=8)
@@ -135,7 +141,73 @@ def show_contours() -> None:
     print(f"memory needed for a loss of {target:.3f}: {needed}")
 
 
-FIGURES = {"gradients": show_gradients, "lengths": show_lengths, "contours": show_contours}
+def trajectories(length: int = 32, size: Size = USUAL, count: int = 60) -> dict[str, np.ndarray]:
+    """Memories along `count` needle sequences [count, length + 1, K, features], and the needles."""
+    task = needle()
+    x, y = task.sample(jax.random.key(3), count, length)
+    teacher, first, second, *_ = train_smt(task, size, length)
+    start = teacher.encode(x[0, :0])
+    rolled = jax.jit(jax.vmap(lambda student, x: roll(student, start, x), in_axes=(None, 0)))
+    return {
+        "encoder": np.asarray(jax.jit(jax.vmap(teacher.prefixes))(x)),
+        "SMT, rolled out": np.asarray(rolled(first, x)),
+        "SMT -> DMT": np.asarray(rolled(second, x)),
+        "needle": np.asarray(y[:, -1]),
+    }
+
+
+def kept(memories: np.ndarray, needles: np.ndarray) -> float:
+    """The share of last memories whose nearest other one is of the same needle."""
+    points = memories[:, -2].reshape(len(memories), -1)
+    distance = np.square(points[:, None] - points[None]).sum(axis=2)
+    np.fill_diagonal(distance, np.inf)
+    return float(np.mean(needles[distance.argmin(axis=1)] == needles))
+
+
+def trajectory_figure(found: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Their figures 19 to 23: every trajectory in one frame, by PCA of the encoder's and by t-SNE;
+    the shares of variance that the two components explain."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    whose = [name for name in found if name != "needle"]
+    flat = {n: found[n].reshape(*found[n].shape[:2], -1) for n in whose}
+    shares, fig = {}, plt.figure(figsize=(9, 6), layout="constrained")
+    axes = fig.subplots(2, len(whose), squeeze=False)
+    for column, name in enumerate(whose):
+        points = flat[name].reshape(-1, flat[name].shape[-1])
+        along, shares[name] = diagnostics.pca(points, 2)
+        ways = {"PCA": along, "t-SNE": diagnostics.tsne(points, perplexity=30)}
+        for row, (way, placed) in enumerate(ways.items()):
+            placed = placed.reshape(*flat[name].shape[:2], 2)
+            for line, what in zip(placed, found["needle"], strict=True):
+                axes[row, column].plot(*line.T, "-", color=f"C{what}", lw=0.4, alpha=0.4)
+                axes[row, column].plot(*line[-2], "o", color=f"C{what}", ms=4)
+            axes[row, column].set(title=f"{name}, {way}", xticks=[], yticks=[])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
+    return shares
+
+
+def show_trajectories() -> None:
+    found = trajectories()
+    shares = trajectory_figure(found, RUN / "trajectories.png")
+    print("\nmemories of a needle over 32 steps, before the query: 60 sequences, 8 needles")
+    for name, share in shares.items():
+        told = kept(found[name], found["needle"])
+        print(f"{name:16} nearest has the same needle {told:.2f}; two components {sum(share):.2f}")
+    print(RUN / "trajectories.png")
+
+
+FIGURES = {
+    "gradients": show_gradients,
+    "lengths": show_lengths,
+    "contours": show_contours,
+    "trajectories": show_trajectories,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or FIGURES:

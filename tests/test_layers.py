@@ -276,6 +276,18 @@ def test_dtypes_and_compilation(name, variant):
         layer(jnp.zeros((B, T, FEATURES)), evaluator="seqential")
 
 
+def test_the_size_of_every_state_is_what_its_row_says():
+    for name, entry in LAYERS.items():
+        if entry.state:
+            h = jax.eval_shape(
+                lambda name=name: make(name, FEATURES, **LAYERS[name].smoke).initial()
+            )
+            held = sum(v.size * (2 if jnp.iscomplexobj(v) else 1) for v in inexact(h))
+            assert entry.floats(FEATURES, **entry.smoke) == held, (name, entry.state, h)
+        else:
+            assert {"layer", "layers"} & set(entry.smoke), f"{name} does not say its state"
+
+
 @pytest.mark.parametrize("name, variant", ROWS)
 def test_finite_at_extremes(name, variant):
     """|x| = 1e4 over 4096 steps in float32: nothing overflows, nothing turns into a NaN."""

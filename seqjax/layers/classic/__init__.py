@@ -12,12 +12,14 @@ ROWS: dict[str, Entry] = {
         Elman,
         "Elman network",
         "Elman 1990",
+        state="hidden or features",
         variants={"relu": dict(activation="relu", feedthrough=True)},
     ),
     "lstm": Entry(
         LSTM,
         "LSTM with forget gate",
         "Gers et al. 2000",
+        state="2 * (hidden or features)",
         smoke=dict(hidden=3),
         variants={"peepholes": dict(hidden=3, peepholes=True)},
     ),
@@ -25,6 +27,7 @@ ROWS: dict[str, Entry] = {
         GRU,
         "Gated recurrent unit",
         "1406.1078",
+        state="hidden or features",
         variants={"reset_after": dict(reset="after")},
     ),
     "bidirectional": Entry(

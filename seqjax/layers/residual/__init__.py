@@ -8,6 +8,7 @@ ROWS: dict[str, Entry] = {
         E59,
         "E59: residual recurrence, pure, gated (E59b) and mixed (E59c)",
         "elman project",
+        state="expansion * features",
         variants={
             "gated": dict(form="gated", expansion=1.5),
             "mixed": dict(form="mixed"),

@@ -8,6 +8,7 @@ ROWS: dict[str, Entry] = {
         TransformerXL,
         "Transformer-XL: segment recurrence, relative positions",
         "1901.02860",
+        state="(memory + length - 1) * features",
         smoke=dict(heads=2, length=3, memory=2, feed_forward=5),
         variants={
             "pre_norm": dict(length=2, memory=3, head_size=3, pre_norm=True),

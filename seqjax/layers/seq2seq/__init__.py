@@ -8,6 +8,7 @@ ROWS: dict[str, Entry] = {
         SMTMemoryRNN,
         "Transformer-backbone RNN over memory tokens (the SMT student)",
         "2606.06479",
+        state="memory * (width or features)",
         smoke=dict(memory=2, depth=1, heads=2),
     ),
 }
