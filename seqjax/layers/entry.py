@@ -44,5 +44,6 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """The package its file lies in."""
-        return self.cls.__module__.split(".")[2]
+        """The package of `seqjax.layers` that its file lies in; "own" if it lies elsewhere."""
+        package, _, _ = self.cls.__module__.rpartition(".")
+        return package.rpartition(".")[2] if package.startswith("seqjax.layers.") else "own"
