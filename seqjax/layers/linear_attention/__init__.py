@@ -1,12 +1,18 @@
 """Linear attention and its decays."""
 
 from seqjax.layers.entry import Entry
+from seqjax.layers.linear_attention.aaren import Aaren
 from seqjax.layers.linear_attention.cosformer import CosFormer
+from seqjax.layers.linear_attention.flash_gau import FlashGAU
+from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.linear_attention.gla import GLA
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
 from seqjax.layers.linear_attention.mlstm import MLSTM
 from seqjax.layers.linear_attention.performer import Performer
 from seqjax.layers.linear_attention.rfa import RFA
+from seqjax.layers.linear_attention.rwkv4 import RWKV4
+from seqjax.layers.linear_attention.rwkv5 import RWKV5
+from seqjax.layers.linear_attention.rwkv6 import RWKV6
 
 ROWS: dict[str, Entry] = {
     "linear_transformer": Entry(
@@ -50,6 +56,7 @@ ROWS: dict[str, Entry] = {
         GLA,
         "Gated linear attention",
         "2312.06635",
+        state="heads * K * V",
         smoke=dict(heads=2, key_size=3, rank=3),
         variants={"negative": dict(heads=2, key_size=3, rank=3, tau=0.5, eigenvalues="[-1,1]")},
     ),
@@ -57,7 +64,58 @@ ROWS: dict[str, Entry] = {
         MLSTM,
         "mLSTM: exponential input gate, matrix memory, max-stabiliser",
         "2405.04517",
+        state="heads * (K * V + K + 1)",
         smoke=dict(heads=2),
         variants={"exp": dict(heads=1, key_size=3, forget="exp", bias=False, gate_cap=15.0)},
+    ),
+    "rwkv4": Entry(
+        RWKV4,
+        "RWKV-4: token shift, WKV with bonus, channel mixing",
+        "2305.13048",
+        state="features + 3 * hidden + (features if block else 0)",
+        variants={"block": dict(hidden=3, block=True, inner=5, depth=0.5)},
+    ),
+    "rwkv5": Entry(
+        RWKV5,
+        "RWKV-5 Eagle: matrix state, constant decay per key, bonus",
+        "2404.05892",
+        state="heads * K * K + features + (features if block else 0)",
+        smoke=dict(heads=2),
+        variants={"block": dict(heads=1, block=True, inner=5, depth=0.5)},
+    ),
+    "rwkv6": Entry(
+        RWKV6,
+        "RWKV-6 Finch: data-dependent token shift and decay",
+        "2404.05892",
+        state="heads * K * K + features + (features if block else 0)",
+        smoke=dict(heads=2, ranks=(2, 3)),
+        variants={"block": dict(heads=1, ranks=(3, 2), block=True, inner=5, depth=0.5)},
+    ),
+    "aaren": Entry(
+        Aaren,
+        "Attention as an RNN: all prefixes of softmax attention by a stabilised scan",
+        "2405.13956",
+        state="heads * (K + 2)",
+        smoke=dict(heads=2),
+    ),
+    "gau": Entry(
+        GAU,
+        "Gated attention unit",
+        "2202.10447",
+        state="(length - 1) * (size + inner)",
+        smoke=dict(size=2, length=4),
+        variants={
+            "rotary": dict(size=2, length=3, bias="rotary", weights="laplace"),
+            "t5": dict(size=3, expansion=0.5, length=9, bias="t5", weights="softmax"),
+        },
+        exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
+    ),
+    "flash_gau": Entry(
+        FlashGAU,
+        "FLASH: mixed-chunk attention, quadratic inside a chunk and linear over the past ones",
+        "2202.10447",
+        state="size * inner + (group - 1) * (2 * size + inner) + (features // 2 if shift else 0)",
+        smoke=dict(size=4, group=3),
+        variants={"shift": dict(size=3, expansion=0.5, group=2, bias="toeplitz", shift=True)},
     ),
 }
