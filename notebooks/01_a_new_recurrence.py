@@ -133,7 +133,7 @@ from seqjax.config import LayerConfig, ModelConfig  # noqa: E402
 from seqjax.models import Model  # noqa: E402
 from seqjax.tasks import make as make_task  # noqa: E402
 
-LAYERS["oscillators"] = Entry(Oscillators, "mine", "Gated damped oscillators", "this notebook")
+LAYERS["oscillators"] = Entry(Oscillators, "Gated damped oscillators", "this notebook")
 
 # %%
 import optax  # noqa: E402
