@@ -297,6 +297,20 @@ class Segmented(Layer):
         return jnp.concatenate(outputs), h
 
 
+def entering(states: State, h: State, start: State, resets: jax.Array | None) -> State:
+    """What each step [T] finds: the state after the one before, h at first, `start` at a reset."""
+
+    def leaf(after, first, fresh):
+        before = jnp.concatenate([first[None].astype(after.dtype), after])[:-1]
+        return before if resets is None else select(resets, _for_each(fresh, before), before)
+
+    return jax.tree.map(leaf, states, h, start)
+
+
+def _for_each(fresh, like):
+    return jnp.broadcast_to(fresh.astype(like.dtype)[None], like.shape)
+
+
 def option(kind: str, name: str, table) -> str:
     """`name` if it is one of `table`, else one error with the nearest names."""
     if name not in table:

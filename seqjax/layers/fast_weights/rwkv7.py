@@ -16,40 +16,22 @@ eigenvalues in (-1, 1) along kappa as it stands: w >= 0.54, a < 1.
 `mixes_values` makes a layer after the first: `mix` then takes v_first, the v of the first layer (a
 stack of blocks passes it on), which the plain call of such a layer cannot know and refuses. `depth`
 in [0, 1) is the layer's place in the stack, on which the released initialisation depends. W_o
-starts at zero, as released. ranks: of the low-rank maps (w, a, v, g).
+starts at zero, as released. ranks: of the low-rank maps (w, a, v, g). `block`, `inner`: see
+`seqjax.layers.linear_attention.rwkv_parts`; with a block too `mix` takes and gives v_first.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, Precise
+from seqjax.layers.linear_attention.rwkv_parts import RWKV, LowRank, TimeState, lerp
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift, unit
 from seqjax.ops.dplr import DPLR, dplr
 
 
-class RWKV7State(NamedTuple):
-    window: jax.Array  # [1, features], the last x
-    S: jax.Array  # [heads, K, K]
-
-
-class LowRank(nnx.Module):
-    """bias + f(x A) B; A starts at zero, B orthogonal."""
-
-    def __init__(self, features: int, rank: int, bias, *, rngs: nnx.Rngs):
-        self.A = nnx.Param(jnp.zeros((features, rank)))
-        self.B = nnx.Param(nnx.initializers.orthogonal(0.1)(rngs.params(), (rank, features)))
-        self.bias = None if bias is None else Precise(jnp.asarray(bias))
-
-    def __call__(self, x, f=lambda z: z):
-        z = f(x @ self.A[...]) @ self.B[...]
-        return z if self.bias is None else z + self.bias[...][None]
-
-
-class RWKV7(Layer):
+class RWKV7(RWKV):
     evaluators = tuple(DPLR.evaluators)
 
     def __init__(
@@ -60,6 +42,8 @@ class RWKV7(Layer):
         mixes_values: bool = False,
         depth: float = 0.0,
         ranks: Sequence[int] | None = None,
+        block: bool = False,
+        inner: int | None = None,
         rngs: nnx.Rngs,
     ):
         C = self.features = self.out_features = features
@@ -88,8 +72,10 @@ class RWKV7(Layer):
         self.W_r, self.W_k, self.W_v, self.W_o = (linear(b) for b in (0.5, 0.05, 0.5, 0.0))
         self.norm = Norm(heads, self.K, centre=True, bias=True, eps=64e-5)
 
-    def initial(self):
-        return RWKV7State(jnp.zeros((1, self.features)), jnp.zeros((self.heads, self.K, self.K)))
+        self.add_block(7, block, inner=inner, depth=depth, rngs=rngs)
+
+    def remembered(self):
+        return jnp.zeros((self.heads, self.K, self.K))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         y, _, h = self.mix(x, h, resets=resets, mask=mask, evaluator=evaluator)
@@ -97,11 +83,21 @@ class RWKV7(Layer):
 
     def mix(self, x, h, v_first=None, *, resets=None, mask=None, evaluator=None):
         """y, v and the next state for one example x [T, features]; v_first [T, features]."""
-        start = self.start()
+        flags, start = dict(resets=resets, mask=mask), self.start()
+        if not self.block:
+            return self.with_values(x, h, start, v_first, evaluator=evaluator, **flags)
+        y, v, time = self.with_values(
+            self.norms[0](x), h.time, start.time, v_first, evaluator=evaluator, **flags
+        )
+        x, h = self.after_time_mixing(x + y, time, h.channel, **flags)
+        return x, v, h
+
+    def with_values(self, x, h, start, v_first, *, resets, mask, evaluator):
+        """The time mixing: y, v and the next state."""
         before, window = token_shift(
             x, h.window, resets=resets, mask=mask, reset_state=start.window
         )
-        x_r, x_w, x_k, x_v, x_a, x_g = x[None] + (before - x)[None] * self.mu[...][:, None]
+        x_r, x_w, x_k, x_v, x_a, x_g = lerp(x, before, self.mu[...])
         r, k, v = self.W_r(x_r), self.W_k(x_k), self.W_v(x_v)
         log_w = -jnp.exp(-0.5) * jax.nn.sigmoid(self.w(x_w, jnp.tanh))
         a = jax.nn.sigmoid(self.a(x_a))
@@ -130,4 +126,4 @@ class RWKV7(Layer):
         )
         bonus = jnp.sum(r * k * self.r_k[...][None], axis=-1, keepdims=True)
         y = merge_heads(self.norm(y) + bonus * values) * g
-        return self.W_o(y), v, RWKV7State(window, S)
+        return self.W_o(y), v, TimeState(window, S)

@@ -1,0 +1,90 @@
+"""Attention as a recurrent network (Feng et al. 2024, "Aaren", arXiv:2405.13956).
+
+    o_t = sum_{i <= t} exp(s_i) v_i / sum_{i <= t} exp(s_i),     s_i = K^-1/2 q . k_i       per head
+    k_i = W_k x_i,  v_i = W_v x_i,  q = W_q q_0 with a learned token q_0 of the layer
+    y_t = W_o [o_t of every head]
+
+The query does not depend on the token, so all prefixes of softmax attention are a scan (sec. 3.2):
+
+    m_t = max(m_{t-1}, s_t)                                              the running maximum
+    u_t = exp(m_{t-1} - m_t) u_{t-1} + exp(s_t - m_t)
+    w_t = exp(m_{t-1} - m_t) w_{t-1} + exp(s_t - m_t) v_t,    o_t = w_t / u_t
+
+State (m [heads], sums [heads, V + 1]): the columns of sums are w, and last u. It starts empty,
+m = -inf; a learned start has m = 0, since out of a weight of exp(-inf) no gradient comes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.base import Layer
+from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.monoid import stabilised
+from seqjax.scan import scan
+
+
+class Means(NamedTuple):
+    """Weighted means: sums times exp(m) are the sums of weights times (value, 1)."""
+
+    m: Array  # [G]
+    sums: Array  # [G, V + 1]
+
+    @classmethod
+    def empty(cls, G: int, V: int, m: float = -jnp.inf):
+        return cls(jnp.full(G, m), jnp.zeros((G, V + 1)))
+
+    def read(self) -> Array:
+        """[..., V]: the mean; of nothing, zero."""
+        weight = self.sums[..., -1:]
+        return self.sums[..., :-1] / jnp.where(weight == 0, 1, weight)
+
+    def canonical(self):
+        scale = jnp.exp(self.m)
+        return Means(jnp.zeros_like(self.m), scale[..., None] * self.sums)
+
+
+def with_one(v: Array) -> Array:
+    return jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+
+
+def means(log_f, s, v, h: Means, **flags) -> tuple[Means, Means]:
+    """All states and the last: weights exp(s [T, G]) of v [T, G, V], decaying by log_f [T, G]."""
+    m, s = h.m, s.astype(h.m.dtype)
+    elements = (jnp.broadcast_to(log_f, s.shape).astype(m.dtype), s, with_one(v).astype(m.dtype))
+    states, last = scan(stabilised, elements, tuple(h), **flags)
+    return Means(*states), Means(*last)
+
+
+class Aaren(Layer):
+    evaluators = ("sequential", "associative", "chunked")
+
+    def __init__(self, features: int, *, heads: int = 4, rngs: nnx.Rngs):
+        self.features = self.out_features = features
+        self.heads, self.K = heads, per_head("features", features, heads)
+        self.start_m = -jnp.inf
+        self.q_0 = nnx.Param(0.02 * jax.random.normal(rngs.params(), (features,)))
+        self.W_q, self.W_k, self.W_v, self.W_o = (
+            nnx.Linear(features, features, rngs=rngs) for _ in range(4)
+        )
+
+    def initial(self):
+        return Means.empty(self.heads, self.K, self.start_m)
+
+    def learn_initial(self):
+        self.start_m = 0.0
+        super().learn_initial()
+
+    def canonical(self, h):
+        return h.canonical()
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        q = split_heads(self.W_q(self.q_0[...][None]), self.heads)
+        k, v = split_heads(self.W_k(x), self.heads), split_heads(self.W_v(x), self.heads)
+        s = jnp.sum(q * k, axis=-1) * self.K**-0.5
+        flags = dict(resets=resets, mask=mask, initial=tuple(self.start()), evaluator=evaluator)
+        states, last = means(jnp.zeros((1, 1), s.dtype), s, v, h, **flags)
+        return self.W_o(merge_heads(states.read()).astype(x.dtype)), last
