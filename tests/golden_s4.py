@@ -1,7 +1,7 @@
 """Goldens of the state-space family from HiPPO to Mamba-3, answered by its layers and tables."""
 
 import jax.numpy as jnp
-from golden_layers import build
+from golden_layers import SCAN, build, by_evaluator
 
 from seqjax.layers.ssm import hippo
 
@@ -104,12 +104,36 @@ def dlr_kernel(evaluator):
     return answer
 
 
+def pair(z):
+    """Real and imaginary part, as layers keep complex weights."""
+    return jnp.stack([z.real, z.imag])
+
+
+def s5_ssm(inputs, meta, *, evaluator):
+    P, H = inputs["B"].shape
+    parameters = {name: pair(inputs[name]) for name in ("Lambda", "B", "C")}
+    layer = build(
+        "s5",
+        H,
+        parameters | {"log_dt": inputs["log_step"], "D": inputs["D"]},
+        state=2 * P if meta["conj_sym"] else P,
+        conj_sym=meta["conj_sym"],
+        discretisation=meta["discretization"],
+        bidirectional=meta["bidirectional"],
+        mix=False,
+    )
+    Lambda_bar, scale = layer.system()
+    y, _ = layer(inputs["u"], evaluator=evaluator)
+    return {"y": y, "Lambda_bar": Lambda_bar, "B_bar": scale[:, None] * inputs["B"]}
+
+
 KERNEL = ("kernel", "primitive", "fft")
 
 ADAPTERS = {
     "hippo_transition": {"table": hippo_transition},
     "hippo_nplr": {"table": hippo_nplr},
     "s5_hippo_dplr": {"table": s5_hippo_dplr},
+    "s5_ssm": by_evaluator(s5_ssm, *SCAN),
     "dss_kernel": {name: dss_kernel(name) for name in KERNEL},
     "dlr_kernel": {name: dlr_kernel(name) for name in KERNEL},
 }

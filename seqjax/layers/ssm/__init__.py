@@ -10,8 +10,10 @@ from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
+from seqjax.layers.ssm.mega import MEGA
 from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4d import S4D
+from seqjax.layers.ssm.s5 import S5
 
 ROWS: dict[str, Entry] = {
     "hippo": Entry(
@@ -27,7 +29,13 @@ ROWS: dict[str, Entry] = {
         },
         exempt={"learned h0 has a gradient": "the first step of LegS holds f alone"},
     ),
-    "lru": Entry(LRU, "Linear recurrent unit", "2303.06349", smoke=dict(state=3)),
+    "lru": Entry(
+        LRU,
+        "Linear recurrent unit",
+        "2303.06349",
+        state="2 * (state or features)",
+        smoke=dict(state=3),
+    ),
     "s4d": Entry(
         S4D,
         "S4D: diagonal state spaces; Lin, Inv, LegS inits; ZOH and bilinear",
@@ -37,6 +45,17 @@ ROWS: dict[str, Entry] = {
         variants={
             "bilinear": dict(state=4, init="inv", discretisation="bilinear"),
             "unmixed": dict(state=4, init="legs", mix=False),
+        },
+    ),
+    "s5": Entry(
+        S5,
+        "S5: one diagonal system for all channels; irregular steps",
+        "2208.04933",
+        state="2 * N",
+        smoke=dict(state=4),
+        variants={
+            "blocks": dict(state=4, blocks=2, discretisation="bilinear", clip=True, mix=False),
+            "irregular": dict(state=2, irregular=True, conj_sym=False),
         },
     ),
     "dss": Entry(
@@ -66,6 +85,7 @@ ROWS: dict[str, Entry] = {
         Mamba,
         "Mamba (S6): selective scan, convolution, gate",
         "2312.00752",
+        state="expand * features * (state + conv - 1)",
         smoke=dict(state=3, conv=3, dt_rank=2),
         variants={"negative": dict(state=3, conv=2, expand=1, eigenvalues="[-1,1]")},
     ),
@@ -73,6 +93,7 @@ ROWS: dict[str, Entry] = {
         Mamba2,
         "Mamba-2: state-space duality",
         "2405.21060",
+        state="expand * features * state + (conv - 1) * (expand * features + 2 * groups * state)",
         smoke=dict(state=3, heads=4, groups=2, conv=3),
         variants={"negative": dict(state=3, heads=2, conv=2, expand=1, eigenvalues="[-1,1]")},
     ),
@@ -80,6 +101,7 @@ ROWS: dict[str, Entry] = {
         RGLRU,
         "RG-LRU",
         "2402.19427",
+        state="features",
         smoke=dict(blocks=2),
         variants={
             "unscaled_start": dict(unscaled_start=True),
@@ -90,6 +112,8 @@ ROWS: dict[str, Entry] = {
         Griffin,
         "Griffin: RG-LRU blocks mixed with local multi-query attention",
         "2402.19427",
+        state="pattern.count('recurrent') * conv * (width or features)"
+        " + pattern.count('attention') * 2 * (window - 1) * (features // heads)",
         smoke=dict(pattern=("recurrent", "attention"), heads=2, conv=2, window=3, expansion=1.0),
         variants={"wide": dict(heads=2, width=6, window=8, expansion=0, unscaled_start=True)},
     ),
@@ -97,6 +121,7 @@ ROWS: dict[str, Entry] = {
         Hawk,
         "Hawk: the recurrent blocks of Griffin alone",
         "2402.19427",
+        state="blocks * conv * (width or features)",
         smoke=dict(heads=2, expansion=1.0),
         variants={"two": dict(blocks=2, heads=1, expansion=0.0, eigenvalues="[-1,1]")},
     ),
@@ -109,6 +134,25 @@ ROWS: dict[str, Entry] = {
         variants={
             "parallel": dict(order=3, theta=5.0, memories=2, coupled=False),
             "euler": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="euler"),
+        },
+    ),
+    "mega": Entry(
+        MEGA,
+        "MEGA: multi-dimensional damped EMA and gated attention; MEGA-chunk",
+        "2209.10655",
+        state="(length - 1) * (size + inner) + features * (truncation - 1 if truncation else ndim)",
+        smoke=dict(ndim=2, size=2, length=4),
+        variants={
+            "chunk": dict(
+                ndim=2,
+                size=4,
+                length=3,
+                chunked=True,
+                weights="laplace",
+                bias="rotary",
+                prenorm=True,
+            ),
+            "truncated": dict(ndim=3, size=2, inner=3, length=9, truncation=3, expansion=0.0),
         },
     ),
 }

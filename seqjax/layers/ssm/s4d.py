@@ -65,12 +65,13 @@ def log_time_steps(rngs: nnx.Rngs, shape: tuple[int, ...], low: float, high: flo
 
 
 class StateSpace(Layer):
-    """What stands around the recurrences of S4 and its kin: y + D u, GLU(W_out gelu(.)) if mixed."""
+    """What stands around the recurrences of S4 and its kin: y + D u, then GLU(W_out gelu(.))."""
 
-    def surround(self, features: int, mix: bool, rngs: nnx.Rngs) -> None:
+    def surround(self, features: int, mix: bool, rngs: nnx.Rngs, wide: int = 2) -> None:
+        """D, and W_out to `wide` times the features if `mix`."""
         self.features = self.out_features = features
         self.D = nnx.Param(jax.random.normal(rngs.params(), (features,)))
-        self.W_out = nnx.Linear(features, 2 * features, rngs=rngs) if mix else None
+        self.W_out = nnx.Linear(features, wide * features, rngs=rngs) if mix else None
 
     def output(self, y: Array, x: Array) -> Array:
         """What the block makes of the outputs y [T, features] of the recurrence."""

@@ -1,0 +1,121 @@
+"""Simplified state space layer S5 (Smith, Warrington & Linderman 2023, arXiv:2208.04933).
+
+One system for all channels (MIMO), diagonal, run by a scan:
+
+    x_k = Lambdabar * x_{k-1} + Bbar u_k,   y_k = 2 Re(C x_k) + D u_k     x complex [P/2]  sec. 3
+    Lambdabar = exp(Lambda dt),  Bbar = (Lambdabar - 1) / Lambda * B      "zoh"            eq. 6
+    Lambdabar = (1 + dt Lambda/2) E,  Bbar = dt E * B,  E = 1 / (1 - dt Lambda/2)      "bilinear"
+    out = g * sigmoid(W g),  g = gelu(y)                                  with `mix`
+
+Lambda, B and C start as `blocks` HiPPO-LegS normal parts of P / blocks states on the diagonal, in
+their eigenbasis V (sec. 3.3 and appendix B.1): B = V^* B', C = C' V with B', C' real and complex
+LeCun normal. With `conj_sym` one of each conjugate pair is kept, with negative imaginary part;
+without, all P, and y has no factor 2. Each state has a dt of its own, log-uniform in
+[dt_min, dt_max]. `clip` keeps Re Lambda at most -1e-4, for long streams.
+
+irregular: the last of the features of x is the time since the previous step (at least 0), and
+    dt_k is dt times it (sec. 6.3): there are features - 1 inputs and outputs. What passes during a
+    masked step is left out with it.
+bidirectional: a second scan from the end, of the same Lambda and B, read by a C of its own. The
+    state is the forward scan's; the other one starts anew with each call.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from seqjax.layers.base import Precise, option
+from seqjax.layers.classic.bidirectional import ends
+from seqjax.layers.parts import per_head
+from seqjax.layers.ssm import hippo
+from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
+from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+
+
+class S5(StateSpace):
+    evaluators = tuple(LINEAR_SCAN.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        state: int = 64,
+        blocks: int = 1,
+        conj_sym: bool = True,
+        discretisation: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        clip: bool = False,
+        irregular: bool = False,
+        bidirectional: bool = False,
+        mix: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        if irregular and (bidirectional or features < 2):
+            raise ValueError(
+                "irregular steps are for one direction, and one feature beside the time"
+            )
+        H = features - irregular
+        self.discretisation = option("discretisation", discretisation, DISCRETISATIONS)
+        self.clip, self.irregular, self.bidirectional = clip, irregular, bidirectional
+        self.causal = not bidirectional
+        self.both = 2 if conj_sym else 1  # conjugates that a kept state stands for
+        form = hippo.dplr("legs", per_head("state", state, blocks))
+        kept = per_head("state / blocks", len(form.Lambda), self.both)
+        Lambda, V = np.tile(form.Lambda[:kept], blocks), np.kron(np.eye(blocks), form.V[:, :kept])
+        self.N = blocks * kept
+        self.Lambda = Precise(jnp.asarray(np.stack([Lambda.real, Lambda.imag])))
+        lecun = nnx.initializers.lecun_normal()
+        B = lecun(rngs.params(), (state, H))
+        self.B = nnx.Param(times(V.conj().T, B, jnp.zeros_like(B)))
+        C = [lecun(rngs.params(), (state, 2 * H)) for _ in range(1 + bidirectional)]
+        C = jnp.concatenate([times(V.T, *jnp.split(c, 2, axis=1)) for c in C], axis=1)
+        self.C = nnx.Param(C.swapaxes(1, 2))
+        self.log_dt = Precise(log_time_steps(rngs, (self.N,), dt_min, dt_max))
+        self.surround(H, mix, rngs, wide=1)
+        self.features = features
+
+    def initial(self):
+        return jnp.zeros(self.N, jnp.complex64)
+
+    def system(self, interval=1.0):
+        """Lambdabar [P/2] and what B is multiplied with [P/2], over `interval` times dt."""
+        real, imag = self.Lambda[...]
+        Lambda = lax.complex(jnp.minimum(real, -1e-4) if self.clip else real, imag)[:, None]
+        dt = jnp.exp(self.log_dt[...]) * interval
+        log_A, scale = discretise(Lambda, jnp.ones_like(Lambda), dt, self.discretisation)
+        return jnp.exp(log_A[:, 0]), scale[:, 0]
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        u = x[:, : self.out_features]
+        if self.irregular:
+            interval = jnp.maximum(x[:, -1], 0).astype(self.log_dt[...].dtype)
+            A, scale = jax.vmap(self.system)(interval)
+        else:
+            A, scale = self.system()
+            scale = scale[None]
+        real, imag = ((u @ B.T).astype(h.real.dtype) for B in self.B[...])
+        flags = dict(mask=mask, evaluator=evaluator)
+        drive, start = scale * lax.complex(real, imag), self.start()
+        hs, h = linear_scan(A, drive, h, resets=resets, reset_state=start, **flags)
+        if self.bidirectional:
+            last = None if resets is None else ends(resets, mask)
+            back, _ = linear_scan(A, drive, reverse=True, resets=last, **flags)
+            hs = jnp.concatenate([hs, back], axis=1)
+        real, imag = self.C[...]
+        return self.output(self.both * (hs.real @ real.T - hs.imag @ imag.T), u), h
+
+    def output(self, y, x):
+        y = y + self.D[...][None] * x
+        if self.W_out is None:
+            return y
+        g = jax.nn.gelu(y)
+        return g * jax.nn.sigmoid(self.W_out(g))
+
+
+def times(V, real, imag):
+    """V (real + i imag) as real and imaginary part, V complex numpy."""
+    V_re, V_im = jnp.asarray(V.real, real.dtype), jnp.asarray(V.imag, real.dtype)
+    return jnp.stack([V_re @ real - V_im @ imag, V_re @ imag + V_im @ real])
