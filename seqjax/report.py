@@ -1,7 +1,4 @@
-"""What stands, and why it runs as it runs: the tables of seqjax for people, programs and README.
-
-`python -m seqjax.report --readme` writes the tables of README.md between their markers.
-"""
+"""What stands, and why it runs as it runs: the tables of seqjax for people and programs."""
 
 from __future__ import annotations
 
@@ -240,55 +237,6 @@ def explain(
     return 0
 
 
-# ---- README ---------------------------------------------------------------------------------
-
-
-def readme_tables() -> dict[str, str]:
-    """The generated tables of README.md, as Markdown."""
-    layers = [
-        (f"`{row.name}`", row.family, f"{row.title} ({_links(row.reference)})", row.transition,
-         ", ".join(row.evaluators), "; ".join(f"{k}: {v}" for k, v in row.exempt.items()))
-        for row in sorted_rows("layers")
-    ]  # fmt: skip
-    of_ops = [
-        (f"`{row.name}`", "<br>".join(f"`{line}`" for line in row.transition.split("; ")),
-         ", ".join(row.evaluators), _links(row.reference))
-        for row in sorted_rows("ops")
-    ]  # fmt: skip
-    ways = [
-        (f"`{name}`", way.family, f"{way.title} ({_links(way.reference)})", way.exact,
-         f"`{way.time}`", f"`{way.memory}`")
-        for name, way in LEARNERS.items()
-    ]  # fmt: skip
-    return {
-        "learners": _markdown(
-            ("name", "family", "what", "exact", "time of a step", "memory"), ways),
-        "layers": _markdown(
-            ("name", "family", "paper", "transition", "evaluators", "exempt from"), layers),
-        "ops": _markdown(("name", "equation", "evaluators", "reference"), of_ops),
-    }  # fmt: skip
-
-
-def write_readme(text: str) -> str:
-    """README's text with every table between `<!-- table: NAME -->` and `<!-- end -->` renewed."""
-    for name, table in readme_tables().items():
-        place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = place.subn(lambda m, table=table: f"{m[1]}{table}{m[2]}", text)
-        if count != 1:
-            raise ValueError(f"README has {count} places marked <!-- table: {name} -->, expected 1")
-    return text
-
-
-def _links(reference: str) -> str:
-    return re.sub(r"\b(\d{4}\.\d{4,5})\b", r"[\1](https://arxiv.org/abs/\1)", reference)
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
-
-
 # ---- on the screen --------------------------------------------------------------------------
 
 
@@ -329,10 +277,3 @@ def print_json(value: Any) -> None:
 
 def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value}
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] != ["--readme"]:
-        sys.exit("usage: python -m seqjax.report --readme")
-    readme = Path(__file__).resolve().parent.parent / "README.md"
-    readme.write_text(write_readme(readme.read_text()))

@@ -1,6 +1,7 @@
 """The tables, explanations, the error table and the timer: that they say what is so."""
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def printed(capsys, *argv):
 
 def test_readme_is_in_step():
     text = README.read_text()
-    assert report.write_readme(text) == text, "run: python -m seqjax.report --readme"
+    readme = runpy.run_path(str(README.parent / "scripts" / "readme.py"))
+    assert readme["renewed"](text) == text, "run: python scripts/readme.py"
+    assert readme["year"]("2102.11174, 2406.06484") == "2021"
+    assert readme["year"]("Gers et al. 2000") == "2000" and readme["year"]("this page") == ""
 
 
 def test_list_has_every_row(capsys):

@@ -1,0 +1,164 @@
+"""The figures of the README's zoo: what every layer costs here, and which goldens it answers.
+
+    python scripts/zoo.py time [names]    microseconds and KiB of temporaries a token, forward and
+                                          with gradients, of the default evaluator
+    python scripts/zoo.py goldens         cases of the golden folder that a layer or its ops answer
+
+Both write scripts/zoo.json, and scripts/readme.py puts it into README.md. A layer that needs what
+an empty constructor does not give (a layer inside) is timed at its row's smoke options.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import re
+import sys
+from collections import Counter
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "scripts" / "zoo.json"
+FEATURES, STEPS, REPEATS = 64, 512, 5
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+def timed(names: list[str]) -> dict[str, dict[str, Any]]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from seqjax.bench import Program, measure, with_gradients
+    from seqjax.common import keep_memory
+    from seqjax.layers import LAYERS, make
+
+    keep_memory()
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, STEPS, FEATURES)), jnp.float32)
+    found = {}
+    for name in names or LAYERS:
+        needs = {"layer", "layers"} & set(LAYERS[name].smoke)
+        layer = make(name, FEATURES, **(LAYERS[name].smoke if needs else {}))
+        graph, parameters, rest = nnx.split(layer, nnx.Param, ...)
+
+        def call(parameters, x, graph=graph, rest=rest):
+            return nnx.merge(graph, parameters, rest)(x)[0]
+
+        forward = Program(name, "ours", call, (parameters, x))
+        times = measure([forward, with_gradients(forward)], REPEATS)
+        row = {
+            "parameters": sum(p.size for p in jax.tree.leaves(parameters)),
+            "forward_us": [round(1e3 * t.run_ms / STEPS, 3) for t in times],
+            "kib": [round(1024 * t.temp_mb / STEPS, 2) for t in times],
+            "compile_s": [round(t.compile_s, 2) for t in times],
+        }
+        found[name] = {"us": row.pop("forward_us"), **row}
+        print(name, found[name], flush=True)
+        jax.clear_caches()
+    return found
+
+
+def answered() -> dict[str, dict[str, int]]:
+    """row -> golden -> cases; those of the ops of a layer that answers none itself, in brackets."""
+    import conftest  # noqa: F401  float64 and strict promotion, as the adapters are written for
+    import jax
+    import test_goldens as goldens
+    from flax import nnx
+
+    from seqjax.layers import LAYERS
+    from seqjax.ops.op import Op
+    from seqjax.report import _shape_of, parts
+
+    count = Counter(path.parent.name for path in goldens.FOLDER.glob("*/*.npz"))
+    built: set[type] = set()
+    chosen: set[str] = set()
+
+    def noting(init):
+        @functools.wraps(init)  # factories read its signature
+        def noted(self, *args, **options):
+            built.add(type(self))
+            init(self, *args, **options)
+
+        return noted
+
+    originals = {}
+    for entry in LAYERS.values():
+        for cls in entry.cls.__mro__:
+            if cls.__module__.startswith("seqjax.layers.") and "__init__" in cls.__dict__:
+                originals[cls] = cls.__dict__["__init__"]
+    choose = Op.choose
+
+    def noted(self, call, evaluator=None):
+        chosen.add(self.name)
+        return choose(self, call, evaluator)
+
+    by_layer: dict[type, dict[str, int]] = {}
+    by_op: dict[str, dict[str, int]] = {}
+    Op.choose = noted
+    for cls, init in originals.items():
+        cls.__init__ = noting(init)
+    try:
+        for golden, evaluators in goldens.ADAPTERS.items():
+            paths = sorted(goldens.FOLDER.glob(f"{golden}/*.npz"))
+            built.clear(), chosen.clear()
+            for path in paths:
+                meta, inputs, *_ = goldens.read(path)
+                arrays = {name: jax.numpy.asarray(v) for name, v in inputs.items()}
+                run = functools.partial(list(evaluators.values())[-1], arrays, meta)
+                jax.make_jaxpr(run)()
+            for cls in built:
+                by_layer.setdefault(cls, {})[golden] = count[golden]
+            for op in chosen if not built else ():
+                by_op.setdefault(op, {})[golden] = count[golden]
+    finally:
+        Op.choose = choose
+        for cls, init in originals.items():
+            cls.__init__ = init
+    found = {}
+    for name, entry in LAYERS.items():
+        inside = {type(part) for _, part in nnx.iter_modules(_shape_of(name))} - {entry.cls}
+        of_parts = [goldens for cls in inside for goldens in by_layer.get(cls, {}).items()]
+        stem = re.sub(r"\W|_|\d$", "", name)
+        of_ops = [
+            (golden, n) for op in parts(name, 16) for golden, n in by_op.get(op, {}).items()
+            if stem in golden.replace("_", "") or golden.replace("_", "") in stem
+        ]  # fmt: skip
+        borrowed = {f"({golden})": n for golden, n in of_parts + of_ops}
+        found[name] = by_layer.get(entry.cls) or borrowed
+        print(name, found[name], flush=True)
+    return found
+
+
+def main() -> int:
+    what, names = (sys.argv[1:2] or ["?"])[0], sys.argv[2:]
+    if what not in ("time", "goldens"):
+        raise SystemExit(__doc__)
+    if what == "goldens":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    found = timed(names) if what == "time" else answered()
+    stored = json.loads(FILE.read_text()) if FILE.exists() else {"rows": {}}
+    if what == "time":
+        import jax
+
+        stored["measured"] = {
+            "command": "python scripts/zoo.py time",
+            "shape": f"[1, {STEPS}, {FEATURES}] float32",
+            "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+            "date": date.today().isoformat(),
+            "versions": f"Python {platform.python_version()}, jax {version('jax')}",
+        }
+    for name, row in found.items():
+        kept = stored["rows"].setdefault(name, {})
+        kept.update(row if what == "time" else {"goldens": row})
+    stored["rows"] = dict(sorted(stored["rows"].items()))
+    FILE.write_text(json.dumps(stored, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
