@@ -14,6 +14,7 @@ from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
+from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
 from seqjax.ops import OPS, delta_rule
 
 
@@ -43,6 +44,17 @@ def gdn2(x, meta, *, evaluator):
         evaluator=evaluator,
     )
     return {"o": o, "S": S}
+
+
+def mesa(x, meta, *, evaluator):
+    k, v = x["k"], x["v"]
+    B, (H, K), V = len(k), x["lamb"].shape, v.shape[3]
+    zeros = lambda n: jnp.zeros((B, H, K, n))  # noqa: E731
+    S = jnp.concatenate([x.get("Hkk0", zeros(K)), x.get("Hkv0", zeros(V))], axis=-1)
+    read = partial(mesa_read, iterations=K, evaluator=evaluator)
+    over_batch = jax.vmap(read, in_axes=(0, 0, 0, 0, 0, None, 0))
+    o, S = over_batch(x["q"], k, v, x["g"], x["beta"], x["lamb"], S)
+    return {"o": o, "Hkk": S[..., :K], "Hkv": S[..., K:]}
 
 
 # ---- fast weight programmers --------------------------------------------------------------------
@@ -124,6 +136,7 @@ ADAPTERS = {
     "fwp_dpfp_delta_layer": by_evaluator(fwp_layer, *OPS["gated_delta_rule"].evaluators),
     "longhorn_scan": by_evaluator(longhorn_op, *OPS["linear_scan"].evaluators),
     "longhorn_layer": by_evaluator(longhorn_layer, *OPS["linear_scan"].evaluators),
+    "mesa_net": by_evaluator(mesa, *MesaNet.evaluators),
     "comba": by_evaluator(comba, *OPS["dplr"].evaluators),
     "gdn2": by_evaluator(gdn2, *OPS["dplr"].evaluators),
 }

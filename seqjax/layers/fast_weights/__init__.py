@@ -9,6 +9,7 @@ from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.gdn2 import GDN2
 from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
+from seqjax.layers.fast_weights.mesa_net import MesaNet
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 
 # floats of a DeltaLayer: the window of its convolution, and S
@@ -47,6 +48,7 @@ ROWS: dict[str, Entry] = {
         DeltaProduct,
         "DeltaProduct: n_h Householder steps per token",
         "2502.10297",
+        state="heads * K * V + (conv - 1) * heads * (K + n_h * (K + V))",
         smoke=dict(n_h=2, heads=2, key_size=3, value_size=2, conv=2),
         variants={"ungated": dict(n_h=3, heads=1, gated=False, eigenvalues="[0,1]")},
     ),
@@ -80,6 +82,13 @@ ROWS: dict[str, Entry] = {
         "2407.14207",
         state="expand * features * (conv - 1 + state)",
         smoke=dict(state=2, conv=2, expand=1),
+    ),
+    "mesa_net": Entry(
+        MesaNet,
+        "MesaNet: locally optimal test-time regression",
+        "2506.05233",
+        state="(conv - 1) * 2 * heads * K + heads * K * (K + V)",
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
     ),
     "rwkv7": Entry(
         RWKV7,
