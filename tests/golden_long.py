@@ -5,12 +5,15 @@ An adapter puts the reference's weights into the layer and translates names; num
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from golden_tools import with_parameters
 
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.ssm.lmu import LMU, LMUState
+from seqjax.layers.ssm.mega import MovingAverage
 
 
 def linear(ours, theirs, inputs):
@@ -102,7 +105,62 @@ def flash(inputs, meta, evaluator):
     return {"y": with_parameters(layer, values)(x, evaluator=evaluator)[0]}
 
 
+def mega_ema(inputs, meta, evaluator):
+    x, options = inputs["x"], meta["options"]
+    features, both = x.shape[2], options["bidirectional"]
+    layer = MovingAverage(
+        features,
+        ndim=options["ndim"],
+        truncation=options["truncation"],
+        bidirectional=both,
+        rngs=nnx.Rngs(0),
+    )
+    values = {"omega": inputs["omega"]}
+    for place, way in enumerate(("forward", "backward") if both else ("forward",)):
+        rows = slice(place * features, (place + 1) * features)
+        # the reference swaps the names of alpha and delta
+        for ours, theirs in zip(
+            ("alpha", "delta", "beta", "eta"), ("delta", "alpha", "beta", "gamma")
+        ):
+            values[f"{way}.{ours}"] = inputs[theirs].reshape(-1, options["ndim"])[rows]
+    layer = with_parameters(layer, values)
+    start = inputs.get("h0", layer.batch_state(len(x), x.dtype))
+    run = partial(layer.average, evaluator=evaluator)
+    found = dict(zip(("o", "h"), jax.vmap(run)(x, start)))
+    if "h0" not in inputs:
+        found["y"] = layer(x, evaluator=evaluator)[0]
+    kernels = [way.kernel(x.shape[1]) for way in (layer.forward, layer.backward) if way is not None]
+    found["kernel"] = jnp.stack(kernels) if both else kernels[0]
+    if both or options["truncation"]:  # there the reference says the output only
+        found = {k: v for k, v in found.items() if k in ("y", "kernel")}
+    return found
+
+
+def mega_ema_lucidrains(inputs, meta, evaluator):
+    """Rates per head for all channels; sqrt(ndim) undoes our scale of eta; no omega, no SiLU."""
+    x, both = inputs["x"], meta["options"]["bidirectional"]
+    ndim, features = inputs["expansion"].shape
+    ways = ("forward", "backward") if both else ("forward",)
+    heads = ndim // len(ways)
+    layer = MovingAverage(
+        features, ndim=heads, damping="product", bidirectional=both, rngs=nnx.Rngs(0)
+    )
+    values = {"omega": layer.omega[...]}
+    for place, way in enumerate(ways):
+        prefix, rows = "reverse_" * place, slice(place * heads, (place + 1) * heads)
+        for name, theirs in (("alpha", "alphas"), ("delta", "dampen_factors")):
+            rates = inputs[prefix + theirs]
+            values[f"{way}.{name}"] = jnp.broadcast_to(rates[None], (features, heads))
+        values[f"{way}.beta"] = inputs["expansion"][rows].T
+        values[f"{way}.eta"] = heads**0.5 * inputs["reduction"][rows].T
+    layer = with_parameters(layer, values)
+    run = partial(layer.average, evaluator=evaluator)
+    return {"y": jax.vmap(run)(x, layer.batch_state(len(x), x.dtype))[0]}
+
+
 ADAPTERS = {
+    "mega_ema": by_evaluator(mega_ema, "sequential", "fft"),
+    "mega_ema_lucidrains": by_evaluator(mega_ema_lucidrains, "primitive", "fft"),
     "gau": by_evaluator(gau, "sequential"),
     "flash_quad": by_evaluator(flash, "sequential"),
     "lmu": by_evaluator(lmu, "sequential", "newton", "parallel_backward"),

@@ -1,4 +1,4 @@
-"""The single attention head that gated units share: GAU, FLASH (arXiv:2202.10447), MEGA (2209.10655).
+"""The attention head of gated units: GAU, FLASH (arXiv:2202.10447), MEGA (arXiv:2209.10655).
 
     q_i, k_j = kappa * z + mu                      affine views of one shared projection z [size]
     o_i = sum_j w(q_i . k_j, b_{i-j}) v_j          v [inner]
@@ -160,7 +160,7 @@ class GatedHead(nnx.Module):
 
     def attend(self, queries, items, i, j, seen):
         (q, place), (k, v) = queries, items
-        distance = i[:, None] - j[None]
+        distance = (i[:, None] - j[None]).astype(jnp.int32)
         if self.chunked:
             seen = seen & (distance <= place[:, None]) & (distance > place[:, None] - self.length)
         n = self.length if self.by_length else jnp.sum(seen, axis=1, keepdims=True).astype(q.dtype)

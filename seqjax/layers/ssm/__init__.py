@@ -8,10 +8,12 @@ from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
 from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
+from seqjax.layers.ssm.lssl import LSSL
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
 from seqjax.layers.ssm.mega import MEGA
 from seqjax.layers.ssm.rg_lru import RGLRU
+from seqjax.layers.ssm.s4 import S4
 from seqjax.layers.ssm.s4d import S4D
 from seqjax.layers.ssm.s5 import S5
 
@@ -46,6 +48,22 @@ ROWS: dict[str, Entry] = {
             "bilinear": dict(state=4, init="inv", discretisation="bilinear"),
             "unmixed": dict(state=4, init="legs", mix=False),
         },
+    ),
+    "lssl": Entry(
+        LSSL,
+        "Linear state-space layer",
+        "2110.13985",
+        state="features * state",
+        smoke=dict(state=3),
+        variants={"fixed": dict(state=2, measure="legt", channels=2, fixed=True)},
+    ),
+    "s4": Entry(
+        S4,
+        "S4: diagonal plus low rank from HiPPO, bilinear, Cauchy kernel",
+        "2111.00396",
+        state="features * state",
+        smoke=dict(state=4),
+        variants={"truncated": dict(state=4, measure="legt", length=8, mix=False)},
     ),
     "s5": Entry(
         S5,
