@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from flax import nnx
 from jax import Array
 
+from seqjax.layers.attention import Attention
 from seqjax.layers.base import Layer
 
 
@@ -41,7 +42,8 @@ class Blocks(Layer):
 
     def learn_initial(self):
         for layer in self.mixing:
-            layer.learn_initial()
+            if not isinstance(layer, Attention):  # a cache starts empty
+                layer.learn_initial()
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         states = []

@@ -2,17 +2,27 @@
 
 from seqjax.layers.entry import Entry
 from seqjax.layers.linear_attention.aaren import Aaren
+from seqjax.layers.linear_attention.aft import AFT
+from seqjax.layers.linear_attention.based import Based
 from seqjax.layers.linear_attention.cosformer import CosFormer
+from seqjax.layers.linear_attention.ecoformer import EcoFormer
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.linear_attention.gla import GLA
+from seqjax.layers.linear_attention.hgrn2 import HGRN2
+from seqjax.layers.linear_attention.lightning_attention import LightningAttention
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
+from seqjax.layers.linear_attention.mao_decay import MaoDecay
 from seqjax.layers.linear_attention.mlstm import MLSTM
 from seqjax.layers.linear_attention.performer import Performer
+from seqjax.layers.linear_attention.relit import ReLiT
+from seqjax.layers.linear_attention.retnet import RetNet
 from seqjax.layers.linear_attention.rfa import RFA
 from seqjax.layers.linear_attention.rwkv4 import RWKV4
 from seqjax.layers.linear_attention.rwkv5 import RWKV5
 from seqjax.layers.linear_attention.rwkv6 import RWKV6
+from seqjax.layers.linear_attention.transnormer import TransNormer
+from seqjax.layers.linear_attention.transnormer_llm import TransNormerLLM
 
 ROWS: dict[str, Entry] = {
     "linear_transformer": Entry(
@@ -51,6 +61,98 @@ ROWS: dict[str, Entry] = {
         "2202.08791",
         state="heads * size * (V + 1)",
         smoke=dict(heads=2, length=20),
+    ),
+    "ecoformer": Entry(
+        EcoFormer,
+        "EcoFormer: kernelised hashing to binary codes",
+        "2209.09004",
+        state="heads * size * (V + 1)",
+        smoke=dict(heads=2, count=3, anchors=4),
+    ),
+    "transnormer": Entry(
+        TransNormer,
+        "TransNormer: NormAttention + diagonal attention",
+        "2210.10340",
+        state="2 * (window - 1) * features + features * features / heads",
+        smoke=dict(heads=2, window=3, expansion=1.0),
+    ),
+    "transnormer_llm": Entry(
+        TransNormerLLM,
+        "TransNormerLLM: LRPE with exponential decay, gating, SRMSNorm",
+        "2307.14995",
+        state="(2 if lrpe else 1) * heads * K * K",
+        smoke=dict(heads=2, expansion=1.0),
+        variants={"released": dict(heads=1, depth=0.5, lrpe=False, slopes="alibi")},
+    ),
+    "lightning_attention": Entry(
+        LightningAttention,
+        "Lightning attention: fixed per-head decay, chunked",
+        "2401.04658",
+        state="heads * K * K",
+        smoke=dict(heads=2),
+    ),
+    "aft": Entry(
+        AFT,
+        "Attention-free Transformer: full, local, simple, conv",
+        "2105.14103",
+        state="3 * hidden + 2 * (window - 1) * hidden",
+        smoke=dict(window=3, length=20, rank=2),
+        variants={
+            "full": dict(kind="full", hidden=3, length=20, rank=None),
+            "simple": dict(kind="simple"),
+            "conv": dict(kind="conv", window=3, heads=2),
+        },
+        exempt={"learned h0 has a gradient": "of nothing seen there is nothing to learn"},
+    ),
+    "retnet": Entry(
+        RetNet,
+        "RetNet: multi-scale retention, xPos, GroupNorm",
+        "2307.08621",
+        state="heads * K * V",
+        smoke=dict(heads=2),
+        variants={"xpos": dict(heads=2, value_size=3, xpos=True, norm="rms", expansion=1.0)},
+    ),
+    "relit": Entry(
+        ReLiT,
+        "ReLiT and AReLiT",
+        "2310.15719",
+        state="heads * (r * (K + V) + K if r else K * (V + 1))",
+        smoke=dict(heads=2, eta=2),
+        variants={
+            "approximate": dict(heads=2, eta=2, r=3),
+            "joint": dict(heads=1, gate="joint", feature_map="dpfp"),
+            "scalar": dict(heads=2, size=3, gate="scalar", feature_map="elu+1"),
+        },
+    ),
+    "mao_decay": Entry(
+        MaoDecay,
+        "Fine-tuning-friendly linear attention with low-rank outer-product decay",
+        "2210.04243",
+        state="heads * K * V",
+        smoke=dict(heads=2, key_size=3),
+    ),
+    "hgrn2": Entry(
+        HGRN2,
+        "HGRN2: gated linear RNN with outer-product state expansion",
+        "2404.07904",
+        state="heads * K * K",
+        smoke=dict(expansion=2),
+        variants={"bounded": dict(lower_bound=0.5)},
+    ),
+    "based": Entry(
+        Based,
+        "Based: Taylor feature map + sliding window",
+        "2402.18668",
+        state="(1 + key_size + key_size**2) * (features + heads) + 2 * (window - 1) * features"
+        " + (conv - 1) * 2 * features",
+        smoke=dict(
+            pattern=("conv", "linear", "window"),
+            heads=2,
+            key_size=2,
+            window=3,
+            conv=2,
+            expansion=1.0,
+        ),
     ),
     "gla": Entry(
         GLA,

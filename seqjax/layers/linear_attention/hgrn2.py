@@ -1,0 +1,63 @@
+"""HGRN2 (Qin et al. 2024, arXiv:2404.07904): HGRN whose state is expanded by outer products.
+
+    f_t = gamma + (1 - gamma) * sigmoid(W_f x_t + b_f)              forget gate, at least gamma
+    S_t = Diag(f_t) S_{t-1} + (1 - f_t) v_t^T                       S [heads, key, value]
+    o_t = q_t^T S_t                                                 read after the write
+    q = sigmoid(W_q x + b_q),   v = SiLU(W_v x + b_v)
+    y_t = W_o LN(o_t) + b_o                                         LN over all heads at once
+
+The input gate 1 - f is the key, and the output gate of HGRN is the query; neither is scaled. A
+head has `expansion` keys and values (128 in the paper's language models), so that there are
+features / expansion of them. gamma is `lower_bound`: the paper lets it grow from layer to layer.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.base import Layer
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+
+
+class HGRN2(Layer):
+    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        expansion: int = 128,
+        lower_bound: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        if not 0 <= lower_bound < 1:
+            raise ValueError(f"lower_bound lies in [0, 1), got {lower_bound}")
+        self.features = self.out_features = features
+        self.K, self.lower_bound = min(expansion, features), lower_bound
+        self.heads = per_head("features", features, self.K)
+        linear = partial(nnx.Linear, features, features, rngs=rngs)
+        self.W_q, self.W_f, self.W_v, self.W_o = (linear() for _ in range(4))
+        self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
+
+    def initial(self):
+        return jnp.zeros((self.heads, self.K, self.K))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        gamma, logits = self.lower_bound, self.W_f(x)
+        log_f = jax.nn.log_sigmoid(logits)
+        if gamma:
+            log_f = jnp.logaddexp(math.log(gamma), math.log1p(-gamma) + log_f)
+        q, k = jax.nn.sigmoid(self.W_q(x)), (1 - gamma) * jax.nn.sigmoid(-logits)
+        o, h = linear_attention(
+            *(split_heads(z, self.heads) for z in (q, k, jax.nn.silu(self.W_v(x)), log_f)),
+            h,
+            resets=resets,
+            mask=mask,
+            reset_state=self.start(),
+            evaluator=evaluator,
+        )
+        return self.W_o(self.norm(merge_heads(o))), h

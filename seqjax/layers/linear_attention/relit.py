@@ -1,0 +1,151 @@
+"""ReLiT and AReLiT (Pramanik et al. 2023, arXiv:2310.15719): gated recurrent linear Transformers.
+
+    k = relu(P_1 x) (x) relu(W_K x),   q = relu(P_2 x) (x) relu(W_Q x)       learned features,
+    gamma = sigmoid(P_3 x) (x) sigmoid(W_gamma x)                            eta * size of them
+    beta = sigmoid(W_beta x),   v = W_V x
+
+    C_t = ((1 - gamma) (1 - beta)^T) * C_{t-1} + (gamma * k) (beta * v)^T
+    s_t = (1 - gamma) * s_{t-1} + gamma * k           C [heads, eta size, size], s [heads, eta size]
+    y_t = W_O [C_t^T q / (s_t.q + eps)]                                      per head
+
+(The paper writes the transpose of C.) `gate` says what decays and is written:
+    "factored"  the above, the paper's
+    "joint"     C_t = (1 - G) * C_{t-1} + G * (k v^T),  G = gamma beta^T, as released
+    "scalar"    the same with beta one number per head, for gamma too: RFA-gate's
+feature_map: "projected" as above, or any of `seqjax.layers.feature_maps`, gamma then being
+sigmoid(W_gamma x) of its size. Every entry of C decays by itself, so all states are formed.
+
+r > 0 is AReLiT: C is not kept, but r pairs of vectors, oscillating at r frequencies w,
+
+    K^j_t = (1 - gamma) * K^j_{t-1} + gamma * k cos(w_j tau),   tau = t + 2,  t = 0, 1, ...
+    V^j_t = (1 - beta) * V^j_{t-1} + beta * v cos(w_j tau),     w = linspace(-pi, pi, r)
+    y_t = W_O [sum_j V^j_t (K^j_t.q) / (2 r s_t.q + eps)]
+
+whose products of cosines approximate that a key meets its own value only. A reset also restarts
+the clock tau; the release lets it run on (`restart=False`).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.base import Layer, option
+from seqjax.layers.feature_maps import make_map, outer
+from seqjax.layers.linear_attention.mao_decay import elementwise
+from seqjax.layers.parts import merge_heads, per_head, places, split_heads
+from seqjax.ops.linear_scan import LINEAR_SCAN
+
+GATES = ("factored", "joint", "scalar")
+
+
+class Oscillators(NamedTuple):
+    K: Array  # [r, heads, eta size]
+    V: Array  # [r, heads, size]
+    s: Array  # [heads, eta size]
+    place: Array  # int32 [], of the next step
+
+
+class ReLiT(Layer):
+    evaluators = tuple(LINEAR_SCAN.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        size: int | None = None,
+        eta: int = 4,
+        feature_map: str | tuple[str, Mapping[str, Any]] = "projected",
+        gate: str = "factored",
+        r: int = 0,
+        restart: bool = True,
+        eps: float | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.features = self.out_features = features
+        self.heads, self.V = heads, size or per_head("features", features, heads)
+        self.gate, self.r, self.restart = option("gate", gate, GATES), r, restart
+        self.eps = eps or (1e-5 if r else 1e-10)
+        linear = partial(nnx.Linear, features, rngs=rngs)
+        width = heads * self.V
+        self.W_q, self.W_k, self.W_v, self.W_o = (
+            *(linear(width) for _ in range(3)),
+            nnx.Linear(width, features, rngs=rngs),
+        )
+        self.W_beta = linear(heads if gate == "scalar" else width)
+        projected, gated = feature_map == "projected", gate != "scalar"
+        self.phi = None if projected else make_map(feature_map, heads, self.V, rngs=rngs)
+        self.K = eta * self.V if self.phi is None else self.phi.size
+        self.P_1, self.P_2 = (linear(heads * eta) if projected else None for _ in range(2))
+        self.P_3 = linear(heads * eta) if projected and gated else None
+        self.W_gamma = linear(width if projected else heads * self.K) if gated else None
+
+    def initial(self):
+        K, V = self.K, self.V
+        if not self.r:
+            return jnp.zeros((self.heads, K, V + 1))  # C, and s as its last column
+        keys, values = jnp.zeros((self.r, self.heads, K)), jnp.zeros((self.r, self.heads, V))
+        return Oscillators(keys, values, keys[0], jnp.zeros((), jnp.int32))
+
+    def mapped(self, W: nnx.Linear, P: nnx.Linear | None, x: Array, f=jax.nn.relu) -> Array:
+        """[T, heads, K]: features of W x."""
+        z = split_heads(W(x), self.heads)
+        if self.phi is not None:
+            return self.phi(z)
+        return f(z) if P is None else outer(f(split_heads(P(x), self.heads)), f(z))
+
+    def write(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """k, gamma [T, heads, K] and v, beta [T, heads, V]."""
+        k, v = self.mapped(self.W_k, self.P_1, x), split_heads(self.W_v(x), self.heads)
+        beta = split_heads(jax.nn.sigmoid(self.W_beta(x)), self.heads)
+        if self.W_gamma is None:
+            return k, jnp.broadcast_to(beta, k.shape), v, jnp.ones_like(v)
+        if self.phi is None:
+            return k, self.mapped(self.W_gamma, self.P_3, x, jax.nn.sigmoid), v, beta
+        return k, split_heads(jax.nn.sigmoid(self.W_gamma(x)), self.heads), v, beta
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        q = self.mapped(self.W_q, self.P_2, x)
+        read = self.approximate if self.r else self.exact
+        y, h = read(q, *self.write(x), h, resets=resets, mask=mask, evaluator=evaluator)
+        return self.W_o(merge_heads(y).astype(x.dtype)), h
+
+    def exact(self, q, k, gamma, v, beta, h, **options) -> tuple[Array, Array]:
+        one = jnp.ones_like(v[..., :1])
+        v = jnp.concatenate([beta * v, one], axis=-1)
+        if self.gate == "factored":
+            kept = jnp.concatenate([1 - beta, one], axis=-1)
+            a = (1 - gamma)[..., None] * kept[:, :, None]
+        else:
+            a = 1 - gamma[..., None] * jnp.concatenate([beta, one], axis=-1)[:, :, None]
+        C, h = elementwise(
+            a, (gamma * k)[..., None] * v[:, :, None], h, reset_state=self.start(), **options
+        )
+        y = jnp.einsum("thk,thkv->thv", q, C)
+        return y[..., :-1] / (y[..., -1:] + self.eps), h
+
+    def approximate(self, q, k, gamma, v, beta, h, *, resets, mask, evaluator):
+        start = self.start()
+        clock_resets = resets if self.restart else None
+        place, last = places(h.place, len(q), resets=clock_resets, mask=mask)
+        w = jnp.linspace(-jnp.pi, jnp.pi, self.r)
+        cos = jnp.cos((place + 2).astype(w.dtype)[:, None] * w[None])
+        cos = cos[:, :, None, None].astype(q.dtype)  # [T, r, 1, 1]
+        options = dict(resets=resets, mask=mask, evaluator=evaluator)
+
+        def oscillate(gate, z, state, fresh):
+            a = jnp.broadcast_to((1 - gate)[:, None], (len(z), *state.shape))
+            return elementwise(a, cos * (gate * z)[:, None], state, reset_state=fresh, **options)
+
+        K, last_K = oscillate(gamma, k, h.K, start.K)
+        V, last_V = oscillate(beta, v, h.V, start.V)
+        s, last_s = elementwise(1 - gamma, gamma * k, h.s, reset_state=start.s, **options)
+        y = jnp.einsum("trhv,trhk,thk->thv", V, K, q)
+        weight = jnp.sum(s * q, axis=-1, keepdims=True)
+        y = y / (2 * self.r * weight + self.eps)
+        return y, Oscillators(last_K, last_V, last_s, last)

@@ -1,0 +1,199 @@
+"""RetNet (Sun et al. 2023, arXiv:2307.08621): multi-scale retention, in its block.
+
+    S_n = gamma_h S_{n-1} + (k_n e^{i n theta}) v_n^T              S [heads, key, value]    eq. 6
+    o_n = (q_n e^{i n theta})^T S_n                                read after the write
+    gamma_h = 1 - 2^{-5-h},  k scaled by key^-1/2                                          eq. 8
+    MSR(x) = W_O (swish(W_G x) * GroupNorm_h(o))                                            eq. 8
+    z = x + MSR(LN(x)),  y = z + W_2 gelu(W_1 LN(z))                                     eq. 9, 10
+
+e^{i n theta} turns neighbouring channels as pairs, by n 10000^-linspace(0, 1, key / 2) as released
+(the last rate included). The values are twice as wide as x, and so is the feed-forward network.
+`Retention` is MSR alone, `RetNet` the block.
+
+xpos: the decay of each pair of channels besides gamma of arXiv:2212.10554, zeta^(1/512) per step
+(`xpos` below). Retention as released does without. It enters as a decay of the state here: the
+scales zeta^(+- n/512) themselves, of far positions, are not representable.
+
+norm: "group" as in the paper, or "rms" without weights, as released. Before it every o may be
+scaled, which is immaterial but for the norm's epsilon. `scale` says by what:
+    "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
+    "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
+               inputs and chunks, without its gradient. It depends on where a stream is split.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+
+from seqjax.common import accumulation_dtype
+from seqjax.layers.base import Layer, option
+from seqjax.layers.blocks import Blocks
+from seqjax.layers.parts import Norm, merge_heads, per_head, places, split_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+
+NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
+SCALES = ("count", "scores")
+
+
+def turn(x: Array, angle: Array) -> Array:
+    """Neighbouring channels (2i, 2i + 1) of x [T, H, K] turned by angle [T, K/2]."""
+    pairs = x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
+    cos, sin = jnp.cos(angle)[:, None].astype(x.dtype), jnp.sin(angle)[:, None].astype(x.dtype)
+    a, b = pairs[..., 0], pairs[..., 1]
+    return jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
+
+
+def log_zeta(K: int, base: float = 512.0) -> Array:
+    """[K]: by how much, in logarithm, xPos lets the channels decay per step."""
+    i = np.arange(0, K, 2)
+    return jnp.asarray(np.repeat(np.log((i + 0.4 * K) / (1.4 * K)) / base, 2))
+
+
+def xpos(
+    x: Array, place: Array, *, keys: bool = False, centre: int = 0, base: float = 512.0
+) -> Array:
+    """xPos of x [T, H, K] at the positions place [T]: turned by 10000^(-2i/K), scaled by zeta.
+
+    Queries are scaled by zeta^((place - centre) / base), `keys` by the inverse; only differences
+    of positions enter products, so `centre` is free: it keeps the scales in range.
+    """
+    K = x.shape[-1]
+    rate = jnp.asarray(10_000.0 ** (-np.arange(0, K, 2) / K))
+    turned = turn(x, place.astype(rate.dtype)[:, None] * rate[None])
+    power = (place - centre).astype(x.dtype) * (-1 if keys else 1)
+    scale = jnp.exp(power[:, None] * log_zeta(K, base).astype(x.dtype)[None])
+    return turned * scale[:, None]
+
+
+class RetentionState(NamedTuple):
+    S: Array  # [heads, K, V]
+    place: Array  # int32 [], of the next step
+
+
+class Retention(Layer):
+    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        value_size: int | None = None,
+        xpos: bool = False,
+        norm: str = "group",
+        scale: str = "count",
+        rngs: nnx.Rngs,
+    ):
+        self.features = self.out_features = features
+        self.heads, self.xpos = heads, xpos
+        self.K = per_head("features", features, heads)
+        self.V = value_size or 2 * self.K
+        per_head("the size of a head", self.K, 2)
+        self.scale = option("scale", scale, SCALES)
+        keys, values = heads * self.K, heads * self.V
+        small = nnx.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
+
+        def linear(n, m, init=small):
+            return nnx.Linear(n, m, use_bias=False, kernel_init=init, rngs=rngs)
+
+        self.W_q, self.W_k = linear(features, keys), linear(features, keys)
+        self.W_v, self.W_g = linear(features, values), linear(features, values)
+        self.W_o = linear(values, features, nnx.initializers.xavier_uniform())
+        self.norm = Norm(heads, self.V, eps=1e-5, **NORMS[option("norm", norm, NORMS)])
+
+    def initial(self):
+        S = jnp.zeros((self.heads, self.K, self.V))
+        return RetentionState(S, jnp.zeros((), jnp.int32))
+
+    def log_gamma(self) -> Array:
+        """[heads]."""
+        return jnp.asarray(np.log1p(-(2.0 ** (-5 - np.arange(self.heads)))))
+
+    def counts(self, place: Array) -> Array:
+        """sum_{j <= place} gamma^j [T, heads]."""
+        log_gamma = self.log_gamma()[None]
+        passed = (place + 1).astype(log_gamma.dtype)[:, None]
+        return jnp.expm1(passed * log_gamma) / jnp.expm1(log_gamma)
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        place, last = places(h.place, len(x), resets=resets, mask=mask)
+        log_gamma, K = self.log_gamma(), self.K
+        if self.xpos:
+            decay = log_gamma[:, None] + log_zeta(K)[None]
+            decay = jnp.broadcast_to(decay[None], (len(x), *decay.shape))
+            rate = jnp.asarray(10_000.0 ** (-np.arange(0, K, 2) / K))
+        else:
+            decay, rate = log_gamma, jnp.asarray(10_000.0 ** -np.linspace(0.0, 1.0, K // 2))
+        angle = place.astype(rate.dtype)[:, None] * rate[None]
+        q, k = (turn(split_heads(W(x), self.heads), angle) for W in (self.W_q, self.W_k))
+        k = k * K**-0.5
+        o, S = linear_attention(
+            q,
+            k,
+            split_heads(self.W_v(x), self.heads),
+            decay.astype(accumulation_dtype(q.dtype)),
+            h.S,
+            resets=resets,
+            mask=mask,
+            reset_state=self.start().S,
+            evaluator=evaluator,
+        )
+        if self.scale == "scores":
+            scale = lax.stop_gradient(self.by_scores(q, k, h.S))
+        else:
+            scale = lax.rsqrt(self.counts(place))
+        o = self.norm(o * scale[:, :, None].astype(o.dtype))
+        return self.W_o(jax.nn.silu(self.W_g(x)) * merge_heads(o)), RetentionState(S, last)
+
+    def by_scores(self, q, k, S) -> Array:
+        """[T, heads]: one over the largest of 1, the row's scores and what entered the call."""
+        t = jnp.arange(len(q))
+        lag = (t[:, None] - t[None]).astype(self.log_gamma().dtype)
+        decay = jnp.where(lag[None] >= 0, self.log_gamma()[:, None, None] * lag[None], -jnp.inf)
+        count = self.counts(t).T  # [heads, T]
+        scores = jnp.abs(jnp.einsum("thk,shk->hts", q, k) * jnp.exp(decay)).sum(-1)
+        entered = jnp.abs(S).sum(1).max(1)[:, None] / count[:, -1:]
+        largest = jnp.maximum(scores * lax.rsqrt(count), jnp.broadcast_to(entered, count.shape))
+        return (lax.rsqrt(count) / jnp.clip(largest, 1, 5e4)).T
+
+
+class RetNet(Blocks):
+    evaluators = Retention.evaluators
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        value_size: int | None = None,
+        xpos: bool = False,
+        expansion: float = 2.0,
+        norm: str = "group",
+        scale: str = "count",
+        rngs: nnx.Rngs,
+    ):
+        inner = int(expansion * features)
+        retention = Retention(
+            features,
+            heads=heads,
+            value_size=value_size,
+            xpos=xpos,
+            norm=norm,
+            scale=scale,
+            rngs=rngs,
+        )
+        self.heads, self.K, self.V = heads, retention.K, retention.V
+        super().__init__(
+            features,
+            [retention],
+            norm=lambda: Norm(features, centre=True, bias=True, eps=1e-5),
+            feed=lambda: nnx.Sequential(
+                nnx.Linear(features, inner, rngs=rngs),
+                jax.nn.gelu,
+                nnx.Linear(inner, features, rngs=rngs),
+            ),
+        )

@@ -1,0 +1,148 @@
+"""TransNormer (Qin et al. 2022, arXiv:2210.10340): NormAttention, and diagonal attention below it.
+
+    z = x + mixing(RMSNorm(x)),   y = z + W_3 (silu(W_1 n) * W_2 n),  n = RMSNorm(z)
+
+with one kind of mixing per name in `pattern` (diagonal for the first half of the layers, sec. 4):
+
+    norm      o_t = phi(q_t)^T S_t,  S_t = S_{t-1} + phi(k_t) v_t^T       S [heads, key, value]
+              y_t = W_o RMSNorm(o_t)                   over all heads at once, in place of phi(q).z
+              phi = elu + 1
+    diagonal  softmax attention inside blocks of `window` steps that do not overlap
+
+A stream cuts the blocks where a whole sequence does: they count the steps since the last reset.
+`NormAttention` is shared with TransNormerLLM and Lightning Attention, which add fixed decays,
+positions and gates to it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.attention import Attention
+from seqjax.layers.base import Frozen, Layer, Precise, option
+from seqjax.layers.blocks import Blocks
+from seqjax.layers.feature_maps import elu_plus_one
+from seqjax.layers.parts import GLU, Norm, merge_heads, per_head, places, split_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+
+
+class NormState(NamedTuple):
+    S: Array  # [heads, K, V], or [heads, 2 K, V] with positions
+    place: Array  # int32 [], of the next step
+
+
+class NormAttention(Layer):
+    """W_o gate(x, norm(phi(q)^T S)), S_t = exp(-slope) S_{t-1} + phi(k_t) v_t^T.
+
+    slope [heads]: fixed decays, None for none. lrpe: positions by theta, learned,
+    q_t to [q_t cos(theta t), q_t sin(theta t)] and k alike (arXiv:2307.09270).
+    """
+
+    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        phi: Callable[[Array], Array],
+        norm: Norm,
+        slope: Array | None = None,
+        lrpe: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.features = self.out_features = features
+        self.heads, self.K = heads, per_head("features", features, heads)
+        self.phi, self.norm = phi, norm
+        linear = partial(nnx.Linear, features, features, use_bias=False, rngs=rngs)
+        self.W_q, self.W_k, self.W_v, self.W_o = (linear() for _ in range(4))
+        self.slope = None if slope is None else Frozen(slope)
+        rates = 10_000.0 ** (-2 * jnp.arange(features) / features)
+        self.theta = Precise(rates.reshape(heads, self.K)) if lrpe else None
+
+    def initial(self):
+        size = self.K if self.theta is None else 2 * self.K
+        S = jnp.zeros((self.heads, size, self.K))
+        return NormState(S, jnp.zeros((), jnp.int32))
+
+    def values(self, x):
+        return self.W_v(x)
+
+    def gate(self, x, o):
+        del x
+        return o
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        place, last = places(h.place, len(x), resets=resets, mask=mask)
+        q, k = (self.phi(split_heads(W(x), self.heads)) for W in (self.W_q, self.W_k))
+        if self.theta is not None:
+            theta = self.theta[...]
+            angle = place.astype(theta.dtype)[:, None, None] * theta[None]
+            cos, sin = jnp.cos(angle).astype(q.dtype), jnp.sin(angle).astype(q.dtype)
+            q, k = (jnp.concatenate([z * cos, z * sin], axis=-1) for z in (q, k))
+        o, S = linear_attention(
+            q,
+            k,
+            split_heads(self.values(x), self.heads),
+            None if self.slope is None else -self.slope[...],
+            h.S,
+            resets=resets,
+            mask=mask,
+            reset_state=self.start().S,
+            evaluator=evaluator,
+        )
+        return self.W_o(self.gate(x, self.norm(merge_heads(o)))), NormState(S, last)
+
+
+class DiagonalState(NamedTuple):
+    cache: tuple  # of the steps of the present block
+    place: Array  # int32 [], of the next step
+
+
+class DiagonalAttention(Attention):
+    """Attention that forgets all at the start of every block of `window` steps."""
+
+    def initial(self):
+        return DiagonalState(super().initial(), jnp.zeros((), jnp.int32))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        place, last = places(h.place, len(x), resets=resets, mask=mask)
+        starts = place % self.window == 0
+        y, cache = super().sequence(x, h.cache, resets=starts, mask=mask, evaluator=evaluator)
+        return y, DiagonalState(cache, last)
+
+
+class TransNormer(Blocks):
+    evaluators = NormAttention.evaluators
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        pattern: Sequence[str] = ("diagonal", "norm"),
+        heads: int = 4,
+        window: int = 64,
+        expansion: float = 2.0,
+        rngs: nnx.Rngs,
+    ):
+        def norm():
+            return Norm(features)
+
+        kinds = {
+            "norm": lambda: NormAttention(
+                features, heads=heads, phi=elu_plus_one, norm=norm(), rngs=rngs
+            ),
+            "diagonal": lambda: DiagonalAttention(
+                features, heads=heads, window=window, rotary_fraction=0.0, rngs=rngs
+            ),
+        }
+        super().__init__(
+            features,
+            [kinds[option("kind of block", name, kinds)]() for name in pattern],
+            norm=norm,
+            feed=lambda: GLU(features, int(expansion * features), rngs=rngs),
+        )
