@@ -57,12 +57,13 @@ class DeltaLayer(Layer):
         key_heads: int | None = None,
         corrections: int = 1,
         gate: str = "full",
+        gate_bias: bool = True,
         f: Callable[[jax.Array], jax.Array] = jax.nn.silu,
         norm_eps: float = 1e-6,
         rngs: nnx.Rngs,
     ):
         """key_heads: how many q and k there are, each for several heads in a row; all, by default.
-        gate: W_g is "full", "low rank" (V, with a bias) or "none"."""
+        gate: W_g is "full", "low rank" (V, with a bias unless said) or "none"."""
         self.features = self.out_features = features
         self.heads, self.K, self.V, self.n = heads, key_size, value_size, corrections
         self.key_heads, self.f = key_heads or heads, f
@@ -71,7 +72,7 @@ class DeltaLayer(Layer):
         self.sizes = (keys, corrections * keys, corrections * values)
         self.W_qkv = self.linear(sum(self.sizes), rngs)
         if gate == "low rank":
-            self.W_g = Bottleneck(features, self.V, values, bias=True, rngs=rngs)
+            self.W_g = Bottleneck(features, self.V, values, bias=gate_bias, rngs=rngs)
         else:
             self.W_g = self.linear(values, rngs) if gate == "full" else None
         self.conv = ShortConv(sum(self.sizes), conv, bias=False, rngs=rngs)

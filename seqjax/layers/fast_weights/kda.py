@@ -11,7 +11,7 @@ The state decays first and is corrected then: the order matters, a decay per key
 with the correction. By default K = V = features / heads; exp(A_log) starts uniform in [1, 16],
 softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t becomes
 2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
-several heads in a row.
+several heads in a row. The released models have no b_g: `gate_bias`.
 """
 
 import jax
@@ -37,6 +37,7 @@ class KDA(DeltaLayer):
         key_size: int | None = None,
         value_size: int | None = None,
         conv: int = 4,
+        gate_bias: bool = True,
         norm_eps: float = 1e-5,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
@@ -50,6 +51,7 @@ class KDA(DeltaLayer):
             value_size=value_size or per_head("features", features, heads),
             conv=conv,
             gate="low rank",
+            gate_bias=gate_bias,
             f=jax.nn.sigmoid,
             norm_eps=norm_eps,
             rngs=rngs,
