@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqjax.common import unknown
-from seqjax.hf import mamba
+from seqjax.hf import bamba, delta, gemma, jamba, kimi, lfm2, mamba, minimax, rwkv, xlstm, zamba
 from seqjax.hf.config import Config
 from seqjax.hf.decoder import Description
 
@@ -14,6 +14,20 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "mamba": mamba.mamba,
     "mamba2": mamba.mamba2,
     "falcon_mamba": mamba.falcon_mamba,
+    "bamba": bamba.bamba,
+    "granitemoehybrid": bamba.granite,
+    "falcon_h1": bamba.falcon_h1,
+    "jamba": jamba.jamba,
+    "recurrent_gemma": gemma.recurrent_gemma,
+    "lfm2": lfm2.lfm2,
+    "qwen3_next": delta.qwen3_next,
+    "olmo_hybrid": delta.olmo_hybrid,
+    "xlstm": xlstm.xlstm,
+    "minimax": minimax.minimax,
+    "rwkv": rwkv.rwkv,
+    "kimi_linear": kimi.kimi_linear,
+    "zamba": zamba.zamba,
+    "zamba2": zamba.zamba2,
 }
 MOST = 4096  # tokens of context, unless more is asked for
 

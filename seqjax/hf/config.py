@@ -80,9 +80,7 @@ class Config:
         old = self("rope_scaling", {})
         kind = told.pop("rope_type", old.get("rope_type", old.get("type", "default")))
         base = told.pop("rope_theta", self("rope_theta", 10_000.0))
-        share = told.pop(
-            "partial_rotary_factor", self("partial_rotary_factor", self("attn_rotary_emb", None))
-        )
+        share = told.pop("partial_rotary_factor", self("partial_rotary_factor", None))
         if kind != "default" or told:
             raise ValueError(f"{self.kind}: rotary positions {kind!r} {told or ''} are not known")
         if base is None:

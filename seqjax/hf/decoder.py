@@ -36,7 +36,7 @@ class Branch:
     prefix: str
     norm: str | None = None  # their name of the norm before the layer
     post: str | None = None  # and of the one after it
-    residual: float = 1.0
+    residual: float = 1.0  # 0: the layer has a residual of its own
     scale: float = 1.0
     from_norm: bool = False  # the normed stream is what the branch is added to
     with_embedding: bool = False  # the layer sees [x, embedding], as in Zamba
@@ -110,7 +110,7 @@ class Residual(nnx.Module):
         else:
             y = self.layer(z)
         y = y if self.post is None else self.post(y)
-        return self.residual * base + self.scale * y, h
+        return (self.residual * base if self.residual else 0) + self.scale * y, h
 
 
 class Decoder(nnx.Module):

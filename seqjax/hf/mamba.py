@@ -36,6 +36,7 @@ MAMBA2: Names = {
 NEUTRAL = """
     rescale_prenorm_residual residual_in_fp32 time_step_floor time_step_init_scheme time_step_max
     time_step_min time_step_scale use_associative_scan use_mambapy
+    d_inner d_model fused_add_norm n_layer pad_vocab_size_multiple rms_norm ssm_cfg
 """
 
 

@@ -10,8 +10,9 @@ A table maps their names to our paths. What stands at the path says how the numb
 
 and a form says where that is not all: `Shaped`, `Transposed`, `Joined` (several of theirs side by
 side in one of ours), `Split` (the other way round), `Stacked` (theirs one by one, ours stacked),
-`Constant` (numbers that we compute). A part that is None has no tensors. All of them only rearrange
-numbers, so what is exported is what was imported, bit by bit.
+`Halves` (two stacks in one of theirs), `Constant` (numbers that follow from the config). A part
+that is None has no tensors. All of them only rearrange numbers, so what is exported is what was
+imported, bit by bit.
 """
 
 from __future__ import annotations
@@ -153,6 +154,24 @@ class Joined(Form):
 
 
 @dataclass(frozen=True)
+class Halves(Form):
+    """One tensor [n, 2 out, in] that is two parameters [n, in, out]."""
+
+    second: str
+
+    def under(self, prefix):
+        return replace(self, ours=f"{prefix}.{self.ours}", second=f"{prefix}.{self.second}")
+
+    def rules(self, model, theirs):
+        yield Rule(
+            theirs,
+            (self.ours, self.second),
+            lambda arrays: [np.swapaxes(a, 1, 2) for a in np.split(arrays[0], 2, axis=1)],
+            lambda arrays: [np.concatenate([np.swapaxes(a, 1, 2) for a in arrays], axis=1)],
+        )
+
+
+@dataclass(frozen=True)
 class Split(Form):
     """One of their Linear modules whose outputs are those of several of ours, in order.
 
@@ -212,3 +231,19 @@ class Constant:
 
     def rules(self, model, theirs):
         yield Rule(theirs, (), lambda arrays: [], lambda arrays: [np.asarray(self.value)])
+
+
+@dataclass(frozen=True)
+class Rows(Form):
+    """Several of their parameters, all of `shape`, that are the rows of one of ours."""
+
+    shape: tuple[int, ...]
+
+    def rules(self, model, theirs):
+        shape = at(model, self.ours).shape
+        yield Rule(
+            theirs,
+            (self.ours,),
+            lambda arrays: [np.stack(arrays).reshape(shape)],
+            lambda arrays: [row.reshape(self.shape) for row in arrays[0]],
+        )

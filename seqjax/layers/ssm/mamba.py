@@ -9,8 +9,9 @@
 
 A = -exp(A_log) starts at -1, ..., -N in every channel (S4D-Real), D at 1, softplus(dt_bias)
 log-uniform in [dt_min, dt_max]. A is discretised exactly and B by Euler's rule, as released.
-`inner` gives d itself. `norms` puts an RMSNorm on delta, B and C each, with weights (Jamba,
-arXiv:2403.19887 sec. 6.4) or "plain", without (Falcon Mamba, 2410.05355). `bias` is of W_in and
+`inner` gives d itself. With `heads`, W_x and W_dt are of each head of the channels alone, and so
+delta, B and C are its own (Zamba). `norms` puts an RMSNorm on delta, B and C each, with weights
+(Jamba, arXiv:2403.19887) or "plain", without (Falcon Mamba, 2410.05355). `bias` is of W_in and
 W_out. eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537), and the
 recurrence is evaluated as a plain linear scan over d N channels.
 """
@@ -25,9 +26,23 @@ from flax import nnx
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, decay
-from seqjax.layers.parts import Norm, ShortConv, time_step_bias
+from seqjax.layers.parts import Norm, ShortConv, per_head, time_step_bias
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 from seqjax.ops.ssd import SELECTIVE_SCAN, selective_scan
+
+
+class HeadLinear(nnx.Module):
+    """A matrix for each head: [T, heads * n] or [T, heads, n] to [T, heads, m]."""
+
+    def __init__(self, heads, n, m, *, init=None, rngs: nnx.Rngs):
+        init = init or nnx.initializers.lecun_normal(batch_axis=0)
+        self.kernel = nnx.Param(init(rngs.params(), (heads, n, m), jnp.float32))
+
+    def __call__(self, x):
+        return jnp.einsum(
+            "thn,hnm->thm", x.reshape(len(x), *self.kernel.shape[:2]), self.kernel[...]
+        )
+
 
 NORMS = ("none", "weighted", "plain")
 
@@ -48,6 +63,7 @@ class Mamba(Layer):
         conv: int = 4,
         expand: int = 2,
         inner: int | None = None,
+        heads: int | None = None,
         dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -62,6 +78,8 @@ class Mamba(Layer):
         d, self.N, self.R = inner or expand * features, state, dt_rank or math.ceil(features / 16)
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         if eigenvalues == "[-1,1]":
+            if heads is not None:
+                raise ValueError("Mamba with heads has eigenvalues [0,1] only")
             self.evaluators = tuple(LINEAR_SCAN.evaluators)
 
         def linear(n, m, use_bias=False, **options):
@@ -72,8 +90,13 @@ class Mamba(Layer):
 
         self.W_in = linear(features, 2 * d, bias)
         self.conv = ShortConv(d, conv, bias=conv_bias, rngs=rngs)
-        self.W_x = linear(d, self.R + 2 * state)
-        self.W_dt = linear(self.R, d, kernel_init=init)
+        width = per_head("inner", d, heads or 1)
+        if heads is None:
+            self.W_x = linear(d, self.R + 2 * state)
+            self.W_dt = linear(self.R, d, kernel_init=init)
+        else:
+            self.W_x = HeadLinear(heads, width, self.R + 2 * state, rngs=rngs)
+            self.W_dt = HeadLinear(heads, self.R, width, init=init, rngs=rngs)
         self.dt_bias = Precise(time_step_bias(rngs.params(), d, dt_min, dt_max))
         rates = jnp.arange(1, state + 1, dtype=jnp.float32)
         self.A_log = Precise(jnp.broadcast_to(jnp.log(rates), (d, state)))
@@ -91,13 +114,13 @@ class Mamba(Layer):
         u, z = jnp.split(self.W_in(x), 2, axis=1)
         u, window = self.conv(u, h.window, resets=resets, mask=mask, reset_state=start.window)
         u = jax.nn.silu(u)
-        delta, B, C = jnp.split(self.W_x(u), (self.R, self.R + self.N), axis=1)
+        delta, B, C = jnp.split(self.W_x(u), (self.R, self.R + self.N), axis=-1)
         if self.norms:
             delta, B, C = (norm(v) for norm, v in zip(self.norms, (delta, B, C)))
         scan = selective_scan if self.eigenvalues == "[0,1]" else signed_selective_scan
         y, state = scan(
             u,
-            self.W_dt(delta),
+            self.W_dt(delta).reshape(u.shape),
             -jnp.exp(self.A_log[...]),
             B,
             C,

@@ -1,0 +1,145 @@
+"""Mamba-2 beside attention: Bamba, Granite 4 (with experts) and Falcon-H1 (both in every block)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Branch, Description, Names
+from seqjax.hf.mamba import MAMBA2
+from seqjax.hf.parts import (
+    ATTENTION,
+    FEED,
+    Parallel,
+    Scaled,
+    attention,
+    block,
+    describe,
+    experts,
+    feed,
+)
+from seqjax.hf.tensors import Halves, Split, Transposed
+from seqjax.layers.ssm.mamba2 import Mamba2
+
+SHARED: Names = {"input_linear": Split("W_1", ("W_2",)), "output_linear": "W_3"}
+EXPERTS: Names = {
+    "block_sparse_moe.router.layer": "W_r",
+    "block_sparse_moe.input_linear.weight": Halves("W_1", "W_2"),
+    "block_sparse_moe.output_linear.weight": Transposed("W_3"),
+    "shared_mlp.input_linear": Split("shared.W_1", ("shared.W_2",)),
+    "shared_mlp.output_linear": "shared.W_3",
+}
+
+
+def mixer(config: Config, **options):
+    features = config("hidden_size")
+    config.neutral("mamba_chunk_size time_step_min time_step_max time_step_floor")
+    config.only("hidden_act", "silu")
+    config("mamba_d_head", None)  # heads * mamba_d_head is expand * hidden_size
+    return partial(
+        Mamba2,
+        features,
+        state=config("mamba_d_state", 256),
+        heads=config("mamba_n_heads", 128),
+        groups=config("mamba_n_groups", 1),
+        conv=config("mamba_d_conv", 4),
+        inner=config("mamba_d_ssm", int(config("mamba_expand", 2) * features)),
+        dt_limit=tuple(config("time_step_limit", [0.0, float("inf")])),
+        norm_eps=config("rms_norm_eps", 1e-5),
+        bias=config("mamba_proj_bias", False),
+        conv_bias=config("mamba_conv_bias", True),
+        **options,
+    )
+
+
+def bamba(config: Config) -> Description:
+    config.neutral("z_loss_coefficient attn_rotary_emb")  # the share is fixed
+    attends = config("attn_layer_indices", [])
+    attend, mix = attention(config, **config.rope(0.5)), mixer(config)
+    mlp = feed(config, bias=config("mlp_bias", False))
+    branches = []
+    for i in range(config("num_hidden_layers")):
+        first = (attend, ATTENTION, "self_attn") if i in attends else (mix, MAMBA2, "mamba")
+        branches += block(
+            f"model.layers.{i}",
+            ("input_layernorm", "pre_ff_layernorm"),
+            first,
+            (mlp, FEED, "feed_forward"),
+        )
+    return describe(config, branches, last="model.final_layernorm")
+
+
+def granite(config: Config) -> Description:
+    """Granite 4: multipliers, no positions unless said, experts beside a shared one if any."""
+    config.only("position_embedding_type", "nope", "rope")
+    config.neutral("rope_parameters rope_theta rope_scaling")  # in a config without positions
+    positions = dict(rotary_fraction=0.0)
+    if config("position_embedding_type", "nope") == "rope":
+        positions = config.rope()
+    attend = attention(config, scale=config("attention_multiplier", 1.0), **positions)
+    mix, count = mixer(config), config("num_local_experts", 0)
+    shared = config("shared_intermediate_size", 1024)
+    inner, top = config("intermediate_size"), config("num_experts_per_tok", 0)
+    if count:
+        second = (experts(config, inner, experts=count, top=top, shared=shared), EXPERTS, "")
+    else:
+        second = (feed(config, shared), SHARED, "shared_mlp")
+    types = config("layer_types", config("layers_block_type", None))
+    branches = []
+    for i in range(config("num_hidden_layers")):
+        mamba = types is None or types[i] in ("mamba", "linear_attention")
+        branches += block(
+            f"model.layers.{i}",
+            ("input_layernorm", "post_attention_layernorm"),
+            (mix, MAMBA2, "mamba") if mamba else (attend, ATTENTION, "self_attn"),
+            second,
+            scale=config("residual_multiplier", 1.0),
+        )
+    return describe(
+        config,
+        branches,
+        embed_scale=config("embedding_multiplier", 1.0),
+        logits_scale=1 / config("logits_scaling", 1.0),
+    )
+
+
+def falcon_h1(config: Config) -> Description:
+    """Both mixers see the same input and add up; constants stand at every matrix."""
+    normed = config("mamba_rms_norm", False)
+    mix = mixer(
+        config,
+        norm_groups=config("mamba_n_groups", 1) if normed else 0,
+        norm_first=config("mamba_norm_before_gate", True),
+        scales=config("ssm_multipliers", [1.0] * 5),
+    )
+    size = config("head_dim", config("hidden_size") // config("num_attention_heads"))
+    scale = config("key_multiplier", 1.0) * size**-0.5
+    both = partial(
+        Parallel,
+        (mix, attention(config, scale=scale, **config.rope())),
+        (config("ssm_in_multiplier", 1.0), config("attention_in_multiplier", 1.0)),
+        (config("ssm_out_multiplier", 1.0), config("attention_out_multiplier", 1.0)),
+    )
+    config.only("projectors_bias", config("mamba_proj_bias", False))
+    names = {f"mamba.{theirs}": f"layers.0.{ours}" for theirs, ours in MAMBA2.items()}
+    names |= {f"self_attn.{theirs}": f"layers.1.{ours}" for theirs, ours in ATTENTION.items()}
+    config.only("mamba_use_mlp", True)
+    config.neutral("mlp_expansion_factor")
+    gate, down = config("mlp_multipliers", [1.0, 1.0])
+    inner, f = config("intermediate_size"), Scaled(config.activation("hidden_act"), gate)
+    mlp = partial(feed(config, inner).func, config("hidden_size"), inner, f,
+                  bias=config("mlp_bias", False))  # fmt: skip
+    branches = []
+    for i in range(config("num_hidden_layers")):
+        at = f"model.layers.{i}"
+        branches += [
+            Branch(both, names, at, norm=f"{at}.input_layernorm"),
+            Branch(mlp, FEED, f"{at}.feed_forward", norm=f"{at}.pre_ff_layernorm", scale=down),
+        ]
+    return describe(
+        config,
+        branches,
+        last="model.final_layernorm",
+        embed_scale=config("embedding_multiplier", 1.0),
+        logits_scale=config("lm_head_multiplier", 1.0),
+    )

@@ -1,0 +1,67 @@
+"""RecurrentGemma: the blocks of Griffin."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax.numpy as jnp
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Description
+from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe
+from seqjax.hf.tensors import Shaped
+from seqjax.layers.parts import GLU
+from seqjax.layers.ssm.griffin import RecurrentBlock
+
+
+def recurrent_gemma(config: Config) -> Description:
+    features, heads = config("hidden_size"), config("num_attention_heads")
+    config.neutral("final_w_init_variance_scale w_init_variance_scale")
+    recur = partial(
+        RecurrentBlock,
+        features,
+        width=config("lru_width", features),
+        heads=heads,
+        conv=config("conv1d_width", 4),
+        unscaled_start=True,
+    )
+    attend = attention(
+        config,
+        window=config("attention_window_size", 2048),
+        out_bias=True,
+        **config.rope(0.5),
+    )
+    names = {
+        "linear_y": "W_y",
+        "linear_x": "W_x",
+        "linear_out": "W_out",
+        "conv_1d": "conv",
+        "rg_lru.recurrent_param": "rg_lru.Lambda",
+        "rg_lru.input_gate_weight": "rg_lru.W_x",
+        "rg_lru.input_gate_bias": Shaped("rg_lru.b_x", (heads, -1)),
+        "rg_lru.recurrent_gate_weight": "rg_lru.W_a",
+        "rg_lru.recurrent_gate_bias": Shaped("rg_lru.b_a", (heads, -1)),
+    }
+    f = config.activation("hidden_activation")
+    mlp = partial(GLU, features, config("intermediate_size") // 2, f, bias=True)
+    kinds = config("block_types", ["recurrent", "recurrent", "attention"])
+    branches = []
+    for i in range(config("num_hidden_layers")):
+        recurrent = kinds[i % len(kinds)] == "recurrent"
+        branches += block(
+            f"model.layers.{i}",
+            ("temporal_pre_norm", "channel_pre_norm"),
+            (recur, names, "temporal_block")
+            if recurrent
+            else (attend, ATTENTION, "temporal_block"),
+            (mlp, FEED, "mlp_block"),
+        )
+    return describe(
+        config,
+        branches,
+        last="model.final_norm",
+        offset=1.0,
+        tied=True,
+        embed_scale=float(jnp.bfloat16(features**0.5)),  # kept in 16 bits by the release
+        softcap=config("logits_soft_cap", 30.0),
+    )

@@ -1,0 +1,131 @@
+"""Kimi Linear: Kimi delta attention, and latent attention without positions; many experts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Description, Names
+from seqjax.hf.parts import FEED, block, describe, expert_names, experts, feed
+from seqjax.hf.tensors import Joined, Shaped
+from seqjax.layers.attention import LatentAttention
+from seqjax.layers.fast_weights.kda import KDA
+
+LATENT: Names = {
+    "q_proj": "W_q",
+    "kv_a_proj_with_mqa": "W_down",
+    "kv_a_layernorm": "norm",
+    "kv_b_proj": "W_up",
+    "o_proj": "W_o",
+}
+LATENT_QUERIES: Names = {
+    "q_a_proj": "W_q_down",
+    "q_a_layernorm": "q_norm",
+    "q_b_proj": "W_q",
+    **{theirs: ours for theirs, ours in LATENT.items() if theirs != "q_proj"},
+}
+EXPERTS: Names = {
+    "gate": "W_r",
+    "gate.e_score_correction_bias": "choice_bias",
+    **expert_names("w1", "w3", "w2"),
+    **{f"shared_experts.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+}
+
+
+def kinds(config: Config, depth: int) -> list[bool]:
+    """Which blocks have full attention."""
+    old = config("linear_attn_config", {})
+    said = config("layer_types", None)
+    if said is not None:
+        return [kind == "full_attention" for kind in said]
+    if "full_attn_layers" not in old:
+        raise ValueError("kimi_linear: config.json does not say which layers have attention")
+    return [i + 1 in old["full_attn_layers"] for i in range(depth)]
+
+
+def delta(config: Config):
+    old = config("linear_attn_config", {})
+    heads = config("linear_num_heads", old.get("num_heads"))
+    size = config("linear_head_dim", old.get("head_dim"))
+    layer = partial(
+        KDA,
+        config("hidden_size"),
+        heads=heads,
+        key_size=size,
+        value_size=size,
+        conv=config("linear_conv_kernel_dim", old.get("short_conv_kernel_size", 4)),
+        gate_bias=False,
+        norm_eps=config("rms_norm_eps", 1e-5),
+    )
+    names: Names = {
+        ("q_proj", "k_proj", "v_proj"): Joined("W_qkv", (heads * size,) * 3),
+        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", (heads * size,) * 3),
+        "f_a_proj": "W_a.W_1",
+        "f_b_proj": "W_a.W_2",
+        "b_proj": "W_beta",
+        "g_a_proj": "W_g.W_1",
+        "g_b_proj": "W_g.W_2",
+        "A_log": Shaped("A_log", (1, 1, heads, 1)),
+        "dt_bias": "dt_bias",
+        "o_norm": "norm",
+        "o_proj": "W_o",
+    }
+    return layer, names
+
+
+def kimi_linear(config: Config) -> Description:
+    features, depth = config("hidden_size"), config("num_hidden_layers")
+    config.neutral("head_dim qk_head_dim model_max_length num_key_value_heads pretraining_tp")
+    config.neutral("rope_theta rope_parameters use_grouped_topk aux_loss_alpha seq_aux")
+    config.only("hidden_act", "silu")
+    config.only("attention_bias", False)
+    config.only("rope_scaling", None)
+    config.only("mla_use_nope", True)
+    config.only("moe_router_activation_func", "sigmoid")
+    config.only("moe_layer_freq", 1)
+    config.only("num_nextn_predict_layers", 0)
+    rank = config("q_lora_rank", None)
+    attend = partial(
+        LatentAttention,
+        features,
+        heads=config("num_attention_heads"),
+        latent=config("kv_lora_rank"),
+        key_size=config("qk_nope_head_dim"),
+        shared_size=config("qk_rope_head_dim"),
+        value_size=config("v_head_dim"),
+        query_latent=rank,
+        window=config.context,
+        norm_eps=1e-6,
+    )
+    inner = config("moe_intermediate_size")
+    count, dense = config("num_experts", None), config("first_k_dense_replace", 1)
+    mlp = feed(config)
+    some = experts(
+        config,
+        inner,
+        experts=count or 1,
+        top=config("num_experts_per_token", 8),
+        scores="sigmoid",
+        renormalise=config("moe_renormalize", True),
+        scale=config("routed_scaling_factor", 1.0),
+        choice_bias=True,
+        groups=config("num_expert_group", 1),
+        top_groups=config("topk_group", 1),
+        shared=inner * config("num_shared_experts", 1),
+    )
+    said = config("mlp_layer_types", None)  # where this is said, plain ones are under this name too
+    plain = "mlp" if said is None else "block_sparse_moe"
+    routed = [count and i >= dense for i in range(depth)]
+    if said is not None:
+        routed = [kind != "dense" for kind in said]
+    linear, branches = delta(config), []
+    for i, full in enumerate(kinds(config, depth)):
+        branches += block(
+            f"model.layers.{i}",
+            ("input_layernorm", "post_attention_layernorm"),
+            (attend, LATENT_QUERIES if rank else LATENT, "self_attn")
+            if full
+            else (*linear, "self_attn"),
+            (some, EXPERTS, "block_sparse_moe") if routed[i] else (mlp, FEED, plain),
+        )
+    return describe(config, branches, context=config.context)

@@ -1,0 +1,122 @@
+"""MiniMax-Text-01: lightning attention beside softmax attention, experts in every block."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Branch, Description
+from seqjax.hf.delta import interleaved
+from seqjax.hf.parts import ATTENTION, attention, describe, expert_names, experts
+from seqjax.hf.tensors import Constant, Shaped, Split
+from seqjax.layers.base import Frozen, Layer
+from seqjax.layers.parts import Norm, merge_heads, split_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+
+EXPERTS = {"gate": "W_r", **expert_names("w1", "w3", "w2")}
+
+
+class LightningAttention(Layer):
+    """W_o (sigmoid(W_g x) * RMSNorm(S_t^T q_t)), S_t = exp(-slope) S_{t-1} + k_t v_t^T.
+
+    q, k, v = silu(W x) (arXiv:2401.04658; the norm over all heads, arXiv:2501.08313 sec. 2.2).
+    """
+
+    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+
+    def __init__(self, features: int, *, heads: int, head_size: int, rngs: nnx.Rngs):
+        self.features = self.out_features = features
+        self.heads, self.K = heads, head_size
+        linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
+        inner = heads * head_size
+        self.W_q, self.W_k, self.W_v, self.W_g = (linear(features, inner) for _ in range(4))
+        self.W_o, self.norm = linear(inner, features), Norm(inner, eps=1e-6)
+        self.slope = Frozen(jnp.zeros(heads))  # said by the checkpoint
+
+    def initial(self):
+        return jnp.zeros((self.heads, self.K, self.K))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        q, k, v = (
+            split_heads(jax.nn.silu(W(x)), self.heads) for W in (self.W_q, self.W_k, self.W_v)
+        )
+        log_a = -self.slope[...].astype(q.dtype)
+        y, h = linear_attention(
+            q, k, v, log_a, h, resets=resets, mask=mask, evaluator=evaluator,
+            reset_state=self.start(),
+        )  # fmt: skip
+        return self.W_o(jax.nn.sigmoid(self.W_g(x)) * self.norm(merge_heads(y))), h
+
+
+def decays(heads: int, block: int, i: int, depth: int) -> dict[str, np.ndarray]:
+    """The tables exp(-slope * distance) that the checkpoint holds for blocks of `block` steps."""
+    slope = 2.0 ** (-8 / heads * np.arange(1, heads + 1)) * (1 - i / (depth - 1 + 1e-5) + 1e-5)
+    slope, n = slope[:, None, None], np.arange(1, block + 1)[:, None]
+    distance = n - n.T
+    within = np.exp(np.where(distance >= 0, -slope * distance, -np.inf))
+    return {
+        "query_decay": np.exp(-slope * n),
+        "key_decay": np.exp(-slope * (block - n)),
+        "diagonal_decay": within[None],
+    }
+
+
+def minimax(config: Config) -> Description:
+    heads, depth = config("num_attention_heads"), config("num_hidden_layers")
+    size = config("head_dim", config("hidden_size") // heads)
+    block = config("block_size", 256)
+    config.neutral("router_jitter_noise")  # of training
+    config.only("sliding_window", None)
+    config.only("hidden_act", "silu")
+    lightning = partial(LightningAttention, config("hidden_size"), heads=heads, head_size=size)
+    lit = {
+        "qkv_proj": Split("W_q", ("W_k", "W_v"), interleaved(heads, size, size, size)),
+        "output_gate": "W_g",
+        "norm": "norm",
+        "out_proj": "W_o",
+        "slope_rate": Shaped("slope", (heads, 1, 1)),
+    }
+    attend = attention(config, **config.rope())
+    some = experts(
+        config,
+        config("intermediate_size"),
+        experts=config("num_local_experts", 8),
+        top=config("num_experts_per_tok", 2),
+    )
+    kinds = config(
+        "layer_types",
+        ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(depth)],
+    )
+    branches = []
+    for i, kind in enumerate(kinds):
+        at, linear = f"model.layers.{i}", kind == "linear_attention"
+        tables = decays(heads, block, i, depth) if linear else {}
+        names = lit | {n: Constant(v) for n, v in tables.items()} if linear else ATTENTION
+        which = "linear" if linear else "full"
+        first = Branch(
+            lightning if linear else attend,
+            names,
+            f"{at}.self_attn",
+            norm=f"{at}.input_layernorm",
+            from_norm=True,
+            residual=config(f"{which}_attn_alpha_factor", 1.0),
+            scale=config(f"{which}_attn_beta_factor", 1.0),
+        )
+        second = Branch(
+            some,
+            EXPERTS,
+            f"{at}.block_sparse_moe",
+            norm=f"{at}.post_attention_layernorm",
+            from_norm=True,
+            residual=config("mlp_alpha_factor", 1.0),
+            scale=config("mlp_beta_factor", 1.0),
+        )
+        branches += [first, second]
+    for which in ("linear", "full"):  # read even where no block is of this kind
+        config.neutral(f"{which}_attn_alpha_factor {which}_attn_beta_factor")
+    return describe(config, branches)

@@ -1,0 +1,141 @@
+"""What the descriptions of several architectures share: attention, feed-forward, blocks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from flax import nnx
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Branch, Description, Names
+from seqjax.hf.tensors import Stacked
+from seqjax.layers.attention import Attention
+from seqjax.layers.base import Layer
+from seqjax.layers.moe import MoE
+from seqjax.layers.parts import GLU, Norm, ShortConv
+
+ATTENTION: Names = {
+    "q_proj": "W_q",
+    "k_proj": "W_k",
+    "v_proj": "W_v",
+    "o_proj": "W_o",
+    "q_norm": "q_norm",
+    "k_norm": "k_norm",
+}
+FEED: Names = {"gate_proj": "W_1", "up_proj": "W_2", "down_proj": "W_3"}
+Part = tuple[Callable[..., nnx.Module], Names, str]  # a layer, its tensors, and under which prefix
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """f(scale z)."""
+
+    f: Callable[[jax.Array], jax.Array]
+    scale: float
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return self.f(self.scale * z)
+
+
+def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
+    """Grouped-query attention with the fields that most configs have."""
+    features, heads = config("hidden_size"), config("num_attention_heads")
+    settings = dict(
+        heads=heads,
+        kv_heads=config("num_key_value_heads", heads),
+        head_size=config("head_dim", features // heads),
+        window=config.context,
+        bias=config("attention_bias", False),
+    )
+    return partial(Attention, features, **{**settings, **options})
+
+
+def feed(config: Config, inner: int | None = None, **options: Any) -> Callable[..., nnx.Module]:
+    """A gated linear unit."""
+    f = config.activation("hidden_act")
+    return partial(GLU, config("hidden_size"), inner or config("intermediate_size"), f, **options)
+
+
+def experts(config: Config, inner: int, **options: Any) -> Callable[..., nnx.Module]:
+    f = config.activation("hidden_act")
+    return partial(MoE, config("hidden_size"), inner, f, **options)
+
+
+def expert_names(gate: str, up: str, down: str, at: str = "experts") -> Names:
+    """One expert after the other, each a gated linear unit."""
+    return {
+        f"{at}.{{}}.{gate}": Stacked("W_1"),
+        f"{at}.{{}}.{up}": Stacked("W_2"),
+        f"{at}.{{}}.{down}": Stacked("W_3"),
+    }
+
+
+def block(prefix: str, norms: Sequence[str], *parts: Part, **options: Any) -> list[Branch]:
+    """Branches with a norm before each: the layers of one block under `prefix`."""
+    return [
+        Branch(layer, names, f"{prefix}.{at}".rstrip("."), norm=f"{prefix}.{norm}", **options)
+        for norm, (layer, names, at) in zip(norms, parts, strict=True)
+    ]
+
+
+def describe(
+    config: Config, branches: Sequence[Branch], *, eps: str = "rms_norm_eps", **fields: Any
+) -> Description:
+    """The rest of a description: what is before the first branch and after the last."""
+    offset = fields.pop("offset", 0.0)
+    tied = config("tie_word_embeddings", fields.pop("tied", False))
+    attends = any("q_proj" in str(branch.names) for branch in branches)
+    fields.setdefault("context", config.context if attends else None)
+    return Description(
+        vocabulary=config("vocab_size"),
+        features=config("hidden_size"),
+        branches=tuple(branches),
+        norm=partial(Norm, eps=config(eps, 1e-6), offset=offset),
+        head=None if tied else "lm_head",
+        **fields,
+    )
+
+
+class Parallel(Layer):
+    """sum_k out_k layer_k(in_k x)."""
+
+    def __init__(self, layers, inputs, outputs, *, rngs: nnx.Rngs):
+        self.layers = nnx.List([make(rngs=rngs) for make in layers])
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.features = self.layers[0].features
+        self.out_features = self.layers[0].out_features
+
+    def initial(self):
+        return tuple(layer.initial() for layer in self.layers)
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        del evaluator
+        y, states = 0, []
+        for layer, state, scale, out in zip(self.layers, h, self.inputs, self.outputs):
+            z, state = layer.sequence(scale * x, state, resets=resets, mask=mask)
+            y = y + out * z
+            states.append(state)
+        return y, tuple(states)
+
+
+class GatedShortConv(Layer):
+    """y = W_out (C * conv(B * x)) with [B, C, x] = W_in x: the mixer of LFM2 (arXiv:2511.23404)."""
+
+    def __init__(self, features: int, *, conv: int = 3, bias: bool = False, rngs: nnx.Rngs):
+        self.features = self.out_features = features
+        self.W_in = nnx.Linear(features, 3 * features, use_bias=bias, rngs=rngs)
+        self.conv = ShortConv(features, conv, bias=bias, rngs=rngs)
+        self.W_out = nnx.Linear(features, features, use_bias=bias, rngs=rngs)
+
+    def initial(self):
+        return self.conv.initial()
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        del evaluator
+        B, C, u = jax.numpy.split(self.W_in(x), 3, axis=1)
+        u, h = self.conv(B * u, h, resets=resets, mask=mask)
+        return self.W_out(C * u), h

@@ -1,0 +1,57 @@
+"""RWKV-4: time mixing and channel mixing, LayerNorms, one more of them on the embedding."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from seqjax.hf.config import Config
+from seqjax.hf.decoder import Branch, Description, Names
+from seqjax.hf.tensors import Rows
+from seqjax.layers.linear_attention.rwkv4 import RWKV4
+from seqjax.layers.parts import Norm
+
+ROW = (1, 1, -1)
+NAMES: Names = {
+    "ln1": "norms.0",
+    "attention.time_decay": "w",
+    "attention.time_first": "u",
+    tuple(f"attention.time_mix_{j}" for j in ("key", "value", "receptance")): Rows("mu", ROW),
+    "attention.key": "W_k",
+    "attention.value": "W_v",
+    "attention.receptance": "W_r",
+    "attention.output": "W_o",
+    "ln2": "norms.1",
+    tuple(f"feed_forward.time_mix_{j}" for j in ("key", "receptance")): Rows(
+        "channel_mixing.mu", ROW
+    ),
+    "feed_forward.key": "channel_mixing.W_k",
+    "feed_forward.value": "channel_mixing.W_v",
+    "feed_forward.receptance": "channel_mixing.W_r",
+}
+
+
+def rwkv(config: Config) -> Description:
+    features = config("hidden_size")
+    # how often 16-bit activations are halved, which the norms undo, and how long training sees
+    config.neutral("rescale_every context_length")
+    config.only("layer_norm_epsilon", 1e-5)
+    layer = partial(
+        RWKV4,
+        features,
+        hidden=config("attention_hidden_size", features),
+        block=True,
+        inner=config("intermediate_size", 4 * features),
+    )
+    depth = config("num_hidden_layers")
+    return Description(
+        vocabulary=config("vocab_size"),
+        features=features,
+        branches=tuple(
+            Branch(layer, NAMES, f"rwkv.blocks.{i}", residual=0.0) for i in range(depth)
+        ),
+        norm=partial(Norm, centre=True, bias=True, eps=1e-5),
+        embed="rwkv.embeddings",
+        first="rwkv.blocks.0.pre_ln",
+        last="rwkv.ln_out",
+        head=None if config("tie_word_embeddings", False) else "head",
+    )

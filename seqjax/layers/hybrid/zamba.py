@@ -1,0 +1,140 @@
+"""Zamba (Glorioso et al. 2024, arXiv:2405.16712): a Mamba backbone and one attention, used often.
+
+    u_l = x_l                                            most blocks
+    u_l = x_l + W_l MLP(Norm(A(Norm([x_l, x_0]))))       every `every`-th block; x_0 the input
+    x_{l+1} = x_l + Mamba(Norm(u_l))                     sec. 2, fig. 2
+
+The attention A, its norms and the MLP are one set of weights for all the blocks that use them; the
+map W_l is each block's own. A sees the block's input beside the first one, 2 * features channels,
+and scores are scaled by (K / 2)^-1/2, K the size of its heads. `depth` blocks, the first of them
+with attention is block `every - 1`.
+
+The state is that of every block: of Mamba, or a pair of the attention's cache and Mamba's.
+`SharedBlock` and `HybridBlock` are also what Zamba2 (arXiv:2411.15242) is made of, with Mamba-2,
+several shared blocks and low-rank maps that are each use's own.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.attention import Attention
+from seqjax.layers.base import Layer
+from seqjax.layers.parts import GLU, Norm
+from seqjax.layers.ssm.mamba import Mamba
+
+
+class SharedBlock(nnx.Module):
+    """MLP(Norm(A(Norm([x, x_0])))): what several blocks have in common."""
+
+    def __init__(
+        self,
+        features: int,
+        attention: Callable[..., Attention],
+        feed: Callable[..., GLU],
+        *,
+        norm_eps: float = 1e-5,
+        rngs: nnx.Rngs,
+    ):
+        self.norm, self.feed_norm = Norm(2 * features, eps=norm_eps), Norm(features, eps=norm_eps)
+        self.attention, self.feed = attention(rngs=rngs), feed(rngs=rngs)
+
+
+class HybridBlock(Layer):
+    """[x, x_0] to Mamba(Norm(x + W shared([x, x_0]))), without the residual."""
+
+    def __init__(
+        self,
+        features: int,
+        shared: SharedBlock,
+        mamba: Callable[..., Layer],
+        *,
+        norm_eps: float = 1e-5,
+        rngs: nnx.Rngs,
+    ):
+        self.features, self.out_features = 2 * features, features
+        self.shared, self.attention, self.feed = shared, shared.attention, shared.feed
+        self.W = nnx.Linear(features, features, use_bias=False, rngs=rngs)
+        self.norm, self.mamba = Norm(features, eps=norm_eps), mamba(rngs=rngs)
+
+    def initial(self):
+        return self.attention.initial(), self.mamba.initial()
+
+    def start(self):
+        return self.attention.start(), self.mamba.start()
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        flags = dict(resets=resets, mask=mask)
+        u, cache = self.attention.sequence(self.shared.norm(x), h[0], **flags)
+        u = self.W(self.feed(self.shared.feed_norm(u))) + x[:, : self.out_features]
+        y, state = self.mamba.sequence(self.norm(u), h[1], evaluator=evaluator, **flags)
+        return y, (cache, state)
+
+
+class Zamba(Layer):
+    evaluators = Mamba.evaluators
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        depth: int = 6,
+        every: int = 6,
+        heads: int = 4,
+        window: int = 1024,
+        rotary_fraction: float = 0.0,
+        expansion: float = 4.0,
+        state: int = 16,
+        conv: int = 4,
+        expand: int = 2,
+        rngs: nnx.Rngs,
+    ):
+        if not 1 <= every <= depth:
+            raise ValueError(f"every must be 1 to depth = {depth}, got {every}")
+        self.features = self.out_features = features
+        self.uses = depth // every
+
+        def mamba(rngs):
+            return Mamba(features, state=state, conv=conv, expand=expand, rngs=rngs)
+
+        def attention(rngs):
+            K = 2 * features // heads
+            return Attention(
+                2 * features,
+                out_features=features,
+                heads=heads,
+                window=window,
+                rotary_fraction=rotary_fraction,
+                scale=(K / 2) ** -0.5,
+                rngs=rngs,
+            )
+
+        def feed(rngs):
+            return GLU(features, max(1, round(expansion * features)), jax.nn.gelu, rngs=rngs)
+
+        shared = SharedBlock(features, attention, feed, rngs=rngs)
+        self.hybrid = tuple((n + 1) % every == 0 for n in range(depth))
+        self.blocks = nnx.List(
+            [
+                HybridBlock(features, shared, mamba, rngs=rngs) if hybrid else mamba(rngs)
+                for hybrid in self.hybrid
+            ]
+        )
+        self.norms = nnx.List([None if hybrid else Norm(features) for hybrid in self.hybrid])
+
+    def initial(self):
+        return tuple(block.initial() for block in self.blocks)
+
+    def start(self):
+        return tuple(block.start() for block in self.blocks)
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        flags, first, states = dict(resets=resets, mask=mask, evaluator=evaluator), x, []
+        for block, norm, state in zip(self.blocks, self.norms, h, strict=True):
+            z = jnp.concatenate([x, first], axis=1) if norm is None else norm(x)
+            y, state = block.sequence(z, state, **flags)
+            x = x + y
+            states.append(state)
+        return x, tuple(states)
