@@ -1,5 +1,7 @@
 """Goldens answered by the RWKV layers and the other gated attention layers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,11 @@ from golden_layers import build, by_evaluator
 from golden_tools import with_parameters
 
 from seqjax.layers.linear_attention.aaren import Means
+from seqjax.layers.linear_attention.fox import FoX
+from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
+from seqjax.layers.linear_attention.gsa import GSA, Slots, slot_attention
 from seqjax.layers.linear_attention.rwkv_parts import ChannelMixing
+from seqjax.ops.look_back import look_back
 
 SCAN = ("sequential", "associative", "chunked")
 MATRIX = ("naive", "chunked")
@@ -83,9 +89,104 @@ def channel_mixing(inputs, meta):
     return {"y": jax.vmap(lambda x: layer(x, jnp.zeros((1, C)))[0])(x)}
 
 
+def gateloop_op(inputs, meta, *, evaluator):
+    q, k, v, a = (inputs[name] for name in "qkva")
+    S = jnp.zeros((1, q.shape[2], v.shape[2]), complex)
+
+    def one(q, k, v, a):
+        log_r, angle = jnp.log(jnp.abs(a))[:, None, None], jnp.angle(a)[:, None, None]
+        q, k, v = (z[:, None] for z in (q, k, v))
+        flags = dict(reset_state=S, resets=None, mask=None, evaluator=evaluator)
+        return gate_loop(q, k, v, log_r, angle, S, **flags)[0][:, 0]
+
+    return {"o": jax.vmap(one)(q, k, v, a)}
+
+
+def gateloop(inputs, meta, *, evaluator):
+    x, o = inputs["x"], meta["options"]
+    re_im = inputs["to_a.0.weight"], inputs["to_a.0.bias"]
+    parts = [z.reshape(o["heads"], 2, *z.shape[1:]).swapaxes(0, 1) for z in re_im]
+    W_a, b_a = (z[:1] if o["ablate_complex"] else z for z in parts)
+    qkv = jnp.split(inputs["to_qkv.weight"], 3)
+    values = {f"W_{j}.kernel": W.T for j, W in zip("qkv", qkv)} | {
+        "W_g.kernel": inputs["to_gates.0.weight"].T,
+        "W_o.kernel": inputs["to_out.weight"].T,
+        "W_a.kernel": W_a.reshape(-1, x.shape[2]).T,
+        "b_a": b_a.reshape(-1),
+    }
+    if o["sub_ln"]:
+        values |= {f"norm.{n}": inputs[f"maybe_sub_ln.{n}"] for n in ("weight", "bias")}
+    layer = build(
+        "gateloop",
+        x.shape[2],
+        values,
+        heads=o["heads"],
+        inner=len(qkv[0]),
+        transition="modulus_real" if o["ablate_complex"] else "modulus",
+        norm=o["sub_ln"],
+    )
+    return {"y": layer(x, evaluator=evaluator)[0]}
+
+
+def gateloop_simple(inputs, meta, *, evaluator):
+    x, backward = inputs["x"], meta["options"]["reverse"]
+    values = {"norm.weight": inputs["norm.gamma"], "W.kernel": inputs["to_qkva.0.weight"].T}
+    layer = with_parameters(SimpleGateLoop(x.shape[2], rngs=nnx.Rngs(0)), values)
+    x = x[:, ::-1] if backward else x
+    y, h = layer(x, inputs.get("h0"), evaluator=evaluator)
+    return {"y": y[:, ::-1]} if backward else {"y": y, "h": h}
+
+
+def slots(inputs, meta, *, evaluator, slots_by):
+    q, k, v, s = (inputs[name] for name in "qkvs")
+    groups = q.shape[2] // k.shape[2]
+    k, v, s = (jnp.repeat(z, groups, axis=2) for z in (k, v, s))
+    empty = Slots(
+        jnp.zeros((q.shape[2], q.shape[3], s.shape[3])),
+        jnp.zeros((q.shape[2], s.shape[3], v.shape[3])),
+        jnp.full((q.shape[2], s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
+    )
+    h = jax.tree.map(lambda z: jnp.broadcast_to(z[None], (len(q), *z.shape)), empty)
+    if "hk0" in inputs:
+        h = h._replace(K=inputs["hk0"], V=inputs["hv0"])
+    if slots_by == "softmax":
+        layer = nnx.eval_shape(lambda: GSA(4, slots_by=slots_by, rngs=nnx.Rngs(0)))
+
+        def attend(q, k, v, s, h):
+            return layer.attend(q, k, v, s, h, empty, meta["scale"], evaluator=evaluator)
+
+        o, h = jax.vmap(attend)(q, k, v, s, h)
+    else:
+        log_f = jnp.repeat(inputs["g"], groups, axis=2)
+        run = partial(slot_attention, start=empty, scale=meta["scale"], evaluator=evaluator)
+        o, h = jax.vmap(lambda *args: run(*args))(q, k, v, s, log_f, h)
+    return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
+
+
+def forgetting(inputs, meta):
+    q, k, v, g = (inputs[name] for name in "qkvg")
+    groups = q.shape[2] // k.shape[2]
+    k, v = (jnp.repeat(z, groups, axis=2) for z in (k, v))
+    T, heads, K = q.shape[1:]
+    window = meta["options"]["window"] or T
+    make = lambda: FoX(heads * K, heads=heads, window=window, rngs=nnx.Rngs(0))  # noqa: E731
+    layer = nnx.eval_shape(make)
+
+    def one(q, *items):
+        return look_back(layer.attend, q, items, layer.initial())[0]
+
+    return {"o": jax.vmap(one)(q, k, v, g)}
+
+
 ADAPTERS = {
     "rwkv4": by_evaluator(rwkv4, *SCAN),
     "rwkv5_tmix": by_evaluator(rwkv5, *MATRIX),
     "rwkv6_tmix": by_evaluator(rwkv6, *MATRIX),
+    "gateloop_op": by_evaluator(gateloop_op, *MATRIX),
+    "gateloop_attention": by_evaluator(gateloop, *MATRIX),
+    "gateloop_simple": by_evaluator(gateloop_simple, "sequential", "primitive"),
+    "gsa": by_evaluator(partial(slots, slots_by="gate"), *MATRIX),
+    "abc": by_evaluator(partial(slots, slots_by="softmax"), *MATRIX),
+    "forgetting_attn": {"whole": forgetting},
     "rwkv_cmix": {"whole": channel_mixing},
 }

@@ -7,8 +7,12 @@ from seqjax.layers.linear_attention.based import Based
 from seqjax.layers.linear_attention.cosformer import CosFormer
 from seqjax.layers.linear_attention.ecoformer import EcoFormer
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
+from seqjax.layers.linear_attention.fox import FoX
+from seqjax.layers.linear_attention.gated_rnn_attention import GatedRNN
+from seqjax.layers.linear_attention.gateloop import GateLoop
 from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.linear_attention.gla import GLA
+from seqjax.layers.linear_attention.gsa import GSA
 from seqjax.layers.linear_attention.hgrn2 import HGRN2
 from seqjax.layers.linear_attention.lightning_attention import LightningAttention
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
@@ -21,6 +25,7 @@ from seqjax.layers.linear_attention.rfa import RFA
 from seqjax.layers.linear_attention.rwkv4 import RWKV4
 from seqjax.layers.linear_attention.rwkv5 import RWKV5
 from seqjax.layers.linear_attention.rwkv6 import RWKV6
+from seqjax.layers.linear_attention.tova_msrnn import MSRNN
 from seqjax.layers.linear_attention.transnormer import TransNormer
 from seqjax.layers.linear_attention.transnormer_llm import TransNormerLLM
 
@@ -219,5 +224,49 @@ ROWS: dict[str, Entry] = {
         state="size * inner + (group - 1) * (2 * size + inner) + (features // 2 if shift else 0)",
         smoke=dict(size=4, group=3),
         variants={"shift": dict(size=3, expansion=0.5, group=2, bias="toeplitz", shift=True)},
+    ),
+    "gateloop": Entry(
+        GateLoop,
+        "GateLoop: complex data-controlled diagonal transition",
+        "2311.01927",
+        state="2 * heads * K * K",
+        smoke=dict(heads=2),
+        variants={
+            "modulus": dict(heads=1, inner=3, transition="modulus", norm=True),
+            "real": dict(heads=2, transition="modulus_real"),
+        },
+    ),
+    "gsa": Entry(
+        GSA,
+        "Gated slot attention",
+        "2409.07146",
+        state="2 * heads * K * slots",
+        smoke=dict(heads=2, slots=3),
+        variants={"abc": dict(heads=2, slots=3, slots_by="softmax")},
+    ),
+    "fox": Entry(
+        FoX,
+        "Forgetting Transformer: softmax attention with a forget gate",
+        "2503.02130",
+        state="(window - 1) * heads * (2 * K + 1)",
+        smoke=dict(heads=2, window=4),
+        variants={"gated": dict(heads=1, window=3, qk_norm=True, output_gate=True)},
+        exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
+    ),
+    "tova_msrnn": Entry(
+        MSRNN,
+        "Multi-state RNN: attention with a bounded cache (TOVA)",
+        "2401.06104",
+        state="2 * size * heads * K",
+        smoke=dict(heads=2, size=3),
+        variants={"window": dict(heads=1, size=3, policy="window", keep_first=1)},
+        exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
+    ),
+    "gated_rnn_attention": Entry(
+        GatedRNN,
+        "Gated linear RNN that can be linear self-attention exactly",
+        "2309.01775",
+        state="hidden",
+        variants={"narrow": dict(hidden=3, width=5)},
     ),
 }

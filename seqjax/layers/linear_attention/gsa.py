@@ -1,0 +1,121 @@
+"""Gated slot attention (Zhang et al. 2024, arXiv:2409.07146): softmax attention over a few slots.
+
+    K_t = K_{t-1} Diag(f_t) + k_t s_t^T          K [heads, K, slots]
+    V_t = Diag(f_t) V_{t-1} + s_t v_t^T          V [heads, slots, V]
+    o_t = V_t^T softmax(scale K_t^T q_t)         both read after they are written
+    f_t = sigmoid(W_f x_t)^(1/tau),  s_t = 1 - f_t                              tau = 8
+    q, k, v = SiLU(W x),  scale = 1
+    y_t = W_o RMSNorm(SiLU(o_t))
+
+Each pass is a gated linear attention: the second one as it stands, with a decay per key (a key is a
+slot); in the first slots are values, each with a decay of its own: as many heads with one value.
+
+slots_by "softmax" is attention with bounded memory (ABC, arXiv:2110.02488): K and V hold means of
+the keys and values so far, weighted by exp(s_i) per slot with s = W_f x,
+
+    z_t = log(exp(z_{t-1}) + exp(s_t)),  f_t = exp(z_{t-1} - z_t),  and s_t becomes exp(s_t - z_t)
+
+z [heads, slots] starts at -inf; in a learned start at 0, since out of a weight of exp(-inf) no
+gradient comes.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.common import accumulation_dtype
+from seqjax.layers.base import Layer, entering, option
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.monoid import Monoid
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.scan import scan
+
+SLOTS_BY = ("gate", "softmax")
+
+log_sum = Monoid(
+    jnp.logaddexp, lambda e: jnp.full_like(e, -jnp.inf), lambda e, h: jnp.logaddexp(h, e)
+)
+
+
+class Slots(NamedTuple):
+    K: Array  # [heads, K, slots]
+    V: Array  # [heads, slots, V]
+    z: Array | None  # [heads, slots], with slots_by "softmax"
+
+
+def slot_attention(q, k, v, s, log_f, h, start, *, scale, **flags):
+    """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]."""
+    T, H, M = s.shape
+    slots_as_heads = lambda K: jnp.swapaxes(K, 1, 2).reshape(H * M, -1, 1)  # noqa: E731
+    scores, K = linear_attention(
+        q,
+        k,
+        s.reshape(T, H * M, 1),
+        log_f.reshape(T, H * M),
+        slots_as_heads(h.K),
+        scale=scale,
+        reset_state=slots_as_heads(start.K),
+        **flags,
+    )
+    p = jax.nn.softmax(scores.reshape(T, H, M), axis=-1)
+    o, V = linear_attention(p, s, v, log_f, h.V, scale=1.0, reset_state=start.V, **flags)
+    return o, h._replace(K=jnp.swapaxes(K.reshape(H, M, -1), 1, 2), V=V)
+
+
+class GSA(Layer):
+    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        slots: int = 64,
+        tau: float = 8.0,
+        slots_by: str = "gate",
+        rngs: nnx.Rngs,
+    ):
+        self.features = self.out_features = features
+        self.heads, self.K = heads, per_head("features", features, heads)
+        self.slots, self.tau, self.start_z = slots, tau, -jnp.inf
+        self.slots_by = option("slots_by", slots_by, SLOTS_BY)
+        linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
+        self.W_q, self.W_k, self.W_v, self.W_o = (linear(features) for _ in range(4))
+        self.W_f = linear(heads * slots)
+        self.norm = Norm(features, eps=1e-5)
+
+    def initial(self):
+        K = jnp.zeros((self.heads, self.K, self.slots))
+        z = jnp.full((self.heads, self.slots), self.start_z)
+        return Slots(K, jnp.swapaxes(K, 1, 2), None if self.slots_by == "gate" else z)
+
+    def learn_initial(self):
+        self.start_z = 0.0
+        super().learn_initial()
+
+    def canonical(self, h):
+        return h if h.z is None else h._replace(z=jnp.exp(h.z))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        split = partial(split_heads, heads=self.heads)
+        q, k, v = (split(jax.nn.silu(W(x))) for W in (self.W_q, self.W_k, self.W_v))
+        s = split(self.W_f(x)).astype(accumulation_dtype(x.dtype))
+        flags = dict(resets=resets, mask=mask)
+        o, h = self.attend(q, k, v, s, h, self.start(), 1.0, evaluator=evaluator, **flags)
+        return self.W_o(self.norm(jax.nn.silu(merge_heads(o)))), h
+
+    def attend(self, q, k, v, s, h, start, scale, *, resets=None, mask=None, evaluator=None):
+        """Outputs [T, heads, V] and the next state, for s = W_f x."""
+        if self.slots_by == "gate":
+            log_f = jax.nn.log_sigmoid(s) / self.tau
+            s = -jnp.expm1(log_f)
+        else:
+            z, last = scan(log_sum, s, h.z, initial=start.z, resets=resets, mask=mask)
+            log_f, s = entering(z, h.z, start.z, resets) - z, jnp.exp(s - z)
+            h = h._replace(z=last)
+        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
+        return slot_attention(q, k, v, s, log_f, h, start, scale=scale, **flags)

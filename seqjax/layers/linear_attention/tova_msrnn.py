@@ -1,0 +1,95 @@
+"""Attention as a recurrent network of many states, with a bounded cache
+(Oren et al. 2024, "Transformers are multi-state RNNs", arXiv:2401.06104).
+
+    (K, V)_t = the `size` states that the policy keeps of (K, V)_{t-1} and (k_t, v_t)      eq. 4-6
+    o_t = softmax(q_t . k_i / sqrt(d)) v_i  over (K, V)_{t-1} and (k_t, v_t)               per head
+    y_t = W_o o_t
+
+When the cache is full one state goes, the present one included:
+
+    "tova"     the one that the present token attends to least, on the mean over heads     sec. 3.2
+    "window"   the oldest, but for the first `keep_first` steps (window, window + i)       sec. 3.1
+
+While no more than `size` steps are seen nothing goes, and it is softmax attention. Which state goes
+is a choice; gradients flow through what stays. Neither q nor k carries a position.
+
+The state holds keys and values, oldest first; the first size - filled slots are empty.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from seqjax.layers.base import Layer, option
+from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.monoid import select
+
+POLICIES = ("tova", "window")
+
+
+class MultiState(NamedTuple):
+    K: Array  # [size, heads, K]
+    V: Array  # [size, heads, K]
+    filled: Array  # int32 []
+
+
+class MSRNN(Layer):
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        size: int = 512,
+        policy: str = "tova",
+        keep_first: int = 0,
+        rngs: nnx.Rngs,
+    ):
+        if not 0 <= keep_first < size:
+            raise ValueError(f"keep_first must lie in [0, size={size}), got {keep_first}")
+        self.features = self.out_features = features
+        self.heads, self.K, self.size = heads, per_head("features", features, heads), size
+        self.policy, self.keep_first = option("policy", policy, POLICIES), keep_first
+        linear = partial(nnx.Linear, features, features, use_bias=False, rngs=rngs)
+        self.W_q, self.W_k, self.W_v, self.W_o = (linear() for _ in range(4))
+
+    def initial(self):
+        empty = jnp.zeros((self.size, self.heads, self.K))
+        return MultiState(empty, empty, jnp.zeros((), jnp.int32))
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        del evaluator
+        start = jax.tree.map(lambda s, v: s.astype(v.dtype), self.start(), h)
+
+        def body(h, now):
+            q, k, v, reset, keep = now
+            before = h if reset is None else select(reset, start, h)
+            o, new = self.one(q, k, v, before)
+            return (new if keep is None else select(keep, new, h)), o
+
+        q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
+        q, k, v = (z.astype(h.K.dtype) for z in (q, k, v))
+        h, o = lax.scan(body, h, (q, k, v, resets, mask))
+        return self.W_o(merge_heads(o).astype(x.dtype)), h
+
+    def one(self, q, k, v, h):
+        """Attend with q [heads, K] over the cache and the new state; then let one of them go."""
+        K = jnp.concatenate([h.K, k[None]])
+        V = jnp.concatenate([h.V, v[None]])
+        place = jnp.arange(self.size + 1, dtype=jnp.int32)
+        first = self.size - h.filled  # the oldest state held
+        scores = jnp.einsum("hk,mhk->hm", q, K) * self.K**-0.5
+        scores = jnp.where((place >= first)[None], scores, jnp.finfo(scores.dtype).min)
+        weight = jax.nn.softmax(scores, axis=-1)
+        o = jnp.einsum("hm,mhk->hk", weight, V)
+        goes = jnp.int32(self.keep_first)
+        if self.policy == "tova":
+            goes = jnp.argmin(lax.stop_gradient(weight).mean(0)).astype(jnp.int32)
+        # while there is room an empty slot goes, the first
+        goes = jnp.where(h.filled < self.size, 0, goes)
+        stays = place[:-1] + (place[:-1] >= goes).astype(jnp.int32)
+        filled = jnp.minimum(h.filled + 1, self.size).astype(jnp.int32)
+        return o, MultiState(jnp.take(K, stays, axis=0), jnp.take(V, stays, axis=0), filled)
