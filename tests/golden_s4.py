@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from golden_layers import SCAN, build, by_evaluator
+from jax import lax
 
 from seqjax.layers.ssm import hippo
 
@@ -127,12 +128,95 @@ def s5_ssm(inputs, meta, *, evaluator):
     return {"y": y, "Lambda_bar": Lambda_bar, "B_bar": scale[:, None] * inputs["B"]}
 
 
+def lssl(inputs, meta, *, evaluator):
+    C = inputs["C"]
+    parameters = {name: inputs[name] for name in ("C", "D", "log_dt")} | {
+        "A": inputs["transition.a"],
+        "B": inputs["transition.b"],
+        "W.kernel": inputs["output_linear.weight"].T,
+        "W.bias": inputs["output_linear.bias"],
+    }
+    layer = build("lssl", len(C), parameters, state=C.shape[2], channels=C.shape[1])
+    A, B = layer.system()
+    return {"y": layer(inputs["u"], evaluator=evaluator)[0], "dA": A, "dB": B}
+
+
+def s4(A_re, A_im, P, B, C, log_dt, length=None):
+    rank, features, n = P.shape
+    parameters = {
+        "log_A_re": A_re,
+        "A_im": A_im,
+        "P": pair(P),
+        "B": pair(B),
+        "C": pair(C),
+        "log_dt": log_dt,
+        "D": jnp.zeros(features),
+    }
+    measure = {1: "legs", 2: "legt"}[rank]  # for the shape of P
+    return build("s4", features, parameters, state=2 * n, measure=measure, length=length, mix=False)
+
+
+def s4_dplr_kernel(evaluator):
+    def answer(inputs, meta):
+        def kernel(C):
+            layer = s4(
+                inputs["log_neg_A_re"],
+                -inputs["neg_A_im"],
+                inputs["P"],
+                inputs["B"],
+                C,
+                inputs["log_dt"],
+                length=meta["L"],
+            )
+            return kernel_of(layer, meta["L"], evaluator)
+
+        return {"K": per_channel(kernel, inputs["Ctilde"])}
+
+    return answer
+
+
+def s4_recurrent(inputs, meta, *, evaluator):
+    """Copies of A, B, P serve several channels. In "dense" mode the reference's state is any
+    vector (x, z), not only a symmetric (x, conj x): that is s + i t with s, t symmetric, and so
+    two runs, the second without input."""
+    u, state, dense = inputs["u"], inputs["state0"], meta["options"]["mode"] == "dense"
+    H, z = u.shape[2], {name: lax.complex(*jnp.moveaxis(inputs[name], -1, 0)) for name in "BPC"}
+    copy = jnp.arange(H) % len(inputs["A_real"])
+    half = state.shape[2] // 2 if dense else state.shape[2]
+    first = state[:, :, :half]
+    second = state[:, :, half:] if dense else first.conj()
+    ys, ends = [], []
+    for C in z["C"]:
+        layer = s4(
+            inputs["A_real"][copy],
+            -inputs["A_imag"][copy],
+            z["P"][:, copy],
+            z["B"][0, copy],
+            C,
+            inputs["inv_dt"][:, 0],
+        )
+        if dense:
+            y, s = layer(u, (first + second.conj()) / 2, evaluator=evaluator)
+            _, t = layer(jnp.zeros_like(u), (first - second.conj()) / 2j, evaluator=evaluator)
+            ends.append(s + 1j * t)
+        else:
+            y, s = layer(u, first, evaluator=evaluator)
+            ends.append(s)
+        ys.append(y)
+    B = layer.system().B
+    dB = jnp.concatenate([B, B.conj()], axis=1) if dense else B
+    return {"y": jnp.stack(ys, axis=2), "state": ends[0], "dB": dB}
+
+
 KERNEL = ("kernel", "primitive", "fft")
 
 ADAPTERS = {
     "hippo_transition": {"table": hippo_transition},
     "hippo_nplr": {"table": hippo_nplr},
     "s5_hippo_dplr": {"table": s5_hippo_dplr},
+    "lssl": by_evaluator(lssl, "sequential", "fft"),
+    "s4_dplr_kernel": {name: s4_dplr_kernel(name) for name in ("kernel", "sequential", "fft")},
+    "s4_recurrent": by_evaluator(s4_recurrent, "fft", "sequential"),
     "s5_ssm": by_evaluator(s5_ssm, *SCAN),
     "dss_kernel": {name: dss_kernel(name) for name in KERNEL},
     "dlr_kernel": {name: dlr_kernel(name) for name in KERNEL},

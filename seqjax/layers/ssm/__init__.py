@@ -4,6 +4,8 @@ from seqjax.layers.entry import Entry
 from seqjax.layers.ssm.dlr import DLR
 from seqjax.layers.ssm.dss import DSS
 from seqjax.layers.ssm.griffin import Griffin
+from seqjax.layers.ssm.gss import GSS
+from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
 from seqjax.layers.ssm.lmu import LMU
@@ -172,5 +174,21 @@ ROWS: dict[str, Entry] = {
             ),
             "truncated": dict(ndim=3, size=2, inner=3, length=9, truncation=3, expansion=0.0),
         },
+    ),
+    "gss": Entry(
+        GSS,
+        "Gated state space",
+        "2206.13947",
+        state="2 * reduced * state",
+        smoke=dict(state=3, reduced=2, hidden=3),
+        variants={"plain": dict(state=2, reduced=3, imag_exp=False)},
+    ),
+    "h3": Entry(
+        H3,
+        "H3: shift SSM x diagonal SSM with multiplicative gates",
+        "2212.14052",
+        state="shift * features + head_size * features * state",
+        smoke=dict(state=4, shift=3),
+        variants={"heads": dict(head_size=2, state=2, shift=2, discretisation="zoh")},
     ),
 }

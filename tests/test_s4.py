@@ -1,0 +1,140 @@
+"""Claims of the state-space layers from HiPPO to Mamba-3 that the contract does not make."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqjax.layers import make
+from seqjax.layers.base import cast_parameters
+from seqjax.layers.ssm import hippo
+
+
+def build(name, features, **options):
+    return cast_parameters(make(name, features, rngs=nnx.Rngs(1), **options), jnp.float64)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize(
+    "measure, window, options",
+    [
+        ("legs", 200, dict(discretisation="zoh")),
+        ("legt", 100, dict(dt=2 / 100)),
+        ("fout", 100, dict(dt=2 / 100)),
+        ("lagt", 200, dict(dt=0.05)),
+    ],
+)
+def test_hippo_approximates_the_past(measure, window, options):
+    """The history read off the coefficients: better with more of them, under each measure."""
+    t = np.arange(200)
+    f = np.sin(t / 12) + 0.3 * np.cos(t / 5)
+    place = np.arange(window) + (0 if measure == "lagt" else 0.5)
+    age = place * options["dt"] if measure == "lagt" else place / window
+    errors = []
+    for N in (4, 8, 24):
+        layer = build("hippo", 1, measure=measure, state=N, **options)
+        c = np.asarray(layer(jnp.asarray(f)[None, :, None])[0][0, -1])
+        seen = hippo.basis(measure, N, age) @ c
+        errors.append(float(np.sqrt(np.mean((seen - f[::-1][:window]) ** 2) / np.mean(f**2))))
+    assert errors[0] > errors[1] > errors[2], errors
+    assert errors[2] < {"legs": 0.1, "legt": 0.02, "fout": 0.2, "lagt": 0.4}[measure], errors
+
+
+def test_scaled_legendre_knows_no_time_scale():
+    """Theorem: stretching the input stretches the coefficients, up to the step of the solver."""
+    f = np.cos(np.linspace(0, 3, 100))
+    layer = build("hippo", 1, state=6, discretisation="zoh")
+    slow = layer(jnp.repeat(jnp.asarray(f), 4)[None, :, None])[0][0, -1]
+    fast = layer(jnp.asarray(f)[None, :, None])[0][0, -1]
+    np.testing.assert_allclose(slow, fast, atol=0.02)
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "lagt", "fout"])
+def test_normal_plus_low_rank(measure):
+    """Half of the conjugate pairs gives the HiPPO matrix back."""
+    form, (A, B) = hippo.nplr(measure, 6), hippo.transition(measure, 6)
+    inner = np.diag(form.Lambda) - form.P.T @ form.P.conj()
+    crossed = -form.P.T @ form.P  # from the half to its conjugates
+    V = form.V
+    got = 2 * (V @ inner @ V.conj().T + V @ crossed @ V.T).real
+    np.testing.assert_allclose(got, A, atol=1e-10)
+    np.testing.assert_allclose(2 * (V @ form.B).real, B, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("dss", dict(state=2)),
+        ("lssl", dict(state=3, channels=2)),
+        ("s4", dict(state=4)),
+        ("s4", dict(state=4, measure="legt", length=12)),
+        ("s4", dict(state=4, length=5)),
+    ],
+)
+def test_convolution_is_the_recurrence(name, options):
+    """Outputs, last state and gradients from any entering state."""
+    layer = build(name, 2, **options)
+    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    x, h = normal(0, 1, 9, 2), layer(normal(1, 1, 5, 2))[1]
+
+    def loss(params, x, h, evaluator):
+        y, last = nnx.merge(graph, params, rest)(x, h, evaluator=evaluator)
+        return jnp.sum(jnp.sin(y)) + jnp.sum(last.real * jnp.cos(last.imag)), (y, last)
+
+    run = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True), static_argnums=3)
+    for got, expected in zip(
+        jax.tree.leaves(run(params, x, h, "fft")),
+        jax.tree.leaves(run(params, x, h, "sequential")),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_s4_matches_its_dense_matrices():
+    """Bilinear steps of the full complex matrix, at an even length (a root of unity is -1)."""
+    layer = build("s4", 1, state=6, mix=False)
+    c, C = layer.continuous(), layer.system().C[0]
+    A = np.diag(np.append(c.A[0], c.A[0].conj()))
+    P = np.append(c.P[0, 0], c.P[0, 0].conj())
+    A = A - np.outer(P, P.conj())
+    B, C, dt = np.append(c.B[0], c.B[0].conj()), np.append(C, C.conj()), float(c.dt[0])
+    left = np.eye(6) - dt / 2 * A
+    Abar, x = np.linalg.solve(left, np.eye(6) + dt / 2 * A), np.linalg.solve(left, dt * B)
+    K = []
+    for _ in range(8):
+        K.append((C @ x).real)
+        x = Abar @ x
+    np.testing.assert_allclose(layer.kernel(8)[0], K, atol=1e-10)
+
+
+def test_s5_irregular_steps():
+    """Each step runs by its own time, and twice the time decays twice as far."""
+    layer = build("s5", 2, state=4, irregular=True, mix=False)
+    u = normal(0, 1, 3, 1)
+    times = jnp.asarray([1.0, 2.0, 1.0])[None, :, None]
+    h = layer(jnp.concatenate([u, times], axis=2))[1]
+    A, B = layer.system()[0], layer.B[...]
+    B = jax.lax.complex(*B)[:, 0]
+    expected = jnp.zeros(2, A.dtype)
+    for n in range(3):
+        step, scale = layer.system(times[0, n, 0])
+        expected = step * expected + scale * B * float(u[0, n, 0])
+    np.testing.assert_allclose(h[0], expected, atol=1e-12)
+    np.testing.assert_allclose(layer.system(2.0)[0], A**2, atol=1e-12)
+
+
+def test_s5_both_directions():
+    """Turned around in time, and with the halves of C swapped, it gives the turned outputs."""
+    layer = build("s5", 2, state=4, bidirectional=True)
+    x, resets = normal(0, 1, 6, 2), jnp.zeros((1, 6), bool).at[0, 4].set(True)
+    y = layer(x, resets=resets)[0]
+    np.testing.assert_allclose(y[:, :4], layer(x[:, :4])[0], atol=1e-12)
+    np.testing.assert_allclose(y[:, 4:], layer(x[:, 4:])[0], atol=1e-12)
+    C = layer.C[...]
+    layer.C.set_value(jnp.concatenate([C[..., 2:], C[..., :2]], axis=-1))
+    np.testing.assert_allclose(layer(x[:, ::-1])[0][:, ::-1], build("s5", 2, state=4,
+        bidirectional=True)(x)[0], atol=1e-12)  # fmt: skip
