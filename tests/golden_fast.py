@@ -13,6 +13,7 @@ from golden_layers import build
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
+from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
 from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
 from seqjax.ops import OPS, delta_rule
@@ -55,6 +56,65 @@ def mesa(x, meta, *, evaluator):
     over_batch = jax.vmap(read, in_axes=(0, 0, 0, 0, 0, None, 0))
     o, S = over_batch(x["q"], k, v, x["g"], x["beta"], x["lamb"], S)
     return {"o": o, "Hkk": S[..., :K], "Hkv": S[..., K:]}
+
+
+# ---- learning inside the layer ------------------------------------------------------------------
+
+
+def with_bias(W, b):
+    """[.., in, out] and [.., 1, out] as the one matrix of a layer."""
+    return jnp.concatenate([W, b], axis=-2)
+
+
+def over_batch(inner, xs, W, norm, evaluator, **parts):
+    """Outputs and the last weights; W [B, heads, in, out] per layer."""
+
+    def one(xs, W):
+        start = start_of(W, **parts)
+        y, h = learn(inner, xs, start, start, norm, evaluator=evaluator)
+        return y, h.W
+
+    return jax.vmap(one)(xs, W)
+
+
+def ttt_fla(x, meta, *, evaluator):
+    B, _, H, D = x["q"].shape
+    W = x.get("W0", jnp.zeros((B, H, D, D))), x.get("b0", jnp.zeros((B, H, 1, D)))
+    tau = x["eta"][..., 0]
+    xs = Steps(meta["scale"] * x["q"], x["k"], x["v"], jnp.ones_like(tau), tau)
+    inner = Inner(meta["mini_batch_size"], output="inner", eps=meta["eps"])
+    o, (W,) = over_batch(
+        inner, xs, (with_bias(*W),), (x["w"], x["b"]), evaluator, momentum=False, decay=False
+    )
+    return {"o": o, "W": W[..., :-1, :], "b": W[..., -1:, :]}
+
+
+def ttt_official(x, meta, *, evaluator):
+    B, T, H, D = x["q"].shape
+    layers = [n for n in ("1", "2") if f"W{n}" in x]
+    W = [with_bias(x[f"W{n}"], x[f"b{n}"]) for n in layers]
+    W = tuple(jnp.broadcast_to(w[None], (B, *w.shape)) for w in W)
+    theta = meta["base_lr"] / D * x["lr"]
+    size = meta["mini_batch_size"]
+    tau = jnp.broadcast_to(jnp.tile(x["token_idx"], T // size)[None, :, None], theta.shape)
+    xs = Steps(x["q"], x["k"], x["v"], theta, tau)
+    norm = x["ln_w"], x["ln_b"]
+    o, W = over_batch(Inner(size), xs, W, norm, evaluator, momentum=False, decay=False)
+    last = {f"W{n}_final": w[..., :-1, :] for n, w in zip(layers, W)}
+    return {"o": o, **last, **{f"b{n}_final": w[..., -1:, :] for n, w in zip(layers, W)}}
+
+
+def titans_fla(x, meta, *, evaluator):
+    B, _, H, D = x["q"].shape
+    theta, alpha, eta = (x[name][..., 0] for name in ("theta", "alpha", "eta"))
+    xs = Steps(x["q"], x["k"], x["v"], 2 * theta, None, jnp.log(eta), jnp.log1p(-alpha))
+    inner = Inner(
+        meta["chunk_size"], loss="residual_fla", output="inner", bias=False, eps=meta["eps"]
+    )
+    W = (x.get("M0", jnp.zeros((B, H, D, D))),)
+    norm = x["w"], x["b"]
+    o, (W,) = over_batch(inner, xs, W, norm, evaluator, momentum=True, decay=True)
+    return {"o": o, "M": W}
 
 
 # ---- fast weight programmers --------------------------------------------------------------------
@@ -137,6 +197,10 @@ ADAPTERS = {
     "longhorn_scan": by_evaluator(longhorn_op, *OPS["linear_scan"].evaluators),
     "longhorn_layer": by_evaluator(longhorn_layer, *OPS["linear_scan"].evaluators),
     "mesa_net": by_evaluator(mesa, *MesaNet.evaluators),
+    "ttt_linear_fla": by_evaluator(ttt_fla, "sequential", "chunked"),
+    "ttt_linear_official": by_evaluator(ttt_official, "sequential", "chunked"),
+    "ttt_mlp_official": by_evaluator(ttt_official, "sequential", "chunked"),
+    "titans_linear_fla": by_evaluator(titans_fla, "sequential", "chunked"),
     "comba": by_evaluator(comba, *OPS["dplr"].evaluators),
     "gdn2": by_evaluator(gdn2, *OPS["dplr"].evaluators),
 }

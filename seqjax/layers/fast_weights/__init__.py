@@ -11,9 +11,12 @@ from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.mesa_net import MesaNet
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
+from seqjax.layers.fast_weights.ttt import TTTMLP, TTTLinear
 
 # floats of a DeltaLayer: the window of its convolution, and S
 DELTA = "(conv - 1) * heads * (2 * K + V) + heads * K * V"
+
+LEARNED = {"learned h0 has a gradient": "the start is learned already: it is the slow weights"}
 
 ROWS: dict[str, Entry] = {
     "fwp": Entry(
@@ -97,5 +100,21 @@ ROWS: dict[str, Entry] = {
         state="heads * K * K + features + (features if block else 0)",
         smoke=dict(heads=2, ranks=(2, 2, 2, 2)),
         variants={"block": dict(heads=1, ranks=(2, 2, 2, 2), depth=0.5, block=True, inner=5)},
+    ),
+    "ttt_linear": Entry(
+        TTTLinear,
+        "TTT-Linear: the state is a linear model, trained at test time",
+        "2407.04620",
+        state="2 * heads * (D + 1) * D",
+        smoke=dict(heads=2, mini_batch=3),
+        exempt=LEARNED,
+    ),
+    "ttt_mlp": Entry(
+        TTTMLP,
+        "TTT-MLP: the state is an MLP, trained at test time",
+        "2407.04620",
+        state="2 * heads * ((D + 1) * 4 * D + (4 * D + 1) * D)",
+        smoke=dict(heads=2, mini_batch=3),
+        exempt=LEARNED,
     ),
 }

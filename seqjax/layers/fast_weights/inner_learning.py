@@ -1,0 +1,374 @@
+"""Learning inside the layer: the state is the weights of a small model, trained as tokens come.
+
+An inner model f (linear, or an MLP) learns to answer k_t with v_t. Its gradients are taken at the
+weights W with which the current chunk of `size` steps began, so inside a chunk they do not depend
+on each other, and the inner optimiser is an affine recurrence over them:
+
+    G_t = grad_W loss(f_W(k_t), v_t)
+    m_t = eta_t m_{t-1} - theta_t G_t                 momentum; eta = 0 if there is none
+    U_t = (1 - alpha_t) U_{t-1} + m_t                 U = 0 where a chunk begins
+    d_t = (1 - alpha_t) d_{t-1}                       d = 1 where a chunk begins
+    R_t = d_t W + tau_t U_t                           the weights step t reads with
+    y_t = output(f_{R_t}(q_t))
+    W <- R_t                                          after the last step of the chunk
+
+TTT (2407.04620) has no momentum and no decay, Titans (2501.00663) has both and tau = 1; then R_t is
+its M_t = (1 - alpha_t) M_{t-1} + m_t.
+
+Two evaluators of the same function. "sequential" is the equations. "chunked" is the dual form: the
+gradient of a layer of f is an outer product of its input x_s and its error e_s, so that what step t
+reads is attention inside the chunk, sum_s c_ts (x_t.x_s) e_s, and no weights but those between
+chunks are formed. The chunks of a stream begin where it began and at every reset; a masked step
+takes no place in them. A block of `size` steps therefore holds the rest of the chunk that entered,
+the one after it, and those that begin with a reset: three sources of weights at most.
+
+The slow weights (W at the start, the norm of the loss) are trained through all of this, gradients
+of gradients included. Everything is computed in at least float32.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from seqjax.common import accumulation_dtype
+from seqjax.ops.chunks import exactly
+from seqjax.ops.op import matmul_precision
+
+
+class Steps(NamedTuple):
+    """What the steps bring, [T, H, ...]; None where the optimiser has no such thing."""
+
+    q: Any  # [T, H, D]
+    k: Any  # [T, H, D]
+    v: Any  # [T, H, D]
+    theta: Any  # [T, H], step sizes
+    tau: Any = None  # [T, H]
+    log_eta: Any = None  # [T, H], <= 0
+    log_keep: Any = None  # [T, H], log(1 - alpha) <= 0
+
+
+class Learner(NamedTuple):
+    """The state. Weights are one matrix [H, in, out] per layer of f; with biases, the last row."""
+
+    W: tuple[Array, ...]
+    U: tuple[Array, ...]
+    m: tuple[Array, ...] | None
+    d: Array | None  # [H]
+    count: Array  # int32, steps in the current chunk
+
+
+def layer_norm(z: Array, norm: tuple[Array, Array], eps: float) -> Array:
+    z = z - jnp.mean(z, axis=-1, keepdims=True)
+    z = z * lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + eps)
+    weight, bias = norm
+    return weight[None] * z + bias[None]
+
+
+def regression(z: Array, k: Array, v: Array, norm: Any, eps: float) -> Array:
+    """Of |z - v|^2 / 2."""
+    del k, norm, eps
+    return z - v
+
+
+def residual(z: Array, k: Array, v: Array, norm: Any, eps: float) -> Array:
+    """Of |k + LN(z) - v|^2 / 2."""
+    return jax.grad(lambda z: jnp.sum((k + layer_norm(z, norm, eps) - v) ** 2) / 2)(z)
+
+
+def residual_fla(z: Array, k: Array, v: Array, norm: Any, eps: float) -> Array:
+    """`residual` as flash-linear-attention takes it in its Titans: the division by the standard
+    deviation and by D reaches two of the three terms of the norm's derivative."""
+    D, centred = z.shape[-1], z - jnp.mean(z, axis=-1, keepdims=True)
+    rstd = lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    unit, g = centred * rstd, (k + layer_norm(z, norm, eps) - v) * norm[0][None]
+    along = jnp.sum(g, axis=-1, keepdims=True) + unit * jnp.sum(g * unit, axis=-1, keepdims=True)
+    return D * g - along * rstd / D
+
+
+# name -> the derivative by z = f(k) of a loss of steps [C, D]
+LOSSES: dict[str, Callable[..., Array]] = {
+    "regression": regression,
+    "residual": residual,
+    "residual_fla": residual_fla,
+}
+# name -> what is read out of z = f(q)
+OUTPUTS: dict[str, Callable[..., Array]] = {
+    "plain": lambda z, q, norm, eps: z,
+    "query": lambda z, q, norm, eps: q + layer_norm(z, norm, eps),
+    "inner": lambda z, q, norm, eps: z + layer_norm(z, norm, eps),
+}
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The inner model, its loss, and how it is read."""
+
+    size: int  # steps that share the weights their gradients are taken at
+    loss: str = "residual"
+    output: str = "query"
+    activation: Callable[[Array], Array] = jax.nn.gelu  # between layers
+    bias: bool = True
+    eps: float = 1e-6
+
+    def layer(self, x: Array) -> Array:
+        """The input [C, in] of a layer, with the 1 its bias is multiplied by."""
+        return jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1) if self.bias else x
+
+    def run(self, x: Array, products: Any) -> tuple[Array, list[Array]]:
+        """f(x) for x [C, D] and the inputs of its layers; products: one function per layer."""
+        inputs = []
+        for n, product in enumerate(products):
+            inputs.append(self.layer(x if not n else self.activation(x)))
+            x = product(inputs[-1])
+        return x, inputs
+
+    def gradients(self, W, k: Array, v: Array, norm) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Inputs [C, in] and errors [C, out] of every layer: the gradient of step s is
+        x_s e_s^T."""
+
+        def f(offsets):
+            products = [lambda x, w=w, o=o: x @ w + o for w, o in zip(W, offsets)]
+            z, inputs = self.run(k, products)
+            return z, inputs
+
+        zeros = tuple(jnp.zeros((len(k), w.shape[1]), w.dtype) for w in W)
+        z, pull, inputs = jax.vjp(f, zeros, has_aux=True)
+        (errors,) = pull(LOSSES[self.loss](z, k, v, norm, self.eps))
+        return tuple(inputs), errors
+
+    def read(self, z: Array, q: Array, norm) -> Array:
+        return OUTPUTS[self.output](z, q, norm, self.eps)
+
+
+def start_of(W: tuple[Array, ...], *, momentum: bool, decay: bool) -> Learner:
+    """Where learning begins, at weights [H, in, out]."""
+    zeros = tuple(jnp.zeros_like(w) for w in W)
+    d = jnp.ones(W[0].shape[:1], W[0].dtype) if decay else None
+    return Learner(tuple(W), zeros, zeros if momentum else None, d, jnp.zeros((), jnp.int32))
+
+
+def places(count: Array, steps: int, size: int, resets=None, mask=None) -> tuple[Array, Array]:
+    """The place [T] of each step in its chunk, and `count` after the last one."""
+    taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
+    number = count + jnp.cumsum(taken) - taken
+    first = jnp.zeros((), jnp.int32)
+    if resets is not None:
+        first = lax.cummax(jnp.where(resets, number * taken, 0))
+    end = jnp.append(count, number + taken - first)[-1]
+    return (number - first) % size, end % size
+
+
+def learn(
+    inner: Inner,
+    xs: Steps,
+    h: Learner,
+    start: Learner,
+    norm: tuple[Array, Array],
+    *,
+    resets: Array | None = None,
+    mask: Array | None = None,
+    evaluator: str | None = None,
+) -> tuple[Array, Learner]:
+    """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D]."""
+    dtype = accumulation_dtype(xs.q.dtype)
+    xs = jax.tree.map(lambda z: z.astype(dtype), xs)
+    steps = len(xs.q)
+    place, count = places(h.count, steps, inner.size, resets, mask)
+    if resets is not None and mask is not None:
+        resets = resets & mask
+    flags = (place == inner.size - 1, resets, mask)
+    evaluate = {"sequential": by_steps, None: by_chunks, "chunked": by_chunks}[evaluator]
+
+    def head(xs, h, start, norm):
+        return evaluate(inner, xs, flags, h, start, norm)
+
+    body, fresh = h._replace(count=None), start._replace(count=None)
+    with matmul_precision(xs.q.dtype):
+        y, new = jax.vmap(head, in_axes=(1, 0, 0, 0), out_axes=(1, 0))(xs, body, fresh, norm)
+    return y, new._replace(count=count)
+
+
+def by_steps(inner, xs, flags, h, start, norm):
+    """The equations, for one head: xs [T, ...]."""
+
+    def step(old, now):
+        x, (last, reset, keep) = now
+        h = old if reset is None else where(reset, start, old)
+        q, k, v = (z[None] for z in (x.q, x.k, x.v))
+        inputs, errors = inner.gradients(h.W, k, v, norm)
+        m = [-x.theta * i.T @ e for i, e in zip(inputs, errors)]
+        if h.m is not None:
+            m = [jnp.exp(x.log_eta) * a + b for a, b in zip(h.m, m)]
+        kept = 1.0 if h.d is None else jnp.exp(x.log_keep)
+        U = [kept * u + a for u, a in zip(h.U, m)]
+        d = None if h.d is None else kept * h.d
+        R = weights(h.W, U, d, x.tau)
+        y = inner.read(inner.run(q, [lambda z, r=r: z @ r for r in R])[0], q, norm)[0]
+        new = Learner(h.W, tuple(U), None if h.m is None else tuple(m), d, None)
+        new = where(last, fold(new, R), new)
+        return (new if keep is None else where(keep, new, old)), y
+
+    h, y = lax.scan(step, h, (xs, flags))
+    return y, h
+
+
+def weights(W, U, d, tau) -> tuple[Array, ...]:
+    d, tau = 1.0 if d is None else d, 1.0 if tau is None else tau
+    return tuple(d * w + tau * u for w, u in zip(W, U))
+
+
+def fold(h: Learner, R: tuple[Array, ...]) -> Learner:
+    """The state at the start of a chunk that begins with the weights R."""
+    zeros = tuple(jnp.zeros_like(u) for u in h.U)
+    return Learner(R, zeros, h.m, None if h.d is None else jnp.ones_like(h.d), None)
+
+
+def where(flag: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), yes, no)
+
+
+# ---- the dual form ------------------------------------------------------------------------------
+
+
+def by_chunks(inner, xs, flags, h, start, norm):
+    """Blocks of `size` steps, for one head."""
+    last, resets, mask = flags
+    steps, size = len(last), min(inner.size, max(1, len(last)))
+    count = -(-steps // size)
+    keep = jnp.ones(steps, bool) if mask is None else mask
+
+    def split(z):
+        z = jnp.pad(z, [(0, count * size - steps)] + [(0, 0)] * (z.ndim - 1))
+        return z.reshape(count, size, *z.shape[1:])
+
+    def body(h, now):
+        y, h = block(inner, *now, h, start, norm)
+        return h, y
+
+    now = jax.tree.map(split, (xs, last & keep, resets, keep))
+    h, y = lax.scan(jax.checkpoint(body, prevent_cse=False), h, now)
+    return y.reshape(count * size, y.shape[2])[:steps], h
+
+
+def block(inner, x, last, resets, keep, h, start, norm):
+    """Outputs [C, D] and the next state, for C <= `size` steps of one head.
+
+    Steps fall into groups: 0 is the rest of the chunk that entered, 1 the chunk after it, and each
+    reset begins another. `source` 0, 1, 2 says where a group's weights come from: the state h, the
+    state folded where group 0 ended, or the start.
+    """
+    size = len(last)
+    segment = jnp.zeros(size, jnp.int32)
+    if resets is not None:
+        segment = jnp.cumsum(resets, dtype=jnp.int32)
+    ended = jnp.cumsum(last, dtype=jnp.int32) - last.astype(jnp.int32)
+    group = jnp.where(segment == 0, jnp.minimum(ended, 1), 1 + segment)
+    source = jnp.minimum(group, 2)
+    c = coefficients(x, group, keep)
+
+    inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
+    if resets is not None:
+        inputs, errors = choose(
+            source == 2, inner.gradients(start.W, x.k, x.v, norm), (inputs, errors)
+        )
+    end = jnp.maximum(jnp.sum(group == 0) - 1, 0)
+    folded = at(end, c, x, inputs, errors, h, last=True)
+    inputs, errors = choose(
+        source == 1, inner.gradients(folded.W, x.k, x.v, norm), (inputs, errors)
+    )
+    sources = [h, folded] + ([] if resets is None else [start])
+
+    def product(n):
+        """What layer n answers to its inputs q [C, in]."""
+
+        def entering(q, h):
+            d = c.kept if h.d is None else h.d * c.kept
+            moved = c.kept[:, None] * (q @ h.U[n])
+            if h.m is not None:
+                moved += c.carried[:, None] * (q @ h.m[n])
+            return d[:, None] * (q @ h.W[n]) + with_tau(x.tau, moved)
+
+        def answer(q):
+            written = (c.writes * (q @ inputs[n].T)) @ errors[n]
+            z = entering(q, sources[0])
+            for number, other in enumerate(sources[1:], 1):
+                z = jnp.where((source == number)[:, None], entering(q, other), z)
+            return z + with_tau(x.tau, written)
+
+        return answer
+
+    z, _ = inner.run(x.q, [product(n) for n in range(len(h.W))])
+    y = inner.read(z, x.q, norm)
+
+    before = sources[0]
+    for number, other in enumerate(sources[1:], 1):
+        before = where(source[-1] == number, other, before)
+    ends = jnp.any(last & (group == group[-1]))
+    return y, at(size - 1, c, x, inputs, errors, before, last=ends)
+
+
+class Coefficients(NamedTuple):
+    """How much of what a group began with, and of what its steps wrote, is there at each step."""
+
+    kept: Array  # [C], of W and U
+    carried: Array | None  # [C], in U, of the momentum
+    writes: Array  # [C, C], in U, of the gradient of step s
+    momentum: Array | None  # [C, C], in the momentum, of the gradient of step s
+    momentum_kept: Array | None  # [C]
+
+
+def coefficients(x: Steps, group: Array, keep: Array) -> Coefficients:
+    size = len(group)
+    joined = (group[:, None] == group[None]) & np.tri(size, dtype=bool)
+
+    def products(log):
+        """[t, s] over r in (s, t], and [t] since the group began; steps left out do nothing."""
+        log = jnp.where(keep, log, 0)
+        between = jnp.where(np.tri(size, k=-1, dtype=bool), log[:, None], 0)
+        pairs = jnp.exp(jnp.where(joined, exactly(jnp.tri(size, dtype=log.dtype), between), 0))
+        since = jnp.exp(exactly(joined.astype(log.dtype), log))
+        return jnp.where(joined, pairs, 0), since
+
+    theta = jnp.where(keep, x.theta, 0)[None]
+    if x.log_keep is None:
+        A, kept = joined.astype(theta.dtype), jnp.ones(size, theta.dtype)
+    else:
+        A, kept = products(x.log_keep)
+    A = jnp.where(keep[None], A, 0)
+    if x.log_eta is None:
+        return Coefficients(kept, None, -A * theta, None, None)
+    E, since = products(x.log_eta)
+    momentum = -E * theta
+    return Coefficients(
+        kept, exactly(A, since[:, None])[:, 0], exactly(A, momentum), momentum, since
+    )
+
+
+def at(t, c: Coefficients, x: Steps, inputs, errors, h: Learner, *, last) -> Learner:
+    """The state after step t of a group that began in the state h, folded if it is the `last`."""
+
+    def written(matrix):
+        return [(matrix[t][:, None] * i).T @ e for i, e in zip(inputs, errors)]
+
+    U = [c.kept[t] * u + w for u, w in zip(h.U, written(c.writes))]
+    m, d = None, None if h.d is None else c.kept[t] * h.d
+    if h.m is not None:
+        U = [u + c.carried[t] * a for u, a in zip(U, h.m)]
+        m = tuple(c.momentum_kept[t] * a + w for a, w in zip(h.m, written(c.momentum)))
+    new = Learner(h.W, tuple(U), m, d, None)
+    folded = fold(new, weights(h.W, U, d, None if x.tau is None else x.tau[t]))
+    return folded if last is True else where(last, folded, new)
+
+
+def with_tau(tau, z: Array) -> Array:
+    return z if tau is None else tau[:, None] * z
+
+
+def choose(flag: Array, yes: Any, no: Any) -> Any:
+    """where(flag [C], yes, no) on trees of [C, ...]."""
+    return jax.tree.map(lambda a, b: jnp.where(flag[:, None], a, b), yes, no)

@@ -1,0 +1,123 @@
+"""TTT layers (Sun et al. 2024, arXiv:2407.04620): the state is a model, learning while it reads.
+
+    k_t = rope(W_k x_t),  v_t = W_v x_t,  q_t = rope(W_q x_t)          per head, of size D
+    loss(W; t) = |f(k_t; W) - v_t|^2 / 2,   f(x; W) = x + LN(f_res(x; W))          sec. 2.1, 2.7
+    W_t = W_b - tau_p sum_{b < s <= t} eta_s grad loss(W_b; s)         b: where the mini-batch began
+    eta_s = eta_base sigmoid(W_lr x_s + b_lr) / D                      sec. 2.7
+    z_t = f(q_t; W_t),   y_t = W_o LN(z_t)                             the second LN over features
+
+f_res is linear in `ttt_linear`, x W_1 + b_1, and in `ttt_mlp` gelu(x W_1 + b_1) W_2 + b_2, four
+times as wide inside. Its weights at the start are slow weights, normal 0.02, biases zero. eta_base
+is 1 and 0.1, mini-batches have 16 steps. tau_p = max(0, 1/p + learned), by the place p = 1, 2, ...
+of a step in its mini-batch, and the rotary angles, which start over with every mini-batch, are the
+release's; q is not scaled. See `seqjax.layers.fast_weights.inner_learning` for the learning, its
+dual form ("chunked"), and how streams and resets meet mini-batches.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.base import Layer, Precise
+from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, places, start_of
+from seqjax.layers.parts import Norm, merge_heads, per_head, rotary, split_heads
+
+INIT = nnx.initializers.normal(0.02)
+
+
+class InnerWeights(nnx.Module):
+    """The inner model's weights at the start, [heads, in + 1, out] per layer, and its norm's."""
+
+    def __init__(self, heads: int, widths: tuple[int, ...], *, bias: bool, rngs: nnx.Rngs):
+        def draw(n, m):
+            w = INIT(rngs.params(), (heads, n, m))
+            return jnp.concatenate([w, jnp.zeros((heads, bias, m), w.dtype)], axis=1)
+
+        self.W = nnx.List([Precise(draw(n, m)) for n, m in zip(widths, widths[1:])])
+        self.norm_weight = Precise(jnp.ones((heads, widths[-1])))
+        self.norm_bias = Precise(jnp.zeros((heads, widths[-1])))
+
+    def start(self, **options):
+        return start_of(tuple(w[...] for w in self.W), **options)
+
+    @property
+    def norm(self):
+        return self.norm_weight[...], self.norm_bias[...]
+
+
+class TTTLinear(Layer):
+    evaluators = ("sequential", "chunked")
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        mini_batch: int = 16,
+        eta_base: float = 1.0,
+        hidden: tuple[int, ...] = (),
+        rngs: nnx.Rngs,
+    ):
+        """hidden: widths of the inner model's hidden layers."""
+        if mini_batch < 1:
+            raise ValueError(f"a mini-batch has at least 1 step, got {mini_batch}")
+        self.features = self.out_features = features
+        self.heads, self.D = heads, per_head("features", features, heads)
+        self.eta_base, self.inner = eta_base, Inner(mini_batch)
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
+        self.W_q, self.W_k, self.W_v = (linear(features, features) for _ in range(3))
+        self.W_lr = linear(features, heads, use_bias=True)
+        self.tau = Precise(jnp.zeros(mini_batch))
+        self.slow = InnerWeights(heads, (self.D, *hidden, self.D), bias=True, rngs=rngs)
+        self.norm = Norm(features, centre=True, bias=True)
+        self.W_o = linear(features, features)
+
+    def initial(self):
+        return self.slow.start(momentum=False, decay=False)
+
+    def learn_initial(self):
+        """The start is learned already: it is the slow weights."""
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        place, _ = places(h.count, len(x), self.inner.size, resets, mask)
+        split = partial(split_heads, heads=self.heads)
+        q, k = (rotary(split(W(x)), place) for W in (self.W_q, self.W_k))
+        theta = self.eta_base / self.D * jax.nn.sigmoid(self.W_lr(x))
+        rate = 1 / jnp.arange(1, self.inner.size + 1, dtype=self.tau.dtype)
+        tau = jnp.maximum(rate + self.tau[...], 0)[place]
+        z, h = learn(
+            self.inner,
+            Steps(q, k, split(self.W_v(x)), theta, jnp.broadcast_to(tau[:, None], theta.shape)),
+            h,
+            self.start(),
+            self.slow.norm,
+            resets=resets,
+            mask=mask,
+            evaluator=evaluator,
+        )
+        return self.W_o(self.norm(merge_heads(z)).astype(x.dtype)), h
+
+
+class TTTMLP(TTTLinear):
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        mini_batch: int = 16,
+        eta_base: float = 0.1,
+        hidden: tuple[int, ...] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """hidden: widths of the inner model's hidden layers; one of 4 D unless said."""
+        D = per_head("features", features, heads)
+        super().__init__(
+            features,
+            heads=heads,
+            mini_batch=mini_batch,
+            eta_base=eta_base,
+            hidden=(4 * D,) if hidden is None else hidden,
+            rngs=rngs,
+        )
