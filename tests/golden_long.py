@@ -12,6 +12,8 @@ from golden_tools import with_parameters
 
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.gau import GAU
+from seqjax.layers.ssm.gss import GSS
+from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.lmu import LMU, LMUState
 from seqjax.layers.ssm.mega import MovingAverage
 
@@ -158,7 +160,65 @@ def mega_ema_lucidrains(inputs, meta, evaluator):
     return {"y": jax.vmap(run)(x, layer.batch_state(len(x), x.dtype))[0]}
 
 
+def gss(inputs, meta, evaluator):
+    hidden, features = inputs["to_u.0.weight"].shape
+    reduced, state = inputs["dss.C_real"].shape
+    exponential = meta["options"]["lambda_imag_exp"]
+    layer = GSS(
+        features,
+        hidden=hidden,
+        reduced=reduced,
+        state=state,
+        imag_exp=exponential,
+        rngs=nnx.Rngs(0),
+    )
+    values = norm("norm", "norm", inputs) | norm("norm_v", "dss.norm", inputs)
+    for ours, theirs in (("u", "to_u.0"), ("v", "to_v.0"), ("g", "to_gate"), ("o", "to_out")):
+        values |= linear(f"W_{ours}", theirs, inputs)
+    for name in ("Lambda", "C"):
+        values[name] = jnp.stack([inputs[f"dss.{name}_real"], inputs[f"dss.{name}_imag"]])
+    values["D"] = inputs["dss.param_D"]
+    return {"y": with_parameters(layer, values)(inputs["x"], evaluator=evaluator)[0]}
+
+
+def h3(inputs, meta, evaluator):
+    u, options = inputs["u"], meta["options"]
+    features, d = u.shape[2], options["head_dim"]
+    layer = H3(
+        features,
+        head_size=d,
+        state=options["d_state"],
+        shift=options["d_state"],
+        discretisation=options["disc"],
+        rngs=nnx.Rngs(0),
+    )
+    values = {
+        "keys.B": inputs["ssm_k_kernel.kernel.B"],
+        "keys.C": inputs["ssm_k_kernel.kernel.C"][0],
+        "keys.D": inputs["ssm_k_D"],
+        "diagonal.log_A_re": inputs["kernel.kernel.inv_A_real"],
+        "diagonal.A_im": inputs["kernel.kernel.A_imag"],
+        "diagonal.log_dt": inputs["kernel.kernel.log_dt"],
+        "diagonal.B": jnp.moveaxis(inputs["kernel.kernel.B"], -1, 0),
+        "diagonal.C": jnp.moveaxis(inputs["kernel.kernel.C"][0], -1, 0),
+        "diagonal.D": inputs["D"],
+    }
+    for name in "qkv":
+        values |= linear(f"W_{name}", f"{name}_proj", inputs)
+    values |= linear("W_o", "output_linear", inputs)
+    # the reference lays its heads out as [d, heads] before this product
+    kernel = values["W_o.kernel"].reshape(d, features // d, features)
+    values["W_o.kernel"] = jnp.swapaxes(kernel, 0, 1).reshape(features, features)
+    layer = with_parameters(layer, values)
+    y, h = layer(u, evaluator=evaluator)
+    if d > 1:
+        return {"y": y}
+    return {"y": y, "state_k": jax.vmap(layer.keys.shifted)(h.window), "state": h.h[:, 0]}
+
+
 ADAPTERS = {
+    "gss": by_evaluator(gss, "sequential", "fft"),
+    "h3_layer": by_evaluator(h3, "primitive", "fft"),
     "mega_ema": by_evaluator(mega_ema, "sequential", "fft"),
     "mega_ema_lucidrains": by_evaluator(mega_ema_lucidrains, "primitive", "fft"),
     "gau": by_evaluator(gau, "sequential"),
