@@ -1,10 +1,12 @@
 """Goldens of the state-space family from HiPPO to Mamba-3, answered by its layers and tables."""
 
+import jax
 import jax.numpy as jnp
 from golden_layers import SCAN, build, by_evaluator
 from jax import lax
 
 from seqjax.layers.ssm import hippo
+from seqjax.layers.ssm.liquid_s4 import released
 
 
 def hippo_transition(inputs, meta):
@@ -208,6 +210,25 @@ def s4_recurrent(inputs, meta, *, evaluator):
     return {"y": jnp.stack(ys, axis=2), "state": ends[0], "dB": dB}
 
 
+def liquid_s4(inputs, meta):
+    o = meta["options"]
+    y = jax.vmap(
+        lambda u: released(
+            u,
+            inputs["k"][0],
+            jnp.exp(inputs["log_dt"]),
+            inputs["w"],
+            inputs["B"],
+            inputs["C"][0],
+            inputs["D"][0],
+            kernel={"polyb": "pb", "kb": "kb"}[o["kernel"]],
+            degree=o["degree"],
+            combinations=o["allcombs"],
+        )
+    )(inputs["u"])
+    return {"y": y}
+
+
 KERNEL = ("kernel", "primitive", "fft")
 
 ADAPTERS = {
@@ -217,6 +238,7 @@ ADAPTERS = {
     "lssl": by_evaluator(lssl, "sequential", "fft"),
     "s4_dplr_kernel": {name: s4_dplr_kernel(name) for name in ("kernel", "sequential", "fft")},
     "s4_recurrent": by_evaluator(s4_recurrent, "fft", "sequential"),
+    "liquid_s4": {"released": liquid_s4},
     "s5_ssm": by_evaluator(s5_ssm, *SCAN),
     "dss_kernel": {name: dss_kernel(name) for name in KERNEL},
     "dlr_kernel": {name: dlr_kernel(name) for name in KERNEL},

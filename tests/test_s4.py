@@ -9,6 +9,7 @@ from flax import nnx
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.ssm import hippo
+from seqjax.layers.ssm.s4 import coordinates, dense, row
 
 
 def build(name, features, **options):
@@ -138,3 +139,18 @@ def test_s5_both_directions():
     layer.C.set_value(jnp.concatenate([C[..., 2:], C[..., :2]], axis=-1))
     np.testing.assert_allclose(layer(x[:, ::-1])[0][:, ::-1], build("s5", 2, state=4,
         bidirectional=True)(x)[0], atol=1e-12)  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", ["pb", "kb"])
+def test_liquid_s4_is_its_recurrence_while_no_product_is_left_out(kernel):
+    """x_k = (Abar + Bbar 1^T u_k) x_{k-1} + Bbar u_k over as many steps as `degree`."""
+    layer = build("liquid_s4", 1, state=4, kernel=kernel, degree=2, mix=False)
+    system = layer.system()
+    u = np.asarray(normal(0, 2))
+    A, b = dense(system)[0], coordinates(system.B)[0]
+    ones = np.array([2.0, 2.0, 0.0, 0.0])  # the sum over both halves, of (Re x, Im x)
+    first = b * u[0]
+    second = A @ first + b * (ones @ first) * u[1] + b * u[1]
+    C = row(system.C)[0]
+    y = np.array([C @ first, C @ second]) + np.asarray(layer.D[...]) * u
+    np.testing.assert_allclose(layer(jnp.asarray(u)[None, :, None])[0][0, :, 0], y, atol=1e-12)

@@ -8,6 +8,8 @@ from seqjax.layers.ssm.gss import GSS
 from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
+from seqjax.layers.ssm.liquid_s4 import LiquidS4
+from seqjax.layers.ssm.hyena import Hyena
 from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.lssl import LSSL
@@ -17,6 +19,7 @@ from seqjax.layers.ssm.mega import MEGA
 from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4 import S4
 from seqjax.layers.ssm.s4d import S4D
+from seqjax.layers.ssm.sgconv import SGConv
 from seqjax.layers.ssm.s5 import S5
 
 ROWS: dict[str, Entry] = {
@@ -66,6 +69,14 @@ ROWS: dict[str, Entry] = {
         state="features * state",
         smoke=dict(state=4),
         variants={"truncated": dict(state=4, measure="legt", length=8, mix=False)},
+    ),
+    "liquid_s4": Entry(
+        LiquidS4,
+        "Liquid-S4: products of inputs beside them",
+        "2209.12951",
+        state="features * (state + degree - 1)",
+        smoke=dict(state=4),
+        variants={"kb": dict(state=4, kernel="kb", degree=3, mix=False)},
     ),
     "s5": Entry(
         S5,
@@ -190,5 +201,25 @@ ROWS: dict[str, Entry] = {
         state="shift * features + head_size * features * state",
         smoke=dict(state=4, shift=3),
         variants={"heads": dict(head_size=2, state=2, shift=2, discretisation="zoh")},
+    ),
+    "hyena": Entry(
+        Hyena,
+        "Hyena operator of order N, implicit filters",
+        "2302.10866",
+        state="2 * (order + 1) * features + (order - 1) * (length - 1) * features",
+        smoke=dict(length=5, width=3),
+        variants={
+            "third": dict(order=3, length=9, width=2, bands=2, depth=1, frequency=3.0, shift=0.1)
+        },
+    ),
+    "sgconv": Entry(
+        SGConv,
+        "SGConv: structured global convolution",
+        "2210.09298",
+        state="(length - 1) * features",
+        smoke=dict(length=5, kernel_size=2),
+        variants={
+            "sum": dict(length=8, kernel_size=3, mode="sum", filters=2, mix=False, decay_min=1.0)
+        },
     ),
 }

@@ -53,11 +53,12 @@ class TimeInvariant(StateSpace):
         raise TypeError(f"{type(self).__name__} does not say convolve()")
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        y, h = self.recurrence(x, h, resets=resets, mask=mask, evaluator=evaluator)
+        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
+        y, h = self.recurrence(x, h, self.start(), **flags)
         return self.output(y, x), h
 
-    def recurrence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        """The outputs of the linear system alone, and the last state."""
+    def recurrence(self, x, h, start, *, resets=None, mask=None, evaluator=None):
+        """The outputs of the linear system alone, and the last state; resets go to `start`."""
         system, u = self.system(), x.astype(h.real.dtype)
         invariant = resets is None and mask is None
         if invariant and (evaluator == "fft" or (evaluator is None and len(x) > FEW_STEPS)):
@@ -71,7 +72,7 @@ class TimeInvariant(StateSpace):
 
         if resets is not None and mask is not None:
             resets = resets & mask
-        start = jax.tree.map(lambda fresh, now: fresh.astype(now.dtype), self.start(), h)
+        start = jax.tree.map(lambda fresh, now: fresh.astype(now.dtype), start, h)
         return loop(step, h, (u, mask), resets, start)
 
 
