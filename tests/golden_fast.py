@@ -16,6 +16,7 @@ from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
 from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
 from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
+from seqjax.layers.fast_weights.recurrent_deltanet import RDNState, RecurrentDeltaNet
 from seqjax.ops import OPS, delta_rule
 
 
@@ -191,7 +192,49 @@ def longhorn_layer(x, meta, *, evaluator):
     return {"y": layer(x["x"], evaluator=evaluator)[0]}
 
 
+def recurrent_delta_net(x, meta, *, evaluator):
+    """The reference starts at the pre-activations: the projections are identities here."""
+    B, T, H, D = x["q"].shape
+    given = jnp.concatenate(
+        [x[name].reshape(B, T, -1) for name in ("q", "k", "v", "beta_logit")], 2
+    )
+    features = given.shape[2]
+    R = [x["R_q"], x["R_k"], x["R_v"], x["r_b"][..., None]]
+    parameters = {
+        "W.kernel": jnp.eye(features),
+        "R": jnp.concatenate(R, axis=2),
+        "W_o.kernel": jnp.zeros((H * D, features)),
+        "norm.weight": jnp.ones(features),
+        "norm.bias": jnp.zeros(features),
+    }
+    layer = build("recurrent_deltanet", features, parameters, heads=H, head_size=D)
+    S = jnp.swapaxes(x.get("W0", jnp.zeros((B, H, D, D))), 2, 3)
+    h = RDNState(S, x.get("o0", jnp.zeros((B, H, D))))
+    states, last = jax.vmap(partial(layer.states, evaluator=evaluator))(given, h)
+    return {"o": states.o, "W": jnp.swapaxes(last.S, 2, 3)}
+
+
+def srwm(x, meta, *, evaluator):
+    names = ("W_y", "W_q", "W_k", "w_b")
+    W = jnp.concatenate([x[name] for name in names], axis=3)
+    B, T, H, D = x["x"].shape
+    parameters = {
+        "W": jnp.zeros(W.shape[1:]),
+        "W_o.kernel": jnp.zeros((H * D, H * D)),
+        "norm.weight": jnp.ones(H * D),
+        "norm.bias": jnp.zeros(H * D),
+    }
+    layer = build("srwm", H * D, parameters, heads=H)
+    refer = jax.vmap(partial(layer.refer, evaluator=evaluator))
+    y, before = refer(x["x"][:, : T - 1], W)  # the reference does not update at the last step
+    last = jnp.split(before, (D, 2 * D, 3 * D), axis=3)
+    y = jnp.concatenate([y, refer(x["x"][:, T - 1 :], before)[0]], axis=1)
+    return {"y": y} | ({f"{n}_last": w for n, w in zip(names, last)} if T > 1 else {})
+
+
 ADAPTERS = {
+    "recurrent_delta_net": by_evaluator(recurrent_delta_net, *RecurrentDeltaNet.evaluators),
+    "srwm": by_evaluator(srwm, "sequential"),
     "fwp_update": by_evaluator(fwp_update, *OPS["gated_delta_rule"].evaluators),
     "fwp_dpfp_delta_layer": by_evaluator(fwp_layer, *OPS["gated_delta_rule"].evaluators),
     "longhorn_scan": by_evaluator(longhorn_op, *OPS["linear_scan"].evaluators),

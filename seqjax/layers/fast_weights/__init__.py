@@ -10,7 +10,9 @@ from seqjax.layers.fast_weights.gdn2 import GDN2
 from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.mesa_net import MesaNet
+from seqjax.layers.fast_weights.recurrent_deltanet import RecurrentDeltaNet
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
+from seqjax.layers.fast_weights.srwm import SRWM
 from seqjax.layers.fast_weights.ttt import TTTMLP, TTTLinear
 
 # floats of a DeltaLayer: the window of its convolution, and S
@@ -54,6 +56,23 @@ ROWS: dict[str, Entry] = {
         state="heads * K * V + (conv - 1) * heads * (K + n_h * (K + V))",
         smoke=dict(n_h=2, heads=2, key_size=3, value_size=2, conv=2),
         variants={"ungated": dict(n_h=3, heads=1, gated=False, eigenvalues="[0,1]")},
+    ),
+    "recurrent_deltanet": Entry(
+        RecurrentDeltaNet,
+        "Recurrent Delta Network: the answer feeds back into the slow weights",
+        "2106.06295",
+        state="heads * D * (D + 1)",
+        smoke=dict(heads=2),
+        variants={"negative": dict(heads=1, head_size=3, eigenvalues="[-1,1]", order="pre")},
+    ),
+    "srwm": Entry(
+        SRWM,
+        "Self-referential weight matrix",
+        "2202.05780",
+        state="heads * D * (3 * D + 4)",
+        smoke=dict(heads=2),
+        variants={"pre": dict(heads=1, order="pre")},
+        exempt=LEARNED,
     ),
     "kda": Entry(
         KDA,
