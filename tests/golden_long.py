@@ -14,8 +14,10 @@ from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.ssm.gss import GSS
 from seqjax.layers.ssm.h3 import H3
+from seqjax.layers.ssm.hyena import Hyena
 from seqjax.layers.ssm.lmu import LMU, LMUState
 from seqjax.layers.ssm.mega import MovingAverage
+from seqjax.layers.ssm.sgconv import SGConv
 
 
 def linear(ours, theirs, inputs):
@@ -216,7 +218,62 @@ def h3(inputs, meta, evaluator):
     return {"y": y, "state_k": jax.vmap(layer.keys.shifted)(h.window), "state": h.h[:, 0]}
 
 
+def hyena(inputs, meta, evaluator):
+    u, options = inputs["u"], meta["options"]
+    order, given = options["order"], "k" in inputs
+    length, width = options["l_max"], options.get("filter_order", 2)
+    shift = options.get("shift", 0.0)
+    layer = Hyena(
+        u.shape[2], order=order, length=length, width=width, shift=shift, rngs=nnx.Rngs(0)
+    )
+    values = linear("W_in", "in_proj", inputs) | linear("W_out", "out_proj", inputs)
+    values |= {
+        "conv.weight": inputs["short_filter.weight"][:, 0].T,
+        "conv.bias": inputs["short_filter.bias"],
+        "bias": inputs["filter_fn.bias"].reshape(order - 1, -1),
+    }
+    if given:  # the filters stand in for the network
+        own = nnx.to_flat_state(nnx.split(layer.filter, nnx.Param, ...)[1])
+        values |= {".".join(map(str, ("filter", *path))): p.get_value() for path, p in own}
+        layer = with_parameters(layer, values)
+        filters = inputs["k"].reshape(len(inputs["k"]), order - 1, -1).swapaxes(0, 1)
+        filters = jnp.pad(filters, ((0, 0), (0, length - filters.shape[1]), (0, 0)))
+        start = layer.batch_state(len(u), u.dtype)
+        run = partial(layer.operate, filters=filters, evaluator=evaluator)
+        return {"y": jax.vmap(run)(u, start)[0]}
+    network = "filter_fn.implicit_filter"
+    for place in range(3):
+        values |= linear(f"filter.inner.{place}", f"{network}.{2 * place}", inputs)
+    values |= linear("filter.last", f"{network}.6", inputs)
+    values["filter.freq"] = inputs[f"{network}.1.freq"][0]
+    values["filter.z"] = inputs["filter_fn.pos_emb.z"][0]
+    layer = with_parameters(layer, values)
+    return {"y": layer(u, evaluator=evaluator)[0], "k": layer.filter()[: u.shape[1]]}
+
+
+def sgconv(inputs, meta, evaluator):
+    u, options = inputs["u"], meta["options"]
+    layer = SGConv(
+        u.shape[2],
+        length=options["l_max"],
+        kernel_size=options["kernel_dim"],
+        mode=options["mode"].split("_")[0],
+        decay_min=options["decay_min"],
+        decay_max=options["decay_max"],
+        filters=len(inputs["D"]),
+        mix=False,
+        rngs=nnx.Rngs(0),
+    )
+    w = jnp.stack([inputs[f"kernel_list.{i}"] for i in range(options["n_scales"])])
+    values = {"w": w, "D": inputs["D"], "Z": inputs["kernel_norm"][:, :, 0]}
+    layer = with_parameters(layer, values)
+    return {"y": layer(u, evaluator=evaluator)[0], "kernel": layer.kernel(u.shape[1])}
+
+
 ADAPTERS = {
+    "hyena": by_evaluator(hyena, "sequential", "fft"),
+    "hyena_filters_given": by_evaluator(hyena, "sequential", "fft"),
+    "sgconv": by_evaluator(sgconv, "sequential", "fft"),
     "gss": by_evaluator(gss, "sequential", "fft"),
     "h3_layer": by_evaluator(h3, "primitive", "fft"),
     "mega_ema": by_evaluator(mega_ema, "sequential", "fft"),

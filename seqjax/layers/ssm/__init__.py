@@ -8,19 +8,20 @@ from seqjax.layers.ssm.gss import GSS
 from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
-from seqjax.layers.ssm.liquid_s4 import LiquidS4
 from seqjax.layers.ssm.hyena import Hyena
+from seqjax.layers.ssm.liquid_s4 import LiquidS4
 from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
 from seqjax.layers.ssm.lssl import LSSL
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
+from seqjax.layers.ssm.mamba3 import Mamba3
 from seqjax.layers.ssm.mega import MEGA
 from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4 import S4
 from seqjax.layers.ssm.s4d import S4D
-from seqjax.layers.ssm.sgconv import SGConv
 from seqjax.layers.ssm.s5 import S5
+from seqjax.layers.ssm.sgconv import SGConv
 
 ROWS: dict[str, Entry] = {
     "hippo": Entry(
@@ -127,6 +128,14 @@ ROWS: dict[str, Entry] = {
         state="expand * features * state + (conv - 1) * (expand * features + 2 * groups * state)",
         smoke=dict(state=3, heads=4, groups=2, conv=3),
         variants={"negative": dict(state=3, heads=2, conv=2, expand=1, eigenvalues="[-1,1]")},
+    ),
+    "mamba3": Entry(
+        Mamba3,
+        "Mamba-3: trapezoidal discretisation, complex state by rotations, MIMO",
+        "2603.15569",
+        state="heads * (state * P + angles + rank * state + P)",
+        smoke=dict(state=4, heads=2),
+        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1)},
     ),
     "rg_lru": Entry(
         RGLRU,

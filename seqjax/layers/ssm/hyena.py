@@ -1,0 +1,153 @@
+"""Hyena operator of order N (Poli et al. 2023, arXiv:2302.10866): long convolutions between gates.
+
+    x_0, ..., x_{N-1}, v = split(conv(W_in u + b_in))         conv: 3 taps, causal, with bias
+    v <- f_i * (x_i * v) + bias_i x_i * v                     for i = N-1, ..., 1      def. 3.1
+    y = W_out (x_0 * v) + b_out
+
+The filters f are as long as the sequence may be, `length`, and are not stored but said by a small
+network of the position (sec. 3.3):
+
+    f(t) = (exp(-|delta| t) + shift) * FFN(z(t)),     t = 0 ... 1 over `length` steps
+    z(t) = [t, Re e^{-iwf}, Im e^{-iwf}],   w = 2 pi step / length, f from 1e-4 to bands - 1
+
+FFN has sines sin(freq x) in place of a nonlinearity, `freq` one learned vector for all its layers,
+and no bias at its end. delta is spread over the channels so that their windows fall to 1/100 at
+1.5 ... 0.3 of the length. As released, z is a parameter and order N has N - 1 long convolutions.
+
+The state is the window of the short convolution and, per long one, its last length - 1 inputs: it
+is honest O(length), and what lies further back is out of reach (`laughing_hyena` distils filters
+into a small state). "fft" is the evaluator for sequences; where a reset or a mask makes the taps
+differ from step to step, the direct form runs.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from seqjax.layers.base import Layer, Precise
+from seqjax.layers.parts import ShortConv
+from seqjax.ops.convolution import CONVOLUTION, fft_convolution
+
+TORCH = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +- fan_in^-1/2
+
+
+class ImplicitFilter(nnx.Module):
+    """Filters [length, channels], the present first, by a network of the position."""
+
+    def __init__(
+        self,
+        channels: int,
+        length: int,
+        *,
+        width: int,
+        bands: int,
+        depth: int,
+        frequency: float,
+        shift: float,
+        rngs: nnx.Rngs,
+    ):
+        self.channels, self.length, self.shift = channels, length, shift
+        t, w = np.linspace(0, 1, length), 2 * np.pi * np.arange(length) / length
+        wave = np.exp(-1j * w[:, None] * np.linspace(1e-4, bands - 1, bands)[None])
+        self.z = Precise(jnp.asarray(np.concatenate([t[:, None], wave.real, wave.imag], axis=1)))
+        self.freq = nnx.Param(jnp.full(width, frequency, jnp.float32))
+        sizes = [1 + 2 * bands, *(width for _ in range(depth + 1))]
+        self.inner = nnx.List(
+            [nnx.Linear(n, m, kernel_init=TORCH, rngs=rngs) for n, m in zip(sizes, sizes[1:])]
+        )
+        self.last = nnx.Linear(width, channels, use_bias=False, kernel_init=TORCH, rngs=rngs)
+
+    def __call__(self) -> Array:
+        x = self.z[...]
+        for layer in self.inner:
+            x = jnp.sin(self.freq[...][None] * layer(x))
+        falls = np.linspace(math.log(100) / 1.5, math.log(100) / 0.3, self.channels)
+        t = np.linspace(0, 1, self.length)
+        window = np.exp(-t[:, None] * falls[None]) + self.shift
+        return self.last(x) * jnp.asarray(window, x.dtype)
+
+
+class HyenaState(NamedTuple):
+    window: Array  # [2, (order + 1) features]
+    long: Any  # per long convolution, [length - 1, features]
+
+
+class Hyena(Layer):
+    evaluators = tuple(CONVOLUTION.evaluators)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        order: int = 2,
+        length: int = 1024,
+        width: int = 64,
+        bands: int = 1,
+        depth: int = 2,
+        frequency: float = 1.0,
+        shift: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        if order < 2 or length < 1:
+            raise ValueError(f"order must be >= 2 and length >= 1, got {order} and {length}")
+        self._around(features, order, rngs)
+        self.length = length
+        self.filter = ImplicitFilter(
+            (order - 1) * features,
+            length,
+            width=width,
+            bands=bands,
+            depth=depth,
+            frequency=frequency,
+            shift=shift,
+            rngs=rngs,
+        )
+
+    def _around(self, features: int, order: int, rngs: nnx.Rngs) -> None:
+        """What stands around the long convolutions, and their bias."""
+        self.features = self.out_features = features
+        self.order = order
+        self.W_in = nnx.Linear(features, (order + 1) * features, rngs=rngs)
+        self.conv = ShortConv((order + 1) * features, 3, rngs=rngs)
+        self.bias = nnx.Param(jax.random.normal(rngs.params(), (order - 1, features)))
+        self.W_out = nnx.Linear(features, features, rngs=rngs)
+
+    def initial(self):
+        long = tuple(jnp.zeros((self.length - 1, self.features)) for _ in range(self.order - 1))
+        return HyenaState(self.conv.initial(), long)
+
+    def filters(self) -> Array:
+        """[order - 1, length, features], the present first, in the order they are applied."""
+        return jnp.stack(jnp.split(self.filter(), self.order - 1, axis=1))
+
+    def sequence(self, x, h, **flags):
+        return self.operate(x, h, self.filters(), **flags)
+
+    def operate(self, x, h, filters, *, resets=None, mask=None, evaluator=None):
+        """The operator with these filters [order - 1, length, features]."""
+        flags, start = dict(resets=resets, mask=mask), self.start()
+        u, window = self.conv(self.W_in(x), h.window, reset_state=start.window, **flags)
+        *gates, v = jnp.split(u, self.order + 1, axis=1)
+        states = []
+        for i, gate in enumerate(reversed(gates[1:])):
+            v, state = self.convolve(
+                gate * v,
+                filters[i],
+                self.bias[i],
+                h.long[i],
+                reset_state=start.long[i],
+                evaluator=evaluator,
+                **flags,
+            )
+            states.append(state)
+        return self.W_out(gates[0] * v), HyenaState(window, tuple(states))
+
+    def convolve(self, u, kernel, bias, h, *, evaluator, **flags):
+        """One long convolution, and the state after it."""
+        named = evaluator and (evaluator, "sequential")
+        return fft_convolution(u, kernel, bias, h, evaluator=named, **flags)
