@@ -1,10 +1,16 @@
 """Elementwise recurrences: gates that act on each channel alone."""
 
+from seqjax.layers.elementwise.chrono_lstm import ChronoLSTM
+from seqjax.layers.elementwise.gilr_lstm import GILRLSTM
+from seqjax.layers.elementwise.hgru import HGRN
 from seqjax.layers.elementwise.indrnn import IndRNN
 from seqjax.layers.elementwise.min_gru import MinGRU
 from seqjax.layers.elementwise.min_lstm import MinLSTM
 from seqjax.layers.elementwise.qrnn import QRNN
 from seqjax.layers.elementwise.slstm import SLSTM
+from seqjax.layers.elementwise.sru import SRU
+from seqjax.layers.elementwise.sru_pp import SRUpp
+from seqjax.layers.elementwise.ur_lstm import URLSTM
 from seqjax.layers.entry import Entry
 
 ROWS: dict[str, Entry] = {
@@ -47,5 +53,52 @@ ROWS: dict[str, Entry] = {
         state="4 * (hidden or features)",
         smoke=dict(heads=2),
         variants={"exp": dict(hidden=3, forget="exp")},
+    ),
+    "sru": Entry(
+        SRU,
+        "Simple recurrent unit",
+        "1709.02755",
+        state="out_features",
+        variants={
+            "projected": dict(hidden=3, activation="tanh", norm=True, rank=2),
+            "no_highway": dict(hidden=3, highway=False, highway_bias=-1.0),
+        },
+    ),
+    "sru_pp": Entry(
+        SRUpp,
+        "SRU++: SRU with attention in place of its projection",
+        "2102.12459",
+        state="2 * (window - 1) * attention + out_features",
+        smoke=dict(attention=2, window=3),
+        variants={"projected": dict(hidden=3, attention=2, window=4)},
+    ),
+    "gilr_lstm": Entry(
+        GILRLSTM,
+        "GILR-LSTM: gates that see a linear surrogate of the state",
+        "1709.04057",
+        state="2 * out_features",
+        smoke=dict(hidden=3),
+    ),
+    "ur_lstm": Entry(
+        URLSTM,
+        "UR-LSTM: refine gate and uniform gate initialisation",
+        "1910.09890",
+        state="2 * out_features",
+        smoke=dict(hidden=3),
+        variants={"uniform": dict(hidden=3, refine=False)},
+    ),
+    "chrono_lstm": Entry(
+        ChronoLSTM,
+        "LSTM with chrono initialisation",
+        "1804.11188",
+        state="2 * out_features",
+        smoke=dict(hidden=3, longest=8.0),
+    ),
+    "hgru": Entry(
+        HGRN,
+        "HGRU / HGRN: complex forget gate with layer-wise cumax lower bound",
+        "2311.04823",
+        state="depth * features * (2 if complex_gate else 1)",
+        variants={"real": dict(depth=3, complex_gate=False, expansion=0)},
     ),
 }

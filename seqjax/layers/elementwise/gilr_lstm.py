@@ -1,0 +1,55 @@
+"""GILR-LSTM: an LSTM whose gates see a linear surrogate (Martin & Cundy 2018, arXiv:1709.04057).
+
+    g_t = sigmoid(V_g x_t + b_g),  i~_t = tanh(V_h x_t + b_h)
+    h~_t = g_t * h~_{t-1} + (1 - g_t) * i~_t                    the surrogate, a GILR      sec. 3.1
+    f_t, i_t, o_t = sigmoid(U h~_{t-1} + V x_t + b)
+    z_t = tanh(U_z h~_{t-1} + V_z x_t + b_z)
+    c_t = f_t * c_{t-1} + i_t * z_t,   y_t = o_t * c_t          state (h~, c), each [hidden]
+
+Where an LSTM's gates see its own output, which makes it serial, these see what another recurrence,
+linear in its state, has made of the inputs: two scans, one after the other. Blocks of V: g, h, then
+f, i, o, z; of U: f, i, o, z.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.base import Layer, entering
+from seqjax.monoid import diagonal
+from seqjax.scan import scan
+
+
+class GILRState(NamedTuple):
+    surrogate: jax.Array  # [hidden]
+    c: jax.Array  # [hidden]
+
+
+class GILRLSTM(Layer):
+    evaluators = ("sequential", "associative", "chunked", "primitive")
+
+    def __init__(self, features: int, *, hidden: int | None = None, rngs: nnx.Rngs):
+        self.features = features
+        H = self.out_features = hidden or features
+        self.V = nnx.Linear(features, 6 * H, rngs=rngs)  # carries b
+        self.U = nnx.Linear(H, 4 * H, use_bias=False, rngs=rngs)
+
+    def initial(self):
+        zero = jnp.zeros(self.out_features)
+        return GILRState(zero, zero)
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        start, H = self.start(), self.out_features
+        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
+        z = self.V(x)
+        g, i = jax.nn.sigmoid(z[:, :H]), jnp.tanh(z[:, H : 2 * H])
+        states, surrogate = scan(
+            diagonal, (g, (1 - g) * i), h.surrogate, initial=start.surrogate, **flags
+        )
+        before = entering(states, h.surrogate, start.surrogate, resets).astype(x.dtype)
+        f, i, o, z = jnp.split(z[:, 2 * H :] + self.U(before), 4, axis=1)
+        f, i, o = jax.nn.sigmoid(f), jax.nn.sigmoid(i), jax.nn.sigmoid(o)
+        c, last = scan(diagonal, (f, i * jnp.tanh(z)), h.c, initial=start.c, **flags)
+        return o * c, GILRState(surrogate, last)

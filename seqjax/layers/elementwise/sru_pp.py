@@ -1,0 +1,69 @@
+"""SRU++: fast recurrence with attention (Lei 2021, arXiv:2102.12459).
+
+    Q = W_q x,  K = W_k Q,  V = W_v Q                      each [attention], a fraction of features
+    A_t = softmax_s(Q_t . K_s / sqrt(attention)) V_s       over the last `window` steps   eq. 2-4
+    U = W_o LayerNorm(Q + alpha A)                         alpha a scalar, zero at first  eq. 5, 6
+
+and SRU with U in place of the products W x, W_f x, W_r x (`seqjax.layers.elementwise.sru`). At
+first U is linear in x but for the norm: the model learns to recur before it attends. By default
+attention = features / 4, as in the paper's experiments.
+
+The state is the cache of K and V of the last window - 1 steps, and c.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.elementwise.sru import SRU
+from seqjax.layers.parts import Norm
+from seqjax.ops.look_back import Cache, empty, look_back
+
+
+class SRUppState(NamedTuple):
+    cache: Cache
+    c: jax.Array  # [hidden]
+
+
+class SRUpp(SRU):
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: int | None = None,
+        attention: int | None = None,
+        window: int = 1024,
+        highway_bias: float = -2.0,
+        rngs: nnx.Rngs,
+    ):
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.attention, self.window = attention or max(1, features // 4), window
+        size = self.attention
+        super().__init__(features, hidden=hidden, highway_bias=highway_bias, rank=size, rngs=rngs)
+        self.W_k, self.W_v = (nnx.Linear(size, size, use_bias=False, rngs=rngs) for _ in range(2))
+        self.a = nnx.Param(jnp.zeros(1))
+        self.attention_norm = Norm(size, centre=True, bias=True, eps=1e-5)
+
+    def initial(self):
+        keys = jnp.zeros((self.window - 1, self.attention))
+        return SRUppState(empty((keys, keys)), super().initial())
+
+    def start(self):
+        return self.initial()._replace(c=super().start())
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        Q = self.W_in(x)
+        kv = self.W_k(Q), self.W_v(Q)
+        q = Q.astype(h.cache.items[0].dtype)
+        A, cache = look_back(self.attend, q, kv, h.cache, resets=resets, mask=mask)
+        u = self.attention_norm(Q + self.a[...][None] * A.astype(x.dtype))
+        y, c = self.recur(u, x, h.c, resets=resets, mask=mask, evaluator=evaluator)
+        return y, SRUppState(cache, c)
+
+    def attend(self, q, kv, i, j, seen):
+        k, v = kv
+        scores = (q @ k.T) * self.attention**-0.5
+        return jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min)) @ v

@@ -1,0 +1,131 @@
+"""Goldens answered by the gated element-wise layers: SRU, UR-LSTM and its gates, HGRU."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from golden_layers import build, by_evaluator, under
+from golden_tools import with_parameters
+
+from seqjax.layers.classic.bidirectional import BiState
+from seqjax.layers.classic.lstm import LSTMState
+from seqjax.layers.elementwise.hgru import HGRU
+from seqjax.layers.elementwise.ur_lstm import MECHANISMS, URCell
+
+CELL = ("sequential", "newton", "parallel_backward")
+
+
+def sru(inputs, meta, *, evaluator):
+    x, options = inputs["x"], meta["options"]
+    dirs = 2 if options.get("bidirectional") else 1
+    highway = options.get("has_skip_term", True)
+    width, total = x.shape[2], len(inputs["bias"]) // 2
+    H = total // dirs
+    k = inputs["weight"].shape[1] // total
+    weight = inputs["weight"].reshape(len(inputs["weight"]), dirs, H, k)
+    v, b = (inputs[name].reshape(2, dirs, H) for name in ("weight_c", "bias"))
+    settings = dict(hidden=H, highway=highway)
+    settings["activation"] = "tanh" if options.get("use_tanh") else "linear"
+    shared = {}
+    if "layer_norm.weight" in inputs:
+        settings["norm"] = True
+        shared = {f"norm.{n}": inputs[f"layer_norm.{n}"] for n in ("weight", "bias")}
+    if "weight_proj" in inputs:
+        settings["rank"] = inputs["weight_proj"].shape[1]
+        shared["W_in.kernel"] = inputs["weight_proj"]
+
+    def direction(d):
+        W = jnp.swapaxes(weight[:, d], 1, 2)  # [in, blocks, hidden]
+        values = shared | {"cells.v": v[:, d], "cells.b": b[:, d]}
+        if highway and k == 3 and width == H:
+            values["alpha"] = inputs["scale_x"]
+        elif highway and k == 3:  # each direction carries its own part of x
+            part = inputs["scale_x"][None] * jnp.eye(width)[:, d * H : (d + 1) * H]
+            W = jnp.concatenate([W, part[:, None]], axis=1)
+        return values | {"W": W.reshape(len(W), -1)}
+
+    h = inputs.get("c0")
+    if dirs == 1:
+        layer = build("sru", width, direction(0), **settings)
+    else:
+        values = under("forward", direction(0)) | under("backward", direction(1))
+        layer = build("bidirectional", width, values, layer=("sru", settings))
+        h = BiState(*jnp.split(h, 2, axis=1))
+    mask = ~inputs["mask_pad"] if "mask_pad" in inputs else None
+    y, h = layer(x, h, mask=mask, evaluator=evaluator)
+    return {"y": y, "c": jnp.concatenate(jax.tree.leaves(h), axis=1)}
+
+
+def ur_lstm(inputs, meta, *, names, evaluator):
+    x, hidden, parameters, states = inputs["x"], inputs["h0"].shape[2], {}, []
+    for level in range(meta["num_layers"]):
+        taken = {
+            n: inputs[f"layers.{level}.{n}"]
+            for n in ("igates.weight", "igates.bias", "hgates.weight", "hgates.bias", "forget_bias")
+        }
+        values = {
+            "W.kernel": taken["igates.weight"].T,
+            "W.bias": taken["igates.bias"] + taken["hgates.bias"],
+            "U": taken["hgates.weight"],
+            "b_f": taken["forget_bias"],
+        }
+        parameters |= under(f"layers.{level}", values)
+        states.append(LSTMState(inputs["h0"][level], inputs["c0"][level]))
+    layers = [("ur_lstm", dict(hidden=hidden))] * meta["num_layers"]
+    stack = build("stacked", x.shape[2], parameters, layers=layers)
+    y, last = stack(x, tuple(states), evaluator=evaluator)
+    h, c = (jnp.stack(z) for z in zip(*last))
+    return {"y": y, names[0]: h, names[1]: c}
+
+
+def gate_ur_rnn(inputs, meta, *, evaluator):
+    x, h = inputs["x"], inputs["h0"]
+    width, mechanism = x.shape[2], meta["options"]["mechanism"]
+    gates = [f"W_g.W_{j}" for j in ("g", "r") if f"W_g.W_{j}.weight" in inputs]
+    rows = [inputs[f"{gate}.weight"] for gate in gates]
+    biases = [inputs["W_hx.bias"] + inputs["W_hh.bias"], *(inputs[f"{g}.bias"] for g in gates)]
+    values = {
+        "W.kernel": jnp.concatenate([inputs["W_hx.weight"], *(W[:, :width] for W in rows)]).T,
+        "W.bias": jnp.concatenate(biases),
+        "U": jnp.concatenate([inputs["W_hh.weight"], *(W[:, width:] for W in rows)]),
+    }
+    if MECHANISMS[mechanism].uniform:
+        values["b_g"] = inputs["W_g.b_g"]
+    cell = URCell(width, hidden=h.shape[1], mechanism=mechanism, rngs=nnx.Rngs(0))
+    cell = with_parameters(cell, values)
+    y, last = cell(x, h, evaluator=evaluator)
+    before = jnp.concatenate([h[:, None], y], axis=1)[:, :-1]
+    g = jax.vmap(jax.vmap(cell.gates))(before, cell.drive(x))[1]
+    return {"y": y, "g": g, "h": last}
+
+
+def hgru(inputs, meta, *, evaluator):
+    x, turned = inputs["x"], "theta" in inputs
+    values = {}
+    for ours, theirs in (
+        ("c", "input_proj"),
+        ("mu", "lambda_proj"),
+        ("g", "gate"),
+        ("o", "out_proj"),
+    ):
+        values[f"W_{ours}.kernel"] = inputs[f"{theirs}.weight"].T
+        values[f"W_{ours}.bias"] = inputs[f"{theirs}.bias"]
+    values |= {f"norm.{n}": inputs[f"norm.{n}"] for n in ("weight", "bias")}
+    if turned:
+        values["theta"] = inputs["theta"].reshape(-1)
+    layer = HGRU(x.shape[2], complex_gate=turned, rngs=nnx.Rngs(0))
+    layer = with_parameters(layer, values)
+    h = jnp.zeros(x.shape[2], complex if turned else float)
+    run = partial(layer, h=h, gamma=inputs["lower_bound"], evaluator=evaluator)
+    return {"y": jax.vmap(lambda x: run(x)[0])(x)}
+
+
+ADAPTERS = {
+    "sru": by_evaluator(sru, *CELL),
+    "ur_lstm": by_evaluator(partial(ur_lstm, names=("h_n", "c_n")), "sequential"),
+    "ur_lstm_btz": by_evaluator(partial(ur_lstm, names=("h", "c")), "sequential"),
+    "gate_ur_rnn": by_evaluator(gate_ur_rnn, *CELL),
+    "hgrn_real_layer": by_evaluator(hgru, "sequential", "associative", "primitive"),
+    "hgru_complex_layer": by_evaluator(hgru, "sequential", "associative", "primitive"),
+}
