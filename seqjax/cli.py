@@ -14,6 +14,7 @@ from seqjax.common import keep_memory, unknown
 from seqjax.config import Config, TaskConfig, smoke
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 
 
 def train(argv: list[str]) -> int:
@@ -91,6 +92,50 @@ def evaluate(argv: list[str]) -> int:
     return _parse(command, argv, "eval")
 
 
+def import_(argv: list[str]) -> int:
+    def command(checkpoint: Folder, out: Path | None = None, context: int | None = None) -> int:
+        """Read a checkpoint of the transformers library into our model.
+
+        Args:
+            checkpoint: folder with config.json and *.safetensors
+            out: new folder for the model in our format, for `seqjax generate` and `export`
+            context: tokens that full attention can look back; by default the config's, at most 4096
+        """
+        from seqjax.hf import read
+
+        found = read(checkpoint, context=context)
+        print(found.summary())
+        if out is not None:
+            from seqjax.hf.store import store
+
+            store(found, out)
+            print(f"in {out}")
+        return 0
+
+    return _parse(command, argv, "import")
+
+
+def export(argv: list[str]) -> int:
+    def command(folder: Folder, out: Path) -> int:
+        """Write an imported model as a checkpoint of the transformers library.
+
+        Args:
+            folder: what `seqjax import --out` wrote
+            out: folder for config.json and *.safetensors
+        """
+        from seqjax.hf import write
+        from seqjax.hf.store import load, stored
+
+        if not stored(folder):
+            raise ValueError(f"{folder} is not the folder of an imported model")
+        found = load(folder)
+        write(found, out)
+        print(f"{found.summary()}\nin {out}")
+        return 0
+
+    return _parse(command, argv, "export")
+
+
 def generate(argv: list[str]) -> int:
     def command(
         run: Run,
@@ -102,12 +147,13 @@ def generate(argv: list[str]) -> int:
         seed: int = 0,
         step: int | None = None,
     ) -> int:
-        """Write on after prompts with a trained model of text.
+        """Write on after prompts with a trained model of text, or an imported one.
 
         Args:
-            run: folder of the run
-            prompt: one or more texts to go on from
-            length: bytes to write after each
+            run: folder of the run, or of an imported model
+            prompt: one or more texts to go on from; for an imported model numbers of tokens,
+                as in "17 4 25": it comes without its tokenizer
+            length: bytes, or tokens, to write after each
             temperature: below 1 likelier bytes are preferred; 0 always takes the likeliest
             top_k: sample from the k likeliest bytes only
             top_p: sample from the likeliest bytes that together have this probability
@@ -117,14 +163,19 @@ def generate(argv: list[str]) -> int:
         import jax
 
         from seqjax.generate import generate
+        from seqjax.hf.store import load as load_imported, stored
         from seqjax.train import load
 
-        model, task, _, _ = load(run, step)
-        if task.name != "char_lm":
-            raise ValueError(f"{run} was trained on {task.name}: only char_lm models write text")
+        if stored(run):
+            model, encode, decode = load_imported(run).model, _numbers, _spaced
+        else:
+            model, task, _, _ = load(run, step)
+            if task.name != "char_lm":
+                raise ValueError(f"{run} was trained on {task.name}: only char_lm writes text")
+            encode, decode = lambda text: list(text.encode()), _bytes
         rows = generate(
             model,
-            [list(text.encode()) for text in prompt],
+            [encode(text) for text in prompt],
             length,
             key=jax.random.key(seed),
             temperature=temperature,
@@ -132,7 +183,7 @@ def generate(argv: list[str]) -> int:
             top_p=top_p,
         )
         for text, row in zip(prompt, rows, strict=True):
-            print(text + bytes(row.tolist()).decode(errors="replace"))
+            print(text + decode(row))
         return 0
 
     return _parse(command, argv, "generate")
@@ -174,6 +225,21 @@ def _parse(command: Callable[..., int], argv: list[str], name: str) -> int:
     return tyro.cli(command, args=argv, prog=f"seqjax {name}", config=flags)
 
 
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError:
+        raise ValueError(f"a prompt of an imported model is numbers, got {text!r}") from None
+
+
+def _spaced(tokens) -> str:
+    return "".join(f" {token}" for token in tokens.tolist())
+
+
+def _bytes(tokens) -> str:
+    return bytes(tokens.tolist()).decode(errors="replace")
+
+
 class Command(NamedTuple):
     run: Callable[[list[str]], int]
     title: str
@@ -183,6 +249,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command(train, "train a model: an experiment, or a task with your choice of options"),
     "eval": Command(evaluate, "score a trained model"),
     "generate": Command(generate, "write text with a trained model"),
+    "import": Command(import_, "read a checkpoint of the transformers library"),
+    "export": Command(export, "write an imported model as such a checkpoint"),
     "list": Command(report, "everything that stands: layers, ops, evaluators, learners, tasks"),
     "explain": Command(explain, "which evaluator would run for a layer or an op, and why"),
     "selfcheck": Command(selfcheck, "every evaluator against the naive loop, on this device"),

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from seqjax.hf.decoder import Decoder
 from seqjax.models import Model
 from seqjax.tasks import Classes, Tokens
 
 
 def generate(
-    model: Model,
+    model: Model | Decoder,
     prompts: Sequence[Sequence[int]],
     length: int,
     *,
@@ -41,7 +42,7 @@ def generate(
     if not (isinstance(inputs, Tokens) and isinstance(outputs, Classes) and outputs.per_step
             and inputs.vocabulary == outputs.count):  # fmt: skip
         raise ValueError("only a language model generates: tokens in, the same tokens out per step")
-    if not all(block.layer.causal for block in (*model.blocks, *model.tail)):
+    if not model.causal:
         raise ValueError("only a causal model generates: one of its layers sees the future")
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and top_p <= 0):
         raise ValueError(

@@ -206,6 +206,11 @@ class Model(nnx.Module):
             y = jnp.where(mask[:, :, None], y, 0)
         return y, ModelState(blocks, tail, pooled)
 
+    @property
+    def causal(self) -> bool:
+        """Whether no layer sees the future."""
+        return all(block.layer.causal for block in (*self.blocks, *self.tail))
+
     def _apply(self, blocks, x, h, resets, mask, key):
         """One block after the other."""
         call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__

@@ -10,12 +10,14 @@ Numbers are computed in float32, whatever they are stored in, and are written as
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -47,9 +49,16 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)  # of the files
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
-    @property
-    def kind(self) -> str:
-        return json.loads(self.config)["model_type"]
+    def summary(self) -> str:
+        """What it is, in one line."""
+        kind, model = json.loads(self.config)["model_type"], self.model
+        parameters = sum(math.prod(leaf.shape) for leaf in _leaves(model).values())
+        state = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))
+        context = "" if model.context is None else f", attention sees {model.context} tokens"
+        return (
+            f"{kind}: {len(model.branches)} branches, {parameters:,} parameters, "
+            f"state of {state:,} numbers{context}"
+        )
 
 
 def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
@@ -89,6 +98,8 @@ def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
             else:
                 _check_constant(rule, arrays)
                 constants |= dict(zip(rule.theirs, arrays))
+    left = [n for n, leaf in _leaves(model).items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+    assert not left, f"the table of {description.embed} forgets {left}"
     return Checkpoint(model, description, text, files, metadata, constants)
 
 
@@ -113,8 +124,12 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
 
 
 def skeleton(description: Description) -> Decoder:
-    """The model without numbers."""
-    return nnx.eval_shape(lambda: Decoder(description, rngs=nnx.Rngs(0)))
+    """The model without numbers; every parameter will be float32."""
+    model = nnx.eval_shape(lambda: Decoder(description, rngs=nnx.Rngs(0)))
+    for path in {path for rule in rules(model, description.table()) for path in rule.ours}:
+        variable = at(model, path)
+        variable.set_value(jax.ShapeDtypeStruct(variable.shape, jnp.float32))
+    return model
 
 
 def collect(model: nnx.Module, description: Description) -> dict[str, np.ndarray]:
@@ -132,6 +147,11 @@ def put(model: nnx.Module, rule: Rule, arrays: list[np.ndarray]) -> None:
     ours = rule.take([array.astype(np.float32) for array in arrays])
     for path, array in zip(rule.ours, ours, strict=True):
         at(model, path).set_value(jnp.asarray(array))
+
+
+def _leaves(model: nnx.Module) -> dict[str, Any]:
+    flat = jax.tree_util.tree_flatten_with_path(nnx.state(model))[0]
+    return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
 
 
 def expected(model: nnx.Module, table: Iterable[Rule]) -> dict[str, tuple[int, ...]]:
