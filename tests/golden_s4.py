@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from golden_layers import SCAN, build, by_evaluator
 from jax import lax
 
+from seqjax.layers import make
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.liquid_s4 import released
+from seqjax.layers.ssm.mamba3 import Mamba3State
 
 
 def hippo_transition(inputs, meta):
@@ -229,6 +232,44 @@ def liquid_s4(inputs, meta):
     return {"y": y}
 
 
+def mamba3_siso(inputs, meta, *, evaluator):
+    B, _, H, P = inputs["V"].shape
+    groups, N = inputs["Q"].shape[2:]
+    layer = nnx.eval_shape(
+        lambda: make("mamba3", H * P, expand=1, state=N, heads=H, groups=groups, rngs=nnx.Rngs(0))
+    )
+    layer.angles = inputs["Angles"].shape[3]
+    for name, value in {
+        "C_bias": inputs["Q_bias"][None],
+        "B_bias": inputs["K_bias"][None],
+        "D": inputs.get("D", jnp.zeros(H)),
+    }.items():
+        getattr(layer, name).set_value(value)
+    h = jax.tree.map(lambda s: jnp.zeros((B, *s.shape)), layer.initial())
+    if "SSM0" in inputs:
+        h = Mamba3State(
+            jnp.swapaxes(inputs["SSM0"], 2, 3),
+            inputs["Angle0"],
+            inputs["K0"][:, None],
+            inputs["V0"],
+        )
+
+    def one(Q, K, V, Z, ADT, DT, Trap, Angles, h):
+        lam = jax.nn.sigmoid(Trap)
+        C, B = Q[:, None], K[:, None]
+        return layer.mix(C, B, V, Z, ADT, DT, lam, Angles, h, evaluator=evaluator)
+
+    names = ("Q", "K", "V", "Z", "ADT", "DT", "Trap", "Angles")
+    y, h = jax.vmap(one)(*(inputs.get(name) for name in names), h)
+    return {
+        "o": y,
+        "Angle": h.theta,
+        "SSM": jnp.swapaxes(h.S, 2, 3),
+        "K_last": h.B[:, 0],
+        "V_last": h.x,
+    }
+
+
 KERNEL = ("kernel", "primitive", "fft")
 
 ADAPTERS = {
@@ -239,6 +280,7 @@ ADAPTERS = {
     "s4_dplr_kernel": {name: s4_dplr_kernel(name) for name in ("kernel", "sequential", "fft")},
     "s4_recurrent": by_evaluator(s4_recurrent, "fft", "sequential"),
     "liquid_s4": {"released": liquid_s4},
+    "mamba3_siso": by_evaluator(mamba3_siso, "naive", "sequential", "chunked"),
     "s5_ssm": by_evaluator(s5_ssm, *SCAN),
     "dss_kernel": {name: dss_kernel(name) for name in KERNEL},
     "dlr_kernel": {name: dlr_kernel(name) for name in KERNEL},

@@ -9,6 +9,7 @@ from flax import nnx
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.ssm import hippo
+from seqjax.layers.ssm.mamba3 import turn
 from seqjax.layers.ssm.s4 import coordinates, dense, row
 
 
@@ -154,3 +155,46 @@ def test_liquid_s4_is_its_recurrence_while_no_product_is_left_out(kernel):
     C = row(system.C)[0]
     y = np.array([C @ first, C @ second]) + np.asarray(layer.D[...]) * u
     np.testing.assert_allclose(layer(jnp.asarray(u)[None, :, None])[0][0, :, 0], y, atol=1e-12)
+
+
+def test_mamba3_with_several_inputs():
+    """The recurrence as the paper writes it, rank-R writes and all, against the stretched scan."""
+    layer = build("mamba3", 2, state=4, heads=1, expand=1, rank=3)
+    T, R, N, P = 5, 3, 4, 2
+    C, B, x, z = (
+        normal(0, T, R, 1, N),
+        normal(1, T, R, 1, N),
+        normal(2, T, 1, P),
+        normal(3, T, 1, P),
+    )
+    log_alpha, dt, lam, phi = (
+        -jax.nn.softplus(normal(4, T, 1)),
+        jax.nn.softplus(normal(5, T, 1)),
+        jax.nn.sigmoid(normal(6, T, 1)),
+        normal(7, T, 1, 1),
+    )
+    shift = 0.5 * normal(8, R, 1, P)
+    for name in ("X", "Z", "O"):
+        getattr(layer, name).set_value(getattr(layer, name)[...] + shift)
+    h = layer.initial()._replace(theta=jnp.full((1, 1), 6.0), B=normal(9, R, 1, N), x=x[0] + 1)
+    X, Z, O = (np.asarray(w[...])[:, 0] for w in (layer.X, layer.Z, layer.O))
+    S, theta = np.zeros((N, P)), 6.0
+    B_last, v_last = np.asarray(h.B[:, 0]), np.asarray(h.x[0]) * X
+    outputs = []
+    for t in range(T):
+        theta += np.pi * np.tanh(phi[t, 0, 0]) * dt[t, 0]
+        q, k = (
+            np.asarray(turn((w[t, :, 0] + b[...][:, 0]), jnp.full((1, 1), theta)))
+            for w, b in ((C, layer.C_bias), (B, layer.B_bias))
+        )
+        v, alpha = np.asarray(x[t, 0]) * X, np.exp(log_alpha[t, 0])
+        S = alpha * S + (1 - lam[t, 0]) * dt[t, 0] * alpha * B_last.T @ v_last
+        S = S + lam[t, 0] * dt[t, 0] * k.T @ v
+        y = (q @ S + v) * np.asarray(jax.nn.silu(np.asarray(z[t, 0]) * Z))
+        outputs.append(np.sum(y * O, axis=0))
+        B_last, v_last = k, v
+    for evaluator in ("sequential", "chunked"):
+        y, last = layer.mix(C, B, x, z, log_alpha, dt, lam, phi, h, evaluator=evaluator)
+        np.testing.assert_allclose(y[:, 0], outputs, atol=1e-10)
+        np.testing.assert_allclose(last.S[0], S, atol=1e-10)
+        np.testing.assert_allclose(last.theta[0, 0], theta % (2 * np.pi), atol=1e-10)

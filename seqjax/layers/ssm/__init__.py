@@ -9,6 +9,7 @@ from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
 from seqjax.layers.ssm.hyena import Hyena
+from seqjax.layers.ssm.laughing_hyena import LaughingHyena
 from seqjax.layers.ssm.liquid_s4 import LiquidS4
 from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
@@ -220,6 +221,14 @@ ROWS: dict[str, Entry] = {
         variants={
             "third": dict(order=3, length=9, width=2, bands=2, depth=1, frequency=3.0, shift=0.1)
         },
+    ),
+    "laughing_hyena": Entry(
+        LaughingHyena,
+        "LaughingHyena: modal interpolation of long filters, streaming with a small state",
+        "2310.18780",
+        state="2 * (order + 1) * features + 2 * (order - 1) * features * modes",
+        smoke=dict(modes=2),
+        variants={"third": dict(order=3, modes=1)},
     ),
     "sgconv": Entry(
         SGConv,

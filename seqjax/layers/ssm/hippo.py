@@ -40,6 +40,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.base import Frozen, Layer, option
+from seqjax.layers.parts import places
 from seqjax.monoid import dense
 from seqjax.scan import scan
 
@@ -262,7 +263,7 @@ class HiPPO(Layer):
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         A, B = self.A[...], self.B[...]
         u = x.astype(A.dtype)
-        before, count = steps_before(h.count, len(x), resets, mask)
+        before, count = places(h.count, len(x), resets=resets, mask=mask)
         if self.time_varying:
             n = jnp.maximum(before, 1).astype(A.dtype)
             dt = jnp.log1p(1 / n) if self.discretisation == "zoh" else 1 / n
@@ -282,15 +283,3 @@ class HiPPO(Layer):
         )
         y = jnp.swapaxes(states, 1, 2).reshape(len(x), self.out_features)
         return y, HippoState(c, count)
-
-
-def steps_before(entering: Array, T: int, resets, mask) -> tuple[Array, Array]:
-    """int32 [T], the kept steps since the last reset before each step; and after all of them."""
-    kept = jnp.ones(T, jnp.int32) if mask is None else mask.astype(jnp.int32)
-    before = jnp.cumsum(kept) - kept
-    begun = -entering  # the count at the start of the piece a step belongs to
-    if resets is not None:
-        marks = resets if mask is None else resets & mask
-        begun = jnp.maximum(begun, jax.lax.cummax(jnp.where(marks, before, -entering)))
-    since = before - begun
-    return since, jnp.append(since + kept, entering)[T - 1 if T else 0]
