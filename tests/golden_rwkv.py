@@ -13,6 +13,7 @@ from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
 from seqjax.layers.linear_attention.gsa import GSA, Slots, slot_attention
 from seqjax.layers.linear_attention.rwkv_parts import ChannelMixing
+from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.ops.look_back import look_back
 
 SCAN = ("sequential", "associative", "chunked")
@@ -178,6 +179,16 @@ def forgetting(inputs, meta):
     return {"o": jax.vmap(one)(q, k, v, g)}
 
 
+def log_linear(inputs, meta, *, evaluator):
+    q, k, v, g, scales = (inputs[name] for name in ("q", "k", "v", "g", "level_scales"))
+    S = jnp.zeros((scales.shape[3], *q.shape[2:], v.shape[3]))
+
+    def one(*xs):
+        return log_linear_attention(*xs, Levels(S, jnp.int32(0)), evaluator=evaluator)[0]
+
+    return {"o": jax.vmap(one)(q, k, v, g, scales)}
+
+
 ADAPTERS = {
     "rwkv4": by_evaluator(rwkv4, *SCAN),
     "rwkv5_tmix": by_evaluator(rwkv5, *MATRIX),
@@ -188,5 +199,6 @@ ADAPTERS = {
     "gsa": by_evaluator(partial(slots, slots_by="gate"), *MATRIX),
     "abc": by_evaluator(partial(slots, slots_by="softmax"), *MATRIX),
     "forgetting_attn": {"whole": forgetting},
+    "log_linear_attn": by_evaluator(log_linear, "sequential", "chunked"),
     "rwkv_cmix": {"whole": channel_mixing},
 }

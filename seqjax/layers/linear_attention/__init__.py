@@ -16,6 +16,7 @@ from seqjax.layers.linear_attention.gsa import GSA
 from seqjax.layers.linear_attention.hgrn2 import HGRN2
 from seqjax.layers.linear_attention.lightning_attention import LightningAttention
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
+from seqjax.layers.linear_attention.log_linear_attention import LogLinearAttention
 from seqjax.layers.linear_attention.mao_decay import MaoDecay
 from seqjax.layers.linear_attention.mlstm import MLSTM
 from seqjax.layers.linear_attention.performer import Performer
@@ -173,7 +174,10 @@ ROWS: dict[str, Entry] = {
         "2405.04517",
         state="heads * (K * V + K + 1)",
         smoke=dict(heads=2),
-        variants={"exp": dict(heads=1, key_size=3, forget="exp", bias=False, gate_cap=15.0)},
+        variants={
+            "exp": dict(heads=1, key_size=3, forget="exp", bias=False, gate_cap=15.0),
+            "sigmoid": dict(heads=2, input="sigmoid"),
+        },
     ),
     "rwkv4": Entry(
         RWKV4,
@@ -268,5 +272,13 @@ ROWS: dict[str, Entry] = {
         "2309.01775",
         state="hidden",
         variants={"narrow": dict(hidden=3, width=5)},
+    ),
+    "log_linear_attention": Entry(
+        LogLinearAttention,
+        "Log-linear attention: Fenwick-tree states",
+        "2506.04761",
+        state="levels * heads * K * V",
+        smoke=dict(heads=2, levels=4),
+        variants={"full": dict(heads=1, key_size=3, levels=2)},
     ),
 }

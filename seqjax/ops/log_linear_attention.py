@@ -1,0 +1,164 @@
+"""Log-linear attention: a linear attention whose past is kept in buckets of growing size.
+
+    y_t = sum_{j <= t} lambda_t[level(t, j)] exp(log_a_{j+1} + .. + log_a_t) (q_t . k_j) v_j
+
+(Guo et al. 2025, arXiv:2506.04761 eq. 4-6.) level(t, j) is 0 for j = t, else the place (from 1) of
+the highest binary digit in which t and j differ: the past of t in buckets of 1, 2, 4, ... steps, as
+a Fenwick tree splits it. As a recurrence each bucket has its state S^l, which decays as any, and
+as t grows buckets only ever merge: into level(t, j) of any step j of theirs.
+
+    S^l_t = exp(log_a_t) sum_{l' that t merges into l} S^l'_{t-1},   + k_t v_t^T for l = 0
+    y_t   = sum_l lambda_t[l] q_t^T S^l_t
+
+`levels` states serve 2^(levels - 1) steps; beyond that the last takes all that is older. With all
+lambda = 1 it is linear attention. Resets and masked steps do not count as steps of t.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from seqjax.common import unknown
+from seqjax.ops.chunks import decay_of, finite_log, loop, scan_chunks, within
+from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call
+
+
+class Levels(NamedTuple):
+    S: Array  # [levels, H, K, V]
+    count: Array  # int32 [], steps seen
+
+
+class Inputs(NamedTuple):
+    q: Any  # [T, H, K]
+    k: Any  # [T, H, K]
+    v: Any  # [T, H, V]
+    log_a: Any  # [T, H]
+    scales: Any  # lambda [T, H, levels]
+    taken: Any  # int32 [T], 0 for a step that is left out
+
+
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0, 0)
+
+
+def level_of_step(t: Array, j: Array, top: int) -> Array:
+    return jnp.minimum(32 - lax.clz(t ^ j), top)
+
+
+def level_of_bucket(t: Array, last: Array, top: int) -> Array:
+    """[..., top + 1]: where the buckets after step `last` are at step t [...] >= last.
+
+    A step of bucket l > 0 differs from `last` in digit l first. What was there before the first
+    step (last = -1) goes to the top.
+    """
+    levels = jnp.arange(top + 1, dtype=jnp.int32)
+    member = jnp.where(levels == 0, last, last ^ (1 << jnp.maximum(levels - 1, 0)))
+    found = level_of_step(*jnp.broadcast_arrays(t[..., None], member), top)
+    return jnp.where(levels == top, top, found)
+
+
+def naive(xs: Inputs, h: Levels, *, resets=None, reset_state=None) -> tuple[Array, Levels]:
+    """The recurrence, one step after the other."""
+    top = h.S.shape[0] - 1
+
+    def step(h: Levels, x: Inputs) -> tuple[Levels, Array]:
+        t = h.count - 1 + x.taken
+        merges = jax.nn.one_hot(level_of_bucket(t, h.count - 1, top), top + 1, dtype=h.S.dtype)
+        S = jnp.einsum("lm,lhkv->mhkv", merges, jnp.exp(x.log_a)[None, :, None, None] * h.S)
+        S = S.at[0].add(x.k[:, :, None] * x.v[:, None, :])
+        return Levels(S, t + 1), jnp.einsum("hl,hk,lhkv->hv", x.scales, x.q, S)
+
+    return loop(step, h, xs, resets, reset_state)
+
+
+def chunked(
+    xs: Inputs, h: Levels, *, resets=None, reset_state=None, chunk_size: int = 64
+) -> tuple[Array, Levels]:
+    """Attention inside the chunk, the buckets between chunks: O(T log T)."""
+    top = h.S.shape[0] - 1
+    fresh = jax.tree.map(jnp.zeros_like, h) if reset_state is None else reset_state
+
+    def body(h: Levels, x: Inputs, resets: Array | None) -> tuple[Array, Levels]:
+        C = len(x.taken)
+        segment = None if resets is None else jnp.cumsum(resets, dtype=jnp.int32)
+        joined = jnp.asarray(within(segment, C))
+        since = joined.astype(jnp.int32) @ x.taken  # steps of its segment up to each
+        count, last = jnp.broadcast_to(h.count, (C,)), h
+        if segment is not None:
+            count = jnp.where(segment == 0, count, fresh.count)
+            last = jax.tree.map(lambda a, b: jnp.where(segment[-1] == 0, a, b), h, fresh)
+        t = count - 1 + since
+        levels = level_of_step(t[:, None], jnp.broadcast_to(t[None], (C, C)), top)
+        old = level_of_bucket(t, h.count - 1, top)
+        new = level_of_bucket(t, fresh.count - 1, top)
+        merges = jax.nn.one_hot(level_of_bucket(t[-1], last.count - 1, top), top + 1)
+        rises = jax.nn.one_hot(levels[-1], top + 1)
+
+        def head(q, k, v, log_a, scales, S, S_fresh, S_last):
+            decay = decay_of(log_a[:, None], segment)
+            weight = jnp.exp(jnp.where(joined, decay.pairs, 0))
+            weight = weight * jnp.take_along_axis(scales, levels, axis=1)
+            y = jnp.where(joined, (q @ k.T) * weight, 0) @ v
+
+            def entered(S, where, since):
+                seen = jnp.take_along_axis(scales, where, axis=1)
+                return jnp.exp(since) * jnp.einsum("ck,cl,lkv->cv", q, seen, S)
+
+            before, total = entered(S, old, decay.since_start), decay.total[0]
+            until_end = jnp.exp(decay.until_end)
+            if segment is not None:
+                after = entered(S_fresh, new, decay.since_reset)
+                before = jnp.where((segment == 0)[:, None], before, after)
+                total = jnp.where(segment[-1] == 0, total, decay.total[1])
+                until_end = jnp.where(joined[-1][:, None], until_end, 0)
+            kept = jnp.exp(total)[:, None, None] * S_last
+            kept = jnp.einsum("lm,lkv->mkv", merges.astype(S.dtype), kept)
+            wrote = jnp.einsum("cl,ck,cv->lkv", rises.astype(S.dtype), k * until_end, v)
+            return y + before, kept + wrote
+
+        heads = (x.q, x.k, x.v, x.log_a, x.scales, h.S, fresh.S, last.S)
+        y, S = jax.vmap(head, in_axes=1, out_axes=1)(*heads)
+        return y, Levels(S, t[-1] + 1)
+
+    size = min(chunk_size, max(len(xs.taken), 1))
+    return scan_chunks(body, h, xs, resets, FILL, size)
+
+
+EVALUATORS = {"sequential": naive, "chunked": chunked}
+
+
+def log_linear_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    log_a: Array,
+    scales: Array,
+    state: Levels,
+    *,
+    resets: Array | None = None,
+    mask: Array | None = None,
+    reset_state: Levels | None = None,
+    evaluator: str | None = None,
+    **options: Any,
+) -> tuple[Array, Levels]:
+    """Outputs [T, H, V] and the next state, for one example.
+
+    q, k [T, H, K], v [T, H, V], log_a <= 0 [T, H], scales (lambda) [T, H, levels]; q is not
+    scaled. The state is kept, and all is computed, in its dtype.
+    """
+    if evaluator is None:
+        call = Call(len(q), jax.default_backend(), resets is not None, mask is not None, {})
+        evaluator = next(rule for rule in STEPWISE_WHEN_SHORT if rule.holds(call)).order[0]
+    if evaluator not in EVALUATORS:
+        raise ValueError(unknown("evaluator of log_linear_attention", evaluator, EVALUATORS))
+    dtype, taken = state.S.dtype, jnp.ones(len(q), jnp.int32)
+    xs = Inputs(*(z.astype(dtype) for z in (q, k, v, finite_log(log_a), scales)), taken)
+    if mask is not None:
+
+        def kept(z):
+            return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
+
+        xs, resets = Inputs(*map(kept, xs)), None if resets is None else resets & mask
+    y, state = EVALUATORS[evaluator](xs, state, resets=resets, reset_state=reset_state, **options)
+    return (y if mask is None else kept(y)).astype(v.dtype), state
