@@ -10,9 +10,11 @@ from seqjax.layers.fast_weights.gdn2 import GDN2
 from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.mesa_net import MesaNet
+from seqjax.layers.fast_weights.negative_eigenvalues import NegativeEigenvalues
 from seqjax.layers.fast_weights.recurrent_deltanet import RecurrentDeltaNet
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 from seqjax.layers.fast_weights.srwm import SRWM
+from seqjax.layers.fast_weights.titans import Titans
 from seqjax.layers.fast_weights.ttt import TTTMLP, TTTLinear
 
 # floats of a DeltaLayer: the window of its convolution, and S
@@ -135,5 +137,25 @@ ROWS: dict[str, Entry] = {
         state="2 * heads * ((D + 1) * 4 * D + (4 * D + 1) * D)",
         smoke=dict(heads=2, mini_batch=3),
         exempt=LEARNED,
+    ),
+    "titans": Entry(
+        Titans,
+        "Titans: attention beside a memory that learns at test time",
+        "2501.00663",
+        state="3 * features * (conv - 1) + 3 * weights + heads + 2 * features * (window - 1)",
+        smoke=dict(heads=2, size=3, hidden=(), conv=2, window=3, persistent=2),
+        variants={
+            "layer": dict(placement="layer", heads=1, size=4, hidden=(), conv=2, window=2),
+            "context": dict(placement="context", heads=2, size=3, hidden=(), conv=2),
+            "memory": dict(placement="memory", heads=2, size=3, hidden=(3,), conv=2),
+        },
+        exempt=LEARNED,
+    ),
+    "negative_eigenvalues": Entry(
+        NegativeEigenvalues,
+        "Eigenvalues in [-1, 1] for any diagonal, Mamba or delta layer",
+        "2411.12537",
+        smoke=dict(layer=("mamba", dict(state=3, conv=3, dt_rank=2))),
+        variants={"delta": dict(layer=("deltanet", dict(heads=1)))},
     ),
 }

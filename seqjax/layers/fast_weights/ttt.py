@@ -28,16 +28,25 @@ INIT = nnx.initializers.normal(0.02)
 
 
 class InnerWeights(nnx.Module):
-    """The inner model's weights at the start, [heads, in + 1, out] per layer, and its norm's."""
+    """The inner model's weights at the start, [heads, in (+ 1), out] per layer, and its norm's."""
 
-    def __init__(self, heads: int, widths: tuple[int, ...], *, bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        heads: int,
+        widths: tuple[int, ...],
+        *,
+        bias: bool = True,
+        norm: bool = True,
+        rngs: nnx.Rngs,
+    ):
         def draw(n, m):
             w = INIT(rngs.params(), (heads, n, m))
             return jnp.concatenate([w, jnp.zeros((heads, bias, m), w.dtype)], axis=1)
 
         self.W = nnx.List([Precise(draw(n, m)) for n, m in zip(widths, widths[1:])])
-        self.norm_weight = Precise(jnp.ones((heads, widths[-1])))
-        self.norm_bias = Precise(jnp.zeros((heads, widths[-1])))
+        shape = heads, widths[-1]
+        self.norm_weight = Precise(jnp.ones(shape)) if norm else None
+        self.norm_bias = Precise(jnp.zeros(shape)) if norm else None
 
     def start(self, **options):
         return start_of(tuple(w[...] for w in self.W), **options)
@@ -70,7 +79,7 @@ class TTTLinear(Layer):
         self.W_q, self.W_k, self.W_v = (linear(features, features) for _ in range(3))
         self.W_lr = linear(features, heads, use_bias=True)
         self.tau = Precise(jnp.zeros(mini_batch))
-        self.slow = InnerWeights(heads, (self.D, *hidden, self.D), bias=True, rngs=rngs)
+        self.slow = InnerWeights(heads, (self.D, *hidden, self.D), rngs=rngs)
         self.norm = Norm(features, centre=True, bias=True)
         self.W_o = linear(features, features)
 

@@ -1,0 +1,254 @@
+"""Titans (Behrouz et al. 2024, arXiv:2501.00663): attention, and a memory that learns at test time.
+
+The memory M is a model that learns to answer keys with values while it reads (sec. 3.1):
+
+    S_t = eta_t S_{t-1} - theta_t grad |M_b(k_t) - v_t|^2      surprise, with momentum   eq. 12, 14
+    M_t = (1 - alpha_t) M_{t-1} + S_t                          with forgetting           eq. 13
+    M*(q_t) = M_t(q_t)                                         what it recalls           eq. 15
+
+where M_b are the weights at the start of the chunk of `size` steps (sec. 3.2). q_t and k_t are
+unit(SiLU(conv(W x)_t)), v_t is SiLU(conv(W_v x)_t); theta_t = sigmoid(.) / size, alpha_t, eta_t =
+sigmoid(.) are linear in x_t, one per head. Attention sees `persistent` learned tokens p besides
+(eq. 19), and the paper places the memory in three ways, `placement`:
+
+    "gate"     y = Attn(p, x in a window),  o = norm(y) * SiLU(norm(M*(x)))         MAG, eq. 26-28
+    "layer"    y = M*(x),  o = Attn(p, y in a window)                               MAL, eq. 29-31
+    "context"  h_t = M_b(q_t), y_t = Attn(p, h and x of this chunk up to t),
+               M learns from y,  o_t = norm(y_t) * SiLU(norm(M*(y_t)))              MAC, eq. 21-25
+    "memory"   o = M*(x)                                                            LMM
+
+and W_o o is the output. "context" must take its chunks one after the other, and does so step by
+step; the others learn in the dual form of `seqjax.layers.fast_weights.inner_learning`, which says
+how streams and resets meet chunks.
+
+Departures. In "context" step t sees the h_s of the steps s <= t only: the paper's figure shows all
+of the chunk, which looks ahead. p is not written into the memory. The paper leaves open the gate
+of two branches (SiLU after a norm here) and the gates' parameters: theta is divided by the size of
+the chunk, over which its gradients add up at the same weights; alpha starts near 0.02. `hidden` are
+the widths of the memory's hidden layers, one of 4 D by default (L_M = 2); () is the linear memory.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from seqjax.layers.base import Layer, Precise, option
+from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn, where
+from seqjax.layers.fast_weights.ttt import InnerWeights
+from seqjax.layers.parts import (
+    Norm,
+    ShortConv,
+    merge_heads,
+    per_head,
+    rotary,
+    split_heads,
+    unit,
+)
+from seqjax.ops.look_back import Cache, empty, look_back
+
+PLACEMENTS = ("gate", "layer", "context", "memory")
+
+
+class MemoryState(NamedTuple):
+    window: jax.Array  # [conv - 1, channels of q, k and v]
+    learner: Learner
+
+
+class Memory(nnx.Module):
+    """The neural memory: x [T, features] to M*(x) [T, features]."""
+
+    def __init__(self, features, *, heads, size, hidden, conv, rngs):
+        self.heads, self.D = heads, per_head("features", features, heads)
+        self.inner = Inner(size, loss="regression", output="plain", bias=False)
+        self.W_qkv = nnx.Linear(features, 3 * features, use_bias=False, rngs=rngs)
+        self.conv = ShortConv(3 * features, conv, bias=False, rngs=rngs)
+        self.gates = nnx.Linear(features, 3 * heads, use_bias=False, rngs=rngs)
+        starts = jnp.asarray([0.0, 0.0, -4.0])  # theta, eta, alpha
+        self.gate_bias = Precise(jnp.repeat(starts, heads))
+        widths = (self.D, *hidden, self.D)
+        self.slow = InnerWeights(heads, widths, bias=False, norm=False, rngs=rngs)
+
+    def initial(self):
+        return MemoryState(self.conv.initial(), self.slow.start(momentum=True, decay=True))
+
+    def project(self, x, window, **flags):
+        """q, k, v [T, heads, D] and the next window."""
+        qkv, window = self.conv(self.W_qkv(x), window, **flags)
+        q, k, v = jnp.split(split_heads(jax.nn.silu(qkv), 3 * self.heads), 3, axis=1)
+        return unit(q), unit(k), v, window
+
+    def __call__(self, x, h, start, *, resets=None, mask=None, evaluator=None):
+        flags = dict(resets=resets, mask=mask)
+        q, k, v, window = self.project(x, h.window, **flags, reset_state=start.window)
+        logits = self.gates(x) + self.gate_bias[...][None]
+        theta, eta, alpha = jnp.split(logits, 3, axis=1)
+        xs = Steps(
+            q,
+            k,
+            v,
+            2 / self.inner.size * jax.nn.sigmoid(theta),
+            log_eta=jax.nn.log_sigmoid(eta),
+            log_keep=jax.nn.log_sigmoid(-alpha),
+        )
+        y, learner = learn(
+            self.inner, xs, h.learner, start.learner, None, **flags, evaluator=evaluator
+        )
+        return merge_heads(y).astype(x.dtype), MemoryState(window, learner)
+
+    def recall(self, x, window, learner):
+        """M_b(q) [T, features] of the weights the chunk began with, and the next window."""
+        q, _, _, window = self.project(x, window)
+
+        def head(q, W):
+            return self.inner.run(q, [lambda z, w=w: z @ w for w in W])[0]
+
+        y = jax.vmap(head, in_axes=(1, 0), out_axes=1)(q.astype(learner.W[0].dtype), learner.W)
+        return merge_heads(y).astype(x.dtype), window
+
+
+class PersistentAttention(nnx.Module):
+    """Softmax attention that sees `persistent` learned tokens besides; rotary positions."""
+
+    def __init__(self, features, *, heads, persistent, rngs):
+        self.heads, self.K = heads, per_head("features", features, heads)
+        linear = partial(nnx.Linear, features, features, use_bias=False, rngs=rngs)
+        self.W_q, self.W_k, self.W_v, self.W_o = (linear() for _ in range(4))
+        draw = nnx.initializers.normal(0.02)
+        self.p = nnx.Param(draw(rngs.params(), (persistent, features)))
+
+    def project(self, x):
+        return tuple(split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
+
+    def attend(self, q, kv, i, j, seen):
+        """[n, features] of q [n, H, K] at places i over k, v [m, H, K] at j; seen bool [n, m]."""
+        _, k_p, v_p = self.project(self.p[...])
+        k, v = (z.astype(q.dtype) for z in kv)
+        dots = partial(jnp.einsum, "thk,shk->hts")
+        scores = jnp.where(seen[None], dots(rotary(q, i), rotary(k, j)), -jnp.inf)
+        scores = jnp.concatenate([dots(q, k_p.astype(q.dtype)), scores], axis=2) * self.K**-0.5
+        values = jnp.concatenate([v_p.astype(q.dtype), v])
+        y = jnp.einsum("hts,shk->thk", jax.nn.softmax(scores), values)
+        return merge_heads(y)
+
+
+class Context(NamedTuple):
+    """What "context" keeps of the current chunk, by place: keys and values of h and of x."""
+
+    window: jax.Array  # of the queries to the memory
+    items: tuple[jax.Array, ...]  # k_h, k_x, v_h, v_x, each [size, heads, K]
+
+
+class TitansState(NamedTuple):
+    memory: MemoryState
+    attention: Cache | Context | None
+
+
+class Titans(Layer):
+    evaluators = ("sequential", "chunked")
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        placement: str = "gate",
+        heads: int = 4,
+        size: int = 64,
+        hidden: tuple[int, ...] | None = None,
+        conv: int = 4,
+        window: int = 64,
+        persistent: int = 4,
+        rngs: nnx.Rngs,
+    ):
+        if min(size, window, persistent) < 1:
+            raise ValueError(
+                f"size, window and persistent must be at least 1, got {size, window, persistent}"
+            )
+        self.features = self.out_features = features
+        self.placement = option("placement of Titans", placement, PLACEMENTS)
+        self.heads, self.window, self.size = heads, window, size
+        D = per_head("features", features, heads)
+        hidden = (4 * D,) if hidden is None else tuple(hidden)
+        widths = (D, *hidden, D)
+        self.weights = heads * sum(n * m for n, m in zip(widths, widths[1:]))
+        self.memory = Memory(features, heads=heads, size=size, hidden=hidden, conv=conv, rngs=rngs)
+        self.attention = (
+            None
+            if placement == "memory"
+            else PersistentAttention(features, heads=heads, persistent=persistent, rngs=rngs)
+        )
+        gated = placement in ("gate", "context")
+        self.norm_y, self.norm_M = (Norm(features) if gated else None for _ in range(2))
+        self.W_o = nnx.Linear(features, features, use_bias=False, rngs=rngs)
+        if placement == "context":
+            self.evaluators = ("sequential",)
+
+    def initial(self):
+        memory, K = self.memory.initial(), self.features // self.heads
+        if self.placement == "memory":
+            return TitansState(memory, None)
+        if self.placement == "context":
+            items = jnp.zeros((self.size, self.heads, K))
+            return TitansState(memory, Context(self.memory.conv.initial(), (items,) * 4))
+        keys = jnp.zeros((self.window - 1, self.heads, K))
+        return TitansState(memory, empty((keys, keys)))
+
+    def learn_initial(self):
+        """The start of the memory is learned already: it is slow weights."""
+
+    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        flags = dict(resets=resets, mask=mask)
+        if self.placement == "context":
+            return self.in_context(x, h, **flags)
+        start = self.start()
+        remember = partial(self.memory, start=start.memory, **flags, evaluator=evaluator)
+        recalled, memory = remember(x, h.memory)
+        if self.placement == "memory":
+            return self.W_o(recalled), TitansState(memory, None)
+        if self.placement == "layer":
+            y, cache = self.look(recalled, h.attention, **flags)
+            return self.W_o(y), TitansState(memory, cache)
+        y, cache = self.look(x, h.attention, **flags)
+        return self.W_o(self.gated(y, recalled)), TitansState(memory, cache)
+
+    def gated(self, y, recalled):
+        return self.norm_y(y) * jax.nn.silu(self.norm_M(recalled))
+
+    def look(self, x, cache, **flags):
+        """Attention over the last `window` steps."""
+        q, k, v = self.attention.project(x)
+        q = q.astype(cache.items[0].dtype)
+        y, cache = look_back(self.attention.attend, q, (k, v), cache, **flags)
+        return self.attention.W_o(y.astype(x.dtype)), cache
+
+    def in_context(self, x, h, *, resets=None, mask=None):
+        start = self.start()
+
+        def step(old, now):
+            x, reset, keep = now
+            h = old if reset is None else where(reset, start, old)
+            y, new = self.context_step(x[None], h, start)
+            return (new if keep is None else where(keep, new, old)), y[0]
+
+        h, y = lax.scan(step, h, (x, resets, mask))
+        return self.W_o(y), h
+
+    def context_step(self, x, h, start):
+        """One step x [1, features] of the placement "context"."""
+        seen, place = h.attention, h.memory.learner.count
+        recalled, window = self.memory.recall(x, seen.window, h.memory.learner)
+        (_, k_h, v_h), (q, k_x, v_x) = self.attention.project(recalled), self.attention.project(x)
+        items = tuple(
+            lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), place, 0)
+            for old, new in zip(seen.items, (k_h, k_x, v_h, v_x))
+        )
+        j = jnp.tile(jnp.arange(self.size, dtype=jnp.int32), 2)
+        kv = jnp.concatenate(items[:2]), jnp.concatenate(items[2:])
+        y = self.attention.attend(q.astype(kv[0].dtype), kv, place[None], j, (j <= place)[None])
+        y = self.attention.W_o(y.astype(x.dtype))
+        recalled, memory = self.memory(y, h.memory, start.memory, evaluator="sequential")
+        new = TitansState(memory, Context(window, items))
+        return self.gated(y, recalled), new
