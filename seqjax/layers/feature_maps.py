@@ -143,7 +143,9 @@ def orthogonal(key: Array, heads: int, count: int, K: int) -> Array:
     """Rows that are standard normal each, and orthogonal within each block of K of them."""
     blocks = -(-count // K)
     direction, size = jax.random.split(key)
-    Q = jnp.linalg.qr(jax.random.normal(direction, (heads, blocks, K, K)))[0]
+    Q, R = jnp.linalg.qr(jax.random.normal(direction, (heads, blocks, K, K)))
+    # the signs that a factorisation happens to choose would make the directions uneven
+    Q = Q * jnp.sign(jnp.diagonal(R, axis1=2, axis2=3))[:, :, None]
     rows = Q.reshape(heads, blocks * K, K)[:, :count]
     norms = jnp.linalg.norm(jax.random.normal(size, rows.shape), axis=-1, keepdims=True)
     return rows * norms
@@ -163,6 +165,11 @@ class FeatureMap(nnx.Module):
         raise TypeError(f"{type(self).__name__} does not say __call__()")
 
 
+def given(f: Callable[..., Array], options: Mapping[str, Any]) -> Callable[..., Array]:
+    """f with options; without any f itself, so that layers built alike are equal."""
+    return partial(f, **options) if options else f
+
+
 class Fixed(FeatureMap):
     """A function without weights, of x / sqrt(temperature)."""
 
@@ -178,7 +185,7 @@ class Fixed(FeatureMap):
         **options: Any,
     ):
         del heads, rngs
-        self.f, self.size = partial(f, **options), size(K, **options)
+        self.f, self.size = given(f, options), size(K, **options)
         self.scale = K**-0.25 if tempered else 1.0
 
     def __call__(self, x, *, query=False):
@@ -207,7 +214,7 @@ class Favor(FeatureMap):
         **options: Any,
     ):
         del heads
-        self.f, self.stabilised = partial(f, **options), stabilised
+        self.f, self.stabilised = given(f, options), stabilised
         self.scale, self.draw = K**-0.25, DRAWS[option("draw", draw, DRAWS)]
         count = count or max(1, round(K * math.log(K)))
         self.size = 2 * count if doubles else count

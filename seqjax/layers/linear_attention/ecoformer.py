@@ -32,7 +32,7 @@ def alike(x: Array, pairs: int) -> Array:
 
 
 def fit_bits(
-    kernel: Array, similar: Array, A: Array, *, steps: int = 100, rate: float = 5e-2
+    kernel: Array, similar: Array, A: Array, *, steps: int = 100, rate: float = 2.0
 ) -> Array:
     """A [b, m] improved bit by bit, for a centred kernel [N, m] and `similar` [N, N]."""
     N = len(kernel)

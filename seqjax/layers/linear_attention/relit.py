@@ -21,8 +21,9 @@ r > 0 is AReLiT: C is not kept, but r pairs of vectors, oscillating at r frequen
     V^j_t = (1 - beta) * V^j_{t-1} + beta * v cos(w_j tau),     w = linspace(-pi, pi, r)
     y_t = W_O [sum_j V^j_t (K^j_t.q) / (2 r s_t.q + eps)]
 
-whose products of cosines approximate that a key meets its own value only. A reset also restarts
-the clock tau; the release lets it run on (`restart=False`).
+whose products of cosines approximate that a key meets its own value only: with more frequencies
+than steps y_t is a quarter of ReLiT's (the release's 2 r, which W_O takes up). A reset also
+restarts the clock tau; the release lets it run on (`restart=False`).
 """
 
 from collections.abc import Mapping

@@ -45,6 +45,10 @@ def head_slopes(kind: str, heads: int, depth: float) -> Array:
     return jnp.asarray(SLOPES[option("slopes", kind, SLOPES)](heads, depth))
 
 
+def no_activation(z: Array) -> Array:
+    return z
+
+
 def simple_norm(features: int) -> Norm:
     return Norm(features, weight=False, eps=1e-6)
 
@@ -99,5 +103,5 @@ class TransNormerLLM(Blocks):
             features,
             [attention],
             norm=lambda: simple_norm(features),
-            feed=lambda: GLU(features, int(expansion * features), lambda z: z, rngs=rngs),
+            feed=lambda: GLU(features, int(expansion * features), no_activation, rngs=rngs),
         )
