@@ -34,7 +34,7 @@ ACTIVATIONS = {
 class Config:
     def __init__(self, fields: Mapping[str, Any]):
         self.fields = {name: _plain(value) for name, value in fields.items()}
-        self.seen = set(NEUTRAL)
+        self.seen: set[str] = set(NEUTRAL)
         self.kind = self.fields.get("model_type")
         self.context = 0  # how far full attention looks back
 

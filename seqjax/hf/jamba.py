@@ -12,6 +12,7 @@ from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe, expert_
 from seqjax.layers.ssm.mamba import Mamba
 
 NORMS = {"dt_layernorm": "norms.0", "b_layernorm": "norms.1", "c_layernorm": "norms.2"}
+MIXER = {**MAMBA, **NORMS}
 EXPERTS = {"router": "W_r", **expert_names("gate_proj", "up_proj", "down_proj")}
 
 
@@ -50,7 +51,7 @@ def jamba(config: Config) -> Description:
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "pre_ff_layernorm"),
-            (attend, ATTENTION, "self_attn") if attends else (mix, MAMBA | NORMS, "mamba"),
+            (attend, ATTENTION, "self_attn") if attends else (mix, MIXER, "mamba"),
             (some, EXPERTS, "feed_forward") if routed else (mlp, FEED, "feed_forward"),
         )
     return describe(config, branches, last="model.final_layernorm")

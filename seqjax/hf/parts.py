@@ -54,7 +54,7 @@ def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
     return partial(Attention, features, **{**settings, **options})
 
 
-def feed(config: Config, inner: int | None = None, **options: Any) -> Callable[..., nnx.Module]:
+def feed(config: Config, inner: int | None = None, **options: Any) -> Callable[..., GLU]:
     """A gated linear unit."""
     f = config.activation("hidden_act")
     return partial(GLU, config("hidden_size"), inner or config("intermediate_size"), f, **options)

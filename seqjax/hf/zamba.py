@@ -167,7 +167,8 @@ def zamba2(config: Config) -> Description:
     uses = [i for i, kind in enumerate(kinds) if kind == "hybrid"]
     config.only("hybrid_layer_ids", uses)
     attends = config("use_shared_attention_adapter", False)
-    own: Names = SHARED | {
+    own: Names = {
+        **SHARED,
         "feed_forward.gate_up_proj": Split("shared.feed.W_1", ("shared.feed.W_2",)),
         "feed_forward.down_proj": "shared.feed.W_3",
     }

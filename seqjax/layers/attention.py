@@ -157,7 +157,9 @@ class LatentAttention(Layer):
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
-        q = x if self.q_norm is None else self.q_norm(self.W_q_down(x))
+        q = x
+        if self.W_q_down is not None and self.q_norm is not None:
+            q = self.q_norm(self.W_q_down(x))
         q = split_heads(self.W_q(q), self.heads).astype(h.items[0].dtype)
         c, r = jnp.split(self.W_down(x), (self.latent,), axis=1)
         y, h = look_back(self.attend, q, (self.norm(c), r), h, resets=resets, mask=mask)

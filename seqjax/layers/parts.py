@@ -94,6 +94,18 @@ class GLU(nnx.Module):
         return self.W_3(self.f(self.W_1(x)) * self.W_2(x))
 
 
+class HeadLinear(nnx.Module):
+    """A matrix for each head: [T, heads * n] or [T, heads, n] to [T, heads, m]."""
+
+    def __init__(self, heads: int, n: int, m: int, *, init=None, rngs: nnx.Rngs):
+        init = init or nnx.initializers.lecun_normal(batch_axis=0)
+        self.kernel = nnx.Param(init(rngs.params(), (heads, n, m), jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        x = x.reshape(len(x), *self.kernel.shape[:2])
+        return jnp.einsum("thn,hnm->thm", x, self.kernel[...])
+
+
 class ShortConv(nnx.Module):
     """y_t = bias + sum_j weight[j] x_{t - width + 1 + j}, per channel; state: the last width - 1 x.
 
@@ -129,8 +141,9 @@ class ShortConv(nnx.Module):
 def token_shift(
     x: Array, window: Array, *, resets=None, mask=None, reset_state=None
 ) -> tuple[Array, Array]:
-    """x_{t-1} for x [T, features] and the next window: a convolution that takes the older tap."""
-    taps = jnp.zeros((2, x.shape[1]), x.dtype).at[0].set(1)
+    """x_{t-n} for x [T, features] and a window of the n steps before (often one), and the next
+    window: a convolution that takes the oldest tap."""
+    taps = jnp.zeros((len(window) + 1, x.shape[1]), x.dtype).at[0].set(1)
     return short_convolution(x, taps, window, resets=resets, mask=mask, reset_state=reset_state)
 
 

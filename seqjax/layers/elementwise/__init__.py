@@ -11,6 +11,7 @@ from seqjax.layers.elementwise.slstm import SLSTM
 from seqjax.layers.elementwise.sru import SRU
 from seqjax.layers.elementwise.sru_pp import SRUpp
 from seqjax.layers.elementwise.ur_lstm import URLSTM
+from seqjax.layers.elementwise.xlstm import XLSTM
 from seqjax.layers.entry import Entry
 
 ROWS: dict[str, Entry] = {
@@ -93,6 +94,17 @@ ROWS: dict[str, Entry] = {
         "1804.11188",
         state="2 * out_features",
         smoke=dict(hidden=3, longest=8.0),
+    ),
+    "xlstm": Entry(
+        XLSTM,
+        "xLSTM[a:b] block stack of mLSTM (pre-up) and sLSTM (post-up)",
+        "2405.04517",
+        state=(
+            "mlstms * ((conv - 1) * inner + heads * (K * K + K + 1))"
+            " + slstms * (conv - 1 + 4) * features"
+        ),
+        smoke=dict(pattern=("mlstm", "slstm"), heads=2, conv=2, expand=1, expansion=1.0),
+        variants={"mlstm": dict(pattern=("mlstm",), heads=1, conv=3, expand=2, block=2)},
     ),
     "hgru": Entry(
         HGRN,

@@ -65,6 +65,9 @@ class HybridBlock(Layer):
     def start(self):
         return self.attention.start(), self.mamba.start()
 
+    def learn_initial(self):
+        self.mamba.learn_initial()
+
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         flags = dict(resets=resets, mask=mask)
         u, cache = self.attention.sequence(self.shared.norm(x), h[0], **flags)
@@ -129,6 +132,10 @@ class Zamba(Layer):
 
     def start(self):
         return tuple(block.start() for block in self.blocks)
+
+    def learn_initial(self):
+        for block in self.blocks:
+            block.learn_initial()
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         flags, first, states = dict(resets=resets, mask=mask, evaluator=evaluator), x, []

@@ -15,8 +15,12 @@ The state (C, n, m) stands for C exp(m) and n exp(m), m the running maximum of t
 by the epsilon of the denominator only. We scale q, not k: h is the same, C and n differ by K^-1/2.
 
 b_f starts evenly spaced in [3, 6] over the heads, b_i normal with deviation 0.1, w_i and w_f zero.
-gate_cap c: pre-activations of i and f go through c tanh(. / c) (arXiv:2503.13427, c = 15).
+input "sigmoid": i_t = sigmoid(w_i x_t + b_i) (arXiv:2503.14376). Then nothing grows: m stays
+0, and this is linear attention; normalise=False leaves the denominator out. gate_cap c:
+pre-activations of i and f go through c tanh(. / c) (arXiv:2503.13427, c = 15).
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +28,29 @@ from flax import nnx
 
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.stabilised_attention import STABILISED_ATTENTION, State, stabilised_attention
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z: z}  # the gates' logarithms
+INPUT = ("exp", "sigmoid")
+
+
+def bounded_attention(q, k, v, i, log_f, state, *, scale, normalise, eps=1e-6, **options):
+    """mLSTM of one example with the input gate sigmoid(i): q, k [T, H, K], i, log_f [T, H].
+
+    h_t = scale C_t^T q_t / (max(|scale n_t . q_t|, 1) + eps)
+    """
+    k = jax.nn.sigmoid(i)[:, :, None] * k
+    v = jnp.concatenate([v, jnp.ones_like(v[:, :, :1])], axis=2)  # n is a column of C
+    reset = options.pop("reset_state", None)
+    join = lambda s: jnp.concatenate([s.C, s.n[:, :, None]], axis=2)  # noqa: E731
+    y, S = linear_attention(
+        q, k, v, log_f, join(state), scale=scale, reset_state=reset and join(reset), **options
+    )
+    y, divisor = y[:, :, :-1], y[:, :, -1:]
+    if normalise:
+        y = y / (jnp.maximum(jnp.abs(divisor), 1) + eps)
+    return y, State(S[:, :, :-1], S[:, :, -1], jnp.zeros_like(state.m))
 
 
 class MLSTM(Layer):
@@ -40,6 +64,8 @@ class MLSTM(Layer):
         key_size: int | None = None,
         value_size: int | None = None,
         forget: str = "sigmoid",
+        input: str = "exp",
+        normalise: bool = True,
         bias: bool = True,
         gate_cap: float | None = None,
         norm_eps: float = 1e-5,
@@ -50,6 +76,13 @@ class MLSTM(Layer):
         self.K = key_size or per_head("features", features, heads)
         self.V = value_size or per_head("features", features, heads)
         self.forget = option("forget gate", forget, FORGET)
+        self.input, self.normalise = option("input gate", input, INPUT), normalise
+        if input == "exp" and not normalise:
+            raise ValueError("an exponential input gate needs its normaliser")
+        if input == "sigmoid":
+            if forget != "sigmoid":
+                raise ValueError("a sigmoid input gate goes with a sigmoid forget gate")
+            self.evaluators = tuple(LINEAR_ATTENTION.evaluators)
 
         def linear(n, m, use_bias=bias, **options):
             return nnx.Linear(n, m, use_bias=use_bias, rngs=rngs, **options)
@@ -73,7 +106,10 @@ class MLSTM(Layer):
         if self.gate_cap is not None:
             i, f = (self.gate_cap * jnp.tanh(z / self.gate_cap) for z in (i, f))
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
-        y, h = stabilised_attention(
+        attend = stabilised_attention
+        if self.input == "sigmoid":
+            attend = partial(bounded_attention, normalise=self.normalise)
+        y, h = attend(
             q,
             k,
             v,

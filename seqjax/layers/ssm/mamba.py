@@ -26,23 +26,9 @@ from flax import nnx
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, decay
-from seqjax.layers.parts import Norm, ShortConv, per_head, time_step_bias
+from seqjax.layers.parts import HeadLinear, Norm, ShortConv, per_head, time_step_bias
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 from seqjax.ops.ssd import SELECTIVE_SCAN, selective_scan
-
-
-class HeadLinear(nnx.Module):
-    """A matrix for each head: [T, heads * n] or [T, heads, n] to [T, heads, m]."""
-
-    def __init__(self, heads, n, m, *, init=None, rngs: nnx.Rngs):
-        init = init or nnx.initializers.lecun_normal(batch_axis=0)
-        self.kernel = nnx.Param(init(rngs.params(), (heads, n, m), jnp.float32))
-
-    def __call__(self, x):
-        return jnp.einsum(
-            "thn,hnm->thm", x.reshape(len(x), *self.kernel.shape[:2]), self.kernel[...]
-        )
-
 
 NORMS = ("none", "weighted", "plain")
 
