@@ -198,3 +198,24 @@ def test_mamba3_with_several_inputs():
         np.testing.assert_allclose(y[:, 0], outputs, atol=1e-10)
         np.testing.assert_allclose(last.S[0], S, atol=1e-10)
         np.testing.assert_allclose(last.theta[0, 0], theta % (2 * np.pi), atol=1e-10)
+
+
+def test_sashimi_by_tokens_is_sashimi_by_steps():
+    """At its own rate, from any place within a token, the level below says the same."""
+    layer = build("sashimi", 2, depth=1, pool=(2, 2), state=2, ff=1)
+    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    x = normal(0, 1, 8, 2)
+    for taken in (0, 3):
+        h = layer.batch_state(1, x.dtype)
+        if taken:
+            h = layer(normal(1, 1, taken, 2), h)[1]
+
+        def loss(params, x, h, mask):
+            y, last = nnx.merge(graph, params, rest)(x, h, mask=mask)
+            return jnp.sum(jnp.sin(y)), (y, last)
+
+        run = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+        tokens = run(params, x, h, None)  # 8 divides: at the lower rates
+        steps = run(params, x, h, jnp.ones((1, 8), bool))
+        for got, expected in zip(jax.tree.leaves(tokens), jax.tree.leaves(steps), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-9)

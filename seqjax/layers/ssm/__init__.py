@@ -22,6 +22,7 @@ from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4 import S4
 from seqjax.layers.ssm.s4d import S4D
 from seqjax.layers.ssm.s5 import S5
+from seqjax.layers.ssm.sashimi import SaShiMi
 from seqjax.layers.ssm.sgconv import SGConv
 
 ROWS: dict[str, Entry] = {
@@ -71,6 +72,14 @@ ROWS: dict[str, Entry] = {
         state="features * state",
         smoke=dict(state=4),
         variants={"truncated": dict(state=4, measure="legt", length=8, mix=False)},
+    ),
+    "sashimi": Entry(
+        SaShiMi,
+        "SaShiMi: stable S4 in a U-net of down- and up-pooled blocks",
+        "2202.09729",
+        state="depth * state * all_features + buffered",
+        smoke=dict(depth=1, pool=(2,), state=2, ff=1),
+        variants={"deep": dict(depth=1, pool=(2, 3), expand=1, state=2, ff=0)},
     ),
     "liquid_s4": Entry(
         LiquidS4,

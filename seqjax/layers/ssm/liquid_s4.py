@@ -30,8 +30,9 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.base import option
+from seqjax.layers.parts import token_shift
 from seqjax.layers.ssm.s4 import S4
-from seqjax.ops.convolution import fft_convolution, short_convolution
+from seqjax.ops.convolution import fft_convolution
 
 KERNELS = ("pb", "kb")
 
@@ -79,8 +80,7 @@ class LiquidS4(S4):
         s = 2 * jnp.sum(system.B.real, axis=1)
         product, power, terms = u, s, jnp.zeros_like(u)
         for lag in range(1, self.degree):
-            tap = jnp.zeros((self.degree, self.features), u.dtype).at[-1 - lag].set(1)
-            past, window = short_convolution(u, tap, h.window, reset_state=start.window, **flags)
+            past, window = token_shift(u, h.window[-lag:], reset_state=start.window[-lag:], **flags)
             product = product * past
             terms += power[None] * product
             power = power * s
