@@ -79,7 +79,7 @@ ROWS: dict[str, Entry] = {
         TransNormer,
         "TransNormer: NormAttention + diagonal attention",
         "2210.10340",
-        state="2 * (window - 1) * features + features * features / heads",
+        state="2 * (window - 1) * features + features**2 // heads",
         smoke=dict(heads=2, window=3, expansion=1.0),
     ),
     "transnormer_llm": Entry(
@@ -101,7 +101,7 @@ ROWS: dict[str, Entry] = {
         AFT,
         "Attention-free Transformer: full, local, simple, conv",
         "2105.14103",
-        state="3 * hidden + 2 * (window - 1) * hidden",
+        state="(kind != 'full') * 3 * hidden + (kind != 'simple') * 2 * (window - 1) * hidden",
         smoke=dict(window=3, length=20, rank=2),
         variants={
             "full": dict(kind="full", hidden=3, length=20, rank=None),

@@ -91,4 +91,5 @@ class EcoFormer(LinearTransformer):
     def fit(self, x: Array, key: Array, **options) -> None:
         """Learn the hashes from inputs x [N, features] of this layer: their queries and keys."""
         q, k = (W(x).reshape(len(x), self.heads, self.K) for W in (self.W_q, self.W_k))
+        assert isinstance(self.phi, Hash)
         fit(self.phi, jnp.concatenate([q, k]), key, **options)

@@ -51,9 +51,12 @@ class HGRN2(Layer):
         log_f = jax.nn.log_sigmoid(logits)
         if gamma:
             log_f = jnp.logaddexp(math.log(gamma), math.log1p(-gamma) + log_f)
-        q, k = jax.nn.sigmoid(self.W_q(x)), (1 - gamma) * jax.nn.sigmoid(-logits)
+        split = partial(split_heads, heads=self.heads)
         o, h = linear_attention(
-            *(split_heads(z, self.heads) for z in (q, k, jax.nn.silu(self.W_v(x)), log_f)),
+            split(jax.nn.sigmoid(self.W_q(x))),
+            split((1 - gamma) * jax.nn.sigmoid(-logits)),
+            split(jax.nn.silu(self.W_v(x))),
+            split(log_f),
             h,
             resets=resets,
             mask=mask,
