@@ -11,6 +11,7 @@ from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.mesa_net import MesaNet
 from seqjax.layers.fast_weights.negative_eigenvalues import NegativeEigenvalues
+from seqjax.layers.fast_weights.neural_ode_fwp import NeuralODEFWP
 from seqjax.layers.fast_weights.recurrent_deltanet import RecurrentDeltaNet
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 from seqjax.layers.fast_weights.srwm import SRWM
@@ -157,5 +158,17 @@ ROWS: dict[str, Entry] = {
         "2411.12537",
         smoke=dict(layer=("mamba", dict(state=3, conv=3, dt_rank=2))),
         variants={"delta": dict(layer=("deltanet", dict(heads=1)))},
+    ),
+    "neural_ode_fwp": Entry(
+        NeuralODEFWP,
+        "Continuous-time fast weight programmer: learning rules as differential equations",
+        "2206.01649",
+        state="heads * D * D + features",
+        smoke=dict(heads=2),
+        variants={
+            "hebb": dict(heads=1, hidden=3, rule="hebb", control="cde", solver="euler"),
+            "oja": dict(heads=2, rule="oja", control="cde", solver="midpoint", substeps=2),
+            "delta": dict(heads=2, control="cde"),
+        },
     ),
 }
