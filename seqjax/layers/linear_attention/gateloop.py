@@ -33,9 +33,13 @@ from seqjax.scan import scan
 TRANSITIONS = ("polar", "modulus", "modulus_real")
 
 
+TURN = 6.28125, 2 * jnp.pi - 6.28125  # 2 pi in two parts, of which a multiple of one is exact
+
+
 def wrap(angle):
     """The same angle in [-pi, pi]: a sum of many would lose its digits."""
-    return angle - 2 * jnp.pi * jnp.round(angle / (2 * jnp.pi))
+    turns = jnp.round(angle / (2 * jnp.pi))
+    return angle - turns * TURN[0] - turns * TURN[1]
 
 
 circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + e))

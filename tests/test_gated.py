@@ -1,0 +1,197 @@
+"""What gated layers claim beyond the contract: exact equalities, and equations no golden has."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from golden_layers import build
+
+from seqjax.layers import make
+from seqjax.layers.base import cast_parameters
+from seqjax.layers.linear_attention.gated_rnn_attention import attention_weights
+from seqjax.layers.linear_attention.gateloop import circle
+from seqjax.layers.linear_attention.rwkv_parts import ChannelMixing
+from seqjax.ops import linear_attention
+from seqjax.ops.log_linear_attention import Levels, log_linear_attention
+from seqjax.scan import scan
+
+B, T, D = 2, 9, 4
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def layer_of(name, **options):
+    """In float64, off its initial zeros."""
+    layer = cast_parameters(make(name, D, rngs=nnx.Rngs(0), **options), jnp.float64)
+    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    leaves, tree = jax.tree.flatten(params)
+    moved = [p + 0.1 * normal(i, *p.shape) for i, p in enumerate(leaves)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, moved), rest)
+
+
+def numbers(layer):
+    """Its parameters as NumPy arrays, by name."""
+    flat = nnx.to_flat_state(nnx.split(layer, nnx.Param, ...)[1])
+    return {".".join(map(str, path)): np.asarray(p[...]) for path, p in flat}
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def softmax(a):
+    weight = np.exp(a - a.max(-1, keepdims=True))
+    return weight / weight.sum(-1, keepdims=True)
+
+
+def test_a_gated_rnn_is_linear_attention():
+    """2309.01775: with the constructed weights, equal to the last digit or two."""
+    W_Q, W_K, W_V = normal(1, 3, D, D)
+    rnn = build("gated_rnn_attention", D, attention_weights(W_Q, W_K, W_V))
+    x = normal(2, B, T, D)
+    q, k, v = (jnp.einsum("ij,btj->bti", W, x)[:, :, None] for W in (W_Q, W_K, W_V))
+    expected, S = linear_attention(q, k, v)
+    y, h = rnn(x)
+    np.testing.assert_allclose(y, expected[:, :, 0], atol=1e-12)
+    remembered = h[:, : D * D].reshape(B, D, D)  # value times key
+    np.testing.assert_allclose(remembered, jnp.swapaxes(S[:, 0], 1, 2), atol=1e-12)
+
+
+def test_aaren_is_softmax_attention_of_one_query():
+    layer, x = layer_of("aaren", heads=2), normal(1, 1, T, D)
+    p, x_1 = numbers(layer), np.asarray(x[0])
+    q = (p["q_0"] @ p["W_q.kernel"] + p["W_q.bias"]).reshape(2, 2)
+    k, v = ((x_1 @ p[f"W_{j}.kernel"] + p[f"W_{j}.bias"]).reshape(T, 2, 2) for j in "kv")
+    expected = []
+    for t in range(1, T + 1):
+        weight = softmax(np.einsum("hk,thk->ht", q, k[:t]) / 2**0.5)
+        o = np.einsum("ht,thk->hk", weight, v[:t]).reshape(-1)
+        expected.append(o @ p["W_o.kernel"] + p["W_o.bias"])
+    np.testing.assert_allclose(layer(x)[0][0], expected, atol=1e-12)
+
+
+def test_tova_drops_what_is_attended_least():
+    """Lists in place of a cache; with room for all it is softmax attention."""
+    x = normal(1, 1, T, D)
+    for policy, size in (("tova", 3), ("window", 3), ("tova", T)):
+        layer = layer_of("tova_msrnn", heads=2, size=size, policy=policy, keep_first=1)
+        p = numbers(layer)
+        q, k, v = ((np.asarray(x[0]) @ p[f"W_{j}.kernel"]).reshape(T, 2, 2) for j in "qkv")
+        held, expected = [], []
+        for t in range(T):
+            held.append(t)
+            weight = softmax(np.einsum("hk,thk->ht", q[t], k[held]) / 2**0.5)
+            o = np.einsum("ht,thk->hk", weight, v[held]).reshape(-1)
+            expected.append(o @ p["W_o.kernel"])
+            if len(held) > size:
+                held.pop(weight.mean(0).argmin() if policy == "tova" else 1)
+        assert len(held) == size
+        y, h = layer(x)
+        np.testing.assert_allclose(y[0], expected, atol=1e-12)
+        np.testing.assert_allclose(h.K[0], k[held], atol=1e-12)
+
+
+def test_log_linear_attention_reads_by_level():
+    """The sum over steps, with more steps than the levels serve; lambda = 1 is linear attention."""
+    q, k, v = normal(1, 3, 11, 1, 2)
+    log_a, scales = -jnp.abs(normal(2, 11, 1)), normal(3, 11, 1, 3)
+    empty = Levels(jnp.zeros((3, 1, 2, 2)), jnp.int32(0))
+    expected = np.zeros((11, 2))
+    for t in range(11):
+        for j in range(t + 1):
+            level = min((t ^ j).bit_length(), 2)
+            decay = np.exp(np.sum(log_a[j + 1 : t + 1, 0]))
+            expected[t] += scales[t, 0, level] * decay * (q[t, 0] @ k[j, 0]) * np.asarray(v[j, 0])
+    for options in (dict(evaluator="sequential"), dict(evaluator="chunked", chunk_size=4)):
+        run = partial(log_linear_attention, q, k, v, log_a, state=empty, **options)
+        y, h = run(scales)
+        np.testing.assert_allclose(y[:, 0], expected, atol=1e-12)
+        plain, S = linear_attention(q, k, v, log_a)
+        np.testing.assert_allclose(run(jnp.ones_like(scales))[0], plain, atol=1e-12)
+        np.testing.assert_allclose(h.S.sum(0), S, atol=1e-12)
+        assert h.count == 11
+
+
+def test_many_angles_keep_their_digits():
+    """100 000 angles in float32, of which a plain sum loses two digits more."""
+    angle = (1.5 + normal(1, 100_000)).astype(jnp.float32)
+    total = scan(circle, angle, jnp.float32(0), evaluator="associative")[1]
+    exact, plain = np.sum(np.asarray(angle, np.float64)), np.cumsum(np.asarray(angle))[-1]
+    off, naive = ((float(s) - exact + np.pi) % (2 * np.pi) - np.pi for s in (total, plain))
+    assert abs(off) < 2e-3 < 5e-2 < abs(naive), (off, naive)
+
+
+def test_channel_mixing_of_version_5_weighs_the_previous_token():
+    old, new = (
+        cast_parameters(ChannelMixing(D, version, inner=5, rngs=nnx.Rngs(0)), jnp.float64)
+        for version in (4, 5)
+    )
+    old.W_v.kernel[...] = new.W_v.kernel[...] = normal(1, 5, D)
+    mu = jax.random.uniform(jax.random.key(2), (2, D))
+    old.mu[...], new.mu[...] = mu, 1 - mu
+    x, window = normal(3, T, D), normal(4, 1, D)
+    np.testing.assert_allclose(old(x, window)[0], new(x, window)[0], atol=1e-12)
+
+
+def test_rwkv7_blocks_share_the_first_values():
+    """Two blocks, v_first passed on: in pieces the same as whole, and v_first matters."""
+    options = dict(heads=2, ranks=(2, 2, 2, 2), block=True, inner=5)
+    first, second = layer_of("rwkv7", **options), layer_of("rwkv7", mixes_values=True, **options)
+
+    def stack(x, h, scale=1.0):
+        x, v, h_1 = first.mix(x, h[0])
+        x, _, h_2 = second.mix(x, h[1], scale * v)
+        return x, (h_1, h_2)
+
+    x, h = normal(1, T, D), (first.initial(), second.initial())
+    whole = stack(x, h)[0]
+    start, h = stack(x[:4], h)
+    np.testing.assert_allclose(jnp.concatenate([start, stack(x[4:], h)[0]]), whole, atol=1e-12)
+    assert float(jnp.max(jnp.abs(stack(x[4:], h, 2.0)[0] - whole[4:]))) > 1e-3
+
+
+def test_gilr_lstm_is_its_equations():
+    layer, x = layer_of("gilr_lstm", hidden=3), normal(1, 1, T, D)
+    p, h, c, expected = numbers(layer), np.zeros(3), np.zeros(3), []
+    for x_t in np.asarray(x[0]):
+        g, i, *gates = np.split(x_t @ p["V.kernel"] + p["V.bias"], 6)
+        f, i_t, o, z = np.split(np.concatenate(gates) + h @ p["U.kernel"], 4)
+        c = sigmoid(f) * c + sigmoid(i_t) * np.tanh(z)
+        h = sigmoid(g) * h + (1 - sigmoid(g)) * np.tanh(i)
+        expected.append(sigmoid(o) * c)
+    y, state = layer(x)
+    np.testing.assert_allclose(y[0], expected, atol=1e-12)
+    np.testing.assert_allclose(state.surrogate[0], h, atol=1e-12)
+
+
+def test_sru_pp_is_its_equations():
+    layer, x = layer_of("sru_pp", attention=2, window=4), normal(1, 1, T, D)
+    p, x_1 = numbers(layer), np.asarray(x[0])
+    Q = x_1 @ p["W_in.kernel"]
+    K, V = Q @ p["W_k.kernel"], Q @ p["W_v.kernel"]
+    c, expected = np.zeros(D), []
+    for t in range(T):
+        seen = slice(max(0, t - 3), t + 1)
+        u = Q[t] + p["a"] * (softmax(Q[t] @ K[seen].T / 2**0.5) @ V[seen])
+        u = (u - u.mean()) / np.sqrt(u.var() + 1e-5)
+        u = u * p["attention_norm.weight"] + p["attention_norm.bias"]
+        z, f, r = np.split(u @ p["W"], 3)
+        f, r = (sigmoid(a + p["cells.v"][j] * c + p["cells.b"][j]) for j, a in enumerate((f, r)))
+        c = f * c + (1 - f) * z
+        expected.append(r * c + (1 - r) * np.sqrt(1 + 2 * np.exp(-2.0)) * x_1[t])
+    np.testing.assert_allclose(layer(x)[0][0], expected, atol=1e-6)
+
+
+def test_gates_start_as_published():
+    chrono = make("chrono_lstm", D, hidden=500, longest=50.0, rngs=nnx.Rngs(0))
+    b_i, b_f = np.split(np.asarray(chrono.W.bias[...]), 4)[:2]
+    np.testing.assert_array_equal(b_i, -b_f)
+    assert 1 <= np.exp(b_f).min() < 3 and 45 < np.exp(b_f).max() <= 49  # log U[1, 49]
+    uniform = sigmoid(np.sort(np.asarray(make("ur_lstm", D, hidden=500).b_f[...])))
+    np.testing.assert_allclose(uniform, np.linspace(0, 1, 500), atol=0.08)
+    bounds = np.asarray(layer_of("hgru", depth=4).lower_bounds())
+    assert (bounds[0] == 0).all() and (np.diff(bounds, axis=0) > 0).all() and (bounds < 1).all()
