@@ -8,7 +8,7 @@
     square          x x^T: (q.k)^2, the core of ReBased                          arXiv:2402.10644
     favor+          exp(W x - |x|^2/2): exp(q.k), positive                       arXiv:2009.14794
     favor+-         the same with W and -W: hyperbolic, of less variance         ibid., lemma 1
-    trigonometric   exp(|x|^2/2) [sin W x, cos W x]: exp(q.k), of any sign       ibid., eq. 4, 5
+    trigonometric   exp(|x|^2/2) [sin W x, cos W x]: exp(q.k), of any sign       ibid., sec. 2.3
     random_relu     relu(W x): the arc-cosine kernel of order 1                  ibid., sec. 2.2
     rfa             [sin W x, cos W x] of x / |x|: exp(q.k) up to a constant     arXiv:2103.02143
     hash            bits of a kernelised hash: how many of them agree            arXiv:2209.09004
@@ -120,7 +120,7 @@ def cosine_weights(phi: Array, place: Array, length: int) -> Array:
     """[..., T, H, 2 N]: phi times the sine and the cosine of pi place / (2 length).
 
     The similarity of two steps is thereby multiplied by cos(pi (i - j) / (2 length)), which is
-    not negative where |i - j| <= length (arXiv:2202.08791 eq. 10, 11).
+    not negative where |i - j| <= length (arXiv:2202.08791).
     """
     angle = (place.astype(phi.dtype) * (math.pi / (2 * length)))[:, None, None]
     return jnp.concatenate([phi * jnp.sin(angle), phi * jnp.cos(angle)], axis=-1)

@@ -5,9 +5,9 @@
 over s <= t, channel by channel: a weighted average without products of q and k, `hidden` of them.
 
     full    w [length, length] is learned, as U V^T of `rank` (128 in the paper; None: as it is)
-    local   w_{t,s} = 0 for |t - s| >= window, where steps still count with exp(k_s)         eq. 3
-    simple  w = 0                                                                            eq. 4
-    conv    w_{t,s} = w_{t-s} for each of `heads` groups of channels, zero beyond the window eq. 5
+    local   w_{t,s} = 0 for |t - s| >= window, where steps still count with exp(k_s)
+    simple  w = 0
+    conv    w_{t,s} = w_{t-s} for each of `heads` groups of channels, zero beyond the window
 
 What is not in the window is an average as of `aaren`: a scan of the sums and of the maximum of k.
 The window adds (exp(w) - 1) exp(k_s), as in the paper, over `look_back`. "full" needs a window of

@@ -4,7 +4,7 @@
 
 with one kind of mixing per name in `pattern`:
 
-    linear   y_t = W_o [sum_s phi(q_t).phi(k_s) v_s / (sum_s phi(q_t).phi(k_s) + eps)]     eq. 1, 2
+    linear   y_t = W_o [sum_s phi(q_t).phi(k_s) v_s / (sum_s phi(q_t).phi(k_s) + eps)]
              phi(x) = [1, x / K^1/4, vec(x x^T) / sqrt(2 K)],  K = `key_size`, 16 in the paper:
              phi(q).phi(k) = 1 + z + z^2/2, the Taylor series of exp z, z = q.k / sqrt(K)
     window   softmax attention over the last `window` steps, without positions

@@ -1,6 +1,6 @@
 """cosFormer (Qin et al. 2022, arXiv:2202.08791): relu features, re-weighted by cosines.
 
-    s(q_i, k_j) = relu(q_i).relu(k_j) cos(pi (i - j) / (2 M))                      eq. 10
+    s(q_i, k_j) = relu(q_i).relu(k_j) cos(pi (i - j) / (2 M))
                 = q^cos_i.k^cos_j + q^sin_i.k^sin_j,   q^cos_i = relu(q_i) cos(pi i / (2 M)), ...
     y_i = W_o [sum_{j <= i} s(q_i, k_j) v_j / max(sum_{j <= i} s(q_i, k_j), eps)]
 

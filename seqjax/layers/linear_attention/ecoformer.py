@@ -1,6 +1,6 @@
 """EcoFormer (Liu et al. 2022, arXiv:2209.09004): linear attention between binary codes.
 
-    H(x) = sign(A (kappa(x) - mean))        b bits in {-1, 1}, of RBF kernels at m anchors    eq. 3
+    H(x) = sign(A (kappa(x) - mean))        b bits in {-1, 1}, of RBF kernels at m anchors
     sim(q, k) = (H(q).H(k) + b) / 2         how many bits agree: b minus the Hamming distance
     y_t = W_o [sum_s sim(q_t, k_s) v_s / sum_s sim(q_t, k_s)]
 
@@ -8,10 +8,10 @@ a linear Transformer with the feature map [H(x), sqrt(b)] / sqrt(2). The gradien
 the identity where its argument lies in [-1, 1].
 
 A is not trained with the rest. `fit` learns it, self-supervised, from what softmax attention finds
-alike (sec. 3.2): pairs among the strongest attention scores are alike (+1), those among the weakest
-are not (-1). Bit by bit it maximises y^T R y over y = 2 sigmoid(kappa a) - 1 by gradient steps,
-where R is what the bits so far leave of b times that matrix; a bit that a step did not improve
-stays as it was. The release computes the width of kappa from each input; here `fit` does, once.
+alike: pairs among the strongest attention scores are alike (+1), those among the weakest are not
+(-1). Bit by bit it maximises y^T R y over y = 2 sigmoid(kappa a) - 1 by gradient steps, where R is
+what the bits so far leave of b times that matrix; a bit that they did not improve stays as it was.
+The release computes the width of kappa from each input; here `fit` does, once.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """Lightning attention (Qin et al. 2024, arXiv:2401.04658), as the TNL models mix time with it.
 
-    S_t = lambda_h S_{t-1} + k_t v_t^T,   o_t = q_t^T S_t          S [heads, key, value]    eq. 5
+    S_t = lambda_h S_{t-1} + k_t v_t^T,   o_t = q_t^T S_t          S [heads, key, value]
     q, k, v = silu(W x)                                            no scale, no positions
     y_t = W_o (LN(o_t) * sigmoid(W_g2 W_g1 x_t))                   LN over all heads at once
     lambda_h = exp(-2^(-8 (h + 1) / H) (1 - l / (L - 1) + 1e-5))   layer l of L

@@ -2,9 +2,9 @@
 
     S_n = gamma_h S_{n-1} + (k_n e^{i n theta}) v_n^T              S [heads, key, value]    eq. 6
     o_n = (q_n e^{i n theta})^T S_n                                read after the write
-    gamma_h = 1 - 2^{-5-h},  k scaled by key^-1/2                                          eq. 8
+    gamma_h = 1 - 2^{-5-h},  k scaled by key^-1/2                                           eq. 8
     MSR(x) = W_O (swish(W_G x) * GroupNorm_h(o))                                            eq. 8
-    z = x + MSR(LN(x)),  y = z + W_2 gelu(W_1 LN(z))                                     eq. 9, 10
+    z = x + MSR(LN(x)),  y = z + W_2 gelu(W_1 LN(z))                                        eq. 9
 
 e^{i n theta} turns neighbouring channels as pairs, by n 10000^-linspace(0, 1, key / 2) as released
 (the last rate included). The values are twice as wide as x, and so is the feed-forward network.

@@ -2,7 +2,7 @@
 
     z = x + mixing(RMSNorm(x)),   y = z + W_3 (silu(W_1 n) * W_2 n),  n = RMSNorm(z)
 
-with one kind of mixing per name in `pattern` (diagonal for the first half of the layers, sec. 4):
+with one kind of mixing per name in `pattern` (diagonal for the first half of the layers):
 
     norm      o_t = phi(q_t)^T S_t,  S_t = S_{t-1} + phi(k_t) v_t^T       S [heads, key, value]
               y_t = W_o RMSNorm(o_t)                   over all heads at once, in place of phi(q).z
