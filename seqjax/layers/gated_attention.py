@@ -6,7 +6,7 @@
     "softmax"   w = softmax_j(size^-1/2 q.k + b)
     "relu2"     w = relu(q.k / n + b)^2
     "laplace"   w = 1/2 (1 + erf((q.k / n + b - mu) / (sigma sqrt 2))),  mu = sqrt 1/2,
-                sigma = sqrt 1/(4 pi), which is near relu2 and bounded    (2209.10655 sec. 3.3)
+                sigma = sqrt 1/(4 pi), which is near relu2 and bounded       (MEGA's)
 
 n is how many keys the query sees, or a constant. The bias b is one number per distance, from a
 table ("toeplitz"), from two learned vectors turned by rotary positions ("rotary"), or from the

@@ -1,9 +1,9 @@
-"""Gated attention unit (Hua et al. 2022, arXiv:2202.10447 sec. 3.1): attention inside a GLU.
+"""Gated attention unit (Hua et al. 2022, arXiv:2202.10447 sec. 2): attention inside a GLU.
 
     n = Norm(x)
-    u = silu(W_u n + b_u),  v = silu(W_v n + b_v)             [expansion * features]     eq. 3
+    u = silu(W_u n + b_u),  v = silu(W_v n + b_v)             [expansion * features]
     z = silu(W_z n + b_z),  q, k = kappa * z + mu             [size], two views of one z
-    o_i = sum_{j <= i} relu(q_i . k_j / length + b_{i-j})^2 v_j                          eq. 5, 6
+    o_i = sum_{j <= i} relu(q_i . k_j / length + b_{i-j})^2 v_j
     y = x + W_o (u * o) + b_o                                 the residual is part of the unit
 
 One head, no softmax; the gate u is what makes that enough. The paper divides q.k by the length of

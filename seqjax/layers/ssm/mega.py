@@ -12,10 +12,10 @@ and a single attention head over it, in gates of GRU's kind (sec. 3.2):
     gamma = silu(W_gamma x' + b_gamma),   phi = sigmoid(W_phi x' + b_phi)
     y = phi * silu(W_h x' + U_h (gamma * o) + b) + (1 - phi) * x
 
-    Y = Norm(y),   Norm(Y + W_2 silu(W_1 Y))               sec. 3.4; `prenorm` norms what enters
-                                                           instead (the released default)
+    Y = Norm(y),   Norm(Y + W_2 silu(W_1 Y))               `prenorm` norms what enters instead
+                                                           (the released default)
 
-`chunked` is MEGA-chunk (sec. 3.5): attention inside chunks of `length` steps, in linear time, with
+`chunked` is MEGA-chunk: attention inside chunks of `length` steps, in linear time, with
 only the moving average passing between them. Otherwise attention looks back over `length` steps.
 "laplace" and "relu2" divide q.k by the number of keys seen, as released.
 
