@@ -10,11 +10,12 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from seqjax.layers import LAYERS, make
-from seqjax.layers.base import Recurrent, cast_parameters
+from seqjax.layers.base import cast_parameters
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
@@ -31,20 +32,36 @@ ROWS = [
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 
 
-def build(name, variant):
+@functools.cache
+def parts(name, variant):
     """A row's layer in float64, with every parameter moved off its initial zeros and ones."""
     entry = LAYERS[name]
     options = entry.variants[variant] if variant else entry.smoke
-    layer = cast_parameters(make(name, FEATURES, rngs=nnx.Rngs(0), **options), jnp.float64)
-    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+
+    def made():
+        return cast_parameters(make(name, FEATURES, rngs=nnx.Rngs(0), **options), jnp.float64)
+
+    # drawn one by one, the parameters would take longer than the laws
+    drawn = jax.jit(lambda: nnx.split(made(), nnx.Param, ...)[1:])
+    params, rest = drawn()
     leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    moved = [p + 0.1 * jax.random.normal(k, p.shape, p.dtype) for p, k in zip(leaves, keys)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, moved), rest)
+    moved = [
+        p + 0.1 * np.asarray(normal(n, *p.shape)) for n, p in enumerate(map(np.asarray, leaves))
+    ]
+    params = jax.tree.unflatten(tree, map(jnp.asarray, moved))
+    return nnx.graphdef(nnx.eval_shape(made)), params, rest
+
+
+def build(name, variant):
+    """The layer, with a learned initial state, which a reset goes to."""
+    layer = nnx.merge(*parts(name, variant))
+    layer.learn_initial()
+    return cast_parameters(layer, jnp.float64)
 
 
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    """Numbers of numpy: those of jax would be compiled into every program."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 def some_state(layer, seed=3):
@@ -66,12 +83,14 @@ def distance(a, b):
 
 @functools.partial(jax.jit, static_argnames=("full", "stepwise"))
 def laws(layer, full=FULL, stepwise=True):
-    """Every law of one row: name -> how far it is from holding.
+    """Every law of one row: name -> how far it is from holding; and which parameters move what.
 
     Compiling is what a row costs. So all cases are parts of two batches: one of T steps with flags,
-    and one taken step by step, which is the oracle of all. `full` also splits the stream in two.
+    with its gradient, and one taken step by step, which is the oracle of all. `full` also splits
+    the stream in two, and leaves the gradient to `meaning`.
     stepwise: whether a step can be taken at all.
     """
+    graph, params, frozen = nnx.split(layer, nnx.Param, ...)
     x, other, fresh = (
         normal(1, B, T, FEATURES),
         normal(2, B, T, FEATURES),
@@ -89,14 +108,27 @@ def laws(layer, full=FULL, stepwise=True):
     def turned(tree):
         return jax.tree.map(lambda v: v[::-1], tree)
 
-    y, end = layer(*together(
+    xs, hs, resets, counts = together(
         (x, h, never, always),
         (x.at[:, 1].set(jnp.nan), h, reset, always),  # a NaN before the reset
         (jnp.where(keep[:, :, None], x, jnp.nan), h, ~keep, keep),  # NaNs in what is left out
         (x.at[:, CUT:].set(other[:, CUT:]), h, never, always),
         (turned(x), turned(h), never, always),
         (1e4 * jnp.sign(x), h, never, always),
-    ))  # fmt: skip
+    )
+
+    def weighed(params, leaves):
+        """One number out of all cases but the last, whose derivatives may be as extreme."""
+        layer = nnx.merge(graph, params, frozen)
+        y, end = layer(xs, put_inexact(hs, leaves), resets, counts)
+        calm = jax.tree.map(lambda v: v[:-B], (y, layer.canonical(end)))
+        return weigh(calm), (y, end)
+
+    if full:
+        reached, (y, end) = None, weighed(params, inexact(hs))[1]
+    else:
+        gradient, (y, end) = jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, inexact(hs))
+        reached = jax.tree.map(lambda g: jnp.any(g != 0), gradient[0])
     whole, reset_run, held, future, turned_run, extreme = cut_apart((y, end))
 
     # Step by step: the whole, what follows the reset from a fresh start, what is left in.
@@ -131,7 +163,9 @@ def laws(layer, full=FULL, stepwise=True):
         found["split stream == whole"] = apart(joined, whole)
         alone = layer(x[:1], jax.tree.map(lambda v: v[:1], h))
         found["vmap == loop"] = apart(alone, jax.tree.map(lambda v: v[:1], whole))
-    return found
+    else:
+        found["gradients are finite"] = distance(gradient, gradient)
+    return found, reached
 
 
 def together(*cases):
@@ -183,8 +217,6 @@ def meaning(graph, params, rest, x, h, evaluator):
 
     primals = (params, x, inexact(h))
     gradient, value = jax.grad(weighed, argnums=(0, 1, 2), has_aux=True)(*primals)
-    if not FULL:  # forward mode is held to the loop op by op
-        return value, gradient
     tangents = jax.tree.map(jnp.cos, primals)
     return value, gradient, jax.jvp(lambda *a: weighed(*a)[0], primals, tangents)[1]
 
@@ -206,74 +238,81 @@ def test_laws(name, variant):
     exempt, layer = LAYERS[name].exempt, build(name, variant)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
     stepwise = "single steps == full pass" not in exempt
-    answers = laws(layer, stepwise=stepwise)
+    answers, reached = laws(layer, stepwise=stepwise)
     found = {law: float(v) for law, v in answers.items() if law not in exempt}
     broken = {law: value for law, value in found.items() if not value <= TOLERANCE}
     assert not broken, f"{name} {variant} breaks {broken}"
+    if reached is not None:
+        check_reached(name, reached)
+
+
+def check_reached(name, moved):
+    """Nothing is hidden from the gradient by accident: of every parameter, whether it moved."""
+    exempt = LAYERS[name].exempt
+    reached = {
+        jax.tree_util.keystr(path): bool(m)
+        for path, m in jax.tree_util.tree_leaves_with_path(moved)
+    }
+    learned = {path for path in reached if "h0" in path}
+    if "learned h0 has a gradient" not in exempt:
+        assert any(reached[path] for path in learned), f"{name}: none of {learned}"
+    if "parameters have gradients" not in exempt:
+        still = [path for path in reached if not reached[path] and path not in learned]
+        assert not still, f"{name}: no gradient reaches {still}"
 
 
 @pytest.mark.parametrize("name, variant", ROWS)
 def test_evaluators_agree(name, variant):
     """Value, gradient (parameters, input, state) and tangent of every evaluator."""
-    if variant and not FULL:
-        pytest.skip("variants are held to the oracle by `make test-all` (SEQJAX_TEST_ALL=1)")
-    layer, exempt = build(name, variant), LAYERS[name].exempt
-    layer.learn_initial()  # a reset goes there
-    layer = cast_parameters(layer, jnp.float64)
+    if not FULL:
+        pytest.skip("evaluators are held to the oracle by `make test-all` (SEQJAX_TEST_ALL=1)")
+    layer = build(name, variant)
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
-    x, h = (
-        normal(1, B, T, FEATURES),
-        some_state(layer) if FULL else layer.batch_state(B, jnp.float64),
-    )
+    x, h = normal(1, B, T, FEATURES), some_state(layer)
     oracle, *others = layer.evaluators
     expected = meaning(graph, params, rest, x, h, oracle)
     assert float(distance(expected, expected)) == 0, f"{oracle} is not finite"
-    if not FULL:  # a layer made of ops leaves this to `test_ops`
-        others = others[-1:] if isinstance(layer, Recurrent) else []
     for evaluator in others:
         got = meaning(graph, params, rest, x, h, evaluator)
         for what, g, e in zip(("value", "gradient", "tangent"), got, expected):
             assert float(distance(g, e)) <= 1e-8, f"{name} {variant}: {what} of {evaluator}"
-    # nothing is hidden from the gradient by accident
-    reached = {
-        jax.tree_util.keystr(path): bool(jnp.any(g != 0))
-        for path, g in jax.tree_util.tree_leaves_with_path(expected[1][0])
-    }
-    learned = {path for path in reached if "h0" in path}
-    if "learned h0 has a gradient" not in exempt:
-        assert any(reached[path] for path in learned), f"{name} {variant}: none of {learned}"
-    if "parameters have gradients" not in exempt:
-        still = [path for path in reached if not reached[path] and path not in learned]
-        assert not still, f"{name} {variant}: no gradient reaches {still}"
+    check_reached(name, jax.tree.map(lambda g: jnp.any(g != 0), expected[1][0]))
 
 
 @pytest.mark.parametrize("name, variant", ROWS)
 def test_dtypes_and_compilation(name, variant):
     """Outputs keep the dtype of x, states at least float32; two calls compile once; errors."""
     entry = LAYERS[name]
-    layer = make(name, FEATURES, **(entry.variants[variant] if variant else entry.smoke))
-    layer = cast_parameters(layer, jnp.float32)
-    for dtype in (jnp.bfloat16, jnp.float32):
-        x = jnp.zeros((B, T, FEATURES), dtype)
-        y, h = jax.eval_shape(layer, x)
-        assert y.shape == (B, T, layer.out_features) and y.dtype == dtype
+    options = entry.variants[variant] if variant else entry.smoke
+
+    def made():
+        return cast_parameters(make(name, FEATURES, **options), jnp.float32)
+
+    def check(x):
+        layer = made()
+        y, h = layer(x)
+        assert y.shape == (B, T, layer.out_features) and y.dtype == x.dtype
         assert all(v.dtype in (jnp.float32, jnp.complex64) for v in inexact(h)), h
         assert jax.tree.structure(h) == jax.tree.structure(layer.batch_state(B))
-        accepted, returned = jax.tree.leaves(h), jax.tree.leaves(jax.eval_shape(layer, x, h)[1])
-        assert [(v.shape, v.dtype, v.weak_type) for v in accepted] == [
-            (v.shape, v.dtype, v.weak_type) for v in returned
+        accepted, returned = jax.tree.leaves(h), jax.tree.leaves(layer(x, h)[1])
+        assert [(v.shape, v.dtype, v.aval.weak_type) for v in accepted] == [
+            (v.shape, v.dtype, v.aval.weak_type) for v in returned
         ], "the state returned is not the state accepted"
+        with pytest.raises(ValueError, match=str(FEATURES)):
+            layer(jnp.zeros((B, T, FEATURES + 1)))
+        with pytest.raises(ValueError, match="evaluator"):
+            layer(x, evaluator="seqential")
+
+    for dtype in (jnp.bfloat16, jnp.float32):
+        jax.eval_shape(check, jax.ShapeDtypeStruct((B, T, FEATURES), dtype))
     if FULL:
+        layer = made()
         run = jax.jit(lambda layer, x, h: layer(x, h))
         x = normal(1, B, T, FEATURES).astype(jnp.float32)
         h = layer.batch_state(B)
         for _ in range(3):
             y, h = run(layer, x, h)
         assert run._cache_size() == 1, "the state returned is not the state accepted"
-    with pytest.raises(ValueError, match=str(FEATURES)):
-        layer(jnp.zeros((B, T, FEATURES + 1)))
-    with pytest.raises(ValueError, match="evaluator"):
-        layer(jnp.zeros((B, T, FEATURES)), evaluator="seqential")
 
 
 def test_the_size_of_every_state_is_what_its_row_says():
@@ -328,7 +367,7 @@ def test_the_contract_can_fail():
             return super().sequence(x + 0.1 * ahead, h, resets=None, mask=None)
 
     leaky = cast_parameters(Leaky(FEATURES, rngs=nnx.Rngs(0)), jnp.float64)
-    found = laws(leaky, full=True)
+    found, _ = laws(leaky, full=True)
     for law in (
         "causality",
         "reset == fresh start, NaN before it",
