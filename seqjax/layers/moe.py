@@ -45,6 +45,7 @@ class MoE(nnx.Module):
         top_groups: int = 1,
         shared: int = 0,
         shared_gate: bool = False,
+        evaluator: str = "ragged",
         rngs: nnx.Rngs,
     ):
         if not 1 <= top <= experts:
@@ -54,6 +55,7 @@ class MoE(nnx.Module):
         self.f, self.experts, self.top, self.scale = f, experts, top, scale
         self.scores, self.renormalise = option("scores", scores, SCORES), renormalise
         self.groups, self.top_groups = groups, top_groups
+        self.evaluator = option("evaluator of MoE", evaluator, EVALUATORS)
 
         def expert(n, m):
             init = nnx.initializers.lecun_normal(batch_axis=0)
@@ -67,10 +69,10 @@ class MoE(nnx.Module):
         gated = shared and shared_gate
         self.w_shared = nnx.Linear(features, 1, use_bias=False, rngs=rngs) if gated else None
 
-    def __call__(self, x: Array, evaluator: str = "ragged") -> Array:
+    def __call__(self, x: Array) -> Array:
         """[..., features] to the same shape."""
         flat = x.reshape(-1, x.shape[-1])
-        evaluate = getattr(self, option("evaluator of MoE", evaluator, EVALUATORS))
+        evaluate = self.ragged if self.evaluator == "ragged" else self.dense
         y = evaluate(flat, *self.route(flat)).astype(x.dtype)
         if self.shared is not None:
             extra = self.shared(flat)
