@@ -2,7 +2,7 @@
 
     y_t = sum_{j <= t} lambda_t[level(t, j)] exp(log_a_{j+1} + .. + log_a_t) (q_t . k_j) v_j
 
-(Guo et al. 2025, arXiv:2506.04761 eq. 4-6.) level(t, j) is 0 for j = t, else the place (from 1) of
+(Guo et al. 2025, arXiv:2506.04761.) level(t, j) is 0 for j = t, else the place (from 1) of
 the highest binary digit in which t and j differ: the past of t in buckets of 1, 2, 4, ... steps, as
 a Fenwick tree splits it. As a recurrence each bucket has its state S^l, which decays as any, and
 as t grows buckets only ever merge: into level(t, j) of any step j of theirs.
@@ -54,7 +54,8 @@ def level_of_bucket(t: Array, last: Array, top: int) -> Array:
     """
     levels = jnp.arange(top + 1, dtype=jnp.int32)
     member = jnp.where(levels == 0, last, last ^ (1 << jnp.maximum(levels - 1, 0)))
-    found = level_of_step(*jnp.broadcast_arrays(t[..., None], member), top)
+    t, member = jnp.broadcast_arrays(t[..., None], member)
+    found = level_of_step(t, member, top)
     return jnp.where(levels == top, top, found)
 
 
@@ -97,7 +98,7 @@ def chunked(
 
         def head(q, k, v, log_a, scales, S, S_fresh, S_last):
             decay = decay_of(log_a[:, None], segment)
-            weight = jnp.exp(jnp.where(joined, decay.pairs, 0))
+            weight = jnp.exp(jnp.where(joined, jnp.asarray(decay.pairs), 0))
             weight = weight * jnp.take_along_axis(scales, levels, axis=1)
             y = jnp.where(joined, (q @ k.T) * weight, 0) @ v
 
@@ -153,12 +154,13 @@ def log_linear_attention(
     if evaluator not in EVALUATORS:
         raise ValueError(unknown("evaluator of log_linear_attention", evaluator, EVALUATORS))
     dtype, taken = state.S.dtype, jnp.ones(len(q), jnp.int32)
-    xs = Inputs(*(z.astype(dtype) for z in (q, k, v, finite_log(log_a), scales)), taken)
+    xs = Inputs(q, k, v, finite_log(log_a), scales, None)
+    xs = jax.tree.map(lambda z: z.astype(dtype), xs)._replace(taken=taken)
     if mask is not None:
 
         def kept(z):
             return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
 
-        xs, resets = Inputs(*map(kept, xs)), None if resets is None else resets & mask
+        xs, resets = jax.tree.map(kept, xs), None if resets is None else resets & mask
     y, state = EVALUATORS[evaluator](xs, state, resets=resets, reset_state=reset_state, **options)
     return (y if mask is None else kept(y)).astype(v.dtype), state

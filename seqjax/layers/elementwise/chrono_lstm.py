@@ -1,6 +1,6 @@
 """Chrono LSTM (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", 1804.11188).
 
-    b_f ~ log U[1, longest - 1],   b_i = -b_f                                             sec. 2
+    b_f ~ log U[1, longest - 1],   b_i = -b_f
 
 An LSTM (`seqjax.layers.classic.lstm`) that starts with memories over all time scales up to the
 `longest` expected dependency: a forget gate of 1 - 1/T keeps for T steps, and a leak that lets in

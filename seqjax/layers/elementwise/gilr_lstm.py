@@ -1,7 +1,7 @@
 """GILR-LSTM: an LSTM whose gates see a linear surrogate (Martin & Cundy 2018, arXiv:1709.04057).
 
     g_t = sigmoid(V_g x_t + b_g),  i~_t = tanh(V_h x_t + b_h)
-    h~_t = g_t * h~_{t-1} + (1 - g_t) * i~_t                    the surrogate, a GILR      sec. 3.1
+    h~_t = g_t * h~_{t-1} + (1 - g_t) * i~_t                    the surrogate, a GILR
     f_t, i_t, o_t = sigmoid(U h~_{t-1} + V x_t + b)
     z_t = tanh(U_z h~_{t-1} + V_z x_t + b_z)
     c_t = f_t * c_{t-1} + i_t * z_t,   y_t = o_t * c_t          state (h~, c), each [hidden]
@@ -11,7 +11,7 @@ linear in its state, has made of the inputs: two scans, one after the other. Blo
 f, i, o, z; of U: f, i, o, z.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class GILRLSTM(Layer):
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         start, H = self.start(), self.out_features
-        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
+        flags: dict[str, Any] = dict(resets=resets, mask=mask, evaluator=evaluator)
         z = self.V(x)
         g, i = jax.nn.sigmoid(z[:, :H]), jnp.tanh(z[:, H : 2 * H])
         states, surrogate = scan(

@@ -1,4 +1,4 @@
-"""HGRN: hierarchically gated recurrence (Qin et al. 2023, arXiv:2311.04823 sec. 3.2).
+"""HGRN: hierarchically gated recurrence (Qin et al. 2023, arXiv:2311.04823).
 
     c_t      = SiLU(W_c x_t + b_c)                              complex: pairs (Re, Im) in a row
     mu_t     = sigmoid(W_mu x_t + b_mu)

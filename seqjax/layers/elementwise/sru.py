@@ -1,19 +1,21 @@
 """Simple recurrent unit (Lei et al. 2018, arXiv:1709.02755).
 
-    f_t = sigmoid(W_f x_t + v_f * c_{t-1} + b_f)                                          eq. 1
-    c_t = f_t * c_{t-1} + (1 - f_t) * (W x_t)                  c [hidden]                 eq. 2
-    r_t = sigmoid(W_r x_t + v_r * c_{t-1} + b_r)                                          eq. 3
-    h_t = r_t * g(c_t) + (1 - r_t) * alpha x_t = y_t           g the identity             eq. 4
+    f_t = sigmoid(W_f x_t + v_f * c_{t-1} + b_f)
+    c_t = f_t * c_{t-1} + (1 - f_t) * (W x_t)                  c [hidden]
+    r_t = sigmoid(W_r x_t + v_r * c_{t-1} + b_r)
+    h_t = r_t * g(c_t) + (1 - r_t) * alpha x_t = y_t           g the identity
 
 Both gates see the cell before it moves; the dependence is element-wise, so dc_t/dc_{t-1} is
 diagonal. If hidden is not features the highway carries W' x_t instead of alpha x_t.
 alpha = sqrt(1 + 2 exp(b_r)), of the b_r at the start (`highway_bias`), keeps the variance of h
-that of x (sec. 3.2); it is not trained. Blocks of W: W, W_f, W_r, W'.
+that of x; it is not trained. Blocks of W: W, W_f, W_r, W'.
 
 activation: g may be tanh, as in the first version. highway False: h = r * g(c). norm: a LayerNorm
 on what W reads, not on the highway. rank: W = a product of two matrices of that rank. Initialised
 as the released code does: W of variance 1 / fan-in, halved for the gates, v of variance 1/2.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +78,8 @@ class SRU(Layer):
         self.alpha = Frozen(jnp.sqrt(1 + 2 * jnp.exp(jnp.full(1, float(highway_bias)))))
         self.alpha = self.alpha if highway and same else None
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5) if norm else None
-        self.W_in = None if rank is None else nnx.Linear(features, rank, use_bias=False, rngs=rngs)
+        low = None if rank is None else nnx.Linear(features, rank, use_bias=False, rngs=rngs)
+        self.W_in: Any = low
         read, blocks = rank or features, 3 if same or not highway else 4
         W = uniform(1 / read, (read, blocks, H), rngs).at[:, 1:3].multiply(0.5**0.5)
         self.W = nnx.Param(W.reshape(read, blocks * H))

@@ -1,8 +1,8 @@
 """SRU++: fast recurrence with attention (Lei 2021, arXiv:2102.12459).
 
     Q = W_q x,  K = W_k Q,  V = W_v Q                      each [attention], a fraction of features
-    A_t = softmax_s(Q_t . K_s / sqrt(attention)) V_s       over the last `window` steps   eq. 2-4
-    U = W_o LayerNorm(Q + alpha A)                         alpha a scalar, zero at first  eq. 5, 6
+    A_t = softmax_s(Q_t . K_s / sqrt(attention)) V_s       over the last `window` steps
+    U = W_o LayerNorm(Q + alpha A)                         alpha a scalar, zero at first
 
 and SRU with U in place of the products W x, W_f x, W_r x (`seqjax.layers.elementwise.sru`). At
 first U is linear in x but for the norm: the model learns to recur before it attends. By default

@@ -1,10 +1,10 @@
 """UR-LSTM: uniform initialisation and refinement of gates (Gu et al. 2020, arXiv:1910.09890).
 
-    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)                                            eq. 10
-    r_t = sigmoid(W_r x_t + U_r h_{t-1} - b_f)                                            eq. 11
-    g_t = r_t * (1 - (1 - f_t)^2) + (1 - r_t) * f_t^2           the refined gate          eq. 12
-    c_t = g_t * c_{t-1} + (1 - g_t) * tanh(W_c x_t + U_c h_{t-1} + b_c)                   eq. 13
-    o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o),  h_t = o_t * tanh(c_t) = y_t              eq. 14, 15
+    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)
+    r_t = sigmoid(W_r x_t + U_r h_{t-1} - b_f)
+    g_t = r_t * (1 - (1 - f_t)^2) + (1 - r_t) * f_t^2           the refined gate
+    c_t = g_t * c_{t-1} + (1 - g_t) * tanh(W_c x_t + U_c h_{t-1} + b_c)
+    o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o),  h_t = o_t * tanh(c_t) = y_t
 
 r moves f by at most f (1 - f), towards 1 or towards 0, so that a gate can saturate where its own
 gradient is gone. b_f starts so that sigmoid(b_f) is uniform on (1/hidden, 1 - 1/hidden); the
@@ -17,7 +17,8 @@ discretisation: "BE" e/(1 + e), "TE" e/(1 + e/2) with e = exp(z); "TS" the latte
 "ZS" 1 - exp(-s) with s = sigmoid(z).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ class URLSTM(Recurrent):
 
 
 class Mechanism(NamedTuple):
-    gate: object  # of the pre-activations of g and of r
+    gate: Callable[[Any, Any], Any]  # of the pre-activations of g and of r
     refined: bool = False  # whether it has an r
     uniform: bool = False  # whether it has a bias that starts uniform
 

@@ -4,7 +4,7 @@
     k_i = W_k x_i,  v_i = W_v x_i,  q = W_q q_0 with a learned token q_0 of the layer
     y_t = W_o [o_t of every head]
 
-The query does not depend on the token, so all prefixes of softmax attention are a scan (sec. 3.2):
+The query does not depend on the token, so all prefixes of softmax attention are a scan:
 
     m_t = max(m_{t-1}, s_t)                                              the running maximum
     u_t = exp(m_{t-1} - m_t) u_{t-1} + exp(s_t - m_t)

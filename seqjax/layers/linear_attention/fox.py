@@ -1,7 +1,7 @@
 """Forgetting Transformer (Lin et al. 2025, arXiv:2503.02130): softmax attention that forgets.
 
-    o_i = softmax_j(K^-1/2 q_i . k_j + D_ij) v_j,   D_ij = sum_{l = j+1 .. i} log f_l      eq. 5-7
-    f_t = sigmoid(w_f x_t + b_f)                    one forget gate per head               eq. 4
+    o_i = softmax_j(K^-1/2 q_i . k_j + D_ij) v_j,   D_ij = sum_{l = j+1 .. i} log f_l
+    f_t = sigmoid(w_f x_t + b_f)                    one forget gate per head
     y_t = W_o o_t
 
 D takes the place of positions. The paper looks back without limit; here `window` steps are
@@ -52,7 +52,7 @@ class FoX(Layer):
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
         items = k, v, jax.nn.log_sigmoid(logits)

@@ -1,12 +1,12 @@
 """A gated linear RNN, and the weights by which it is linear self-attention
 (Zucchet et al. 2023, "Gated recurrent neural networks discover attention", arXiv:2309.01775).
 
-    h_t = lambda * h_{t-1} + (W_m^in x_t + b_m) * (W_x^in x_t + b_x)      h, lambda [hidden]   eq. 4
-    y_t = D ((W_m^out h_t) * (W_x^out h_t))                               `width` products     eq. 5
+    h_t = lambda * h_{t-1} + (W_m^in x_t + b_m) * (W_x^in x_t + b_x)      h, lambda [hidden]
+    y_t = D ((W_m^out h_t) * (W_x^out h_t))                               `width` products
 
-`attention_weights(W_Q, W_K, W_V)` are values of these parameters (sec. 3.1, fig. 1) by which
+`attention_weights(W_Q, W_K, W_V)` are values of these parameters by which
 
-    y_t = (sum_{s <= t} (W_V x_s) (W_K x_s)^T) (W_Q x_t)                                       eq. 1
+    y_t = (sum_{s <= t} (W_V x_s) (W_K x_s)^T) (W_Q x_t)
 
 exactly, with d^2 units that remember all (lambda = 1) products of a value and a key, and d that
 remember nothing (lambda = 0) and hold the query: their second factor is the constant 1, for which

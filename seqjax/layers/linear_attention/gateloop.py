@@ -1,8 +1,8 @@
 """GateLoop: data-controlled complex decay (Katsch 2023, arXiv:2311.01927).
 
-    S_t = Diag(a_t) S_{t-1} + k_t v_t^T           S complex [heads, K, V]                 eq. 6
-    o_t = Re(q_t^T S_t)                           read after the write, not scaled        sec. 3.3
-    a_t = sigmoid(alpha_t) exp(i beta_t)          of linear alpha, beta: per key channel  eq. 10
+    S_t = Diag(a_t) S_{t-1} + k_t v_t^T           S complex [heads, K, V]
+    o_t = Re(q_t^T S_t)                           read after the write, not scaled
+    a_t = sigmoid(alpha_t) exp(i beta_t)          of linear alpha, beta: per key channel
     y_t = W_o (SiLU(W_g x_t) * o_t)
 
 No complex arithmetic is needed. With phi_t the sum of the angles beta so far, exp(-i phi_t) S_t has

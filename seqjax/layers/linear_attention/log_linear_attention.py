@@ -1,7 +1,7 @@
 """Log-linear attention (Guo et al. 2025, arXiv:2506.04761), with the gates of Mamba-2.
 
     y_t = W_o RMSNorm(SiLU(W_z x_t) * o_t)
-    o_t = sum_l lambda_t[l] q_t^T S^l_t                a state S^l per bucket of the past, eq. 4-6
+    o_t = sum_l lambda_t[l] q_t^T S^l_t                a state S^l per bucket of the past
     q, k = SiLU(W x),  v_t = dt_t SiLU(W_v x_t)        per head; q and k are not scaled
     dt_t = softplus(W_dt x_t + b_dt),   log a_t = -exp(A_log) dt_t           per head, as Mamba-2
     lambda_t[l] = softplus(Lambda[l] * (W_lambda x_t)[l])    per head and level, Lambda = 1 at first

@@ -1,18 +1,18 @@
-"""RWKV-4 time mixing (Peng et al. 2023, arXiv:2305.13048 sec. 3.1).
+"""RWKV-4 time mixing (Peng et al. 2023, arXiv:2305.13048).
 
-    x^j_t = mu_j * x_t + (1 - mu_j) * x_{t-1},   j in k, v, r          token shift        eq. 11-13
+    x^j_t = mu_j * x_t + (1 - mu_j) * x_{t-1},   j in k, v, r          token shift
     r = W_r x^r,  k = W_k x^k,  v = W_v x^v                            each [hidden]
     wkv_t = (sum_{i<t} e^{(t-1-i) w + k_i} * v_i + e^{u + k_t} * v_t)
-            / (the same sums without v),         w = -exp(w_raw)                          eq. 14
-    y_t = W_o (sigmoid(r_t) * wkv_t)                                                      eq. 15
+            / (the same sums without v),         w = -exp(w_raw)
+    y_t = W_o (sigmoid(r_t) * wkv_t)
 
 Per channel wkv is a softmax-weighted mean of the values so far, in which a past token loses weight
 at the rate w and the present one has a bonus u, and none yet of the decay. Its sums are kept as
-exp(m) times bounded ones, m the running maximum of the exponents (appendix D): the state of Aaren
+exp(m) times bounded ones, m the running maximum of the exponents: the state of Aaren
 (`seqjax.layers.linear_attention.aaren`) with a decay. It starts empty, m = -inf.
 
-Parameters of the release: w = time_decay, u = time_first, mu = time_mix_k, _v, _r. Initialisation
-as in appendix E. `block`, `inner`, `depth`: see `seqjax.layers.linear_attention.rwkv_parts`.
+Parameters of the release: w = time_decay, u = time_first, mu = time_mix_k, _v, _r. Initialised
+as the release is. `block`, `inner`, `depth`: see `seqjax.layers.linear_attention.rwkv_parts`.
 """
 
 import jax

@@ -1,11 +1,11 @@
-"""RWKV-5 "Eagle" time mixing (Peng et al. 2024, arXiv:2404.05892 sec. 4.1).
+"""RWKV-5 "Eagle" time mixing (Peng et al. 2024, arXiv:2404.05892).
 
-    x^j_t = x_t + (x_{t-1} - x_t) * mu_j,   j in r, k, v, g         token shift           eq. 3
-    r = W_r x^r,  k = W_k x^k,  v = W_v x^v,  g = SiLU(W_g x^g)                           eq. 4, 5
-    w = exp(-exp(w_raw))                                            per key, constant     eq. 6
+    x^j_t = x_t + (x_{t-1} - x_t) * mu_j,   j in r, k, v, g         token shift
+    r = W_r x^r,  k = W_k x^k,  v = W_v x^v,  g = SiLU(W_g x^g)
+    w = exp(-exp(w_raw))                                            per key, constant
     wkv_t = S_{t-1} + Diag(u) k_t v_t^T                                                   eq. 18
     S_t   = Diag(w) S_{t-1} + k_t v_t^T           S [heads, K, K]                         eq. 19
-    y_t   = W_o (g_t * LayerNorm(r_t wkv_t))      the norm over each head                 eq. 8
+    y_t   = W_o (g_t * LayerNorm(r_t wkv_t))      the norm over each head
 
 The bonus u is for the present token, which has not decayed; the past is read before it decays.
 The release divides r wkv by 8 before a norm with epsilon 1e-5: our epsilon is 64e-5 of what is not

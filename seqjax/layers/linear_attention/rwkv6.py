@@ -1,13 +1,13 @@
-"""RWKV-6 "Finch" time mixing (Peng et al. 2024, arXiv:2404.05892 sec. 4.2).
+"""RWKV-6 "Finch" time mixing (Peng et al. 2024, arXiv:2404.05892).
 
     x^x_t = x_t + (x_{t-1} - x_t) * mu_x
     x^j_t = x_t + (x_{t-1} - x_t) * (mu_j + tanh(x^x_t A_j) B_j),   j in r, k, v, g, w
-                                                        token shift "ddlerp"              eq. 11, 12
-    w_t = exp(-exp(w_raw + tanh(x^w_t A) B))            decay per key and step            eq. 14, 15
+                                                        token shift "ddlerp"
+    w_t = exp(-exp(w_raw + tanh(x^w_t A) B))            decay per key and step
 
-and the rest as RWKV-5 (`seqjax.layers.linear_attention.rwkv5`, equations of sec. 4.2.2 alike): the
-bonus u, the read before the decay, the norm and the gate. ranks: of A_j and of A; 32 and 64 in the
-release of up to 3 billion parameters. A starts at zero, B uniform in +-0.01.
+and the rest as RWKV-5 (`seqjax.layers.linear_attention.rwkv5`): the bonus u, the read before the
+decay, the norm and the gate. ranks: of A_j and of A; 32 and 64 in the release of up to 3 billion
+parameters. A starts at zero, B uniform in +-0.01.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
     lerp(a, b, mu) = a + (b - a) * mu                         token shift: a, b of x_t and x_{t-1}
 
-    channel mixing                                        2305.13048 eq. 16-18, 2503.14456 sec. 4
+    channel mixing                                        2305.13048, 2404.05892, 2503.14456
         k' = relu(W_k lerp_k)^2
         y  = sigmoid(W_r lerp_r) * (W_v k')                   version 4, 5 and 6
         y  = W_v k'                                           version 7
@@ -110,8 +110,8 @@ class RWKV(Layer):
         self, version: int, block: bool, *, inner: int | None, depth: float, rngs: nnx.Rngs
     ) -> None:
         C, self.block, norm = self.features, block, partial(Norm, centre=True, bias=True, eps=1e-5)
-        self.norms = nnx.List([norm(C), norm(C)]) if block else None
-        self.channel_mixing = (
+        self.norms: Any = nnx.List([norm(C), norm(C)]) if block else None
+        self.channel_mixing: Any = (
             ChannelMixing(C, version, inner=inner, depth=depth, rngs=rngs) if block else None
         )
 

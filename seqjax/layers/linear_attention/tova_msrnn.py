@@ -1,14 +1,14 @@
 """Attention as a recurrent network of many states, with a bounded cache
 (Oren et al. 2024, "Transformers are multi-state RNNs", arXiv:2401.06104).
 
-    (K, V)_t = the `size` states that the policy keeps of (K, V)_{t-1} and (k_t, v_t)      eq. 4-6
+    (K, V)_t = the `size` states that the policy keeps of (K, V)_{t-1} and (k_t, v_t)
     o_t = softmax(q_t . k_i / sqrt(d)) v_i  over (K, V)_{t-1} and (k_t, v_t)               per head
     y_t = W_o o_t
 
 When the cache is full one state goes, the present one included:
 
-    "tova"     the one that the present token attends to least, on the mean over heads     sec. 3.2
-    "window"   the oldest, but for the first `keep_first` steps (window, window + i)       sec. 3.1
+    "tova"     the one that the present token attends to least, on the mean over heads
+    "window"   the oldest, but for the first `keep_first` steps (window, window + i)
 
 While no more than `size` steps are seen nothing goes, and it is softmax attention. Which state goes
 is a choice; gradients flow through what stays. Neither q nor k carries a position.
