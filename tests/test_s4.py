@@ -93,6 +93,7 @@ def test_convolution_is_the_recurrence(name, options):
         jax.tree.leaves(run(params, x, h, "sequential")),
         strict=True,
     ):
+        assert np.isfinite(expected).all()
         np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8)
 
 

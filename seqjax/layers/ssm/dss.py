@@ -1,6 +1,6 @@
 """Diagonal state spaces DSS (Gupta, Gu & Berant 2022, arXiv:2203.14343).
 
-    K_l = Re sum_n W_n s_n exp(dt Lambda_n l),   y = K * u + D u           prop. 1, sec. 3.2
+    K_l = Re sum_n W_n s_n exp(dt Lambda_n l),   y = K * u + D u           prop. 1
     s_n = (exp(dt Lambda_n) - 1) / Lambda_n                                "exp"
     s_n = (exp(dt Lambda_n) - 1) / ((exp(dt Lambda_n L) - 1) Lambda_n)     "softmax"
 
@@ -10,9 +10,9 @@ conjugate pairs: the real part is taken without a factor 2.
 
 "exp" is S4D with one spectrum for all channels: Lambda = -exp(.) + i Im. "softmax" divides by the
 sum over a length L, a softmax over positions: Lambda is free, and a mode that grows counts from
-the far end (its kernel is 1 at l = L - 1). There 1/z is conj(z) / (|z|^2 + 1e-7), as in appendix
-A.2. Of the release's further versions, "clip" is "exp" with a free Lambda whose real part is at
-most 1e-4, and "exp-no-scale" has s = 1.
+the far end (its kernel is 1 at l = L - 1). There 1/z is conj(z) / (|z|^2 + 1e-7), as in the
+release. Of its further versions, "clip" is "exp" with a free Lambda whose real part is at most
+1e-4, and "exp-no-scale" has s = 1.
 
 The paper's L is the length of the sequence at hand; a stream has none, so ours is the option
 `length`. What grows overflows where exp(dt Re(Lambda) L) does.

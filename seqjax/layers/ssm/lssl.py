@@ -3,9 +3,9 @@
 Each feature u drives a state x [N] of its own through matrices that all features share:
 
     x'(t) = A x(t) + B u(t),   y(t) = C x(t) + D u(t)                      eq. 1, 2
-    x_k = Abar x_{k-1} + Bbar u_k                                          eq. 4
+    x_k = Abar x_{k-1} + Bbar u_k
     Abar = (I - dt/2 A)^-1 (I + dt/2 A),  Bbar = (I - dt/2 A)^-1 dt B      bilinear, dt per feature
-    y = K * u + D u,  K_l = C Abar^l Bbar                                  eq. 7
+    y = K * u + D u,  K_l = C Abar^l Bbar
     out = W gelu(y)                                       C [features, M, N], M channels per feature
 
 A and B start as a HiPPO operator and are trained, as full matrices: the paper's tridiagonal

@@ -17,14 +17,15 @@ K at the roots of unity w (thm. 3, algorithm 1), a Cauchy matrix times four vect
     Khat(w) = k_CB - c k_CP (I + c k_PP)^-1 k_PB,     c = (1 + w) / 2
     k_XY(w) = sum over n and conjugates of X_n Y_n 2 dt / (2 (1 - w) - dt Lambda_n (1 + w))
 
-written so that it is finite at w = -1, where the paper's 2 (1 - w) / (1 + w) is not. X is
-C~ = C (I - Abar^L). The paper trains C~ of a `length` L that is fixed; by default we train C, for
-which any T does, and pay the power Abar^T.  With `length` the recurrence solves for C.
+for X = C~ or P^* and Y = B or P, written so that it is finite at w = -1, where the paper's
+2 (1 - w) / (1 + w) is not; C~ = C (I - Abar^L) for a kernel of L steps. The paper trains C~, of an
+L that is fixed: the option `length`, with which the recurrence solves for C. By default we train C,
+for which any L does, and pay the power Abar^L.
 
 Lambda, P and B start as the HiPPO operator `measure` in its eigenbasis (rank 1 for "legs", 2 for
-"legt"), C standard complex normal, dt log-uniform in [dt_min, dt_max]; the sign of P P^* and
-Lambda = -exp(.) + i Im keep A stable (SaShiMi's choice, arXiv:2202.09729 sec. 4.2; the first
-release had P Q^* with a free Q). With `mix` the output is GLU(W gelu(y)).
+"legt"; Re Lambda at most -1e-4), C standard complex normal, dt log-uniform in [dt_min, dt_max].
+P P^* and Lambda = -exp(.) + i Im keep A stable (SaShiMi's choice, arXiv:2202.09729 sec. 4.1; the
+first release had P Q^* with a free Q). With `mix` the output is GLU(W gelu(y)).
 
 Evaluators: as in `seqjax.layers.ssm.lssl`.
 """
@@ -81,7 +82,7 @@ class S4(TimeInvariant):
             z = np.stack([z.real, z.imag])[..., None, :]
             return jnp.asarray(np.broadcast_to(z, (*z.shape[:-2], features, self.N)))
 
-        Lambda = per_channel(form.Lambda)
+        Lambda = per_channel(np.minimum(form.Lambda.real, -1e-4) + 1j * form.Lambda.imag)
         self.log_A_re, self.A_im = Precise(jnp.log(-Lambda[0])), Precise(Lambda[1])
         self.P, self.B = Precise(per_channel(form.P)), Precise(per_channel(form.B))
         self.log_dt = Precise(log_time_steps(rngs, (features,), dt_min, dt_max))

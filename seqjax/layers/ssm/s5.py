@@ -3,12 +3,12 @@
 One system for all channels (MIMO), diagonal, run by a scan:
 
     x_k = Lambdabar * x_{k-1} + Bbar u_k,   y_k = 2 Re(C x_k) + D u_k     x complex [P/2]  sec. 3
-    Lambdabar = exp(Lambda dt),  Bbar = (Lambdabar - 1) / Lambda * B      "zoh"            eq. 6
+    Lambdabar = exp(Lambda dt),  Bbar = (Lambdabar - 1) / Lambda * B      "zoh"
     Lambdabar = (1 + dt Lambda/2) E,  Bbar = dt E * B,  E = 1 / (1 - dt Lambda/2)      "bilinear"
     out = g * sigmoid(W g),  g = gelu(y)                                  with `mix`
 
 Lambda, B and C start as `blocks` HiPPO-LegS normal parts of P / blocks states on the diagonal, in
-their eigenbasis V (sec. 3.3 and appendix B.1): B = V^* B', C = C' V with B', C' real and complex
+their eigenbasis V (sec. 3): B = V^* B', C = C' V with B', C' real and complex
 LeCun normal. With `conj_sym` one of each conjugate pair is kept, with negative imaginary part;
 without, all P, and y has no factor 2. Each state has a dt of its own, log-uniform in
 [dt_min, dt_max]. `clip` keeps Re Lambda at most -1e-4, for long streams.

@@ -1,14 +1,14 @@
 """SaShiMi: S4 at several rates (Goel, Gu, Donahue & Re 2022, arXiv:2202.09729).
 
 A U-net of levels; each runs at 1/pool of the rate of the one above it, with `expand` times its
-features (sec. 4.1). Level x -> y, with the next level inside:
+features (sec. 4.2). Level x -> y, with the next level inside:
 
     d_j = W_down [x_{jp} ... x_{jp + p-1}]                 a token of p = pool[0] steps
     u_{jp + i} = (W_up inner(d)_{j-1})_i                   one token late, so that it is causal
     z = x + u,   y = z + blocks(z)                         z = x at the lowest level
     blocks: `depth` times  z += S4(LayerNorm(z));  z += W_2 gelu(W_1 LayerNorm(z))
 
-and a LayerNorm at the end. S4 is the stable one, A = Lambda - P P^* (sec. 4.2). `depth` is 8,
+and a LayerNorm at the end. S4 is the stable one, A = Lambda - P P^* (sec. 4.1). `depth` is 8,
 `pool` (4, 4), `expand` and the width `ff` of the MLP 2 in the paper; ff = 0 leaves the MLPs out.
 The paper's variant with blocks on the way down, for models that need not be causal, is not here.
 
