@@ -43,8 +43,12 @@ class Means(NamedTuple):
         return self.sums[..., :-1] / jnp.where(weight == 0, 1, weight)
 
     def canonical(self):
-        scale = jnp.exp(self.m)
-        return Means(jnp.zeros_like(self.m), scale[..., None] * self.sums)
+        """The logarithm of the weight, and the mean: in range whatever m is."""
+        weight = self.sums[..., -1]
+        seen = weight > 0
+        known = jnp.where(seen, weight, 1)
+        m = jnp.where(seen, self.m, 0) + jnp.log(known)
+        return Means(m, self.sums / known[..., None])
 
 
 def with_one(v: Array) -> Array:
