@@ -174,7 +174,7 @@ def forgetting(inputs, meta):
     layer = nnx.eval_shape(make)
 
     def one(q, *items):
-        return look_back(layer.attend, q, items, layer.initial())[0]
+        return look_back(layer.attend, q, items, layer.initial().cache)[0]
 
     return {"o": jax.vmap(one)(q, k, v, g)}
 

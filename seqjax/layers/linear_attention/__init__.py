@@ -252,9 +252,9 @@ ROWS: dict[str, Entry] = {
         FoX,
         "Forgetting Transformer: softmax attention with a forget gate",
         "2503.02130",
-        state="(window - 1) * heads * (2 * K + 1)",
+        state="(window - 1) * heads * (2 * K + 1) + (2 * features if pro else 0)",
         smoke=dict(heads=2, window=4),
-        variants={"gated": dict(heads=1, window=3, qk_norm=True, output_gate=True)},
+        variants={"pro": dict(heads=2, window=3, pro=True)},
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
     ),
     "tova_msrnn": Entry(

@@ -1,26 +1,49 @@
 """Forgetting Transformer (Lin et al. 2025, arXiv:2503.02130): softmax attention that forgets.
 
-    o_i = softmax_j(K^-1/2 q_i . k_j + D_ij) v_j,   D_ij = sum_{l = j+1 .. i} log f_l
-    f_t = sigmoid(w_f x_t + b_f)                    one forget gate per head
-    y_t = W_o o_t
+    o_i = softmax_j(K^-1/2 q_i . k_j + D_ij) v_j,   D_ij = sum_{l = j+1 .. i} log f_l     per head
+    f_t = sigmoid(w_f x_t + b_f)                    one forget gate per head, b_f = 0 at first
+    q, k, v = W x,   y_t = W_o o_t
 
 D takes the place of positions. The paper looks back without limit; here `window` steps are
 remembered, with their forget gates, which is the same while the sequence is no longer.
 
-qk_norm: RMSNorm of q and k per head, output_gate: y = W_o (sigmoid(W_g x) * o): parts of the
-paper's "Pro" block. b_f starts at zero.
+pro: the attention of the paper's "Pro" block. Keys and values are shifted as far as the token says,
+and all but the values normalised, per head:
+
+    k_t = RMSNorm(alpha_t W_k x_{t-1} + (1 - alpha_t) W_k x_t),   alpha_t = sigmoid(w_k x_t)
+    v_t the same with w_v, without a norm;   q_t = RMSNorm(W_q x_t)
+    y_t = W_o (sigmoid(W_g x_t) * RMSNorm(o_t))
+
+The state is the cache of k, v and log f, and with `pro` the last W_k x and W_v x.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
-from seqjax.ops.look_back import empty, look_back
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift
+from seqjax.ops.look_back import Cache, empty, look_back
+
+
+class FoXState(NamedTuple):
+    cache: Cache
+    window: Array | None  # [1, 2 features]
+
+
+class Pro(nnx.Module):
+    """What the Pro block adds to the projections."""
+
+    def __init__(self, features: int, heads: int, *, rngs: nnx.Rngs):
+        size = features // heads
+        self.w_kv = nnx.Linear(features, 2 * heads, use_bias=False, rngs=rngs)
+        self.q_norm, self.k_norm, self.norm = (Norm(heads, size) for _ in range(3))
+        self.W_g = nnx.Linear(features, features, use_bias=False, rngs=rngs)
 
 
 class FoX(Layer):
@@ -30,8 +53,7 @@ class FoX(Layer):
         *,
         heads: int = 4,
         window: int = 1024,
-        qk_norm: bool = False,
-        output_gate: bool = False,
+        pro: bool = False,
         rngs: nnx.Rngs,
     ):
         if window < 1:
@@ -41,25 +63,31 @@ class FoX(Layer):
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k, self.W_v, self.W_o = (linear(features) for _ in range(4))
         self.w_f, self.b_f = linear(heads), Precise(jnp.zeros(heads))
-        self.q_norm = Norm(heads, self.K) if qk_norm else None
-        self.k_norm = Norm(heads, self.K) if qk_norm else None
-        self.W_g = linear(features) if output_gate else None
+        self.pro = Pro(features, heads, rngs=rngs) if pro else None
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.heads, self.K))
-        return empty((keys, keys, keys[:, :, 0]))
+        window = None if self.pro is None else jnp.zeros((1, 2 * self.features))
+        return FoXState(empty((keys, keys, keys[:, :, 0])), window)
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
-        q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+        flags = dict(resets=resets, mask=mask)
+        split, window = partial(split_heads, heads=self.heads), h.window
+        q, kv = split(self.W_q(x)), jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1)
+        if self.pro is not None:
+            before, window = token_shift(kv, h.window, reset_state=self.start().window, **flags)
+            alpha = jnp.repeat(jax.nn.sigmoid(self.pro.w_kv(x)), self.K, axis=1)
+            kv = kv + alpha * (before - kv)
+        k, v = (split(z) for z in jnp.split(kv, 2, axis=1))
+        if self.pro is not None:
+            q, k = self.pro.q_norm(q), self.pro.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
         items = k, v, jax.nn.log_sigmoid(logits)
-        q = q.astype(h.items[0].dtype)
-        o, h = look_back(self.attend, q, items, h, resets=resets, mask=mask)
-        o = merge_heads(o).astype(x.dtype)
-        return self.W_o(o if self.W_g is None else jax.nn.sigmoid(self.W_g(x)) * o), h
+        o, cache = look_back(self.attend, q.astype(h.cache.items[0].dtype), items, h.cache, **flags)
+        if self.pro is not None:
+            o = self.pro.norm(o) * split(jax.nn.sigmoid(self.pro.W_g(x)))
+        return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window)
 
     def attend(self, q, items, i, j, seen):
         """q [n, H, K] over k, v [m, H, K] and log f [m, H]; i and j count from the same step."""
