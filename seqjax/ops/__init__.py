@@ -8,6 +8,7 @@ says what it means and evaluators that compute it; `OPS` is the table of them.
 
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution, short_convolution
 from seqjax.ops.delta_rule import DELTA_RULE, delta_rule, gated_delta_product, gated_delta_rule
+from seqjax.ops.diagonal_ssm import diagonal_ssm
 from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
@@ -32,6 +33,7 @@ __all__ = [
     "Op",
     "Spec",
     "delta_rule",
+    "diagonal_ssm",
     "dplr",
     "fft_convolution",
     "gated_delta_product",
