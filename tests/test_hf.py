@@ -252,6 +252,68 @@ def test_commands(tmp_path, capsys):
     assert cli.main(["export", str(folder), "--out", str(back)]) == 2
 
 
+ZAMBA = dict(
+    model_type="zamba", hidden_size=4, intermediate_size=6, mamba_d_state=2, mamba_d_conv=2,
+    mamba_dt_rank=1, mamba_expand=2, n_mamba_heads=2, num_attention_heads=2, num_hidden_layers=4,
+    attn_layer_period=2, attn_layer_offset=0, vocab_size=7, hidden_act="gelu",
+    max_position_embeddings=16,
+)  # fmt: skip
+
+
+def test_zamba_is_its_equations(tmp_path):
+    """No numbers are stored of it: the equations once more, one step after the other."""
+    w = {n: t.astype(np.float64) for n, t in tensors(ZAMBA).items()}
+    tokens = np.array([3, 1, 4, 1, 5])
+    T, R, N, D = len(tokens), 1, 2, 4
+
+    def rms(x, name):
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w[name + ".weight"]
+
+    def silu(x):
+        return x / (1 + np.exp(-x))
+
+    def mamba(x, at):
+        u, z = (x @ w[at + "in_proj.weight"].T).reshape(T, 2 * D, 2).transpose(2, 0, 1)
+        taps = w[at + "conv1d.weight"][:, 0]
+        before = np.concatenate([np.zeros((1, 2 * D)), u[:-1]])
+        u = silu(before * taps[:, 0] + u * taps[:, 1] + w[at + "conv1d.bias"])
+        y = np.zeros((T, 2, D))
+        for head in range(2):
+            own = u.reshape(T, 2, D)[:, head]
+            delta, B, C = np.split(own @ w[at + "x_proj_weight"][head].T, [R, R + N], axis=1)
+            dt = delta @ w[at + "dt_proj_weight"][head].T + w[at + "dt_proj_bias"][head]
+            dt, A = np.logaddexp(0, dt), -np.exp(w[at + "A_log"][head])
+            h = np.zeros((D, N))
+            for t in range(T):
+                h = np.exp(dt[t, :, None] * A) * h + (dt[t] * own[t])[:, None] * B[t]
+                y[t, head] = h @ C[t] + w[at + "D"][head] * own[t]
+        return (y.reshape(T, 2 * D) * silu(z)) @ w[at + "out_proj.weight"].T
+
+    def shared(x, at):
+        x = rms(x, at + "input_layernorm")
+        q, k, v = ((x @ w[f"{at}self_attn.{c}_proj.weight"].T).reshape(T, 2, 4) for c in "qkv")
+        scores = np.einsum("thk,shk->hts", q, k) / np.sqrt(4 / 2)
+        p = np.exp(np.where(np.tril(np.ones((T, T), bool)), scores, -np.inf))
+        y = np.einsum("hts,shk->thk", p / p.sum(-1, keepdims=True), v).reshape(T, 8)
+        y = rms(y @ w[at + "self_attn.o_proj.weight"].T, at + "pre_ff_layernorm")
+        one, two, three = (w[f"{at}feed_forward.{n}_proj.weight"].T for n in ("gate", "up", "down"))
+        return (np.asarray(jax.nn.gelu(y @ one, approximate=False)) * (y @ two)) @ three
+
+    x = first = w["model.embed_tokens.weight"][tokens]
+    for i, hybrid in enumerate((False, False, True, True)):
+        at, u = f"model.layers.{i}.", x
+        if hybrid:
+            both = np.concatenate([x, first], axis=1)
+            u = x + shared(both, "model.layers.2.shared_transf.") @ w[at + "linear.weight"].T
+            at += "mamba_decoder."
+        x = x + mamba(rms(u, at + "input_layernorm"), at + "mamba.")
+    expected_ = rms(x, "model.final_layernorm") @ w["model.embed_tokens.weight"].T
+
+    graph, params = nnx.split(in_float64(read(checkpoint(tmp_path, ZAMBA))))
+    run = jax.jit(lambda params, tokens: nnx.merge(graph, params)(tokens)[0][0])
+    np.testing.assert_allclose(run(params, jnp.asarray(tokens)[None]), expected_, atol=1e-9)
+
+
 def test_every_architecture_is_in_the_table():
     said = "mamba mamba2 falcon_mamba recurrent_gemma rwkv xlstm qwen3_next kimi_linear olmo_hybrid"
     said += " bamba jamba zamba zamba2 minimax lfm2 granitemoehybrid falcon_h1"

@@ -31,7 +31,7 @@ EXPERTS: Names = {
 }
 
 
-def mixer(config: Config, **options):
+def mixer(config: Config, eps: float, **options):
     features = config("hidden_size")
     config.neutral("mamba_chunk_size time_step_min time_step_max time_step_floor")
     config.only("hidden_act", "silu")
@@ -45,7 +45,7 @@ def mixer(config: Config, **options):
         conv=config("mamba_d_conv", 4),
         inner=config("mamba_d_ssm", int(config("mamba_expand", 2) * features)),
         dt_limit=tuple(config("time_step_limit", [0.0, float("inf")])),
-        norm_eps=config("rms_norm_eps", 1e-5),
+        norm_eps=eps,
         bias=config("mamba_proj_bias", False),
         conv_bias=config("mamba_conv_bias", True),
         **options,
@@ -55,7 +55,8 @@ def mixer(config: Config, **options):
 def bamba(config: Config) -> Description:
     config.neutral("z_loss_coefficient attn_rotary_emb")  # the share is fixed
     attends = config("attn_layer_indices", [])
-    attend, mix = attention(config, **config.rope(0.5)), mixer(config)
+    eps = config("rms_norm_eps", 1e-5)
+    attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps)
     mlp = feed(config, bias=config("mlp_bias", False))
     branches = []
     for i in range(config("num_hidden_layers")):
@@ -66,7 +67,7 @@ def bamba(config: Config) -> Description:
             first,
             (mlp, FEED, "feed_forward"),
         )
-    return describe(config, branches, last="model.final_layernorm")
+    return describe(config, branches, eps=eps, last="model.final_layernorm")
 
 
 def granite(config: Config) -> Description:
@@ -77,7 +78,8 @@ def granite(config: Config) -> Description:
     if config("position_embedding_type", "nope") == "rope":
         positions = config.rope()
     attend = attention(config, scale=config("attention_multiplier", 1.0), **positions)
-    mix, count = mixer(config), config("num_local_experts", 0)
+    eps, count = config("rms_norm_eps", 1e-6), config("num_local_experts", 0)
+    mix = mixer(config, eps)
     shared = config("shared_intermediate_size", 1024)
     inner, top = config("intermediate_size"), config("num_experts_per_tok", 0)
     if count:
@@ -98,6 +100,7 @@ def granite(config: Config) -> Description:
     return describe(
         config,
         branches,
+        eps=eps,
         embed_scale=config("embedding_multiplier", 1.0),
         logits_scale=1 / config("logits_scaling", 1.0),
     )
@@ -105,9 +108,10 @@ def granite(config: Config) -> Description:
 
 def falcon_h1(config: Config) -> Description:
     """Both mixers see the same input and add up; constants stand at every matrix."""
-    normed = config("mamba_rms_norm", False)
+    normed, eps = config("mamba_rms_norm", False), config("rms_norm_eps", 1e-5)
     mix = mixer(
         config,
+        eps,
         norm_groups=config("mamba_n_groups", 1) if normed else 0,
         norm_first=config("mamba_norm_before_gate", True),
         scales=config("ssm_multipliers", [1.0] * 5),
@@ -139,6 +143,7 @@ def falcon_h1(config: Config) -> Description:
     return describe(
         config,
         branches,
+        eps=eps,
         last="model.final_layernorm",
         embed_scale=config("embedding_multiplier", 1.0),
         logits_scale=config("lm_head_multiplier", 1.0),

@@ -95,7 +95,7 @@ def qwen3_next(config: Config) -> Description:
             (mix, mixed, "linear_attn") if linear(config, i) else (attend, attended, "self_attn"),
             (some, EXPERTS, "mlp") if routed else (mlp, FEED, "mlp"),
         )
-    return describe(config, branches, offset=1.0)
+    return describe(config, branches, eps=eps, offset=1.0)
 
 
 def olmo_hybrid(config: Config) -> Description:
@@ -131,4 +131,4 @@ def olmo_hybrid(config: Config) -> Description:
                 Branch(attend, ATTENTION, f"{at}.self_attn", post=f"{at}.feedforward_layer_norm"),
                 Branch(mlp, FEED, f"{at}.mlp", post=f"{at}.post_feedforward_layernorm"),
             ]
-    return describe(config, branches)
+    return describe(config, branches, eps=eps)

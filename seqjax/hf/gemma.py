@@ -59,6 +59,7 @@ def recurrent_gemma(config: Config) -> Description:
     return describe(
         config,
         branches,
+        eps=config("rms_norm_eps", 1e-6),
         last="model.final_norm",
         offset=1.0,
         tied=True,

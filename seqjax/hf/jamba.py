@@ -54,4 +54,4 @@ def jamba(config: Config) -> Description:
             (attend, ATTENTION, "self_attn") if attends else (mix, MIXER, "mamba"),
             (some, EXPERTS, "feed_forward") if routed else (mlp, FEED, "feed_forward"),
         )
-    return describe(config, branches, last="model.final_layernorm")
+    return describe(config, branches, eps=eps, last="model.final_layernorm")

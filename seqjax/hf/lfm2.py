@@ -51,4 +51,4 @@ def lfm2(config: Config) -> Description:
             (mix, CONV, "conv") if conv else (attend, ATTENTION, "self_attn"),
             (mlp, FEED, "feed_forward"),
         )
-    return describe(config, branches, eps="norm_eps", last="model.embedding_norm", tied=True)
+    return describe(config, branches, eps=eps, last="model.embedding_norm", tied=True)

@@ -119,4 +119,4 @@ def minimax(config: Config) -> Description:
         branches += [first, second]
     for which in ("linear", "full"):  # read even where no block is of this kind
         config.neutral(f"{which}_attn_alpha_factor {which}_attn_beta_factor")
-    return describe(config, branches)
+    return describe(config, branches, eps=config("rms_norm_eps", 1e-5))

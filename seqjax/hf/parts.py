@@ -83,7 +83,7 @@ def block(prefix: str, norms: Sequence[str], *parts: Part, **options: Any) -> li
 
 
 def describe(
-    config: Config, branches: Sequence[Branch], *, eps: str = "rms_norm_eps", **fields: Any
+    config: Config, branches: Sequence[Branch], *, eps: float, **fields: Any
 ) -> Description:
     """The rest of a description: what is before the first branch and after the last."""
     offset = fields.pop("offset", 0.0)
@@ -94,7 +94,7 @@ def describe(
         vocabulary=config("vocab_size"),
         features=config("hidden_size"),
         branches=tuple(branches),
-        norm=partial(Norm, eps=config(eps, 1e-6), offset=offset),
+        norm=partial(Norm, eps=eps, offset=offset),
         head=None if tied else "lm_head",
         **fields,
     )

@@ -64,7 +64,7 @@ def xlstm(config: Config) -> Description:
     return describe(
         config,
         branches,
-        eps="norm_eps",
+        eps=config("norm_eps", 1e-6),
         embed="backbone.embeddings",
         last="backbone.out_norm",
         softcap=config("output_logit_soft_cap", 30.0),

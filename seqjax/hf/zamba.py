@@ -133,7 +133,7 @@ def zamba(config: Config) -> Description:
         first = hybrid and "hybrid" not in kinds[:i]
         here = names(i, mixer, hybrid=hybrid, shared="shared_transf", first=first, own=SHARED)
         branches.append(use_of(i, mix, here, eps, hybrid=hybrid, features=features))
-    return described(config, branches, (shared,))
+    return described(config, branches, eps, (shared,))
 
 
 def zamba2(config: Config) -> Description:
@@ -192,7 +192,7 @@ def zamba2(config: Config) -> Description:
                 i, mix, here, eps, hybrid=hybrid, features=features, shared=n % blocks, **options
             )
         )
-    return described(config, branches, (shared,) * blocks)
+    return described(config, branches, eps, (shared,) * blocks)
 
 
 def use_of(i, mix, names, eps, *, hybrid, features, shared=0, **options) -> Branch:
@@ -207,10 +207,11 @@ def use_of(i, mix, names, eps, *, hybrid, features, shared=0, **options) -> Bran
     return Branch(layer, names, "model.layers", with_embedding=True, shared=shared)
 
 
-def described(config: Config, branches, shared) -> Description:
+def described(config: Config, branches, eps: float, shared) -> Description:
     return describe(
         config,
         branches,
+        eps=eps,
         last="model.final_layernorm",
         tied=True,
         shared=shared,

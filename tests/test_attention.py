@@ -1,0 +1,124 @@
+"""Attention and experts against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqjax.layers.attention import Attention, LatentAttention
+from seqjax.layers.base import cast_parameters
+from seqjax.layers.moe import MoE
+from seqjax.layers.parts import rotary, unit
+
+T, D = 5, 6
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def softmax_rows(scores):
+    past = np.tril(np.ones((T, T), bool))
+    return jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
+
+
+@pytest.mark.parametrize("qk_norm", ["head", "all"])
+def test_grouped_queries_with_everything_on(qk_norm):
+    layer = Attention(
+        D, out_features=4, heads=4, kv_heads=2, head_size=3, window=T, rotary_fraction=0.7,
+        base=100.0, scale=0.9, softcap=2.0, qk_norm=qk_norm, norm_offset=1.0, gate=True, bias=True,
+        rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    layer = cast_parameters(layer, jnp.float64)
+    x = normal(1, T, D)
+    q, k, v = (W(x).reshape(T, -1, 3) for W in (layer.W_q, layer.W_k, layer.W_v))
+    if qk_norm == "head":
+        q, k = (np.sqrt(3) * unit(z, 3e-6) for z in (q, k))
+    else:
+        q, k = (
+            (np.sqrt(n) * unit(z.reshape(T, -1), n * 1e-6)).reshape(z.shape)
+            for z, n in ((q, 12), (k, 6))
+        )
+    q, k = (rotary(z, jnp.arange(T), fraction=0.7, base=100.0) for z in (q, k))
+    heads = []
+    for h in range(4):
+        scores = 2 * jnp.tanh(0.9 * q[:, h] @ k[:, h // 2].T / 2)
+        heads.append(softmax_rows(scores) @ v[:, h // 2])
+    y = jnp.concatenate(heads, axis=1) * jax.nn.sigmoid(layer.W_gate(x))
+    np.testing.assert_allclose(layer(x[None])[0][0], layer.W_o(y), atol=1e-12)
+
+
+def test_latent_attention_keeps_what_keys_and_values_are_made_of():
+    layer = LatentAttention(
+        D, heads=2, latent=3, key_size=2, shared_size=1, value_size=4, query_latent=5, window=T,
+        rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    layer = cast_parameters(layer, jnp.float64)
+    x = normal(1, T, D)
+    q = layer.W_q(layer.q_norm(layer.W_q_down(x))).reshape(T, 2, 3)
+    c, r = jnp.split(layer.W_down(x), [3], axis=1)
+    kv = layer.W_up(layer.norm(c)).reshape(T, 2, 6)
+    heads = []
+    for h in range(2):
+        k = jnp.concatenate([kv[:, h, :2], r], axis=1)
+        heads.append(softmax_rows(q[:, h] @ k.T / 3**0.5) @ kv[:, h, 2:])
+    y, state = layer(x[None])
+    np.testing.assert_allclose(y[0], layer.W_o(jnp.concatenate(heads, axis=1)), atol=1e-12)
+    assert sum(z[0].size for z in state.items) == (T - 1) * 4, "c and r, not k and v"
+
+
+OPTIONS = {
+    "softmax": dict(experts=4, top=2, renormalise=False),
+    "one": dict(experts=3, top=1, shared=2),
+    "grouped": dict(experts=6, top=2, scores="sigmoid", choice_bias=True, groups=3, top_groups=2,
+                    scale=2.5, shared=2, shared_gate=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("evaluator", ["ragged", "dense"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_token_goes_to_its_best_experts(name, evaluator):
+    options = OPTIONS[name]
+    moe = MoE(D, 3, evaluator=evaluator, rngs=nnx.Rngs(0), **options)
+    if moe.choice_bias is not None:
+        moe.choice_bias[...] = jnp.asarray(normal(3, 6), moe.choice_bias.dtype)
+    moe = cast_parameters(moe, jnp.float64)
+
+    def one(moe, x):
+        p = moe.W_r(x[None])[0]
+        p = jax.nn.softmax(p) if options.get("scores") != "sigmoid" else jax.nn.sigmoid(p)
+        rank = p if moe.choice_bias is None else p + moe.choice_bias[...]
+        if options.get("groups"):  # of two experts each, all of them count
+            worth = rank.reshape(3, 2).sum(1)
+            rank = jnp.where(jnp.repeat(worth > worth.min(), 2), rank, -jnp.inf)
+        best = np.argsort(-np.asarray(rank))[: options["top"]]
+        weight = p[best] / (p[best].sum() if options.get("renormalise", True) else 1)
+        y = jnp.zeros(D)
+        for w, e in zip(options.get("scale", 1.0) * weight, best):
+            y += w * ((jax.nn.silu(x @ moe.W_1[e]) * (x @ moe.W_2[e])) @ moe.W_3[e])
+        if moe.shared is not None:
+            extra = moe.shared(x[None])[0]
+            y += extra if moe.w_shared is None else jax.nn.sigmoid(moe.w_shared(x[None])[0]) * extra
+        return y
+
+    x = normal(4, 2, T, D)
+    expected = jnp.stack([one(moe, token) for token in x.reshape(-1, D)]).reshape(x.shape)
+    np.testing.assert_allclose(moe(x), expected, atol=1e-12)
+
+
+def test_experts_have_one_gradient():
+    moe = cast_parameters(MoE(D, 3, rngs=nnx.Rngs(0), **OPTIONS["grouped"]), jnp.float64)
+    x, grads = normal(4, T, D), []
+    for moe.evaluator in ("ragged", "dense"):
+        graph, params = nnx.split(moe)
+        loss = jax.grad(lambda p, graph: jnp.sum(jnp.sin(nnx.merge(graph, p)(x))))
+        grads.append(jax.jit(loss, static_argnums=1)(params, graph))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), *grads)
+
+
+def test_impossible_mixtures_are_refused():
+    with pytest.raises(ValueError, match="1 to 2 experts, got top = 3"):
+        MoE(D, 3, experts=2, top=3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="3 experts cannot be chosen in 1 of 2 groups"):
+        MoE(D, 3, experts=4, top=3, groups=2, top_groups=1, rngs=nnx.Rngs(0))
