@@ -28,7 +28,7 @@ ROWS: dict[str, Entry] = {
         FWP,
         "Fast weight programmer: sum or delta update of DPFP features",
         "2102.11174",
-        state="heads * size * (V + 1)",  # S, and z if it divides by what it has summed
+        state="heads * size * (V + sums)",
         smoke=dict(heads=2),
         variants={
             "delta": dict(heads=2, update="delta", order="pre", eigenvalues="[-1,1]"),
@@ -143,7 +143,7 @@ ROWS: dict[str, Entry] = {
         Titans,
         "Titans: attention beside a memory that learns at test time",
         "2501.00663",
-        state="3 * features * (conv - 1) + 3 * weights + heads + 2 * features * (window - 1)",
+        state="3 * features * (conv - 1) + 3 * weights + heads + attended",
         smoke=dict(heads=2, size=3, hidden=(), conv=2, window=3, persistent=2),
         variants={
             "layer": dict(placement="layer", heads=1, size=4, hidden=(), conv=2, window=2),

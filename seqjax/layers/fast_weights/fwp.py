@@ -88,6 +88,7 @@ class FWP(Sublayer):
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         usual = "output" if update == "sum" else "none"
         self.normalise = option("normalisation of FWP", normalise or usual, NORMALISE)
+        self.sums = int(self.normalise != "none")  # columns that z adds to the state
         evaluators = dict(sum=LINEAR_ATTENTION.evaluators, delta=DELTA_RULE.evaluators)
         self.evaluators = tuple(evaluators.get(update, ("sequential",)))
         linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
@@ -107,7 +108,7 @@ class FWP(Sublayer):
         q, k = self.phi(q, query=True), self.phi(k)
         if self.update == "delta":
             q, k = sum_normalised(q), sum_normalised(k)
-        beta = None if self.W_beta is None else step_size(self.W_beta(x), self.eigenvalues)
+        beta: Any = None if self.W_beta is None else step_size(self.W_beta(x), self.eigenvalues)
 
         divisor, z = 1.0, None
         if self.normalise != "none":

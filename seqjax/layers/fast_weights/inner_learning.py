@@ -57,9 +57,9 @@ class Learner(NamedTuple):
 
     W: tuple[Array, ...]
     U: tuple[Array, ...]
-    m: tuple[Array, ...] | None
-    d: Array | None  # [H]
-    count: Array  # int32, steps in the current chunk
+    m: Any  # as W, or None without momentum
+    d: Any  # [H], or None without decay
+    count: Any  # int32 [], steps in the current chunk; None while one head is looked at
 
 
 def layer_norm(z: Array, norm: tuple[Array, Array], eps: float) -> Array:
@@ -168,13 +168,14 @@ def learn(
     xs: Steps,
     h: Learner,
     start: Learner,
-    norm: tuple[Array, Array],
+    norm: tuple[Array, Array] | None,
     *,
     resets: Array | None = None,
     mask: Array | None = None,
     evaluator: str | None = None,
 ) -> tuple[Array, Learner]:
-    """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D]."""
+    """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D] of
+    the loss's and the output's, if they have one."""
     dtype = accumulation_dtype(xs.q.dtype)
     xs = jax.tree.map(lambda z: z.astype(dtype), xs)
     steps = len(xs.q)
@@ -247,7 +248,8 @@ def by_chunks(inner, xs, flags, h, start, norm):
         return z.reshape(count, size, *z.shape[1:])
 
     def body(h, now):
-        y, h = block(inner, *now, h, start, norm)
+        x, last, resets, keep = now
+        y, h = block(inner, x, last, resets, keep, h, start, norm)
         return h, y
 
     now = jax.tree.map(split, (xs, last & keep, resets, keep))
@@ -316,10 +318,10 @@ class Coefficients(NamedTuple):
     """How much of what a group began with, and of what its steps wrote, is there at each step."""
 
     kept: Array  # [C], of W and U
-    carried: Array | None  # [C], in U, of the momentum
+    carried: Any  # [C], in U, of the momentum, if there is one
     writes: Array  # [C, C], in U, of the gradient of step s
-    momentum: Array | None  # [C, C], in the momentum, of the gradient of step s
-    momentum_kept: Array | None  # [C]
+    momentum: Any  # [C, C], in the momentum, of the gradient of step s
+    momentum_kept: Any  # [C]
 
 
 def coefficients(x: Steps, group: Array, keep: Array) -> Coefficients:

@@ -102,12 +102,13 @@ def longhorn_scan(
     beta = jax.nn.sigmoid(delta if delta_bias is None else delta + delta_bias[None])
     square = k * k
     step = beta / (1 + beta * jnp.sum(square, axis=1, keepdims=True))
-    flat = lambda x: None if x is None else x.reshape(*x.shape[:-2], math.prod(shape))  # noqa: E731
-    options["reset_state"] = flat(options.get("reset_state"))
+    flat = lambda x: x.reshape(*x.shape[:-2], math.prod(shape))  # noqa: E731
+    fresh = options.get("reset_state")
+    options["reset_state"] = None if fresh is None else flat(fresh)
     states, last = linear_scan(
         flat(1 - step[:, :, None] * square[:, None]),
         flat((step * u)[:, :, None] * k[:, None]),
-        flat(initial_state),
+        None if initial_state is None else flat(initial_state),
         **options,
     )
     y = jnp.einsum("tdn,tn->td", states.reshape(len(u), *shape), q)

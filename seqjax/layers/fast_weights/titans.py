@@ -29,7 +29,7 @@ the widths of the memory's hidden layers, one of 4 D by default (L_M = 2); () is
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -175,15 +175,19 @@ class Titans(Layer):
         widths = (D, *hidden, D)
         self.weights = heads * sum(n * m for n, m in zip(widths, widths[1:]))
         self.memory = Memory(features, heads=heads, size=size, hidden=hidden, conv=conv, rngs=rngs)
-        self.attention = (
+        self.attention: Any = (
             None
             if placement == "memory"
             else PersistentAttention(features, heads=heads, persistent=persistent, rngs=rngs)
         )
         gated = placement in ("gate", "context")
-        self.norm_y, self.norm_M = (Norm(features) if gated else None for _ in range(2))
+        self.norm_y: Any = Norm(features) if gated else None
+        self.norm_M: Any = Norm(features) if gated else None
         self.W_o = nnx.Linear(features, features, use_bias=False, rngs=rngs)
+        # floats of the state beside the memory's
+        self.attended = 0 if placement == "memory" else 2 * (window - 1) * features
         if placement == "context":
+            self.attended = (3 * (conv - 1) + 4 * size) * features
             self.evaluators = ("sequential",)
 
     def initial(self):

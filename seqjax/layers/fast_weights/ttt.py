@@ -15,6 +15,7 @@ dual form ("chunked"), and how streams and resets meet mini-batches.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,8 @@ class InnerWeights(nnx.Module):
 
         self.W = nnx.List([Precise(draw(n, m)) for n, m in zip(widths, widths[1:])])
         shape = heads, widths[-1]
-        self.norm_weight = Precise(jnp.ones(shape)) if norm else None
-        self.norm_bias = Precise(jnp.zeros(shape)) if norm else None
+        self.norm_weight: Any = Precise(jnp.ones(shape)) if norm else None
+        self.norm_bias: Any = Precise(jnp.zeros(shape)) if norm else None
 
     def start(self, **options):
         return start_of(tuple(w[...] for w in self.W), **options)
