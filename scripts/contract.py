@@ -5,6 +5,10 @@
 
 A layer's file names its rows, an op's or a golden adapter's file all goldens, a file that every
 layer stands on one row of each family. `make test` runs the default evaluator of everything.
+
+After SECONDS_OF_CONTRACT (by default 900) nothing new is begun, and what was left out
+counts as skipped: rows as their papers have them come first, then goldens, then variants. All of it
+is `make test-all`.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from seqjax.layers import LAYERS
@@ -56,6 +61,11 @@ def rows(files: list[str]) -> list[str]:
     return found
 
 
+def importance(test: str) -> int:
+    """Rows at their own options 0, goldens 1, variants 2."""
+    return 1 if "test_goldens" in test else 2 if "-" in test.rpartition("[")[2] else 0
+
+
 def main() -> int:
     base = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
     files = changed(base)
@@ -74,6 +84,9 @@ def main() -> int:
     chosen = [line for line in collect.stdout.splitlines() if wanted.search(line)]
     if not chosen:
         raise SystemExit(f"contract: no test was collected from {tests}\n{collect.stdout[-2000:]}")
+    chosen.sort(key=importance)
+    seconds = float(os.environ.get("SECONDS_OF_CONTRACT", "900"))
+    os.environ["SEQJAX_TEST_UNTIL"] = str(time.time() + seconds)
     print(f"the full contract of {', '.join(names) or 'no layer'}: {len(chosen)} tests")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(chosen))

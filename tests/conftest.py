@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _ran = itertools.count(1)
+
+
+def pytest_runtest_setup():
+    """Past the time that SEQJAX_TEST_UNTIL says (seconds of the clock), nothing is begun."""
+    if time.time() > float(os.environ.get("SEQJAX_TEST_UNTIL", "inf")):
+        pytest.skip("the time given is up (SEQJAX_TEST_UNTIL)")
 
 
 @pytest.fixture(autouse=True)
