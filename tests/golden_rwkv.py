@@ -164,19 +164,21 @@ def slots(inputs, meta, *, evaluator, slots_by):
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
 
 
-def forgetting(inputs, meta):
+def forgetting(inputs, meta, *, path=False):
     q, k, v, g = (inputs[name] for name in "qkvg")
+    g = g * meta["scale"] if path else g  # that reference scales the forget gates too
+    reflections = (inputs["w"], inputs["beta"]) if path else ()
     groups = q.shape[2] // k.shape[2]
     k, v = (jnp.repeat(z, groups, axis=2) for z in (k, v))
     T, heads, K = q.shape[1:]
-    window = meta["options"]["window"] or T
-    make = lambda: FoX(heads * K, heads=heads, window=window, rngs=nnx.Rngs(0))  # noqa: E731
-    layer = nnx.eval_shape(make)
+    window = meta["options"].get("window") or T
+    options = dict(heads=heads, window=window, path=path)
+    layer = nnx.eval_shape(lambda: FoX(heads * K, rngs=nnx.Rngs(0), **options))
 
     def one(q, *items):
         return look_back(layer.attend, q, items, layer.initial().cache)[0]
 
-    return {"o": jax.vmap(one)(q, k, v, g)}
+    return {"o": jax.vmap(one)(q, k, v, g, *reflections)}
 
 
 def log_linear(inputs, meta, *, evaluator):
@@ -199,6 +201,7 @@ ADAPTERS = {
     "gsa": by_evaluator(partial(slots, slots_by="gate"), *MATRIX),
     "abc": by_evaluator(partial(slots, slots_by="softmax"), *MATRIX),
     "forgetting_attn": {"whole": forgetting},
+    "path_attn": {"whole": partial(forgetting, path=True)},
     "log_linear_attn": by_evaluator(log_linear, "sequential", "chunked"),
     "rwkv_cmix": {"whole": channel_mixing},
 }

@@ -214,9 +214,9 @@ ROWS: dict[str, Entry] = {
         "Gated attention unit",
         "2202.10447",
         state="(length - 1) * (size + inner)",
-        smoke=dict(size=2, length=4),
+        smoke=dict(size=2, length=4, bias="rotary"),
         variants={
-            "rotary": dict(size=2, length=3, bias="rotary", weights="laplace"),
+            "laplace": dict(size=2, length=3, weights="laplace"),
             "t5": dict(size=3, expansion=0.5, length=9, bias="t5", weights="softmax"),
         },
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
@@ -252,9 +252,13 @@ ROWS: dict[str, Entry] = {
         FoX,
         "Forgetting Transformer: softmax attention with a forget gate",
         "2503.02130",
-        state="(window - 1) * heads * (2 * K + 1) + (2 * features if pro else 0)",
+        state="(window - 1) * (2 if path else 1) * heads * (K + 1) + (window - 1) * heads * K"
+        " + (2 * features if pro else 0) + (2 * features if path else 0)",
         smoke=dict(heads=2, window=4),
-        variants={"pro": dict(heads=2, window=3, pro=True)},
+        variants={
+            "pro": dict(heads=2, window=3, pro=True),
+            "path": dict(heads=2, window=4, path=True),
+        },
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
     ),
     "tova_msrnn": Entry(

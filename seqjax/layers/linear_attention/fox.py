@@ -14,7 +14,18 @@ and all but the values normalised, per head:
     v_t the same with w_v, without a norm;   q_t = RMSNorm(W_q x_t)
     y_t = W_o (sigmoid(W_g x_t) * RMSNorm(o_t))
 
-The state is the cache of k, v and log f, and with `pro` the last W_k x and W_v x.
+path: positions that depend on the data, as in PaTH attention (Yang et al. 2025, arXiv:2505.16381,
+there "PaTH-FoX"): between j and i the key passes the reflections of all steps in between,
+
+    q_i . k_j  becomes  q_i^T H_i H_{i-1} .. H_{j+1} k_j,   H_l = I - beta_l w_l w_l^T
+    w = unit(SiLU(conv(W_2 W_1 x))) per head, the rank 32, the convolution 3 wide
+    beta = 2 sigmoid(W_beta x + b_beta)
+
+The products of a block are those of the delta rule (WY): with lower triangles Q W^T, W K^T, W W^T
+(the last two strict) all of them are Q K^T - (Q W^T) (I + Diag(beta) W W^T)^-1 Diag(beta) W K^T.
+
+The state is the cache of k, v and log f (and w and beta), and with `pro` the last W_k x and W_v x,
+with `path` the window of the convolution.
 """
 
 from functools import partial
@@ -24,16 +35,26 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.scipy.linalg import solve_triangular
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift
+from seqjax.layers.parts import (
+    Norm,
+    ShortConv,
+    merge_heads,
+    per_head,
+    split_heads,
+    token_shift,
+    unit,
+)
 from seqjax.ops.look_back import Cache, empty, look_back
 
 
 class FoXState(NamedTuple):
     cache: Cache
-    window: Array | None  # [1, 2 features]
+    window: Array | None = None  # [1, 2 features]
+    conv: Array | None = None  # [2, features]
 
 
 class Pro(nnx.Module):
@@ -46,6 +67,23 @@ class Pro(nnx.Module):
         self.W_g = nnx.Linear(features, features, use_bias=False, rngs=rngs)
 
 
+class Path(nnx.Module):
+    """The reflections between a key and a query."""
+
+    def __init__(self, features: int, heads: int, *, rank: int = 32, rngs: nnx.Rngs):
+        self.heads = heads
+        self.W_1 = nnx.Linear(features, rank, use_bias=False, rngs=rngs)
+        self.W_2 = nnx.Linear(rank, features, use_bias=False, rngs=rngs)
+        self.W_beta = nnx.Linear(features, heads, rngs=rngs)
+        self.conv = ShortConv(features, 3, bias=False, rngs=rngs)
+
+    def __call__(self, x, window, **flags):
+        """w [T, heads, K] and beta [T, heads], and the next window."""
+        w, window = self.conv(self.W_2(self.W_1(x)), window, **flags)
+        w = unit(split_heads(jax.nn.silu(w), self.heads))
+        return (w, 2 * jax.nn.sigmoid(self.W_beta(x))), window
+
+
 class FoX(Layer):
     def __init__(
         self,
@@ -54,6 +92,7 @@ class FoX(Layer):
         heads: int = 4,
         window: int = 1024,
         pro: bool = False,
+        path: bool = False,
         rngs: nnx.Rngs,
     ):
         if window < 1:
@@ -64,11 +103,15 @@ class FoX(Layer):
         self.W_q, self.W_k, self.W_v, self.W_o = (linear(features) for _ in range(4))
         self.w_f, self.b_f = linear(heads), Precise(jnp.zeros(heads))
         self.pro = Pro(features, heads, rngs=rngs) if pro else None
+        self.path = Path(features, heads, rngs=rngs) if path else None
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.heads, self.K))
         window = None if self.pro is None else jnp.zeros((1, 2 * self.features))
-        return FoXState(empty((keys, keys, keys[:, :, 0])), window)
+        items = keys, keys, keys[:, :, 0]
+        if self.path is None:
+            return FoXState(empty(items), window)
+        return FoXState(empty((*items, keys, keys[:, :, 0])), window, self.path.conv.initial())
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
@@ -83,17 +126,31 @@ class FoX(Layer):
         if self.pro is not None:
             q, k = self.pro.q_norm(q), self.pro.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
-        items = k, v, jax.nn.log_sigmoid(logits)
+        items, conv = (k, v, jax.nn.log_sigmoid(logits)), h.conv
+        if self.path is not None:
+            passed, conv = self.path(x, h.conv, reset_state=self.start().conv, **flags)
+            items = *items, *passed
         o, cache = look_back(self.attend, q.astype(h.cache.items[0].dtype), items, h.cache, **flags)
         if self.pro is not None:
             o = self.pro.norm(o) * split(jax.nn.sigmoid(self.pro.W_g(x)))
-        return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window)
+        return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window, conv)
 
     def attend(self, q, items, i, j, seen):
-        """q [n, H, K] over k, v [m, H, K] and log f [m, H]; i and j count from the same step."""
-        k, v, log_f = items
+        """q [n, H, K] over k, v [m, H, K] and log f [m, H], with `path` also w and beta."""
+        k, v, log_f, *path = items
         so_far = jnp.cumsum(log_f, axis=0)
         D = jnp.take(so_far, i - j[0], axis=0)[:, None] - so_far[None]  # [n, m, H]
-        scores = jnp.einsum("ihk,jhk->ijh", q, k) * self.K**-0.5 + D
+        products = jnp.einsum("ihk,jhk->ijh", q, k)
+        if path:
+            heads, (w, beta) = jax.vmap(reflected, (1, 1, 1, 1, None), 2), path
+            products -= heads(q, k, w, beta, j[None] <= i[:, None])
+        scores = products * self.K**-0.5 + D
         scores = jnp.where(seen[..., None], scores, jnp.finfo(scores.dtype).min)
         return jnp.einsum("ijh,jhk->ihk", jax.nn.softmax(scores, axis=1), v)
+
+
+def reflected(q, k, w, beta, up_to):
+    """[n, m]: what the reflections take from q_i . k_j, for one head; up_to [n, m]: j <= i."""
+    lower = jnp.where(up_to, q @ w.T, 0)
+    ww, wk = (beta[:, None] * jnp.tril(w @ z.T, -1) for z in (w, k))
+    return lower @ solve_triangular(ww, wk, lower=True, unit_diagonal=True)
