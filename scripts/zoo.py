@@ -25,6 +25,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "scripts" / "zoo.json"
 FEATURES, STEPS, REPEATS = 64, 512, 5
+# Goldens of an op that do not carry the name of the layer that stands on it.
+NAMED = {
+    "deltanet": "delta_rule",
+    "gated_deltanet": "gated_delta_rule",
+    "deltaproduct": "gated_delta_product",
+    "log_linear_attention": "log_linear_attn",
+    "griffin": "rglru",
+    "hawk": "rglru",
+    "linear_transformer": "linear_attn",
+}
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
@@ -64,19 +74,17 @@ def timed(names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def answered() -> dict[str, dict[str, int]]:
-    """row -> golden -> cases; those of the ops of a layer that answers none itself, in brackets."""
+    """row -> golden -> cases; those of its parts and of its name in brackets, where it has none."""
     import conftest  # noqa: F401  float64 and strict promotion, as the adapters are written for
     import jax
     import test_goldens as goldens
     from flax import nnx
 
     from seqjax.layers import LAYERS
-    from seqjax.ops.op import Op
-    from seqjax.report import _shape_of, parts
+    from seqjax.report import _shape_of
 
     count = Counter(path.parent.name for path in goldens.FOLDER.glob("*/*.npz"))
     built: set[type] = set()
-    chosen: set[str] = set()
 
     def noting(init):
         @functools.wraps(init)  # factories read its signature
@@ -91,21 +99,13 @@ def answered() -> dict[str, dict[str, int]]:
         for cls in entry.cls.__mro__:
             if cls.__module__.startswith("seqjax.layers.") and "__init__" in cls.__dict__:
                 originals[cls] = cls.__dict__["__init__"]
-    choose = Op.choose
-
-    def noted(self, call, evaluator=None):
-        chosen.add(self.name)
-        return choose(self, call, evaluator)
-
     by_layer: dict[type, dict[str, int]] = {}
-    by_op: dict[str, dict[str, int]] = {}
-    Op.choose = noted
     for cls, init in originals.items():
         cls.__init__ = noting(init)
     try:
         for golden, evaluators in goldens.ADAPTERS.items():
             paths = sorted(goldens.FOLDER.glob(f"{golden}/*.npz"))
-            built.clear(), chosen.clear()
+            built.clear()
             for path in paths:
                 meta, inputs, *_ = goldens.read(path)
                 arrays = {name: jax.numpy.asarray(v) for name, v in inputs.items()}
@@ -113,22 +113,16 @@ def answered() -> dict[str, dict[str, int]]:
                 jax.make_jaxpr(run)()
             for cls in built:
                 by_layer.setdefault(cls, {})[golden] = count[golden]
-            for op in chosen if not built else ():
-                by_op.setdefault(op, {})[golden] = count[golden]
     finally:
-        Op.choose = choose
         for cls, init in originals.items():
             cls.__init__ = init
     found = {}
     for name, entry in LAYERS.items():
         inside = {type(part) for _, part in nnx.iter_modules(_shape_of(name))} - {entry.cls}
         of_parts = [goldens for cls in inside for goldens in by_layer.get(cls, {}).items()]
-        stem = re.sub(r"\W|_|\d$", "", name)
-        of_ops = [
-            (golden, n) for op in parts(name, 16) for golden, n in by_op.get(op, {}).items()
-            if stem in golden.replace("_", "") or golden.replace("_", "") in stem
-        ]  # fmt: skip
-        borrowed = {f"({golden})": n for golden, n in of_parts + of_ops}
+        stem = NAMED.get(name) or re.sub(r"\d$", "", name)
+        named = [(g, count[g]) for g in goldens.ADAPTERS if stem in g or g in stem]
+        borrowed = {f"({golden})": n for golden, n in of_parts + named}
         found[name] = by_layer.get(entry.cls) or borrowed
         print(name, found[name], flush=True)
     return found
