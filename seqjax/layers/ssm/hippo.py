@@ -22,7 +22,8 @@ memory unit normalises it, with a window of length 1. `time_varying=False` runs 
 dt, the form S4 is built on (then c decays exponentially).
 
 The layer approximates each feature by itself: y [T, features * N] are the coefficients, one feature
-after the other. Nothing in it is trained.
+after the other. Nothing in it is trained. By default it goes step by step, discretising as it goes:
+the other evaluators hold a matrix [N, N] for every step.
 
     A + sum_r P_r P_r^T = V diag(Lambda) V^*      normal, V unitary: NPLR, S4's theorem 1
 
@@ -42,6 +43,7 @@ from jax import Array
 from seqjax.layers.base import Frozen, Layer, option
 from seqjax.layers.parts import places
 from seqjax.monoid import dense
+from seqjax.ops.chunks import loop
 from seqjax.scan import scan
 
 
@@ -58,7 +60,7 @@ def legsd(N):
 
 
 def legt(N):
-    """Translated Legendre: uniform over a window. thm. 1, appendix D.1"""
+    """Translated Legendre: uniform over a window. thm. 1, appendix D"""
     n = np.arange(N)
     r = np.sqrt(2 * n + 1)
     sign = np.where(n[:, None] < n[None], (-1.0) ** (n[:, None] - n[None]), 1.0)
@@ -74,12 +76,12 @@ def lmu(N):
 
 
 def lagt(N):
-    """Translated Laguerre: an exponential decay. thm. 1, appendix D.2"""
+    """Translated Laguerre: an exponential decay. thm. 1, appendix D"""
     return np.eye(N) / 2 - np.tril(np.ones((N, N))), np.ones(N)
 
 
 def glagt(N, alpha=0.0, beta=0.01):
-    """Generalised Laguerre with tilt beta. appendix D.2"""
+    """Generalised Laguerre with tilt beta. appendix D"""
     n = np.arange(N)
     scale = np.array([math.exp((math.lgamma(k + alpha + 1) - math.lgamma(k + 1)) / 2) for k in n])
     A = -(1 + beta) / 2 * np.eye(N) - np.tril(np.ones((N, N)), -1)
@@ -97,7 +99,7 @@ def waves(N, rate):
 
 
 def fout(N):
-    """Truncated Fourier: a window, out of which the oldest value is taken. appendix D.4"""
+    """Truncated Fourier: a window, out of which the oldest value is taken. appendix D"""
     A, B = waves(N, math.pi)
     return A - np.outer(B, B), B
 
@@ -260,26 +262,43 @@ class HiPPO(Layer):
     def initial(self):
         return HippoState(jnp.zeros((self.N, self.features)), jnp.zeros((), jnp.int32))
 
+    def system(self, dt: Array | float | None = None) -> tuple[Array, Array]:
+        """Abar [N, N] and Bbar [N] for a step dt, by default the layer's own."""
+        A = self.A[...]
+        dt = jnp.asarray(self.dt if dt is None else dt, A.dtype)
+        return discretise(A, self.B[...], dt, self.discretisation)
+
+    def scaled(self, before: Array) -> tuple[Array, Array]:
+        """Abar and Bbar of a step that has `before` steps before it."""
+        n = jnp.maximum(before, 1).astype(self.A[...].dtype)
+        A, B = self.system(jnp.log1p(1 / n) if self.discretisation == "zoh" else 1 / n)
+        first = jnp.eye(1, self.N, dtype=B.dtype)[0]
+        return jnp.where(before == 0, 0, A), jnp.where(before == 0, first, B)
+
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        A, B = self.A[...], self.B[...]
-        u = x.astype(A.dtype)
+        u, start = x.astype(h.c.dtype), self.start().c.astype(h.c.dtype)
         before, count = places(h.count, len(x), resets=resets, mask=mask)
         if self.time_varying:
-            n = jnp.maximum(before, 1).astype(A.dtype)
-            dt = jnp.log1p(1 / n) if self.discretisation == "zoh" else 1 / n
-            Abar, Bbar = jax.vmap(lambda dt: discretise(A, B, dt, self.discretisation))(dt)
-            first = (before == 0)[:, None]
-            Abar = jnp.where(first[:, :, None], 0, Abar)
-            Bbar = jnp.where(first, jnp.eye(1, self.N, dtype=A.dtype), Bbar)
+            at = self.scaled
         else:
-            dt = jnp.asarray(self.dt, A.dtype)
-            Abar, Bbar = discretise(A, B, dt, self.discretisation)
-            Abar = jnp.broadcast_to(Abar[None], (len(x), *Abar.shape))
-            Bbar = jnp.broadcast_to(Bbar[None], (len(x), self.N))
-        elements = (Abar, Bbar[:, :, None] * u[:, None, :])
-        start = self.start().c.astype(h.c.dtype)
-        states, c = scan(
-            dense, elements, h.c, evaluator=evaluator, resets=resets, initial=start, mask=mask
-        )
+            fixed = self.system()
+            at = lambda before: fixed  # noqa: E731
+        if evaluator in (None, "sequential"):  # one step's matrices at a time
+
+            def step(c, now):
+                before, u, keep = now
+                A, B = at(before)
+                new = A @ c + B[:, None] * u[None]
+                c = new if keep is None else jnp.where(keep, new, c)
+                return c, c
+
+            if resets is not None and mask is not None:
+                resets = resets & mask
+            states, c = loop(step, h.c, (before, u, mask), resets, start)
+        else:
+            A, B = jax.vmap(at)(before)
+            elements = (A, B[:, :, None] * u[:, None, :])
+            flags = dict(resets=resets, mask=mask, initial=start)
+            states, c = scan(dense, elements, h.c, evaluator=evaluator, **flags)
         y = jnp.swapaxes(states, 1, 2).reshape(len(x), self.out_features)
         return y, HippoState(c, count)
