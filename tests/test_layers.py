@@ -121,8 +121,8 @@ def laws(layer, full=FULL, stepwise=True):
         """One number out of all cases but the last, whose derivatives may be as extreme."""
         layer = nnx.merge(graph, params, frozen)
         y, end = layer(xs, put_inexact(hs, leaves), resets, counts)
-        calm = jax.tree.map(lambda v: v[:-B], (y, layer.canonical(end)))
-        return weigh(calm), (y, end)
+        calm = jax.tree.map(lambda v: v[:-B], (y, end))
+        return weigh((calm[0], layer.canonical(calm[1]))), (y, end)
 
     if full:
         reached, (y, end) = None, weighed(params, inexact(hs))[1]

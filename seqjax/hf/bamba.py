@@ -1,4 +1,7 @@
-"""Mamba-2 beside attention: Bamba, Granite 4 (with experts) and Falcon-H1 (both in every block)."""
+"""Mamba-2 beside attention: Bamba, Granite 4 (with experts) and Falcon-H1 (both in every block).
+
+The norm inside Mamba-2 goes over all channels in the first two, whatever the groups of B and C.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def bamba(config: Config) -> Description:
     config.neutral("z_loss_coefficient attn_rotary_emb")  # the share is fixed
     attends = config("attn_layer_indices", [])
     eps = config("rms_norm_eps", 1e-5)
-    attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps)
+    attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps, norm_groups=1)
     mlp = feed(config, bias=config("mlp_bias", False))
     branches = []
     for i in range(config("num_hidden_layers")):
@@ -79,7 +82,7 @@ def granite(config: Config) -> Description:
         positions = config.rope()
     attend = attention(config, scale=config("attention_multiplier", 1.0), **positions)
     eps, count = config("rms_norm_eps", 1e-6), config("num_local_experts", 0)
-    mix = mixer(config, eps)
+    mix = mixer(config, eps, norm_groups=1)
     shared = config("shared_intermediate_size", 1024)
     inner, top = config("intermediate_size"), config("num_experts_per_tok", 0)
     if count:

@@ -12,7 +12,7 @@ state returned being the state accepted: a tuple with the state of every branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ class Branch:
     scale: float = 1.0
     from_norm: bool = False  # the normed stream is what the branch is added to
     with_embedding: bool = False  # the layer sees [x, embedding], as in Zamba
-    shared: int | None = None  # pass this one of `Description.shared` to `layer`
+    shared: int | None = None  # the layer is called with this one of the shared modules
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,11 @@ class Description:
     softcap: float | None = None
     context: int | None = None  # what full attention can see; None: there is none
     shared: tuple[Callable[..., nnx.Module], ...] = ()
+    shared_names: Names = field(default_factory=dict)  # their tensors -> our paths, in full
 
     def table(self) -> dict[Any, Any]:
         """Every tensor of the checkpoint -> where it goes."""
-        table: dict[Any, Any] = {self.embed: "embed", self.last: "norm"}
+        table: dict[Any, Any] = {self.embed: "embed", self.last: "norm", **self.shared_names}
         if self.head:
             table[self.head] = "head"
         if self.first:
@@ -88,29 +89,51 @@ class Embedding(nnx.Module):
 
 
 class Residual(nnx.Module):
-    def __init__(self, branch: Branch, description: Description, shared, *, rngs: nnx.Rngs):
+    def __init__(self, branch: Branch, description: Description, *, rngs: nnx.Rngs):
         norm, D = description.norm, description.features
         self.norm = norm(D) if branch.norm else None
         self.post = norm(D) if branch.post else None
-        more = {} if branch.shared is None else {"shared": shared[branch.shared]}
-        self.layer = branch.layer(rngs=rngs, **more)
+        self.layer, self.shared = branch.layer(rngs=rngs), branch.shared
         self.residual, self.scale = branch.residual, branch.scale
         self.from_norm, self.with_embedding = branch.from_norm, branch.with_embedding
 
-    def start(self, batch: int, dtype) -> Any:
-        return self.layer.batch_state(batch, dtype) if isinstance(self.layer, Layer) else ()
+    def whole(self, shared) -> nnx.Module:
+        """The layer, with the shared module it is called with."""
+        return self.layer if self.shared is None else Using(self.layer, shared[self.shared])
 
-    def __call__(self, x, embedding, h, resets, mask):
+    def start(self, batch: int, dtype, shared) -> Any:
+        layer = self.whole(shared)
+        return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
+
+    def __call__(self, x, embedding, h, resets, mask, shared):
+        layer = self.whole(shared)
         z = x if self.norm is None else self.norm(x)
         base = z if self.from_norm else x
         if self.with_embedding:
             z = jnp.concatenate([z, embedding], axis=-1)
-        if isinstance(self.layer, Layer):
-            y, h = self.layer(z, h, resets, mask)
+        if isinstance(layer, Layer):
+            y, h = layer(z, h, resets, mask)
         else:
-            y = self.layer(z)
+            y = layer(z)
         y = y if self.post is None else self.post(y)
         return (self.residual * base if self.residual else 0) + self.scale * y, h
+
+
+class Using(Layer):
+    """A layer made for one call: a block that is called with a module that several share."""
+
+    def __init__(self, block, shared):
+        self.block, self.module = block, shared
+        self.features, self.out_features = 2 * block.features, block.features
+
+    def initial(self):
+        return self.block.initial(self.module)
+
+    def start(self):
+        return self.block.start(self.module)
+
+    def sequence(self, x, h, **flags):
+        return self.block.sequence(self.module, x, h, **flags)
 
 
 class Decoder(nnx.Module):
@@ -130,16 +153,16 @@ class Decoder(nnx.Module):
         self.softcap, self.context = description.softcap, description.context
         self.embed = Embedding(V, D, rngs=rngs)
         self.first = description.norm(D) if description.first else None
-        shared = [make(rngs=rngs) for make in description.shared]
+        self.shared = nnx.List([make(rngs=rngs) for make in description.shared])
         self.branches = nnx.List(
-            [Residual(b, description, shared, rngs=rngs) for b in description.branches]
+            [Residual(b, description, rngs=rngs) for b in description.branches]
         )
         self.norm = description.norm(D)
         self.head = nnx.Linear(D, V, use_bias=False, rngs=rngs) if description.head else None
 
     def start(self, batch: int) -> tuple:
         """The state before anything was seen."""
-        return tuple(branch.start(batch, self.compute) for branch in self.branches)
+        return tuple(branch.start(batch, self.compute, self.shared) for branch in self.branches)
 
     def __call__(
         self,
@@ -166,7 +189,7 @@ class Decoder(nnx.Module):
         x = embedding = x if model.first is None else model.first(x)
         states = []
         for branch, state in zip(model.branches, h, strict=True):
-            x, state = branch(x, embedding, state, resets, mask)
+            x, state = branch(x, embedding, state, resets, mask, model.shared)
             states.append(state)
         x = model.norm(x)
         y = x @ model.embed.table[...].T if model.head is None else model.head(x)

@@ -40,7 +40,9 @@ NEUTRAL = """
 """
 
 
-def stack(config: Config, layer: Callable[..., nnx.Module], names: Names) -> Description:
+def stack(
+    config: Config, layer: Callable[..., nnx.Module], names: Names, *, tied: bool
+) -> Description:
     """The same mixer in every block."""
     config.neutral(NEUTRAL)
     config.only("hidden_act", "silu")
@@ -48,7 +50,7 @@ def stack(config: Config, layer: Callable[..., nnx.Module], names: Names) -> Des
         Branch(layer, names, f"backbone.layers.{i}.mixer", norm=f"backbone.layers.{i}.norm")
         for i in range(config("num_hidden_layers"))
     ]
-    tied = config("tie_word_embeddings", True)
+    tied = config("tie_word_embeddings", tied)
     return Description(
         vocabulary=config("vocab_size"),
         features=config("hidden_size"),
@@ -75,7 +77,7 @@ def mamba(config: Config, **options) -> Description:
         conv_bias=config("use_conv_bias", True),
         **options,
     )
-    return stack(config, layer, MAMBA)
+    return stack(config, layer, MAMBA, tied=True)
 
 
 def falcon_mamba(config: Config) -> Description:
@@ -100,4 +102,4 @@ def mamba2(config: Config) -> Description:
         conv_bias=config("use_conv_bias", True),
     )
     config("head_dim")  # heads * head_dim is expand * hidden_size
-    return stack(config, layer, MAMBA2)
+    return stack(config, layer, MAMBA2, tied=False)

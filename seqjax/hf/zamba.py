@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.hf.config import Config
@@ -21,56 +22,71 @@ from seqjax.layers.ssm.mamba2 import Mamba2
 class Adapted(nnx.Module):
     """W x + B A x: a matrix that is shared, and a low-rank one that is not."""
 
-    def __init__(self, W: nnx.Linear, A: nnx.Linear, *, rngs: nnx.Rngs):
-        self.W, self.A = W, A
-        self.B = nnx.Linear(A.out_features, W.out_features, use_bias=False, rngs=rngs)
+    def __init__(self, W: nnx.Linear, low: LowRank):
+        self.W, self.low = W, low
 
     def __call__(self, x):
-        return self.W(x) + self.B(self.A(x))
+        return self.W(x) + self.low(x)
+
+
+class LowRank(nnx.Module):
+    """B A x."""
+
+    def __init__(self, n: int, rank: int, m: int, *, rngs: nnx.Rngs):
+        self.A = nnx.Linear(n, rank, use_bias=False, rngs=rngs)
+        self.B = nnx.Linear(rank, m, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.B(self.A(x))
 
 
 class AdaptedBlock(HybridBlock):
-    """A `HybridBlock` whose use of the shared weights is its own by low-rank maps."""
+    """A `HybridBlock` that adds low-rank maps of its own to matrices of the shared block."""
 
     def __init__(
-        self, features, shared, mamba, *, make, rank: int, attends: bool, rngs: nnx.Rngs, **options
+        self, features, mamba, *, rank: int, inner: int, keys: int, rngs: nnx.Rngs, **options
     ):
-        """make: of the shared block; attends: q, k and v are adapted too."""
-        super().__init__(features, shared, mamba, rngs=rngs, **options)
+        """inner: width of the MLP; keys: of q, k and v, 0 if these are not adapted."""
+        super().__init__(features, mamba, rngs=rngs, **options)
+        self.inner = LowRank(features, rank, 2 * inner, rngs=rngs)
+        self.q, self.k, self.v = (
+            LowRank(2 * features, rank, keys, rngs=rngs) if keys else None for _ in range(3)
+        )
 
-        def low(n):
-            return nnx.Linear(n, rank, use_bias=False, rngs=rngs)
+    def attention(self, shared):
+        if self.q is None:
+            return shared.attention
+        own = nnx.merge(*nnx.split(shared.attention))
+        for name in ("q", "k", "v"):
+            setattr(own, f"W_{name}", Adapted(getattr(own, f"W_{name}"), getattr(self, name)))
+        return own
 
-        common, A = shared.feed, low(features)
-        self.feed = type(common)(features, common.W_3.in_features, common.f, rngs=rngs)
-        self.feed.W_1 = Adapted(common.W_1, A, rngs=rngs)
-        self.feed.W_2 = Adapted(common.W_2, A, rngs=rngs)
-        self.feed.W_3 = common.W_3
-        if attends:
-            self.attention = make(rngs=rngs)
-            for name in ("W_q", "W_k", "W_v"):
-                W = getattr(shared.attention, name)
-                setattr(self.attention, name, Adapted(W, low(2 * features), rngs=rngs))
-            self.attention.W_o = shared.attention.W_o
+    def feed(self, shared, x):
+        glu = shared.feed
+        one, two = jnp.split(self.inner(x), 2, axis=1)
+        return glu.W_3(glu.f(glu.W_1(x) + one) * (glu.W_2(x) + two))
 
 
 SHARED: Names = {
-    "input_layernorm": "shared.norm",
-    "pre_ff_layernorm": "shared.feed_norm",
-    **{f"self_attn.{theirs}": f"shared.attention.{ours}" for theirs, ours in ATTENTION.items()},
-    **{f"feed_forward.{theirs}": f"shared.feed.{ours}" for theirs, ours in FEED.items()},
+    "input_layernorm": "norm",
+    "pre_ff_layernorm": "feed_norm",
+    **{f"self_attn.{theirs}": f"attention.{ours}" for theirs, ours in ATTENTION.items()},
+    **{f"feed_forward.{theirs}": f"feed.{ours}" for theirs, ours in FEED.items()},
 }
 
 
-def names(i: int, mixer: Names, *, hybrid: bool, shared: str, first: bool, own: Names) -> Names:
-    """The tensors of block i; shared ones are stored once, in the first block that uses them."""
+def shared_names(first: str, n: int, own: Names) -> Names:
+    """The tensors of the n-th shared block: stored once, in the first block that uses it."""
+    return {f"model.layers.{first}.{t}": under(f"shared.{n}", ours) for t, ours in own.items()}
+
+
+def names(i: int, mixer: Names, *, hybrid: bool) -> Names:
+    """The tensors that block i has for itself."""
     if not hybrid:
         return {f"{i}.mamba.{theirs}": ours for theirs, ours in mixer.items()}
     found = {f"{i}.linear": "W", f"{i}.mamba_decoder.input_layernorm": "norm"}
     for theirs, ours in mixer.items():
         found[f"{i}.mamba_decoder.mamba.{theirs}"] = under("mamba", ours)
-    if first:
-        found |= {f"{i}.{shared}.{theirs}": ours for theirs, ours in own.items()}
     return found
 
 
@@ -130,10 +146,10 @@ def zamba(config: Config) -> Description:
     branches = []
     for i, kind in enumerate(kinds):
         hybrid = kind == "hybrid"
-        first = hybrid and "hybrid" not in kinds[:i]
-        here = names(i, mixer, hybrid=hybrid, shared="shared_transf", first=first, own=SHARED)
+        here = names(i, mixer, hybrid=hybrid)
         branches.append(use_of(i, mix, here, eps, hybrid=hybrid, features=features))
-    return described(config, branches, eps, (shared,))
+    own = shared_names(f"{kinds.index('hybrid')}.shared_transf", 0, SHARED)
+    return described(config, branches, eps, (shared,), own)
 
 
 def zamba2(config: Config) -> Description:
@@ -168,31 +184,35 @@ def zamba2(config: Config) -> Description:
     config.only("hybrid_layer_ids", uses)
     attends = config("use_shared_attention_adapter", False)
     own: Names = {
-        **SHARED,
-        "feed_forward.gate_up_proj": Split("shared.feed.W_1", ("shared.feed.W_2",)),
-        "feed_forward.down_proj": "shared.feed.W_3",
+        **{t: o for t, o in SHARED.items() if not t.endswith(("gate_proj", ".up_proj"))},
+        "feed_forward.gate_up_proj": Split("feed.W_1", ("feed.W_2",)),
     }
-    own = {t: ours for t, ours in own.items() if not t.endswith(("gate_proj", ".up_proj"))}
-    branches = []
+    options = dict(
+        rank=rank,
+        inner=config("intermediate_size"),
+        keys=attend.keywords["heads"] * attend.keywords["head_size"] if attends else 0,
+    )
+    at, branches = "shared_transformer", []
     for i in range(config("num_hidden_layers")):
         hybrid = i in uses
         n = uses.index(i) if hybrid else 0
-        at = "shared_transformer"
-        here = dict(names(i, MAMBA2, hybrid=hybrid, shared=at, first=n < blocks, own=own))
+        here = dict(names(i, MAMBA2, hybrid=hybrid))
         if hybrid:  # the low-rank maps of all uses are stored with the first use of their block
             keeper = f"{uses[n % blocks]}.{at}"
             low = f"{keeper}.feed_forward.gate_up_proj_adapter_list.{n}"
-            here |= {f"{low}.0": "feed.W_1.A", f"{low}.1": Split("feed.W_1.B", ("feed.W_2.B",))}
+            here |= {f"{low}.0": "inner.A", f"{low}.1": "inner.B"}
             for c in "qkv" if attends else "":
                 low = f"{keeper}.self_attn.linear_{c}_adapter_list.{n}"
-                here |= {f"{low}.0": f"attention.W_{c}.A", f"{low}.1": f"attention.W_{c}.B"}
-        options = dict(make=attend, rank=rank, attends=attends)
+                here |= {f"{low}.0": f"{c}.A", f"{low}.1": f"{c}.B"}
         branches.append(
             use_of(
                 i, mix, here, eps, hybrid=hybrid, features=features, shared=n % blocks, **options
             )
         )
-    return described(config, branches, eps, (shared,) * blocks)
+    table = {}
+    for n in range(blocks):
+        table |= shared_names(f"{uses[n]}.{at}", n, own)
+    return described(config, branches, eps, (shared,) * blocks, table)
 
 
 def use_of(i, mix, names, eps, *, hybrid, features, shared=0, **options) -> Branch:
@@ -201,13 +221,11 @@ def use_of(i, mix, names, eps, *, hybrid, features, shared=0, **options) -> Bran
         return Branch(mix, names, "model.layers", norm=f"model.layers.{i}.input_layernorm")
     kind = AdaptedBlock if options else HybridBlock
 
-    def layer(*, shared, rngs):
-        return kind(features, shared, mix, norm_eps=eps, rngs=rngs, **options)
-
+    layer = partial(kind, features, mix, norm_eps=eps, **options)
     return Branch(layer, names, "model.layers", with_embedding=True, shared=shared)
 
 
-def described(config: Config, branches, eps: float, shared) -> Description:
+def described(config: Config, branches, eps: float, shared, names: Names) -> Description:
     return describe(
         config,
         branches,
@@ -215,5 +233,6 @@ def described(config: Config, branches, eps: float, shared) -> Description:
         last="model.final_layernorm",
         tied=True,
         shared=shared,
+        shared_names=names,
         context=config.context,
     )

@@ -19,6 +19,7 @@ units k. This is the recurrence alone: the convolution, the group norm and the g
 xLSTM block are not here.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,7 +54,9 @@ class SLSTM(Recurrent):
             raise ValueError(f"hidden must be a multiple of heads, got {H} and {heads}")
         self.heads, d = heads, H // heads
         self.forget = option("forget gate", forget, FORGET)
-        self.W = nnx.Linear(features, 4 * H, use_bias=False, rngs=rngs)
+        self.W: Callable[[jax.Array], jax.Array] = nnx.Linear(
+            features, 4 * H, use_bias=False, rngs=rngs
+        )
         self.R = nnx.Param(jnp.zeros((heads, 4, d, d)))
         falling = 5 - 12 * (jnp.arange(d) / max(d - 1, 1)) ** 0.3
         self.b = Precise(jnp.zeros((4, H)).at[1].set(jnp.tile(falling, heads)))

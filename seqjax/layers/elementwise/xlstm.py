@@ -21,7 +21,7 @@ the heads and those of i normal with deviation 0.1 (mLSTM).
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,14 +78,18 @@ class MLSTMBlock(Layer):
         return BlockState(self.conv.initial(), Memory(C, C[:, :, 0], C[:, 0, 0]))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags, start = dict(resets=resets, mask=mask), self.start()
+        flags: dict[str, Any] = dict(resets=resets, mask=mask)
+        start = self.start()
         u, z = jnp.split(self.W_up(self.norm(x)), 2, axis=1)
         c, window = self.conv(u, h.window, reset_state=start.window, **flags)
         c = jax.nn.silu(c)
         q, k, v = (merge_heads(W(w)) for W, w in ((self.W_q, c), (self.W_k, c), (self.W_v, u)))
         i, f = jnp.split(self.W_if(jnp.concatenate([q, k, v], axis=1)), 2, axis=1)
+        q, k, v = (split_heads(w, self.heads) for w in (q, k, v))
         y, memory = stabilised_attention(
-            *(split_heads(w, self.heads) for w in (q, k, v)),
+            q,
+            k,
+            v,
             i + self.b_i[...][None],
             jax.nn.log_sigmoid(f + self.b_f[...][None]),
             h.memory,
@@ -139,7 +143,8 @@ class SLSTMBlock(Layer):
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
-        n, flags = self.norm(x), dict(resets=resets, mask=mask)
+        flags: dict[str, Any] = dict(resets=resets, mask=mask)
+        n = self.norm(x)
         c, window = self.conv(n, h.window, **flags)
         gates = jnp.concatenate([jax.nn.silu(c), n], axis=1)
         y, memory = self.cell.sequence(gates, h.memory, **flags)

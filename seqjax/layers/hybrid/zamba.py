@@ -15,6 +15,7 @@ several shared blocks and low-rank maps that are each use's own.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,36 +43,41 @@ class SharedBlock(nnx.Module):
         self.attention, self.feed = attention(rngs=rngs), feed(rngs=rngs)
 
 
-class HybridBlock(Layer):
-    """[x, x_0] to Mamba(Norm(x + W shared([x, x_0]))), without the residual."""
+class HybridBlock(nnx.Module):
+    """[x, x_0] to Mamba(Norm(x + W shared([x, x_0]))), without the residual.
+
+    The shared block is an argument, not a part: a module that is in two places would be two when
+    the model goes through a transformation of jax.
+    """
 
     def __init__(
         self,
         features: int,
-        shared: SharedBlock,
         mamba: Callable[..., Layer],
         *,
         norm_eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
-        self.features, self.out_features = 2 * features, features
-        self.shared, self.attention, self.feed = shared, shared.attention, shared.feed
+        self.features = features
         self.W = nnx.Linear(features, features, use_bias=False, rngs=rngs)
         self.norm, self.mamba = Norm(features, eps=norm_eps), mamba(rngs=rngs)
 
-    def initial(self):
-        return self.attention.initial(), self.mamba.initial()
+    def attention(self, shared: SharedBlock) -> Attention:
+        return shared.attention
 
-    def start(self):
-        return self.attention.start(), self.mamba.start()
+    def feed(self, shared: SharedBlock, x: jax.Array) -> jax.Array:
+        return shared.feed(x)
 
-    def learn_initial(self):
-        self.mamba.learn_initial()
+    def initial(self, shared: SharedBlock):
+        return shared.attention.initial(), self.mamba.initial()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def start(self, shared: SharedBlock):
+        return shared.attention.start(), self.mamba.start()
+
+    def sequence(self, shared: SharedBlock, x, h, *, resets=None, mask=None, evaluator=None):
         flags = dict(resets=resets, mask=mask)
-        u, cache = self.attention.sequence(self.shared.norm(x), h[0], **flags)
-        u = self.W(self.feed(self.shared.feed_norm(u))) + x[:, : self.out_features]
+        u, cache = self.attention(shared).sequence(shared.norm(x), h[0], **flags)
+        u = self.W(self.feed(shared, shared.feed_norm(u))) + x[:, : self.features]
         y, state = self.mamba.sequence(self.norm(u), h[1], evaluator=evaluator, **flags)
         return y, (cache, state)
 
@@ -117,31 +123,36 @@ class Zamba(Layer):
         def feed(rngs):
             return GLU(features, max(1, round(expansion * features)), jax.nn.gelu, rngs=rngs)
 
-        shared = SharedBlock(features, attention, feed, rngs=rngs)
+        self.shared = SharedBlock(features, attention, feed, rngs=rngs)
         self.hybrid = tuple((n + 1) % every == 0 for n in range(depth))
         self.blocks = nnx.List(
             [
-                HybridBlock(features, shared, mamba, rngs=rngs) if hybrid else mamba(rngs)
+                HybridBlock(features, mamba, rngs=rngs) if hybrid else mamba(rngs)
                 for hybrid in self.hybrid
             ]
         )
         self.norms = nnx.List([None if hybrid else Norm(features) for hybrid in self.hybrid])
 
     def initial(self):
-        return tuple(block.initial() for block in self.blocks)
+        return tuple(block.initial(*self.of(n)) for n, block in enumerate(self.blocks))
 
     def start(self):
-        return tuple(block.start() for block in self.blocks)
+        return tuple(block.start(*self.of(n)) for n, block in enumerate(self.blocks))
+
+    def of(self, n: int) -> tuple:
+        """What block n is called with first."""
+        return (self.shared,) if self.hybrid[n] else ()
 
     def learn_initial(self):
         for block in self.blocks:
-            block.learn_initial()
+            (block.mamba if isinstance(block, HybridBlock) else block).learn_initial()
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         flags, first, states = dict(resets=resets, mask=mask, evaluator=evaluator), x, []
-        for block, norm, state in zip(self.blocks, self.norms, h, strict=True):
+        for n, norm in enumerate(self.norms):
+            block: Any = self.blocks[n]
             z = jnp.concatenate([x, first], axis=1) if norm is None else norm(x)
-            y, state = block.sequence(z, state, **flags)
+            y, state = block.sequence(*self.of(n), z, h[n], **flags)
             x = x + y
             states.append(state)
         return x, tuple(states)
