@@ -52,7 +52,7 @@ def lmu_fft(inputs, meta, evaluator):
     options = dict(order=width - features, theta=meta["theta"], coupled=False)
     layer = LMU(features, hidden=hidden, **options, rngs=nnx.Rngs(0))
     values = {"A": layer.A[...], "B": layer.B[...]}
-    values |= linear("W_u", "W_u", inputs) | linear("W_h", "W_h", inputs)
+    values |= linear("W_u", "W_u", inputs) | linear("W_y", "W_h", inputs)
     return {"y": with_parameters(layer, values)(inputs["x"], evaluator=evaluator)[0]}
 
 

@@ -34,8 +34,9 @@ class Entry:
 
     def floats(self, features: int, **options: Any) -> int:
         """The value of `state` for a layer of these options."""
-        layer = nnx.eval_shape(lambda: self.cls(features, rngs=nnx.Rngs(0), **options))
-        said = inspect.signature(self.cls.__init__).parameters.items()
+        make: Any = self.cls
+        layer = nnx.eval_shape(lambda: make(features, rngs=nnx.Rngs(0), **options))
+        said = inspect.signature(make.__init__).parameters.items()
         names: dict[str, Any] = {name: p.default for name, p in said}
         names |= {name: value for name, value in vars(layer).items() if isinstance(value, int)}
         return int(

@@ -134,12 +134,14 @@ class Zamba(Layer):
         self.norms = nnx.List([None if hybrid else Norm(features) for hybrid in self.hybrid])
 
     def initial(self):
-        return tuple(block.initial(*self.of(n)) for n, block in enumerate(self.blocks))
+        blocks: Any = self.blocks
+        return tuple(block.initial(*self.of(n)) for n, block in enumerate(blocks))
 
     def start(self):
-        return tuple(block.start(*self.of(n)) for n, block in enumerate(self.blocks))
+        blocks: Any = self.blocks
+        return tuple(block.start(*self.of(n)) for n, block in enumerate(blocks))
 
-    def of(self, n: int) -> tuple:
+    def of(self, n: int) -> tuple[Any, ...]:
         """What block n is called with first."""
         return (self.shared,) if self.hybrid[n] else ()
 

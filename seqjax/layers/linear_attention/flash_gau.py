@@ -137,4 +137,4 @@ class FlashGAU(Segmented):
         pending = tuple(
             lax.dynamic_slice_in_dim(jnp.where(wait, w, 0), count, G - 1) for w in items
         )
-        return y, FlashState(S, pending, after % G, window)
+        return y, FlashState(S, (pending[0], pending[1], pending[2]), after % G, window)

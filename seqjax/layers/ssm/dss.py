@@ -52,8 +52,8 @@ class DSS(DiagonalStateSpace):
         self.N, self.length = state, length
         self.version = option("version", version, VERSIONS)
         spectrum = legs_spectrum(2 * state)
-        real = np.log(-spectrum.real) if "exp" in version else spectrum.real
-        self.Lambda = Precise(jnp.asarray(np.stack([real, spectrum.imag])))
+        real = np.log(-np.real(spectrum)) if "exp" in version else np.real(spectrum)
+        self.Lambda = Precise(jnp.asarray(np.stack([real, np.imag(spectrum)])))
         log_dt = log_time_steps(rngs, (1, features), dt_min, dt_max)
         self.log_dt = Precise(jnp.tile(log_dt, (1 + separate_dt, 1)))
         self.W = Precise(jax.random.normal(rngs.params(), (2, features, state)))

@@ -54,7 +54,9 @@ class ImplicitFilter(nnx.Module):
         self.channels, self.length, self.shift = channels, length, shift
         t, w = np.linspace(0, 1, length), 2 * np.pi * np.arange(length) / length
         wave = np.exp(-1j * w[:, None] * np.linspace(1e-4, bands - 1, bands)[None])
-        self.z = Precise(jnp.asarray(np.concatenate([t[:, None], wave.real, wave.imag], axis=1)))
+        self.z = Precise(
+            jnp.asarray(np.concatenate([t[:, None], np.real(wave), np.imag(wave)], axis=1))
+        )
         self.freq = nnx.Param(jnp.full(width, frequency, jnp.float32))
         sizes = [1 + 2 * bands, *(width for _ in range(depth + 1))]
         self.inner = nnx.List(

@@ -81,14 +81,19 @@ def fit(h: np.ndarray, modes: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         log_lambda, C = unpack(p)
         return (C @ np.exp(np.outer(log_lambda, times))).real - h
 
-    p = np.concatenate([np.log(-log_lambda.real), log_lambda.imag, C.real, C.imag])
+    p = np.concatenate([np.log(-np.real(log_lambda)), np.imag(log_lambda), np.real(C), np.imag(C)])
     e, damping = error(p), 1e-3
     for _ in range(steps):
         log_lambda, C = unpack(p)
         power = np.exp(np.outer(log_lambda, times))
         slope = C[:, None] * power * times[None]
         J = np.concatenate(
-            [(slope * log_lambda.real[:, None]).real, -slope.imag, power.real, -power.imag]
+            [
+                np.real(slope * np.real(log_lambda)[:, None]),
+                -np.imag(slope),
+                np.real(power),
+                -np.imag(power),
+            ]
         ).T
         scale = np.linalg.norm(J, axis=0) + 1e-12
         Q, R = np.linalg.qr(np.concatenate([J / scale, damping**0.5 * np.eye(4 * modes)]))
@@ -126,7 +131,7 @@ def first_poles(h: np.ndarray, modes: int) -> np.ndarray:
 def residues(log_lambda: np.ndarray, times: np.ndarray, h: np.ndarray) -> np.ndarray:
     """C of least squares, given the poles."""
     power = np.exp(np.outer(times, log_lambda))
-    found = np.linalg.lstsq(np.concatenate([power.real, -power.imag], 1), h, rcond=None)[0]
+    found = np.linalg.lstsq(np.concatenate([np.real(power), -np.imag(power)], 1), h, rcond=None)[0]
     return found[: len(log_lambda)] + 1j * found[len(log_lambda) :]
 
 
@@ -153,9 +158,9 @@ class LaughingHyena(Hyena):
         for name in ("W_in", "conv", "W_out"):
             setattr(layer, name, nnx.clone(getattr(hyena, name)))
         layer.bias = nnx.Param(hyena.bias[...] + jnp.asarray(found.direct, dtype))
-        layer.rate = Precise(jnp.asarray(np.log(-found.log_lambda.real), dtype))
-        layer.phase = Precise(jnp.asarray(found.log_lambda.imag, dtype))
-        layer.C = Precise(jnp.asarray(np.stack([found.C.real, found.C.imag]), dtype))
+        layer.rate = Precise(jnp.asarray(np.log(-np.real(found.log_lambda)), dtype))
+        layer.phase = Precise(jnp.asarray(np.imag(found.log_lambda), dtype))
+        layer.C = Precise(jnp.asarray(np.stack([np.real(found.C), np.imag(found.C)]), dtype))
         return layer
 
     def initial(self):

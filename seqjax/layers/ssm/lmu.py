@@ -14,7 +14,7 @@ Coupled with a nonlinear state (the paper's layer, `coupled`):
 or fed from below only (Chilkuri & Eliasmith 2021, arXiv:2102.11417, `coupled=False`), where the
 memory is linear and time-invariant: its states are a convolution of u with Abar^l Bbar,
 
-    u_t = relu(W_u x_t + b_u),    y_t = relu(W_h [m_t; x_t] + b_h)
+    u_t = relu(W_u x_t + b_u),    y_t = relu(W_y [m_t; x_t] + b_y)
 
 Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "euler" as I + A / theta
 (the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero, W Glorot
@@ -93,7 +93,7 @@ class LMU(Recurrent):
         else:
             self.evaluators = ("sequential", "fft")
             self.W_u = nnx.Linear(features, memories, rngs=rngs)
-            self.W_h = nnx.Linear(memories * order + features, hidden, rngs=rngs)
+            self.W_y = nnx.Linear(memories * order + features, hidden, rngs=rngs)
 
     def initial(self):
         m = jnp.zeros(self.memories * self.order)
@@ -118,7 +118,7 @@ class LMU(Recurrent):
     def readout(self, h, x):
         if self.coupled:
             return h.h
-        return jax.nn.relu(self.W_h(jnp.concatenate([h.astype(x.dtype), x])))
+        return jax.nn.relu(self.W_y(jnp.concatenate([h.astype(x.dtype), x])))
 
     def states(self, x, h, *, resets=None, mask=None, evaluator=None):
         if not self.coupled and resets is None and mask is None and len(x):

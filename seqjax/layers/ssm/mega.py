@@ -100,10 +100,11 @@ class MovingAverage(Layer):
         self.features = self.out_features = features
         self.causal = not bidirectional
         self.evaluators = tuple(CONVOLUTION.evaluators) if truncation else EVALUATORS
-        self.forward, self.backward = (
-            EMA(features, ndim, truncation or 0, damping, rngs=rngs) if there else None
-            for there in (True, bidirectional)
-        )
+
+        def ema():
+            return EMA(features, ndim, truncation or 0, damping, rngs=rngs)
+
+        self.forward, self.backward = ema(), ema() if bidirectional else None
         self.omega = nnx.Param(jax.random.normal(rngs.params(), (features,)))
 
     def initial(self):
@@ -203,7 +204,7 @@ class MEGA(Layer):
         phi = jax.nn.sigmoid(self.W_phi(moved))
         y = x + phi * (silu(self.W_h(moved) + self.U_h(gated)) - x)
         y = y if self.prenorm else norm(y)
-        if self.W_1 is not None:
+        if self.W_1 is not None and self.W_2 is not None:
             n = self.norms[1](y) if self.prenorm else y
             y = y + self.W_2(silu(self.W_1(n)))
             y = y if self.prenorm else self.norms[1](y)

@@ -82,7 +82,7 @@ class S4(TimeInvariant):
             z = np.stack([z.real, z.imag])[..., None, :]
             return jnp.asarray(np.broadcast_to(z, (*z.shape[:-2], features, self.N)))
 
-        Lambda = per_channel(np.minimum(form.Lambda.real, -1e-4) + 1j * form.Lambda.imag)
+        Lambda = per_channel(np.minimum(np.real(form.Lambda), -1e-4) + 1j * np.imag(form.Lambda))
         self.log_A_re, self.A_im = Precise(jnp.log(-Lambda[0])), Precise(Lambda[1])
         self.P, self.B = Precise(per_channel(form.P)), Precise(per_channel(form.B))
         self.log_dt = Precise(log_time_steps(rngs, (features,), dt_min, dt_max))

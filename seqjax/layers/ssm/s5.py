@@ -20,6 +20,8 @@ bidirectional: a second scan from the end, of the same Lambda and B, read by a C
     state is the forward scan's; the other one starts anew with each call.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +68,7 @@ class S5(StateSpace):
         kept = per_head("state / blocks", len(form.Lambda), self.both)
         Lambda, V = np.tile(form.Lambda[:kept], blocks), np.kron(np.eye(blocks), form.V[:, :kept])
         self.N = blocks * kept
-        self.Lambda = Precise(jnp.asarray(np.stack([Lambda.real, Lambda.imag])))
+        self.Lambda = Precise(jnp.asarray(np.stack([np.real(Lambda), np.imag(Lambda)])))
         lecun = nnx.initializers.lecun_normal()
         B = lecun(rngs.params(), (state, H))
         self.B = nnx.Param(times(V.conj().T, B, jnp.zeros_like(B)))
@@ -80,7 +82,7 @@ class S5(StateSpace):
     def initial(self):
         return jnp.zeros(self.N, jnp.complex64)
 
-    def system(self, interval=1.0):
+    def system(self, interval: jax.Array | float = 1.0):
         """Lambdabar [P/2] and what B is multiplied with [P/2], over `interval` times dt."""
         real, imag = self.Lambda[...]
         Lambda = lax.complex(jnp.minimum(real, -1e-4) if self.clip else real, imag)[:, None]
@@ -97,7 +99,7 @@ class S5(StateSpace):
             A, scale = self.system()
             scale = scale[None]
         real, imag = ((u @ B.T).astype(h.real.dtype) for B in self.B[...])
-        flags = dict(mask=mask, evaluator=evaluator)
+        flags: dict[str, Any] = dict(mask=mask, evaluator=evaluator)
         drive, start = scale * lax.complex(real, imag), self.start()
         hs, h = linear_scan(A, drive, h, resets=resets, reset_state=start, **flags)
         if self.bidirectional:

@@ -124,6 +124,7 @@ class Level(Layer):
     def by_tokens(self, x, h, *, evaluator, **none):
         """What the level below adds, computed at its own rate; pool divides the steps."""
         del none
+        assert self.inner is not None
         p, T = self.pool, len(x)
         seen = jnp.concatenate([h.window.astype(x.dtype), x])
         tokens = lax.dynamic_slice_in_dim(seen, p - 1 - h.place, T).reshape(T // p, -1)
@@ -134,6 +135,7 @@ class Level(Layer):
 
     def by_steps(self, x, h, *, resets, mask, evaluator):
         """The same at this level's rate: the one below is masked unless a token is complete."""
+        assert self.inner is not None
         p, T = self.pool, len(x)
         start = jax.tree.map(lambda fresh, now: fresh.astype(now.dtype), self.start()[1], h)
         flags = dict(resets=resets, mask=mask)

@@ -79,7 +79,8 @@ class SGConv(Layer):
         if self.mode == "cat":
             return jnp.concatenate(parts, axis=-1)
         total = 2 ** (S - 1) * d
-        return sum(jnp.pad(p, ((0, 0), (0, 0), (0, total - p.shape[2]))) for p in parts)
+        padded = [jnp.pad(p, ((0, 0), (0, 0), (0, total - p.shape[2]))) for p in parts]
+        return jnp.sum(jnp.stack(padded), axis=0)
 
     def kernel(self, length: int) -> Array:
         """k [filters, features, length], the present first."""
