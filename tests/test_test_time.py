@@ -85,7 +85,7 @@ def test_dual_form_is_the_chain_of_chunks_is_the_step(widths, momentum):
 
 
 def test_learning_one_step_at_a_time_is_the_delta_rule():
-    """A linear model, squared loss, mini-batches of one: DeltaNet (2407.04620 sec. 2.6)."""
+    """A linear model, squared loss, mini-batches of one: DeltaNet."""
     q, k, v, beta = keys_and_values()
     h = start_of((normal(3, H, D, D),), momentum=False, decay=False)
     y, last = learn(PLAIN(1), Steps(q, k, v, beta), h, h, None)

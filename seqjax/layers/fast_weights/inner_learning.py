@@ -176,8 +176,8 @@ def learn(
 ) -> tuple[Array, Learner]:
     """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D] of
     the loss's and the output's, if they have one."""
-    dtype = accumulation_dtype(xs.q.dtype)
-    xs = jax.tree.map(lambda z: z.astype(dtype), xs)
+    given = xs.q.dtype
+    xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(given)), xs)
     steps = len(xs.q)
     place, count = places(h.count, steps, inner.size, resets, mask)
     if resets is not None and mask is not None:
@@ -189,7 +189,7 @@ def learn(
         return evaluate(inner, xs, flags, h, start, norm)
 
     body, fresh = h._replace(count=None), start._replace(count=None)
-    with matmul_precision(xs.q.dtype):
+    with matmul_precision(given):
         y, new = jax.vmap(head, in_axes=(1, 0, 0, 0), out_axes=(1, 0))(xs, body, fresh, norm)
     return y, new._replace(count=count)
 
