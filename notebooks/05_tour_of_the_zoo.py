@@ -1,0 +1,175 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A tour of the zoo
+#
+# Every recurrence of the table answers the same three questions, and nobody has to write code for
+# one of them: a row of `LAYERS` is a function `y, h = layer(x, h)`, and the rest is `jax.jvp`.
+#
+# * **Impulse response.** Move the input of one step a little; how far do the outputs of later steps
+#   move? $r_k = \|\, \partial y_{t+k} / \partial x_t \cdot v \,\|$, in the mean over random inputs.
+# * **Spectrum of the transition.** The eigenvalues of $\partial h_t / \partial h_{t-1}$, where a
+#   random input has led: on the unit circle nothing is lost, inside it the past fades, on the
+#   negative axis a state can alternate.
+# * **Effective memory.** The mean lag $\sum_k k\, r_k / \sum_k r_k$: how far back a typical output
+#   looks, before any training.
+#
+# One figure per family, as it is initialised by its paper, at the tiny options of its row.
+
+# %%
+import os
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from seqjax.layers import FAMILIES, LAYERS, make
+
+SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: two rows of every family
+STEPS, FEATURES, EXAMPLES = (16, 4, 2) if SMOKE else (128, 4, 16)
+plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8})
+
+
+def rows(family):
+    """The rows that read forward in time and carry a state of numbers."""
+    named = [name for name in family.ROWS if "causality" not in LAYERS[name].exempt]
+    return named[:2] if SMOKE else named
+
+
+def build(name):
+    return make(name, FEATURES, rngs=nnx.Rngs(0), **LAYERS[name].smoke)
+
+
+# %% [markdown]
+# ## The three questions, as three functions
+#
+# The impulse goes into the first step, in a random direction. Integers in a state (how many steps
+# were seen, how full a cache is) have no derivative and are left as they are.
+
+
+# %%
+def impulse_response(layer):
+    """r_k [STEPS]: the movement of y_k under a movement of x_0, in the mean over inputs."""
+    graph, state = nnx.split(layer)
+    x = jax.random.normal(jax.random.key(0), (EXAMPLES, STEPS, FEATURES))
+    v = jnp.zeros_like(x).at[:, 0].set(jax.random.normal(jax.random.key(1), (EXAMPLES, FEATURES)))
+
+    @jax.jit
+    def moved(state, x, v):
+        return jax.jvp(lambda x: nnx.merge(graph, state)(x)[0], (x,), (v,))[1]
+
+    return np.asarray(jnp.linalg.norm(moved(state, x, v), axis=-1).mean(axis=0))
+
+
+def spectrum(layer, seen=8):
+    """Eigenvalues of dh_t/dh_{t-1} after `seen` random steps; complex states as pairs of reals."""
+    graph, state = nnx.split(layer)
+    x = jax.random.normal(jax.random.key(2), (1, seen + 1, FEATURES))
+
+    @jax.jit
+    def transition(state, x):
+        layer = nnx.merge(graph, state)
+        h = layer(x[:, :-1])[1]
+        moving, put_back = as_reals(h)
+
+        def step(moving):
+            return as_reals(layer(x[:, -1:], put_back(moving))[1])[0]
+
+        return jax.jacfwd(step)(moving)
+
+    return np.linalg.eigvals(np.asarray(transition(state, x)))
+
+
+def as_reals(h):
+    """The floating-point part of a state as one real vector, and the way back."""
+    leaves, tree = jax.tree.flatten(h)
+    inexact = [i for i, v in enumerate(leaves) if jnp.issubdtype(v.dtype, jnp.inexact)]
+    pairs = [jnp.stack([leaves[i].real, leaves[i].imag]) if jnp.iscomplexobj(leaves[i])
+             else leaves[i] for i in inexact]  # fmt: skip
+    flat, unravel = ravel_pytree(pairs)
+
+    def put_back(flat):
+        new = list(leaves)
+        for i, v in zip(inexact, unravel(flat)):
+            new[i] = jax.lax.complex(v[0], v[1]) if jnp.iscomplexobj(leaves[i]) else v
+        return jax.tree.unflatten(tree, new)
+
+    return flat, put_back
+
+
+def effective_memory(response):
+    """The mean lag of a response."""
+    return float(np.sum(np.arange(len(response)) * response) / np.sum(response))
+
+
+# %% [markdown]
+# ## One figure for each family
+#
+# Left, the response on logarithmic axes: a straight line is a power law, a fall to the right end an
+# exponential, a plateau a memory that does not fade. Middle, the transition's eigenvalues beside
+# the unit circle. Right, the mean lag.
+
+
+# %%
+def show(family):
+    names = rows(family)
+    responses = {name: impulse_response(build(name)) for name in names}
+    spectra = {name: spectrum(build(name)) for name in names}
+    height = 2.2 + 0.16 * len(names)
+    fig, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(11, height), layout="constrained", width_ratios=(1.5, 1, 1)
+    )
+    colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(names)))
+    for colour, name in zip(colours, names):
+        r = responses[name]
+        shown = np.where(r > 1e-9 * r.max(), r / r.max(), np.nan)
+        left.loglog(1 + np.arange(STEPS), shown, color=colour, lw=1.2, label=name)
+        z = spectra[name]
+        middle.plot(z.real, z.imag, ".", color=colour, ms=4, alpha=0.7)
+    turn = np.exp(1j * np.linspace(0, 2 * np.pi, 200))
+    middle.plot(turn.real, turn.imag, color="0.8", lw=0.8, zorder=0)
+    middle.set(aspect="equal", xlabel="Re", ylabel="Im", title="eigenvalues of dh'/dh",
+               xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))  # fmt: skip
+    left.set(xlabel="steps since the impulse, and one", ylabel="response, of its largest",
+             ylim=(1e-6, 2), title=f"{family.__name__.rpartition('.')[2]}: impulse")  # fmt: skip
+    right.barh(names, [effective_memory(responses[name]) for name in names], color=colours)
+    right.invert_yaxis()
+    right.set(title=f"mean lag, of {STEPS} steps")
+    plt.show()
+    return responses, spectra
+
+
+# %%
+found = {family.__name__.rpartition(".")[2]: show(family) for family in FAMILIES}
+
+# %% [markdown]
+# ## What it shows
+#
+# The families differ where their equations say so. What is *linear in its state* has its spectrum
+# inside or on the unit circle by construction; what is not has it where the weights happen to put
+# it. A decay per channel or head spreads the mean lags; a delta rule's transition keeps every
+# direction but the one it writes to, so most of its eigenvalues are one. The state space models
+# with HiPPO's spectra are the ones with complex eigenvalues from the start.
+
+# %%
+slowest = sorted(
+    ((effective_memory(r), name) for responses, _ in found.values() for name, r in
+     responses.items()), reverse=True,
+)  # fmt: skip
+for lag, name in slowest[:10]:
+    print(f"{name:24} looks {lag:5.1f} steps back")
+assert all(np.isfinite(lag) for lag, _ in slowest)
