@@ -252,6 +252,71 @@ def test_commands(tmp_path, capsys):
     assert cli.main(["export", str(folder), "--out", str(back)]) == 2
 
 
+ATTENTION = dict(
+    hidden_size=4, intermediate_size=6, num_attention_heads=2, num_key_value_heads=1, vocab_size=7,
+    max_position_embeddings=16,
+)  # fmt: skip
+BESIDE = dict(mamba_d_state=2, mamba_d_conv=2, mamba_n_heads=2, mamba_d_head=4, mamba_n_groups=2)
+LINEAR = dict(
+    linear_num_key_heads=1, linear_num_value_heads=2, linear_key_head_dim=2,
+    linear_value_head_dim=3, linear_conv_kernel_dim=2,
+)  # fmt: skip
+BEYOND = {  # what no stored model has: experts, constants, biases, adapters
+    "granite": dict(
+        **ATTENTION, **BESIDE, model_type="granitemoehybrid", num_hidden_layers=2,
+        layer_types=["mamba", "attention"], position_embedding_type="rope", num_local_experts=3,
+        num_experts_per_tok=2, shared_intermediate_size=5, residual_multiplier=0.5,
+        logits_scaling=2.0, embedding_multiplier=3.0, attention_multiplier=0.3,
+    ),
+    "falcon_h1": dict(
+        **ATTENTION, **BESIDE, model_type="falcon_h1", num_hidden_layers=1, mamba_rms_norm=True,
+        mamba_norm_before_gate=False, ssm_multipliers=[0.5, 1.5, 2.0, 0.7, 0.9], key_multiplier=0.4,
+        mlp_multipliers=[0.8, 1.2], ssm_out_multiplier=0.6, attention_bias=True,
+    ),
+    "qwen3_next": dict(
+        **ATTENTION, **LINEAR, model_type="qwen3_next", num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"], num_experts=3, num_experts_per_tok=2,
+        moe_intermediate_size=3, shared_expert_intermediate_size=2, attention_bias=True,
+    ),
+    "kimi_linear": dict(
+        model_type="kimi_linear", hidden_size=4, intermediate_size=6, num_attention_heads=2,
+        vocab_size=7, num_hidden_layers=2, kv_lora_rank=3, q_lora_rank=2, qk_nope_head_dim=2,
+        qk_rope_head_dim=1, v_head_dim=2, num_experts=4, num_experts_per_token=1,
+        num_expert_group=2, moe_intermediate_size=3, num_shared_experts=2, linear_attn_config=dict(
+            full_attn_layers=[2], kda_layers=[1], head_dim=2, num_heads=2, short_conv_kernel_size=2
+        ),
+    ),
+    "zamba2": dict(
+        **{**ATTENTION, "num_key_value_heads": 2}, model_type="zamba2", num_hidden_layers=3,
+        n_mamba_heads=2, mamba_d_state=2, mamba_d_conv=2,
+        layers_block_type=["hybrid", "hybrid", "hybrid"], num_mem_blocks=2, adapter_rank=2,
+        use_shared_attention_adapter=True, add_bias_linear=True, hidden_act="gelu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_options_that_no_stored_model_has(name, tmp_path):
+    folder = checkpoint(tmp_path / "in", BEYOND[name])
+    write(read(folder), tmp_path / "out")
+    same(folder, tmp_path / "out")
+    model = in_float64(read(folder))
+    if not FULL:
+        tokens = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+        logits, _ = jax.eval_shape(lambda tokens: model(tokens), tokens)
+        assert logits.shape == (2, 3, 7)
+        return
+    graph, params = nnx.split(model)
+    run = jax.jit(lambda params, tokens, h: nnx.merge(graph, params)(tokens, h))
+    tokens, h, steps = jnp.array([[3, 1, 4, 1]]), model.start(1), []
+    whole, _ = run(params, tokens, h)
+    for t in range(4):
+        y, h = run(params, tokens[:, t : t + 1], h)
+        steps.append(y)
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), whole, atol=1e-9)
+    assert jnp.std(whole) > 1e-3
+
+
 ZAMBA = dict(
     model_type="zamba", hidden_size=4, intermediate_size=6, mamba_d_state=2, mamba_d_conv=2,
     mamba_dt_rank=1, mamba_expand=2, n_mamba_heads=2, num_attention_heads=2, num_hidden_layers=4,
