@@ -25,7 +25,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from seqjax.hf.architectures import describe
-from seqjax.hf.config import Config
 from seqjax.hf.decoder import Decoder, Description
 from seqjax.hf.tensors import Rule, at, rules
 
@@ -202,6 +201,3 @@ def _dtype(name: str, tensor: str) -> str:
     if name not in DTYPES:
         raise ValueError(f"{tensor} is stored as {name}; only {', '.join(DTYPES)} are read")
     return DTYPES[name]
-
-
-__all__ = ["Checkpoint", "Config", "read", "write"]

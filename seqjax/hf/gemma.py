@@ -61,6 +61,7 @@ def recurrent_gemma(config: Config) -> Description:
         branches,
         eps=config("rms_norm_eps", 1e-6),
         last="model.final_norm",
+        context=None,  # attention has a window: nothing is out of reach that it should see
         offset=1.0,
         tied=True,
         embed_scale=float(jnp.bfloat16(features**0.5)),  # kept in 16 bits by the release
