@@ -32,8 +32,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _ran = itertools.count(1)
 
 
-def pytest_runtest_setup():
-    """Past the time that SEQJAX_TEST_UNTIL says (seconds of the clock), nothing is begun."""
+def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: for `make test-all`, SEQJAX_TEST_ALL=1")
+
+
+def pytest_runtest_setup(item):
+    """What `make test` leaves out: thorough tests; past SEQJAX_TEST_UNTIL (of the clock) all."""
+    if item.get_closest_marker("thorough") and os.environ.get("SEQJAX_TEST_ALL") != "1":
+        pytest.skip("what it adds is for `make test-all` (SEQJAX_TEST_ALL=1)")
     if time.time() > float(os.environ.get("SEQJAX_TEST_UNTIL", "inf")):
         pytest.skip("the time given is up (SEQJAX_TEST_UNTIL)")
 

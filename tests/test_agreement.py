@@ -8,7 +8,7 @@ import pytest
 from seqjax import agreement as harness
 
 
-@pytest.mark.parametrize("form", ["json", "table"])
+@pytest.mark.parametrize("form", ["json", pytest.param("table", marks=pytest.mark.thorough)])
 def test_the_table(form, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(harness, "RECURRENCES", {"elman": dict(hidden=3)})
     some = ("bptt", "rtrl_sparse", "snap 1", "rtrl_elementwise")

@@ -124,7 +124,10 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    ["elman", "lru", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("gru", "mamba"))],
+)
 def test_exact_learners_are_autodiff(name):
     cells, params = network(name, learned=True, **CELLS[name])
     cell, (xs, ys) = stack(*cells), stream()
@@ -215,7 +218,9 @@ def test_elementwise_rtrl_is_exact_and_small():
 
 
 @pytest.mark.parametrize("name, options", [
-    ("gla", dict(heads=2)), ("gated_deltanet", dict(heads=1, key_size=2, value_size=2, conv=2)),
+    ("gla", dict(heads=2)),
+    pytest.param("gated_deltanet", dict(heads=1, key_size=2, value_size=2, conv=2),
+                 marks=pytest.mark.thorough),
 ])  # fmt: skip
 def test_matrix_states_have_exact_rtrl(name, options):
     """The kept part of M is the whole of it; how much that is depends on who moves whom."""

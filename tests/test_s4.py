@@ -201,6 +201,7 @@ def test_mamba3_with_several_inputs():
         np.testing.assert_allclose(last.theta[0, 0], theta % (2 * np.pi), atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_sashimi_by_tokens_is_sashimi_by_steps():
     """At its own rate, from any place within a token, the level below says the same."""
     layer = build("sashimi", 2, depth=1, pool=(2, 2), state=2, ff=1)

@@ -83,7 +83,14 @@ def everything(name, evaluator, reverse, flags):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("reverse, flags", [(False, True), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    "reverse, flags",
+    [
+        pytest.param(False, True, marks=pytest.mark.thorough),
+        (True, True),
+        pytest.param(False, False, marks=pytest.mark.thorough),
+    ],
+)
 def test_evaluators_agree(name, reverse, flags):
     expected = everything(name, "sequential", reverse, flags)
     names = [

@@ -98,9 +98,9 @@ def test_the_decoder_is_causal_and_starts_at_the_memory():
     "name, options",
     [
         ("smt_memory_rnn", {"depth": 1}),
-        ("elman", {"hidden": 7}),
+        pytest.param("elman", {"hidden": 7}, marks=pytest.mark.thorough),
         ("gru", {}),
-        ("lru", {"state": 4}),  # a complex state
+        pytest.param("lru", {"state": 4}, marks=pytest.mark.thorough),  # a complex state
         ("lstm", {}),  # a pair
     ],
 )
@@ -253,7 +253,10 @@ def test_smt_trains():
 # ---- dmt ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("causal, context, every", [(True, None, 2), (False, 2, 1)])
+@pytest.mark.parametrize(
+    "causal, context, every",
+    [(True, None, 2), pytest.param(False, 2, 1, marks=pytest.mark.thorough)],
+)
 def test_dmt_imitates_along_its_own_way_one_step_at_a_time(causal, context, every):
     t, s = teacher(causal), student()
     learner, params = dmt(t, s, context=context, every=every, batch=B)

@@ -109,6 +109,7 @@ def as_a_user():
         yield
 
 
+@pytest.mark.thorough
 def test_the_experiment_takes_two_steps(as_a_user, capsys, tmp_path):
     from experiments import smt as study, smt_figures as figures
 
