@@ -1,10 +1,15 @@
-"""The experiments on learners: each takes a few steps, and their streams are what they say."""
+"""The experiments on learners: each takes a few steps, and their streams are what they say.
+
+The steps compile what the learners' own tests compile too: `make smoke` and `make test-all` take
+them (SEQJAX_TEST_ALL=1), `make test` looks at the streams.
+"""
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import learning_rules, lifelong
+from experiments import columns, feedback, learning_rules, lifelong, smt_figures, zoo
+from seqjax.layers import LAYERS
 from seqjax.tasks.char_lm import char_lm
 
 
@@ -28,10 +33,12 @@ def test_copy_asks_for_what_it_showed(as_a_user):
     assert whole(first)[..., 0].all() and not whole(first)[..., 1:].any()
 
 
+@pytest.mark.thorough
 def test_rtrl_is_bptt_there(as_a_user):
     assert learning_rules.exactness(batch=2) < 1e-5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["bptt", "snap 1", "fptt, parts"])
 def test_copying_takes_two_steps(name, as_a_user):
     way = learning_rules.COPY[name]
@@ -39,6 +46,7 @@ def test_copying_takes_two_steps(name, as_a_user):
     assert losses.shape == (1, 2) and np.isfinite(losses).all()
 
 
+@pytest.mark.thorough
 def test_modelling_text_takes_two_steps(as_a_user, tmp_path):
     (tmp_path / "text.py").write_text("print('hello')\n" * 400)
     text = char_lm(path=str(tmp_path), streams=True)
@@ -52,6 +60,7 @@ def test_modelling_text_takes_two_steps(as_a_user, tmp_path):
     assert (tmp_path / "curves.png").exists()
 
 
+@pytest.mark.thorough
 def test_a_life_takes_a_few_steps(as_a_user, tmp_path):
     order = (0, 1, 0)
     contender = lifelong.CONTENDERS["tbptt 1,4"]
@@ -72,7 +81,56 @@ def test_the_first_task_comes_back(as_a_user):
     assert same[0].all() and same[2].all() and not same[1].any()
 
 
-@pytest.mark.parametrize("module", [learning_rules, lifelong])
+def test_a_sign_is_followed_by_its_reward(as_a_user):
+    xs, ys = (np.asarray(v) for v in columns.stream(jax.random.key(0), 2000))
+    shown, rewards = np.flatnonzero(xs[:, 0:6].sum(axis=1)), np.flatnonzero(xs[:, 6])
+    assert (xs[shown, :6].sum(axis=1) == 3).all() and 0.3 < len(rewards) / len(shown) < 0.7
+    for t in rewards:  # 6 to 10 steps after a pattern, which always means the same
+        (before,) = [s for s in shown if 6 <= t - s <= 10]
+        np.testing.assert_allclose(ys[before, 0], 0.9 ** (t - before - 1), atol=0.2)
+    meaning = {}
+    for s, end in zip(shown[:-1], shown[1:], strict=True):
+        meaning.setdefault(tuple(xs[s, :6]), set()).add(xs[s:end, 6].sum())
+    assert all(len(found) == 1 for found in meaning.values())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["columnar", "ccn", "constructive"])
+def test_columns_take_a_few_steps(name, as_a_user):
+    told = columns.live(columns.contenders(24)[name], 24, seeds=1)
+    assert told.shape == (1, 24) and np.isfinite(told).all()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("way", feedback.WAYS)
+def test_continuing_takes_two_updates(way, as_a_user, monkeypatch):
+    monkeypatch.setattr(feedback, "HIDDEN", 3)
+    told = feedback.errors(*feedback.train(way, updates=2), count=4)
+    assert told.shape == (feedback.TOLD + feedback.ALONE,) and np.isfinite(told).all()
+
+
+def test_memories_that_keep_their_needle_are_found(tmp_path):
+    needles = np.array([0, 1, 0, 1])
+    apart = (
+        np.zeros((4, 3, 1, 2))
+        + needles[:, None, None, None]
+        + 0.01 * np.arange(4)[:, None, None, None]
+    )
+    assert smt_figures.kept(apart, needles) == 1
+    assert smt_figures.kept(apart, np.array([0, 0, 1, 1])) == 0
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn: pip install -e '.[figures]'")
+    long = np.random.default_rng(0).normal(size=(4, 12, 1, 2))
+    shares = smt_figures.trajectory_figure({"a": long, "needle": needles}, tmp_path / "t.png")
+    assert (tmp_path / "t.png").exists() and abs(sum(shares["a"]) - 1) < 1e-9
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_row_learns(name, as_a_user):
+    assert zoo.learn(name) > 2 * zoo.CHANCE
+
+
+@pytest.mark.parametrize("module", [columns, feedback, learning_rules, lifelong])
 def test_the_experiments_say_what_to_expect(module):
     heads = [line.split()[0] for line in module.__doc__.splitlines() if line[:1].islower()]
     assert [h for h in heads if h in ("command", "hardware", "time", "expected")] == [
