@@ -38,6 +38,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from seqjax.layers import FAMILIES, LAYERS, make
+from seqjax.layers.ssm.laughing_hyena import distil
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: two rows of every family
 STEPS, FEATURES, EXAMPLES = (16, 4, 2) if SMOKE else (128, 4, 16)
@@ -173,3 +174,31 @@ slowest = sorted(
 for lag, name in slowest[:10]:
     print(f"{name:24} looks {lag:5.1f} steps back")
 assert all(np.isfinite(lag) for lag, _ in slowest)
+
+# %% [markdown]
+# ## From one family to the other
+#
+# A long convolution needs all of its past inputs, a state space model a few numbers.
+# LaughingHyena distils one into the other: the filters of a Hyena operator, as sums of a few
+# damped exponentials. The error falls with their number, and the distilled layer streams.
+
+# %%
+hyena = make("hyena", FEATURES, rngs=nnx.Rngs(0), length=STEPS)
+filters = np.moveaxis(np.asarray(hyena.filters(), np.float64), 1, -1).reshape(-1, STEPS)
+filters = filters[: 2 if SMOKE else None]
+orders = (1, 2, 4) if SMOKE else (1, 2, 4, 8, 16, 32)
+errors = [
+    np.linalg.norm(distil(filters, order).filter(STEPS) - filters, axis=1)
+    / np.linalg.norm(filters, axis=1)
+    for order in orders
+]
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+left.loglog(orders, errors, "o-", ms=3, lw=0.8)
+left.set(xlabel="modes", ylabel="error, of the filter's norm", title="distillation of every filter")
+right.plot(filters[0], color="0.3", lw=1.5, label="the filter")
+for order in orders[1:4]:
+    right.plot(distil(filters[:1], order).filter(STEPS)[0], lw=0.8, label=f"{order} modes")
+right.set(xlabel="lag", title="one of them")
+right.legend(frameon=False)
+plt.show()
+assert np.mean(errors[-1]) < np.mean(errors[0])
