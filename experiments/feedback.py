@@ -2,8 +2,13 @@
 
 command     python -m experiments.feedback
 hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
-time        TIME
-expected    EXPECTED
+time        10 minutes
+expected    squared error over the variance (the mean predicts 1), mean of three seeds
+
+                steps alone          told, one step     1-8    9-24   25-71
+                teacher_forcing               0.041   0.126   0.466   1.400
+                scheduled_sampling            0.054   0.159   0.573   1.525
+                professor_forcing             0.120   1.109   1.826   2.184
 
 A sum of two sines of random frequencies, amplitudes and phases, seen through noise. A GRU of 32
 units reads what came before and says the next value. Asked: 24 steps are told, then the network
@@ -13,6 +18,13 @@ the noise.
     teacher_forcing      reads the truth at every step
     scheduled_sampling   reads its own value more and more often, at last every other time
     professor_forcing    reads the truth, and must behave alone as it does when told
+
+What shows is the gap itself: told the truth, the network is off by a twentieth of the variance, and
+alone, after 25 steps, by more than if it said nothing. Neither cure helps here. Scheduled sampling
+asks for the true next value after a wrong one, which a network that has lost the phase cannot know
+(what it learns then is the mean: read from itself at every step, it says that from the first on,
+0.99 at all distances). The judge of professor forcing looks at likeness and not at the right phase:
+it pays for waves that look told with being wrong, already while told.
 """
 
 from __future__ import annotations
