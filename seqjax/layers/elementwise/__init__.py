@@ -20,7 +20,10 @@ ROWS: dict[str, Entry] = {
         "Independently recurrent network",
         "1803.04831",
         state="hidden or features",
-        variants={"tanh": dict(hidden=3, activation="tanh"), "linear": dict(activation="linear")},
+        variants={
+            "tanh": dict(hidden=3, activation="tanh", norm=True),
+            "linear": dict(activation="linear"),
+        },
     ),
     "min_gru": Entry(
         MinGRU,

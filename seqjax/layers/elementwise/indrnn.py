@@ -8,6 +8,8 @@ the gain over n steps below gamma (sec. 3.2). `bound` is that limit, enforced wh
 default 1 is the limit for sequences of any length, None leaves u free. u starts uniform on
 [0, bound], as in sec. 5.
 
+With `norm`, W x_t + b is LayerNorm(W x_t) * gamma + b (arXiv:1607.06450), as in released kernels.
+
 f is relu (the paper's choice), tanh or linear. With a linear f the recurrence is affine and the
 "newton" evaluator is exact after one scan.
 """
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Precise, Recurrent, option
+from seqjax.layers.parts import Norm
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda x: x}
 
@@ -31,12 +34,14 @@ class IndRNN(Recurrent):
         hidden: int | None = None,
         activation: str = "relu",
         bound: float | None = 1.0,
+        norm: bool = False,
         rngs: nnx.Rngs,
     ):
         self.features, self.out_features = features, hidden or features
         self.activation = option("activation", activation, ACTIVATIONS)
         self.bound = bound
-        self.W = nnx.Linear(features, self.out_features, rngs=rngs)  # carries b
+        self.W = nnx.Linear(features, self.out_features, use_bias=not norm, rngs=rngs)  # carries b
+        self.norm = Norm(self.out_features, centre=True, bias=True, eps=1e-5) if norm else None
         u = jax.random.uniform(rngs.params(), (self.out_features,))
         self.u = Precise(u * (1.0 if bound is None else bound))
 
@@ -44,7 +49,7 @@ class IndRNN(Recurrent):
         return jnp.zeros(self.out_features)
 
     def drive(self, x):
-        return self.W(x)
+        return self.W(x) if self.norm is None else self.norm(self.W(x))
 
     def step(self, h, z):
         u = self.u[...]
