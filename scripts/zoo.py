@@ -142,7 +142,7 @@ def main() -> int:
         stored["measured"] = {
             "command": "python scripts/zoo.py time",
             "shape": f"[1, {STEPS}, {FEATURES}] float32",
-            "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+            "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} core(s)",
             "date": date.today().isoformat(),
             "versions": f"Python {platform.python_version()}, jax {version('jax')}",
         }

@@ -23,7 +23,7 @@ def softmax_rows(scores):
     return jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
 
 
-@pytest.mark.parametrize("qk_norm", ["head", "all"])
+@pytest.mark.parametrize("qk_norm", ["head", pytest.param("all", marks=pytest.mark.thorough)])
 def test_grouped_queries_with_everything_on(qk_norm):
     layer = Attention(
         D, out_features=4, heads=4, kv_heads=2, head_size=3, window=T, rotary_fraction=0.7,

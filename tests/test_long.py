@@ -50,10 +50,12 @@ def test_diagonal_ssm_as_a_convolution(shared):
     "name, options",
     [
         ("lmu", dict(order=3, theta=5.0, memories=2, coupled=False)),
-        ("mega", dict(ndim=2, size=2, length=4, truncation=6)),
+        pytest.param(
+            "mega", dict(ndim=2, size=2, length=4, truncation=6), marks=pytest.mark.thorough
+        ),
         ("h3", dict(head_size=2, state=2, shift=3)),
         ("hyena", dict(length=5, width=3, order=3)),
-        ("sgconv", dict(length=5, kernel_size=2)),
+        pytest.param("sgconv", dict(length=5, kernel_size=2), marks=pytest.mark.thorough),
         ("laughing_hyena", dict(modes=2)),
     ],
 )

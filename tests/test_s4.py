@@ -73,8 +73,8 @@ def test_normal_plus_low_rank(measure):
         ("dss", dict(state=2)),
         ("lssl", dict(state=3, channels=2)),
         ("s4", dict(state=4)),
-        ("s4", dict(state=4, measure="legt", length=12)),
-        ("s4", dict(state=4, length=5)),
+        pytest.param("s4", dict(state=4, measure="legt", length=12), marks=pytest.mark.thorough),
+        pytest.param("s4", dict(state=4, length=5), marks=pytest.mark.thorough),
     ],
 )
 def test_convolution_is_the_recurrence(name, options):
@@ -158,6 +158,7 @@ def test_liquid_s4_is_its_recurrence_while_no_product_is_left_out(kernel):
     np.testing.assert_allclose(layer(jnp.asarray(u)[None, :, None])[0][0, :, 0], y, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_mamba3_with_several_inputs():
     """The recurrence as the paper writes it, rank-R writes and all, against the stretched scan."""
     layer = build("mamba3", 2, state=4, heads=1, expand=1, rank=3)

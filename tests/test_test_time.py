@@ -50,7 +50,9 @@ def learner(widths, momentum):
 
 
 @pytest.mark.parametrize(
-    "widths, momentum", [((D, D), False), ((D, 5, D), True)], ids=["gradient", "momentum, decay"]
+    "widths, momentum",
+    [((D, D), False), pytest.param((D, 5, D), True, marks=pytest.mark.thorough)],
+    ids=["gradient", "momentum, decay"],
 )
 def test_dual_form_is_the_chain_of_chunks_is_the_step(widths, momentum):
     """A linear model and an MLP: whole, and cut into streams that end inside chunks, as one step
