@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import columns, feedback, learning_rules, lifelong, smt_figures, zoo
-from seqjax.layers import LAYERS
+from experiments import columns, feedback, learning_rules, lifelong, smt_figures
 from seqjax.tasks.char_lm import char_lm
 
 
@@ -122,12 +121,6 @@ def test_memories_that_keep_their_needle_are_found(tmp_path):
     long = np.random.default_rng(0).normal(size=(4, 12, 1, 2))
     shares = smt_figures.trajectory_figure({"a": long, "needle": needles}, tmp_path / "t.png")
     assert (tmp_path / "t.png").exists() and abs(sum(shares["a"]) - 1) < 1e-9
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_row_learns(name, as_a_user):
-    assert zoo.learn(name) > 2 * zoo.CHANCE
 
 
 @pytest.mark.parametrize("module", [columns, feedback, learning_rules, lifelong])

@@ -1,0 +1,14 @@
+"""Every row learns a small task: minutes of compiling, so for `make test-all` only."""
+
+import jax
+import pytest
+
+from experiments import zoo
+from seqjax.layers import LAYERS
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_row_learns(name):
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        assert zoo.learn(name) > 1.5 * zoo.CHANCE
