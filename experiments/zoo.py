@@ -2,12 +2,18 @@
 
 command     python -m experiments.zoo        (or names of layers)
 hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
-time        TIME
-expected    EXPECTED
+time        8 seconds a row, most of it compilation
+expected    of the rows asked so far 1.00 for all but gss (0.50) and gau (0.25): elman lstm gru indrnn
+            min_gru min_lstm qrnn slstm sru hgru hippo lru s4 s4d s5 dss dlr lssl liquid_s4 sgconv
+            h3 lmu mamba mega hyena linear_transformer performer rfa cosformer retnet rwkv4 rwkv5
+            rwkv6 rwkv7 gateloop gsa fox aaren based flash_gau gla fwp deltanet kda comba gdn2
+
+At its published start, with weights of 0.02 in a squared rectifier, a GAU of this size hardly moves.
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts
-is all it takes. One block of the layer at its row's tiny options, 16 features, Adam.
+is all it takes. One block of the layer at its row's tiny options, but that a window or a filter is
+as long as the sequence; 16 features, 300 updates of Adam.
 """
 
 from __future__ import annotations
@@ -31,7 +37,9 @@ TASK = make("selective_copy", symbols=4, memorised=1)
 
 def learn(name: str, *, updates: int = 300, batch: int = 32, rate: float = 1e-2) -> float:
     """The accuracy of the layer on fresh sequences after `updates` batches."""
-    config = ModelConfig(layer=(LayerConfig(name, LAYERS[name].smoke),), features=16, depth=1)
+    options = dict(LAYERS[name].smoke)
+    options |= {sight: LENGTH for sight in ("length", "window") if sight in options}
+    config = ModelConfig(layer=(LayerConfig(name, options),), features=16, depth=1)
     model = Model(config, TASK.spec, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     optimiser = optax.chain(
