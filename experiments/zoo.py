@@ -3,12 +3,13 @@
 command     python -m experiments.zoo        (or names of layers)
 hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
 time        8 seconds a row, most of it compilation
-expected    of the rows asked so far 1.00 for all but gss (0.50) and gau (0.25): elman lstm gru indrnn
-            min_gru min_lstm qrnn slstm sru hgru hippo lru s4 s4d s5 dss dlr lssl liquid_s4 sgconv
+expected    of the rows asked so far 1.00 for all but gss (0.50) and gau (0.25): elman lstm gru
+            indrnn min_gru min_lstm qrnn slstm sru hgru hippo lru s4 s4d s5 dss dlr lssl liquid_s4
+            sgconv
             h3 lmu mamba mega hyena linear_transformer performer rfa cosformer retnet rwkv4 rwkv5
             rwkv6 rwkv7 gateloop gsa fox aaren based flash_gau gla fwp deltanet kda comba gdn2
 
-At its published start, with weights of 0.02 in a squared rectifier, a GAU of this size hardly moves.
+With weights of 0.02 in a squared rectifier, its published start, a GAU of this size hardly moves.
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts
