@@ -27,7 +27,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.layers.base import option
-from seqjax.layers.parts import rotary
+from seqjax.layers.parts import places, rotary
 from seqjax.ops.look_back import empty, look_back
 
 INIT = nnx.initializers.normal(0.02)  # as the released codes
@@ -100,16 +100,6 @@ class Seen(NamedTuple):
     place: Array  # int32 [], of the next step in its chunk
 
 
-def places(place: Array, length: int, steps: int, resets: Any, mask: Any) -> tuple[Array, Array]:
-    """The place [T] of each step in its chunk of `length`, and that of the step after the last."""
-    kept = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
-    number = place + jnp.cumsum(kept, dtype=jnp.int32) - 1
-    first = jnp.zeros(steps, bool) if resets is None else resets & (kept > 0)
-    start = lax.cummax(jnp.where(first, number, 0))
-    next_one = place + jnp.sum(kept, dtype=jnp.int32) - jnp.max(start, initial=0)
-    return (number - start) % length, next_one % length
-
-
 class GatedHead(nnx.Module):
     """q, k [T, size] and v [T, inner] to o [T, inner].
 
@@ -144,7 +134,8 @@ class GatedHead(nnx.Module):
         return Seen(cache, jnp.zeros((), jnp.int32))
 
     def __call__(self, q, k, v, h: Seen, *, resets=None, mask=None) -> tuple[Array, Seen]:
-        place, after = places(h.place, self.length, len(q), resets, mask)
+        place, after = places(h.place, len(q), resets=resets, mask=mask)
+        place, after = place % self.length, after % self.length
         if self.causal:
             wide = h.cache.items[0].dtype
             o, cache = look_back(

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, Precise, State, option
+from seqjax.layers.classic.stacked import Stacked
 from seqjax.layers.elementwise.slstm import SLSTM
 from seqjax.layers.parts import (
     GLU,
@@ -118,6 +119,8 @@ class Gates(nnx.Module):
 
 
 class SLSTMBlock(Layer):
+    evaluators = MLSTMBlock.evaluators  # what they name, its own loop answers
+
     def __init__(self, features: int, *, heads: int, conv: int, expansion: float, rngs: nnx.Rngs):
         self.features = self.out_features = features
         self.heads = heads
@@ -152,9 +155,7 @@ class SLSTMBlock(Layer):
         return x + self.feed(self.feed_norm(x)), BlockState(window, memory)
 
 
-class XLSTM(Layer):
-    evaluators = MLSTMBlock.evaluators
-
+class XLSTM(Stacked):
     def __init__(
         self,
         features: int,
@@ -167,32 +168,11 @@ class XLSTM(Layer):
         block: int = 4,
         rngs: nnx.Rngs,
     ):
-        self.features = self.out_features = features
-        self.inner, self.K = expand * features, expand * features // heads
         make = {
             "mlstm": partial(MLSTMBlock, heads=heads, conv=conv, expand=expand, block=block),
             "slstm": partial(SLSTMBlock, heads=heads, conv=conv, expansion=expansion),
         }
         pattern = [option("kind of block", name, make) for name in pattern]
+        super().__init__(features, layers=[make[name] for name in pattern], rngs=rngs)
+        self.inner, self.K = expand * features, expand * features // heads
         self.mlstms, self.slstms = pattern.count("mlstm"), pattern.count("slstm")
-        self.blocks = nnx.List([make[name](features, rngs=rngs) for name in pattern])
-
-    def initial(self):
-        return tuple(block.initial() for block in self.blocks)
-
-    def start(self):
-        return tuple(block.start() for block in self.blocks)
-
-    def learn_initial(self):
-        for block in self.blocks:
-            block.learn_initial()
-
-    def canonical(self, h):
-        return tuple(block.canonical(state) for block, state in zip(self.blocks, h, strict=True))
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        states = []
-        for block, state in zip(self.blocks, h, strict=True):
-            x, state = block.sequence(x, state, resets=resets, mask=mask, evaluator=evaluator)
-            states.append(state)
-        return x, tuple(states)

@@ -22,6 +22,7 @@ import jax
 from flax import nnx
 
 from seqjax.layers.base import Layer, State, option
+from seqjax.layers.blocks import Blocks
 from seqjax.layers.local_attention import LocalAttention
 from seqjax.layers.parts import GLU, Norm, ShortConv
 from seqjax.layers.ssm.rg_lru import RGLRU
@@ -73,7 +74,7 @@ class RecurrentBlock(Layer):
         return self.W_out(jax.nn.gelu(self.W_y(x)) * u), RecurrentState(window, state)
 
 
-class Griffin(Layer):
+class Griffin(Blocks):
     evaluators = RecurrentBlock.evaluators
 
     def __init__(
@@ -91,51 +92,27 @@ class Griffin(Layer):
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
-        self.features = self.out_features = features
-        self.mixing, self.norms = nnx.List([]), nnx.List([])
-        for name in pattern:
-            if option("kind of block", name, ("recurrent", "attention")) == "recurrent":
-                block = RecurrentBlock(
-                    features,
-                    width=width,
-                    heads=heads,
-                    conv=conv,
-                    unscaled_start=unscaled_start,
-                    eigenvalues=eigenvalues,
-                    rngs=rngs,
-                )
-            else:
-                block = LocalAttention(
-                    features, heads=heads, window=window, rotary_fraction=rotary_fraction, rngs=rngs
-                )
-            self.mixing.append(block)
-            self.norms.append(Norm(features))
-        self.mlps, self.mlp_norms = nnx.List([]), nnx.List([])
-        for _ in pattern if expansion else ():
-            self.mlps.append(
-                GLU(features, int(expansion * features), jax.nn.gelu, bias=True, rngs=rngs)
-            )
-            self.mlp_norms.append(Norm(features))
+        kinds = {
+            "recurrent": lambda: RecurrentBlock(
+                features,
+                width=width,
+                heads=heads,
+                conv=conv,
+                unscaled_start=unscaled_start,
+                eigenvalues=eigenvalues,
+                rngs=rngs,
+            ),
+            "attention": lambda: LocalAttention(
+                features, heads=heads, window=window, rotary_fraction=rotary_fraction, rngs=rngs
+            ),
+        }
 
-    def initial(self):
-        return tuple(block.initial() for block in self.mixing)
+        def feed():
+            return GLU(features, int(expansion * features), jax.nn.gelu, bias=True, rngs=rngs)
 
-    def start(self):
-        return tuple(block.start() for block in self.mixing)
-
-    def learn_initial(self):
-        for block in self.mixing:
-            if isinstance(block, RecurrentBlock):
-                block.learn_initial()
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        states = []
-        for i, block in enumerate(self.mixing):
-            y, state = block.sequence(
-                self.norms[i](x), h[i], resets=resets, mask=mask, evaluator=evaluator
-            )
-            states.append(state)
-            x = x + y
-            if self.mlps:
-                x = x + self.mlps[i](self.mlp_norms[i](x))
-        return x, tuple(states)
+        super().__init__(
+            features,
+            [kinds[option("kind of block", name, kinds)]() for name in pattern],
+            norm=lambda: Norm(features),
+            feed=feed if expansion else None,
+        )

@@ -34,6 +34,8 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.base import Frozen, Recurrent, option
+from seqjax.layers.ssm.hippo import transition
+from seqjax.layers.ssm.lssl import krylov
 from seqjax.ops.convolution import fft_convolution
 
 
@@ -44,22 +46,11 @@ class LMUState(NamedTuple):
 
 def legendre_delay(order: int, theta: float, discretisation: str) -> tuple[np.ndarray, np.ndarray]:
     """Abar [order, order] and Bbar [order] of a delay of theta steps."""
-    i, j = np.arange(order)[:, None], np.arange(order)[None, :]
-    A = (2 * i + 1) / theta * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
-    B = (2 * i + 1) / theta * (-1.0) ** i
+    A, B = (z / theta for z in transition("lmu", order))
     if option("discretisation", discretisation, ("zoh", "euler")) == "euler":
-        return np.eye(order) + A, B[:, 0]
-    joined = scipy.linalg.expm(np.block([[A, B], [np.zeros((1, order + 1))]]))
+        return np.eye(order) + A, B
+    joined = scipy.linalg.expm(np.block([[A, B[:, None]], [np.zeros((1, order + 1))]]))
     return joined[:order, :order], joined[:order, order]
-
-
-def krylov(A: Array, V: Array, length: int) -> Array:
-    """A^l V [length, N, k] for l = 0 ... length - 1, by doubling."""
-    found = V[None]
-    while len(found) < length:
-        found = jnp.concatenate([found, jnp.einsum("nm,tmk->tnk", A, found)])
-        A = A @ A
-    return found[:length]
 
 
 class LMU(Recurrent):
@@ -130,9 +121,9 @@ class LMU(Recurrent):
     def convolve(self, u, m):
         """The memory [T, memories * order] after each u [T, memories], from any m, and the last."""
         A, B, d = self.A[...], self.B[...], self.memories
-        entered = A @ m.reshape(d, self.order).T
-        response = krylov(A, jnp.concatenate([B[:, None], entered], axis=1), len(u))
-        kernel, left = response[:, :, 0], jnp.swapaxes(response[:, :, 1:], 1, 2)
+        entered = m.reshape(d, self.order) @ A.T
+        response = krylov(A, jnp.concatenate([B[None], entered]), len(u))
+        kernel, left = response[:, 0], response[:, 1:]
         each = jnp.repeat(u.astype(m.dtype), self.order, axis=1)
         written, _ = fft_convolution(each, jnp.tile(kernel, (1, d)))
         states = written + left.reshape(len(u), -1)
