@@ -15,10 +15,14 @@ from seqjax.ops.linear_attention import linear_attention
 EIGENVALUES = ("[0,1]", "[-1,1]")
 
 
-def decay(log_s: Array, eigenvalues: str) -> Array:
-    """The diagonal multiplier a of a gate s = exp(log_s) in [0, 1]: s itself, or 2 s - 1."""
-    s = jnp.exp(log_s)
+def multiplier(s: Array, eigenvalues: str) -> Array:
+    """The diagonal multiplier a of a gate s in [0, 1]: s itself, or 2 s - 1."""
     return 2 * s - 1 if eigenvalues == "[-1,1]" else s
+
+
+def decay(log_s: Array, eigenvalues: str) -> Array:
+    """The same of a gate s = exp(log_s)."""
+    return multiplier(jnp.exp(log_s), eigenvalues)
 
 
 def one_minus_square(log_s: Array, eigenvalues: str) -> Array:

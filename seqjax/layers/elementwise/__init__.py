@@ -30,14 +30,20 @@ ROWS: dict[str, Entry] = {
         "minGRU",
         "2410.01201",
         state="expansion * features",
-        variants={"expanded": dict(expansion=1.5, candidate="linear")},
+        variants={
+            "expanded": dict(expansion=1.5, candidate="linear"),
+            "negative": dict(eigenvalues="[-1,1]"),
+        },
     ),
     "min_lstm": Entry(
         MinLSTM,
         "minLSTM: normalised gates",
         "2410.01201",
         state="expansion * features",
-        variants={"expanded": dict(expansion=1.5, candidate="linear")},
+        variants={
+            "expanded": dict(expansion=1.5, candidate="linear"),
+            "negative": dict(eigenvalues="[-1,1]"),
+        },
     ),
     "qrnn": Entry(
         QRNN,
@@ -48,6 +54,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "f": dict(pooling="f", window=1),
             "ifo": dict(hidden=3, pooling="ifo", window=3, zoneout=0.2),
+            "negative": dict(hidden=3, eigenvalues="[-1,1]"),
         },
     ),
     "slstm": Entry(
@@ -66,6 +73,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "projected": dict(hidden=3, activation="tanh", norm=True, rank=2),
             "no_highway": dict(hidden=3, highway=False, highway_bias=-1.0),
+            "negative": dict(eigenvalues="[-1,1]"),
         },
     ),
     "sru_pp": Entry(
@@ -82,6 +90,7 @@ ROWS: dict[str, Entry] = {
         "1709.04057",
         state="2 * out_features",
         smoke=dict(hidden=3),
+        variants={"negative": dict(hidden=3, eigenvalues="[-1,1]")},
     ),
     "ur_lstm": Entry(
         URLSTM,
@@ -114,6 +123,9 @@ ROWS: dict[str, Entry] = {
         "HGRU / HGRN: complex forget gate with layer-wise cumax lower bound",
         "2311.04823",
         state="depth * features * (2 if complex_gate else 1)",
-        variants={"real": dict(depth=3, complex_gate=False, expansion=0)},
+        variants={
+            "real": dict(depth=3, complex_gate=False, expansion=0),
+            "negative": dict(depth=2, complex_gate=False, expansion=0, eigenvalues="[-1,1]"),
+        },
     ),
 }

@@ -8,7 +8,8 @@
 
 Where an LSTM's gates see its own output, which makes it serial, these see what another recurrence,
 linear in its state, has made of the inputs: two scans, one after the other. Blocks of V: g, h, then
-f, i, o, z; of U: f, i, o, z.
+f, i, o, z; of U: f, i, o, z. eigenvalues "[-1,1]": the g_t and f_t that multiply h~_{t-1} and
+c_{t-1} become 2 g_t - 1 and 2 f_t - 1 (arXiv:2411.12537).
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, entering
+from seqjax.layers.base import Layer, entering, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.monoid import diagonal
 from seqjax.scan import scan
 
@@ -30,8 +32,16 @@ class GILRState(NamedTuple):
 class GILRLSTM(Layer):
     evaluators = ("sequential", "associative", "chunked", "primitive")
 
-    def __init__(self, features: int, *, hidden: int | None = None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: int | None = None,
+        eigenvalues: str = "[0,1]",
+        rngs: nnx.Rngs,
+    ):
         self.features = features
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         H = self.out_features = hidden or features
         self.V = nnx.Linear(features, 6 * H, rngs=rngs)  # carries b
         self.U = nnx.Linear(H, 4 * H, use_bias=False, rngs=rngs)
@@ -45,11 +55,13 @@ class GILRLSTM(Layer):
         flags: dict[str, Any] = dict(resets=resets, mask=mask, evaluator=evaluator)
         z = self.V(x)
         g, i = jax.nn.sigmoid(z[:, :H]), jnp.tanh(z[:, H : 2 * H])
+        a = multiplier(g, self.eigenvalues)
         states, surrogate = scan(
-            diagonal, (g, (1 - g) * i), h.surrogate, initial=start.surrogate, **flags
+            diagonal, (a, (1 - g) * i), h.surrogate, initial=start.surrogate, **flags
         )
         before = entering(states, h.surrogate, start.surrogate, resets).astype(x.dtype)
         f, i, o, z = jnp.split(z[:, 2 * H :] + self.U(before), 4, axis=1)
         f, i, o = jax.nn.sigmoid(f), jax.nn.sigmoid(i), jax.nn.sigmoid(o)
-        c, last = scan(diagonal, (f, i * jnp.tanh(z)), h.c, initial=start.c, **flags)
+        a = multiplier(f, self.eigenvalues)
+        c, last = scan(diagonal, (a, i * jnp.tanh(z)), h.c, initial=start.c, **flags)
         return o * c, GILRState(surrogate, last)

@@ -14,6 +14,8 @@ as rotary frequencies, 10000^(-j / features).
 `HGRN` is that stack of residual blocks, x += HGRU(RMSNorm(x)), x += GLU(RMSNorm(x)) with a GLU
 `expansion` wide (0: none); its state is the tuple of the layers' h. complex_gate False: h, c real
 and no theta. The gate SiLU(W_g x) and the norm before it are those of the official code.
+eigenvalues "[-1,1]", of the real gate (the complex one turns already): the lambda_t that multiplies
+h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2.
 """
 
 import jax
@@ -21,7 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Layer, Precise
+from seqjax.layers.base import Layer, Precise, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import GLU, Norm
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
@@ -29,7 +32,17 @@ from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 class HGRU(nnx.Module):
     """One layer: y and the last h of x [T, features], h, and the lower bound gamma [features]."""
 
-    def __init__(self, features: int, *, complex_gate: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        *,
+        complex_gate: bool,
+        eigenvalues: str = "[0,1]",
+        rngs: nnx.Rngs,
+    ):
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
+        if complex_gate and eigenvalues != "[0,1]":
+            raise ValueError("a complex gate turns already: eigenvalues are for the real one")
         size = 2 * features if complex_gate else features
         self.W_c, self.W_g = (nnx.Linear(features, size, rngs=rngs) for _ in range(2))
         self.W_mu = nnx.Linear(features, features, rngs=rngs)
@@ -43,7 +56,8 @@ class HGRU(nnx.Module):
         # 1 - lambda = (1 - gamma) (1 - mu), without cancellation where lambda is near 1
         written = (1 - gamma[None]) * jax.nn.sigmoid(-self.W_mu(x))
         if self.theta is None:
-            states, h = linear_scan(1 - written, written * c, h, **flags)
+            kept = multiplier(1 - written, self.eigenvalues)
+            states, h = linear_scan(kept, written * c, h, **flags)
             feature = states
         else:
             dtype, angle = h.real.dtype, self.theta[...][None]
@@ -65,14 +79,14 @@ class HGRN(Layer):
         depth: int = 2,
         expansion: float = 2.0,
         complex_gate: bool = True,
+        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.depth, self.complex_gate = depth, complex_gate
         self.Gamma = Precise(jnp.zeros((depth, features)))
-        self.layers = nnx.List(
-            [HGRU(features, complex_gate=complex_gate, rngs=rngs) for _ in range(depth)]
-        )
+        options = dict(complex_gate=complex_gate, eigenvalues=eigenvalues)
+        self.layers = nnx.List([HGRU(features, **options, rngs=rngs) for _ in range(depth)])
         self.norms = nnx.List([Norm(features) for _ in range(depth)])
         wide = max(1, round(expansion * features))
         count = depth if expansion else 0

@@ -12,6 +12,9 @@ space, for which it needs h~ > 0. That is a way of computing, not another meanin
 combination of the past and h~_t, and the scan over (1 - z, z h~) divides by nothing and cannot
 overflow.
 
+eigenvalues "[-1,1]": what multiplies h_{t-1}, here 1 - z_t, becomes twice it less one
+(arXiv:2411.12537); what multiplies h~_t stays. z = 1 then turns h into h~ - h.
+
 With `expansion` other than 1 the state is that much wider and y_t = V h_t is projected back, as in
 the official code.
 """
@@ -23,6 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Associative, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.monoid import diagonal
 
 CANDIDATES = {
@@ -36,11 +40,18 @@ class MinGRU(Associative):
     rows: ClassVar[int] = 2  # blocks of W: h, z
 
     def __init__(
-        self, features: int, *, expansion: float = 1.0, candidate: str = "positive", rngs: nnx.Rngs
+        self,
+        features: int,
+        *,
+        expansion: float = 1.0,
+        candidate: str = "positive",
+        eigenvalues: str = "[0,1]",
+        rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.hidden = int(features * expansion)
         self.candidate = option("candidate", candidate, CANDIDATES)
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.W = nnx.Linear(features, self.rows * self.hidden, rngs=rngs)  # carries b
         self.V = (
             None if expansion == 1 else nnx.Linear(self.hidden, features, use_bias=False, rngs=rngs)
@@ -54,7 +65,8 @@ class MinGRU(Associative):
 
     def lift(self, x):
         h, z = jnp.split(x, 2)
-        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * CANDIDATES[self.candidate](h)
+        kept = multiplier(jax.nn.sigmoid(-z), self.eigenvalues)
+        return kept, jax.nn.sigmoid(z) * CANDIDATES[self.candidate](h)
 
     def readout(self, h, x):
         return h if self.V is None else self.V(h)

@@ -6,14 +6,15 @@
     h_t  = f'_t * h_{t-1} + i'_t * h~_t = y_t               h [expansion features]
 
 Rows of W are stacked in the order h, f, i. f' is the sigmoid of log f - log i, and i' that of its
-negative: nothing is divided by. `candidate`, `expansion` and why no log space is needed: see
-`seqjax.layers.elementwise.min_gru`, whose convex combination this is with other gates.
+negative: nothing is divided by. `candidate`, `expansion`, `eigenvalues` and why no log space is
+needed: see `seqjax.layers.elementwise.min_gru`, whose convex combination this is with other gates.
 """
 
 import jax
 import jax.numpy as jnp
 
 from seqjax.layers.elementwise.min_gru import CANDIDATES, MinGRU
+from seqjax.layers.gates import multiplier
 
 
 class MinLSTM(MinGRU):
@@ -22,4 +23,5 @@ class MinLSTM(MinGRU):
     def lift(self, x):
         h, f, i = jnp.split(x, 3)
         odds = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
-        return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * CANDIDATES[self.candidate](h)
+        kept = multiplier(jax.nn.sigmoid(odds), self.eigenvalues)
+        return kept, jax.nn.sigmoid(-odds) * CANDIDATES[self.candidate](h)

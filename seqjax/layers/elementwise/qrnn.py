@@ -11,7 +11,8 @@ Rows of W are stacked in the order z, f, o, i (as many as the pooling has), its 
 first; W carries a bias. The gates see inputs only, so pooling is a diagonal scan over c [hidden].
 
 zoneout: f becomes 1 - (1 - zoneout) (1 - f), what zoneout is in the mean (sec. 2.1 draws it as
-dropout on 1 - f while training).
+dropout on 1 - f while training). eigenvalues "[-1,1]": the f_t that multiplies c_{t-1} becomes
+2 f_t - 1 (arXiv:2411.12537), what is written stays.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.ops.convolution import short_convolution
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
@@ -43,6 +45,7 @@ class QRNN(Layer):
         window: int = 2,
         pooling: str = "fo",
         zoneout: float = 0.0,
+        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         if window < 1:
@@ -52,6 +55,7 @@ class QRNN(Layer):
         self.features, self.out_features = features, hidden or features
         self.pooling = option("pooling", pooling, POOLINGS)
         self.window, self.zoneout = window, zoneout
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.W = nnx.Linear(window * features, POOLINGS[pooling] * self.out_features, rngs=rngs)
 
     def initial(self):
@@ -69,7 +73,7 @@ class QRNN(Layer):
         z, written = jnp.tanh(parts[0]), (1 - self.zoneout) * jax.nn.sigmoid(-parts[1])
         entering = jax.nn.sigmoid(parts[3]) if self.pooling == "ifo" else written
         c, last = linear_scan(
-            1 - written,
+            multiplier(1 - written, self.eigenvalues),
             entering * z,
             h.c,
             resets=resets,

@@ -11,8 +11,10 @@ alpha = sqrt(1 + 2 exp(b_r)), of the b_r at the start (`highway_bias`), keeps th
 that of x; it is not trained. Blocks of W: W, W_f, W_r, W'.
 
 activation: g may be tanh, as in the first version. highway False: h = r * g(c). norm: a LayerNorm
-on what W reads, not on the highway. rank: W = a product of two matrices of that rank. Initialised
-as the released code does: W of variance 1 / fan-in, halved for the gates, v of variance 1/2.
+on what W reads, not on the highway. rank: W = a product of two matrices of that rank. eigenvalues
+"[-1,1]": the f_t that multiplies c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537; an eigenvalue where
+v_f = 0). Initialised as the released code does: W of variance 1 / fan-in, halved for the gates, v
+of variance 1/2.
 """
 
 from typing import Any
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Frozen, Layer, Precise, Recurrent, entering, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import Norm
 
 ACTIVATIONS = {"linear": lambda c: c, "tanh": jnp.tanh}
@@ -37,8 +40,9 @@ class Cells(Recurrent):
 
     jacobian = "diagonal"
 
-    def __init__(self, hidden: int, highway_bias: float, rngs: nnx.Rngs):
+    def __init__(self, hidden: int, highway_bias: float, eigenvalues: str, rngs: nnx.Rngs):
         self.features, self.out_features = 2 * hidden, hidden
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.v = nnx.Param(uniform(0.5, (2, hidden), rngs))  # f, r
         self.b = Precise(jnp.zeros((2, hidden)).at[1].set(highway_bias))
 
@@ -52,7 +56,7 @@ class Cells(Recurrent):
     def step(self, c, z):
         z, f = jnp.split(z, 2)
         f = self.gate(0, f, c)
-        return f * c + (1 - f) * z
+        return multiplier(f, self.eigenvalues) * c + (1 - f) * z
 
 
 class SRU(Layer):
@@ -68,12 +72,13 @@ class SRU(Layer):
         highway_bias: float = 0.0,
         norm: bool = False,
         rank: int | None = None,
+        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         self.features = features
         H = self.out_features = hidden or features
         self.activation, self.highway = option("activation", activation, ACTIVATIONS), highway
-        self.cells = Cells(H, highway_bias, rngs)
+        self.cells = Cells(H, highway_bias, eigenvalues, rngs)
         same = features == H
         self.alpha = Frozen(jnp.sqrt(1 + 2 * jnp.exp(jnp.full(1, float(highway_bias)))))
         self.alpha = self.alpha if highway and same else None

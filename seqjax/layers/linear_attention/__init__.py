@@ -136,6 +136,7 @@ ROWS: dict[str, Entry] = {
         "2210.04243",
         state="heads * K * V",
         smoke=dict(heads=2, key_size=3),
+        variants={"negative": dict(heads=2, key_size=3, eigenvalues="[-1,1]")},
     ),
     "hgrn2": Entry(
         HGRN2,
@@ -143,7 +144,10 @@ ROWS: dict[str, Entry] = {
         "2404.07904",
         state="heads * K * K",
         smoke=dict(expansion=2),
-        variants={"bounded": dict(lower_bound=0.5)},
+        variants={
+            "bounded": dict(lower_bound=0.5),
+            "negative": dict(expansion=2, lower_bound=0.25, eigenvalues="[-1,1]"),
+        },
     ),
     "based": Entry(
         Based,

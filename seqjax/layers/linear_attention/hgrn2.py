@@ -9,6 +9,8 @@
 The input gate 1 - f is the key, and the output gate of HGRN is the query; neither is scaled. A
 head has `expansion` keys and values (128 in the paper's language models), so that there are
 features / expansion of them. gamma is `lower_bound`: the paper lets it grow from layer to layer.
+eigenvalues "[-1,1]": the f_t that multiplies S_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), which is
+negative only where gamma < 1/2; the key stays 1 - f_t.
 """
 
 import math
@@ -18,9 +20,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer
+from seqjax.layers.base import Layer, option
+from seqjax.layers.gates import EIGENVALUES, signed_linear_attention
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
 
 class HGRN2(Layer):
@@ -32,12 +35,14 @@ class HGRN2(Layer):
         *,
         expansion: int = 128,
         lower_bound: float = 0.0,
+        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         if not 0 <= lower_bound < 1:
             raise ValueError(f"lower_bound lies in [0, 1), got {lower_bound}")
         self.features = self.out_features = features
         self.K, self.lower_bound = min(expansion, features), lower_bound
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.heads = per_head("features", features, self.K)
         linear = partial(nnx.Linear, features, features, rngs=rngs)
         self.W_q, self.W_f, self.W_v, self.W_o = (linear() for _ in range(4))
@@ -52,12 +57,13 @@ class HGRN2(Layer):
         if gamma:
             log_f = jnp.logaddexp(math.log(gamma), math.log1p(-gamma) + log_f)
         split = partial(split_heads, heads=self.heads)
-        o, h = linear_attention(
+        o, h = signed_linear_attention(
             split(jax.nn.sigmoid(self.W_q(x))),
             split((1 - gamma) * jax.nn.sigmoid(-logits)),
             split(jax.nn.silu(self.W_v(x))),
             split(log_f),
             h,
+            eigenvalues=self.eigenvalues,
             resets=resets,
             mask=mask,
             reset_state=self.start(),

@@ -7,6 +7,7 @@
 (Survey eq. 14, where S is transposed.) There is no feature map but the projections, no scale and
 no normaliser. Every entry of S decays by itself: the states of all steps are formed, T key value of
 them, by any evaluator of the linear scan. b_f and b_z start at `gate_bias`, zero unless said.
+eigenvalues "[-1,1]": G_t becomes 2 G_t - 1 (arXiv:2411.12537).
 """
 
 from functools import partial
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Layer, Precise
+from seqjax.layers.base import Layer, Precise, option
+from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
@@ -42,11 +44,13 @@ class MaoDecay(Layer):
         heads: int = 4,
         key_size: int | None = None,
         gate_bias: float = 0.0,
+        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.heads, self.V = heads, per_head("features", features, heads)
         self.K = key_size or self.V
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         keys, values = heads * self.K, heads * self.V
         linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
         self.W_q, self.W_k, self.W_f = (linear(features, keys) for _ in range(3))
@@ -64,7 +68,7 @@ class MaoDecay(Layer):
         f = split(jax.nn.sigmoid(self.W_f(x) + self.b_f[...][None]))
         z = split(jax.nn.sigmoid(self.W_z(x) + self.b_z[...][None]))
         S, h = elementwise(
-            f[..., None] * z[:, :, None],
+            multiplier(f[..., None] * z[:, :, None], self.eigenvalues),
             k[..., None] * v[:, :, None],
             h,
             resets=resets,
