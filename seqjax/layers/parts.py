@@ -69,6 +69,11 @@ def unit(x: Array, eps: float = 1e-6) -> Array:
     return (z * lax.rsqrt(jnp.sum(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)
 
 
+def gelu(x: Array) -> Array:
+    """x Phi(x), exactly (arXiv:1606.08415); jax.nn.gelu is by default its approximation by tanh."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 class GLU(nnx.Module):
     """W_3 (f(W_1 x) * W_2 x), a gated linear unit in place of an MLP (arXiv:2002.05202)."""
 

@@ -35,6 +35,7 @@ from seqjax.layers.parts import (
     HeadLinear,
     Norm,
     ShortConv,
+    gelu,
     merge_heads,
     per_head,
     split_heads,
@@ -130,7 +131,7 @@ class SLSTMBlock(Layer):
         self.cell.W = Gates(features, heads, rngs=rngs)
         self.head_norm = Norm(heads, features // heads, centre=True, eps=1e-5)
         inner = max(1, round(expansion * features))
-        self.feed = GLU(features, inner, jax.nn.gelu, rngs=rngs)
+        self.feed = GLU(features, inner, gelu, rngs=rngs)
 
     def initial(self):
         return BlockState(self.conv.initial(), self.cell.initial())

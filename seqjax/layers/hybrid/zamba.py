@@ -23,7 +23,7 @@ from flax import nnx
 
 from seqjax.layers.attention import Attention
 from seqjax.layers.base import Layer
-from seqjax.layers.parts import GLU, Norm
+from seqjax.layers.parts import GLU, Norm, gelu
 from seqjax.layers.ssm.mamba import Mamba
 
 
@@ -121,7 +121,7 @@ class Zamba(Layer):
             )
 
         def feed(rngs):
-            return GLU(features, max(1, round(expansion * features)), jax.nn.gelu, rngs=rngs)
+            return GLU(features, max(1, round(expansion * features)), gelu, rngs=rngs)
 
         self.shared = SharedBlock(features, attention, feed, rngs=rngs)
         self.hybrid = tuple((n + 1) % every == 0 for n in range(depth))
@@ -131,7 +131,9 @@ class Zamba(Layer):
                 for hybrid in self.hybrid
             ]
         )
-        self.norms = nnx.List([None if hybrid else Norm(features) for hybrid in self.hybrid])
+        self.norms = nnx.List(
+            [None if hybrid else Norm(features, eps=1e-5) for hybrid in self.hybrid]
+        )
 
     def initial(self):
         blocks: Any = self.blocks

@@ -10,12 +10,10 @@ The recurrence is DSS (2203.14343) made simpler: a time step of 1, Lambda = -exp
 shared by all channels and drawn at random, no softmax. It runs on few channels (`reduced`), for
 its cost is in their number; the width is in the gate. The states are not halves of conjugate
 pairs: no factor 2. By default hidden = 4 features and reduced = features / 4. `imag_exp=False`
-takes the imaginary part as it is. gelu is the exact one; Lambda, C and D start standard normal.
+takes the imaginary part as it is. Lambda, C and D start standard normal.
 
 Evaluators: those of `diagonal_ssm`; "fft" is the form the paper trains with.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +21,8 @@ from flax import nnx
 from jax import lax
 
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm
+from seqjax.layers.parts import Norm, gelu
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
-
-gelu = partial(jax.nn.gelu, approximate=False)
 
 
 class GSS(Layer):

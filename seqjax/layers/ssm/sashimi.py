@@ -29,7 +29,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.layers.base import Layer, State
-from seqjax.layers.parts import Norm, places, token_shift
+from seqjax.layers.parts import Norm, gelu, places, token_shift
 from seqjax.layers.ssm.s4 import S4
 
 
@@ -48,7 +48,7 @@ class Feed(nnx.Module):
         self.W_2 = nnx.Linear(inner, features, rngs=rngs)
 
     def __call__(self, x):
-        return self.W_2(jax.nn.gelu(self.W_1(x)))
+        return self.W_2(gelu(self.W_1(x)))
 
 
 class Level(Layer):

@@ -23,6 +23,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.base import Frozen, Layer, option
+from seqjax.layers.parts import gelu
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution
 
 
@@ -98,6 +99,6 @@ class SGConv(Layer):
         y, windows = jax.vmap(filtered)(self.kernel(self.length), self.D[...])
         y = jnp.swapaxes(y, 0, 1).reshape(len(x), -1)
         if self.W is not None:
-            value, gate = jnp.split(self.W(jax.nn.gelu(y)), 2, axis=-1)
+            value, gate = jnp.split(self.W(gelu(y)), 2, axis=-1)
             y = value * jax.nn.sigmoid(gate)
         return y, windows[0]
