@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from golden_layers import build
+from oracle_tools import layer_of, normal, numbers, sigmoid, softmax
 
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
@@ -18,34 +19,6 @@ from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.scan import scan
 
 B, T, D = 2, 9, 4
-
-
-def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
-
-
-def layer_of(name, **options):
-    """In float64, off its initial zeros."""
-    layer = cast_parameters(make(name, D, rngs=nnx.Rngs(0), **options), jnp.float64)
-    graph, params, rest = nnx.split(layer, nnx.Param, ...)
-    leaves, tree = jax.tree.flatten(params)
-    moved = [p + 0.1 * normal(i, *p.shape) for i, p in enumerate(leaves)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, moved), rest)
-
-
-def numbers(layer):
-    """Its parameters as NumPy arrays, by name."""
-    flat = nnx.to_flat_state(nnx.split(layer, nnx.Param, ...)[1])
-    return {".".join(map(str, path)): np.asarray(p[...]) for path, p in flat}
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def softmax(a):
-    weight = np.exp(a - a.max(-1, keepdims=True))
-    return weight / weight.sum(-1, keepdims=True)
 
 
 def test_a_gated_rnn_is_linear_attention():

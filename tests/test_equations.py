@@ -1,0 +1,26 @@
+"""Layers whose goldens hold their op only, against the equations of their papers.
+
+An oracle is a loop over time in NumPy in the letters of the paper, of the layer's own parameters
+moved off their zeros, and asks for every one of them; tests/oracle_<family>.py have them.
+"""
+
+import jax
+import numpy as np
+import oracle_fast_weights
+import oracle_linear_attention
+import pytest
+from oracle_tools import T, Weights, layer_of, numbers
+
+from seqjax.layers.base import Frozen
+
+CASES = oracle_fast_weights.CASES + oracle_linear_attention.CASES
+
+
+@pytest.mark.parametrize("name, oracle, options", CASES, ids=[case[0] for case in CASES])
+def test_a_layer_is_its_equations(name, oracle, options):
+    layer = layer_of(name, **options)
+    W = Weights(numbers(layer) | numbers(layer, Frozen))
+    x = np.random.default_rng(1).normal(size=(T, layer.features))
+    run = jax.jit(lambda x: layer(x, evaluator=layer.evaluators[0])[0])
+    np.testing.assert_allclose(run(x[None])[0], oracle(W, x, **options), rtol=0, atol=1e-10)
+    assert not numbers(layer).keys() - W.read
