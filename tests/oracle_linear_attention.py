@@ -95,25 +95,30 @@ def decaying(a, q, k, v):
     return np.array(o)
 
 
+def multiplier(gate, eigenvalues):
+    return 2 * gate - 1 if eigenvalues == "[-1,1]" else gate
+
+
 def gla(W, x, *, heads, key_size, tau=16.0, eigenvalues="[0,1]", **_):
     q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
     alpha = sigmoid(W.linear("W_alpha2", W.linear("W_alpha1", x)) + W["b_alpha"]) ** (1 / tau)
-    alpha = 2 * alpha - 1 if eigenvalues == "[-1,1]" else alpha
-    o = decaying(heads_of(alpha, heads)[..., None], q / key_size**0.5, k, v)
+    a = multiplier(heads_of(alpha, heads)[..., None], eigenvalues)
+    o = decaying(a, q / key_size**0.5, k, v)
     return W.linear("W_o", silu(W.affine("W_r", x)) * flat(W.layer_norm("norm", o, 1e-5)))
 
 
-def hgrn2(W, x, *, expansion, lower_bound=0.0):
+def hgrn2(W, x, *, expansion, lower_bound=0.0, eigenvalues="[0,1]"):
     H = x.shape[1] // expansion
     f = lower_bound + (1 - lower_bound) * heads_of(sigmoid(W.affine("W_f", x)), H)
     q, v = heads_of(sigmoid(W.affine("W_q", x)), H), heads_of(silu(W.affine("W_v", x)), H)
-    return W.affine("W_o", W.layer_norm("norm", flat(decaying(f[..., None], q, 1 - f, v)), 1e-5))
+    o = decaying(multiplier(f[..., None], eigenvalues), q, 1 - f, v)
+    return W.affine("W_o", W.layer_norm("norm", flat(o), 1e-5))
 
 
-def mao_decay(W, x, *, heads, **_):
+def mao_decay(W, x, *, heads, eigenvalues="[0,1]", **_):
     q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
     f, z = (heads_of(sigmoid(W.linear(f"W_{n}", x) + W[f"b_{n}"]), heads) for n in "fz")
-    return W.linear("W_o", flat(decaying(outer(f, z), q, k, v)))
+    return W.linear("W_o", flat(decaying(multiplier(outer(f, z), eigenvalues), q, k, v)))
 
 
 def relit(W, x, *, heads, **_):
@@ -302,8 +307,9 @@ CASES = [
     ("gla", gla, dict(heads=2, key_size=3, rank=3)),
     ("gla", gla, dict(heads=2, key_size=3, rank=3, tau=0.5, eigenvalues="[-1,1]")),
     ("hgrn2", hgrn2, dict(expansion=2)),
-    ("hgrn2", hgrn2, dict(expansion=2, lower_bound=0.5)),
+    ("hgrn2", hgrn2, dict(expansion=2, lower_bound=0.2, eigenvalues="[-1,1]")),
     ("mao_decay", mao_decay, dict(heads=2, key_size=3)),
+    ("mao_decay", mao_decay, dict(heads=2, eigenvalues="[-1,1]")),
     ("relit", relit, dict(heads=2, size=3, eta=2)),
     ("mlstm", mlstm, dict(heads=2)),
     ("mlstm", mlstm, dict(heads=2, key_size=3, forget="exp", bias=False, gate_cap=1.5)),
