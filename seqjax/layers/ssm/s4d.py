@@ -33,7 +33,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import per_head
+from seqjax.layers.parts import gelu, per_head
 from seqjax.layers.ssm.hippo import nplr
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 
@@ -78,7 +78,7 @@ class StateSpace(Layer):
         y = y + self.D[...][None] * x
         if self.W_out is None:
             return y
-        value, gate = jnp.split(self.W_out(jax.nn.gelu(y)), 2, axis=-1)
+        value, gate = jnp.split(self.W_out(gelu(y)), 2, axis=-1)
         return value * jax.nn.sigmoid(gate)
 
 
