@@ -108,3 +108,59 @@ def test_transformer_xl_streams_cut_anywhere(seed):
     expected = jnp.zeros((1, T, 3)).at[:, kept].set(jnp.concatenate([y for y, _ in alone], 1))
     assert jnp.allclose(jnp.concatenate(outputs, 1), expected, atol=1e-12)
     assert jnp.allclose(h.inputs, alone[-1][1].inputs, atol=1e-12)
+
+
+def test_zoneout_takes_the_new_value_where_the_mask_says():
+    inner = ("lstm", {"hidden": 3})
+    x, plain = sequence(), build("lstm", hidden=3)
+    drawn = cast_parameters(
+        make("zoneout", 9, layer=inner, cell_rate=0.5, masks=6, rngs=nnx.Rngs(1)), jnp.float64
+    )
+
+    def run(masks):
+        return drawn(jnp.concatenate([x, masks], axis=2))
+
+    for new, old in zip(jax.tree.leaves(run(jnp.ones((1, T, 6)))), jax.tree.leaves(plain(x))):
+        assert jnp.allclose(new, old, atol=1e-12)
+    halves = jnp.ones((1, T, 6)).at[:, :, 3:].set(0)
+    y, (h, c) = run(halves)  # h is of a cell that came in and is not kept
+    assert jnp.abs(y).max() > 1e-3 and jnp.allclose(h, y[:, -1]) and not c.any()
+    y, (h, c) = run(1 - halves)
+    assert not y.any() and not h.any() and jnp.abs(c).max() > 1e-3
+
+
+def test_zoneout_is_the_mean_of_one_drawn_step():
+    """Evaluation is the expectation over masks of a step, and `draw` draws with that rate."""
+    inner, rates = ("gru", {"hidden": 2}), dict(rate=0.25)
+    mean = build("zoneout", layer=inner, **rates)
+    drawn = cast_parameters(
+        make("zoneout", 5, layer=inner, masks=2, rngs=nnx.Rngs(1), **rates), jnp.float64
+    )
+    masks = drawn.draw(jax.random.key(0), 4000, 1, jnp.float64)
+    assert masks.shape == (4000, 1, 2) and set(np.unique(masks)) == {0, 1}
+    share = masks.mean((0, 1))
+    assert jnp.allclose(share, 0.75, atol=0.03)
+    h = jnp.array([[0.5, -0.5]])
+    x = sequence()[:, :1]
+    steps = drawn(
+        jnp.concatenate([jnp.broadcast_to(x, (4000, 1, 3)), masks], axis=2),
+        jnp.broadcast_to(h, (4000, 2)),
+    )[0].mean(0)[0]
+    new = drawn(jnp.concatenate([x, jnp.ones((1, 1, 2))], axis=2), h)[0][0, 0]
+    assert jnp.allclose(steps, share * new + (1 - share) * h[0], atol=1e-12)
+    assert jnp.allclose(mean(x, h)[0][0, 0], 0.75 * new + 0.25 * h[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (dict(rate=1.0), "share"),
+        (dict(layer="qrnn"), "not a step"),
+        (dict(masks=3), "3 features"),
+        (dict(layer="slstm", cell_rate=0.5), "part by part"),
+        (dict(layer=("gru", {"hidden": 2}), masks=1), "2 units"),
+    ],
+)
+def test_zoneout_says_what_it_cannot_do(options, says):
+    with pytest.raises(ValueError, match=says):
+        build("zoneout", **options)

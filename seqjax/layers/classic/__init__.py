@@ -5,6 +5,7 @@ from seqjax.layers.classic.elman import Elman
 from seqjax.layers.classic.gru import GRU
 from seqjax.layers.classic.lstm import LSTM
 from seqjax.layers.classic.stacked import Stacked
+from seqjax.layers.classic.zoneout import Zoneout
 from seqjax.layers.entry import Entry
 
 ROWS: dict[str, Entry] = {
@@ -21,14 +22,20 @@ ROWS: dict[str, Entry] = {
         "Gers et al. 2000",
         state="2 * (hidden or features)",
         smoke=dict(hidden=3),
-        variants={"peepholes": dict(hidden=3, peepholes=True)},
+        variants={
+            "peepholes": dict(hidden=3, peepholes=True),
+            "norm": dict(hidden=3, norm=True, chrono=9.0),
+        },
     ),
     "gru": Entry(
         GRU,
         "Gated recurrent unit",
         "1406.1078",
         state="hidden or features",
-        variants={"reset_after": dict(reset="after")},
+        variants={
+            "reset_after": dict(reset="after"),
+            "norm": dict(hidden=3, reset="after", norm=True),
+        },
     ),
     "bidirectional": Entry(
         Bidirectional,
@@ -51,5 +58,16 @@ ROWS: dict[str, Entry] = {
         "1609.08144",
         smoke=dict(layers=("elman", ("gru", dict(hidden=3)))),
         variants={"residual": dict(layers=("lru", "min_gru"), residual=True)},
+    ),
+    "zoneout": Entry(
+        Zoneout,
+        "Zoneout over any layer with a step",
+        "1606.01305",
+        smoke=dict(layer=("lstm", dict(hidden=3)), rate=0.25),
+        variants={
+            "cell": dict(layer=("lstm", dict(hidden=2)), cell_rate=0.5),
+            "masked": dict(layer=("lstm", dict(hidden=1)), cell_rate=0.5, masks=2),
+            "linear": dict(layer=("min_gru", dict(expansion=1.5)), rate=0.5),
+        },
     ),
 }

@@ -10,14 +10,18 @@ Rows of W, U and b are stacked in the order r, z, n (torch's). The reset is "bef
 in the paper; "after" needs one matrix product a step instead of two.
 z keeps: with `chrono`, the longest time scale expected, b_z starts at log U[1, chrono - 1] instead
 of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
+
+norm (arXiv:1607.06450), with reset "after": LN(W x) + b and LN(U h), + c_n, in place of W x + b and
+U h, each LayerNorm over all three blocks at once and with weights.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Recurrent, option
+from seqjax.layers.base import Precise, Recurrent, option
 from seqjax.layers.classic.initial import gate_bias, recurrent_weights
+from seqjax.layers.parts import Norm
 
 RESETS = ("before", "after")
 
@@ -29,6 +33,7 @@ class GRU(Recurrent):
         *,
         hidden: int | None = None,
         reset: str = "before",
+        norm: bool = False,
         chrono: float | None = None,
         recurrent_init: str = "orthogonal",
         rngs: nnx.Rngs,
@@ -36,12 +41,21 @@ class GRU(Recurrent):
         self.features = features
         H = self.out_features = hidden or features
         self.reset = option("reset", reset, RESETS)
+        if norm and reset == "before":
+            raise ValueError("the norm is of U h as a whole, which reset='after' has")
 
         def bias_init(key, shape, dtype):
             b_z = gate_bias(key, H, 0.0, chrono).astype(dtype)
             return jnp.zeros(shape, dtype).at[H : 2 * H].set(b_z)
 
-        self.W = nnx.Linear(features, 3 * H, bias_init=bias_init, rngs=rngs)  # carries b
+        # carries b, but with norms theirs does
+        self.W = nnx.Linear(features, 3 * H, use_bias=not norm, bias_init=bias_init, rngs=rngs)
+        self.norm_x, self.norm_h = (
+            Norm(3 * H, centre=True, bias=bias, eps=1e-5) if norm else None
+            for bias in (True, False)
+        )
+        if self.norm_x is not None:
+            self.norm_x.bias = Precise(bias_init(rngs.params(), (3 * H,), jnp.float32))
         self.U = nnx.Param(recurrent_weights(H, 3, init=recurrent_init, rngs=rngs))
         self.c_n = nnx.Param(jnp.zeros(H)) if reset == "after" else None
 
@@ -49,14 +63,15 @@ class GRU(Recurrent):
         return jnp.zeros(self.out_features)
 
     def drive(self, x):
-        return self.W(x)
+        return self.W(x) if self.norm_x is None else self.norm_x(self.W(x))
 
     def step(self, h, z):
-        H = self.out_features
-        U_rz, U_n = self.U[: 2 * H], self.U[2 * H :]
-        r, z_ = jnp.split(jax.nn.sigmoid(z[: 2 * H] + U_rz @ h), 2)
+        n = 2 * self.out_features  # where the rows of n begin
+        mixed = self.U[...] @ h if self.c_n is not None else self.U[:n] @ h
+        mixed = mixed if self.norm_h is None else self.norm_h(mixed)
+        r, z_ = jnp.split(jax.nn.sigmoid(z[:n] + mixed[:n]), 2)
         if self.c_n is None:
-            inner = U_n @ (r * h)
+            inner = self.U[n:] @ (r * h)
         else:
-            inner = r * (U_n @ h + self.c_n[...])
-        return z_ * h + (1 - z_) * jnp.tanh(z[2 * H :] + inner)
+            inner = r * (mixed[n:] + self.c_n[...])
+        return z_ * h + (1 - z_) * jnp.tanh(z[n:] + inner)

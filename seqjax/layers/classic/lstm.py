@@ -10,6 +10,9 @@
 Rows of W, U and b are stacked in the order i, f, g, o. b_f starts at 1 (Gers et al., sec. 4);
 with `chrono`, the longest time scale expected, at log U[1, chrono - 1], and b_i at its negative
 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
+
+norm (arXiv:1607.06450): LN(W x) + LN(U h) + b in place of W x + U h + b, each LayerNorm over all
+four blocks at once and with weights, and h_t = o_t * tanh(LN(c_t)), with weights and a bias.
 """
 
 from typing import NamedTuple
@@ -18,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Recurrent
+from seqjax.layers.base import Precise, Recurrent
 from seqjax.layers.classic.initial import gate_bias, recurrent_weights
+from seqjax.layers.parts import Norm
 
 
 class LSTMState(NamedTuple):
@@ -34,6 +38,7 @@ class LSTM(Recurrent):
         *,
         hidden: int | None = None,
         peepholes: bool = False,
+        norm: bool = False,
         forget_bias: float = 1.0,
         chrono: float | None = None,
         recurrent_init: str = "orthogonal",
@@ -47,7 +52,14 @@ class LSTM(Recurrent):
             b_i = jnp.zeros_like(b_f) if chrono is None else -b_f
             return jnp.zeros(shape, dtype).at[:H].set(b_i).at[H : 2 * H].set(b_f)
 
-        self.W = nnx.Linear(features, 4 * H, bias_init=bias_init, rngs=rngs)  # carries b
+        # carries b, but with norms theirs does
+        self.W = nnx.Linear(features, 4 * H, use_bias=not norm, bias_init=bias_init, rngs=rngs)
+        self.norm_x, self.norm_h, self.norm_c = (
+            Norm(n, centre=True, bias=bias, eps=1e-5) if norm else None
+            for n, bias in ((4 * H, True), (4 * H, False), (H, True))
+        )
+        if self.norm_x is not None:
+            self.norm_x.bias = Precise(bias_init(rngs.params(), (4 * H,), jnp.float32))
         self.U = nnx.Param(recurrent_weights(H, 4, init=recurrent_init, rngs=rngs))
         self.p = nnx.Param(jnp.zeros((3, H))) if peepholes else None  # i, f, o
 
@@ -56,15 +68,17 @@ class LSTM(Recurrent):
         return LSTMState(zero, zero)
 
     def drive(self, x):
-        return self.W(x)
+        return self.W(x) if self.norm_x is None else self.norm_x(self.W(x))
 
     def step(self, state, z):
         h, c = state
-        i, f, g, o = jnp.split(z + self.U @ h, 4)
+        mixed = self.U @ h
+        i, f, g, o = jnp.split(z + (mixed if self.norm_h is None else self.norm_h(mixed)), 4)
         p_i, p_f, p_o = (0, 0, 0) if self.p is None else self.p[...]
         i, f, g = jax.nn.sigmoid(i + p_i * c), jax.nn.sigmoid(f + p_f * c), jnp.tanh(g)
         c = f * c + i * g
-        return LSTMState(jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c), c)
+        shown = c if self.norm_c is None else self.norm_c(c)
+        return LSTMState(jax.nn.sigmoid(o + p_o * c) * jnp.tanh(shown), c)
 
     def readout(self, state, x):
         return state.h

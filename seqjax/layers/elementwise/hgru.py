@@ -18,6 +18,8 @@ eigenvalues "[-1,1]", of the real gate (the complex one turns already): the lamb
 h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -85,8 +87,8 @@ class HGRN(Layer):
         self.features = self.out_features = features
         self.depth, self.complex_gate = depth, complex_gate
         self.Gamma = Precise(jnp.zeros((depth, features)))
-        options = dict(complex_gate=complex_gate, eigenvalues=eigenvalues)
-        self.layers = nnx.List([HGRU(features, **options, rngs=rngs) for _ in range(depth)])
+        layer = partial(HGRU, complex_gate=complex_gate, eigenvalues=eigenvalues, rngs=rngs)
+        self.layers = nnx.List([layer(features) for _ in range(depth)])
         self.norms = nnx.List([Norm(features) for _ in range(depth)])
         wide = max(1, round(expansion * features))
         count = depth if expansion else 0
