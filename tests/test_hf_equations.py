@@ -14,6 +14,7 @@ from test_hf import ATTENTION, BESIDE, checkpoint, in_float64, tensors
 from seqjax.hf import read
 
 FEED = dict(gate_proj="W_1", up_proj="W_2", down_proj="W_3")
+BY_NUMBER = dict(w1="W_1", w3="W_2", w2="W_3")
 
 
 def linear(W, name, x):
@@ -138,6 +139,27 @@ def qwen3_next(W, tokens):
     return ends(W, tokens, [block], offset=1.0)
 
 
+# ---- MiniMax: the normed stream is what is added to, and both are multiplied ---------------------
+
+MINIMAX = dict(
+    **ATTENTION, model_type="minimax", num_hidden_layers=1, layer_types=["full_attention"],
+    num_local_experts=4, num_experts_per_tok=2, full_attn_alpha_factor=3.5,
+    full_attn_beta_factor=0.7, mlp_alpha_factor=1.3, mlp_beta_factor=0.6,
+)  # fmt: skip
+
+
+def minimax(W, tokens):
+    def block(W, x):
+        n = W.rms("input_layernorm", x, 1e-5)
+        x = 3.5 * n + 0.7 * attention(W.under("self_attn"), n, fraction=1.0)
+        n, at = W.rms("post_attention_layernorm", x, 1e-5), W.under("block_sparse_moe")
+        return 1.3 * n + 0.6 * mixture(
+            at, n, 2, router="gate", names=BY_NUMBER, count=4, score=softmax
+        )
+
+    return ends(W, tokens, [block], eps=1e-5)
+
+
 # ---- Kimi Linear: sigmoids, a bias of the choice alone, groups, a factor -------------------------
 
 KIMI = dict(
@@ -163,7 +185,7 @@ def kimi_linear(W, tokens):
         x = x + latent(W.under("self_attn"), W.rms("input_layernorm", x, 1e-5))
         n, at = W.rms("post_attention_layernorm", x, 1e-5), W.under("block_sparse_moe")
         routed = mixture(
-            at, n, 2, router="gate", count=6, names=dict(w1="W_1", w3="W_2", w2="W_3"),
+            at, n, 2, router="gate", count=6, names=BY_NUMBER,
             score=sigmoid, bias=at["gate.e_score_correction_bias"], scale=2.5, groups=3,
             top_groups=2,
         )  # fmt: skip
@@ -228,6 +250,7 @@ CASES = {
     "jamba": (jamba, JAMBA),
     "granite": (granite, GRANITE),
     "qwen3_next": (qwen3_next, QWEN),
+    "minimax": (minimax, MINIMAX),
     "kimi_linear": (kimi_linear, KIMI),
     "falcon_h1": (falcon_h1, FALCON),
 }
