@@ -55,7 +55,7 @@ def test_the_transition_of_a_step_is_2_A_minus_1(name):
 
         return jax.jacobian(moved)(jnp.zeros(leaves[leaf].size))
 
-    layers = [build(name, **options, eigenvalues=range) for range in ("[0,1]", "[-1,1]")]
+    layers = [build(name, **options, eigenvalues=named) for named in ("[0,1]", "[-1,1]")]
     for layer in layers if name == "sru" else ():
         layer.cells.v.set_value(jnp.zeros((2, 4)))  # its gate sees the state
     A, signed = map(transition, layers)

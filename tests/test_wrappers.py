@@ -157,7 +157,8 @@ def test_zoneout_is_the_mean_of_one_drawn_step():
         (dict(rate=1.0), "share"),
         (dict(layer="qrnn"), "not a step"),
         (dict(masks=3), "3 features"),
-        (dict(layer="slstm", cell_rate=0.5), "part by part"),
+        (dict(layer="slstm", cell_rate=0.5), "no cell"),
+        (dict(layer="gru", cell_rate=0.5), "no cell"),
         (dict(layer=("gru", {"hidden": 2}), masks=1), "2 units"),
     ],
 )

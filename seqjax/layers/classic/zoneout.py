@@ -51,11 +51,12 @@ class Zoneout(Recurrent):
         made = layer(features - masks, rngs=rngs)
         if not isinstance(made, Recurrent):
             raise ValueError(f"{type(made).__name__} is not a step, which zoneout could mix")
-        if cell_rate and type(made).canonical is not Layer.canonical:
-            raise ValueError(f"the state of {type(made).__name__} cannot be mixed part by part")
         self.layer, self.out_features = made, made.out_features
         leaves, h = jax.tree.leaves(made.initial()), part_read_out(made)
-        rest = [n for n in range(len(leaves)) if n != h] if cell_rate else []
+        floats = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        rest = [n for n in floats if n != h] if cell_rate else []
+        if cell_rate and (not rest or type(made).canonical is not Layer.canonical):
+            raise ValueError(f"the state of {type(made).__name__} has no cell to be mixed alone")
         # (leaf of the state, its rate, where its masks lie), h first
         ends = np.cumsum([leaves[n].size for n in (h, *rest)]).tolist()
         rates = [rate] + [cell_rate] * len(rest)
