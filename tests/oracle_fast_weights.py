@@ -170,7 +170,7 @@ def neural_ode_fwp(W, x, *, heads, rule="delta", control="ode", solver="rk4", su
     return np.array(y)
 
 
-SMALL = dict(heads=2, key_size=3, value_size=2, conv=3)
+SMALL = dict(heads=2, key_size=3, value_size=5, conv=3)
 SHARED = SMALL | dict(key_heads=1)
 NEGATIVE = SMALL | dict(eigenvalues="[-1,1]")
 

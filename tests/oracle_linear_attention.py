@@ -135,7 +135,7 @@ def relit(W, x, *, heads, **_):
     return W.affine("W_o", flat(C / (s + 1e-10)))
 
 
-def mlstm(W, x, *, heads, key_size=2, forget="sigmoid", input="exp", bias=True, gate_cap=None):
+def mlstm(W, x, *, heads, key_size=3, forget="sigmoid", input="exp", bias=True, gate_cap=None):
     linear, i_f = W.affine if bias else W.linear, W.linear("w_if", x)
     i, f = i_f[:, :heads] + W["b_i"], i_f[:, heads:] + W["b_f"]
     if gate_cap:
@@ -293,7 +293,7 @@ def of(similarity, **options):
 
 
 CASES = [
-    ("linear_transformer", of(elu), dict(heads=2, key_size=3)),
+    ("linear_transformer", of(elu), dict(heads=2, key_size=4)),
     ("performer", of(random_features("favor+")), dict(heads=2, count=3)),
     ("performer", of(random_features("favor+-")), dict(heads=2, feature_map="favor+-")),
     ("performer", of(random_features("relu")), dict(heads=2, feature_map="random_relu")),
@@ -303,16 +303,16 @@ CASES = [
         dict(heads=2, count=3, feature_map="trigonometric"),
     ),
     ("cosformer", of(cosine(9), divide="max"), dict(heads=2, length=9)),
-    ("ecoformer", of(agreeing_bits), dict(heads=2, count=5, anchors=4)),
-    ("gla", gla, dict(heads=2, key_size=3, rank=3)),
-    ("gla", gla, dict(heads=2, key_size=3, rank=3, tau=0.5, eigenvalues="[-1,1]")),
+    ("ecoformer", of(agreeing_bits, divide="max", eps=0.5), dict(heads=2, count=8, anchors=4)),
+    ("gla", gla, dict(heads=2, key_size=4, rank=5)),
+    ("gla", gla, dict(heads=2, key_size=4, rank=5, tau=0.5, eigenvalues="[-1,1]")),
     ("hgrn2", hgrn2, dict(expansion=2)),
     ("hgrn2", hgrn2, dict(expansion=2, lower_bound=0.2, eigenvalues="[-1,1]")),
-    ("mao_decay", mao_decay, dict(heads=2, key_size=3)),
+    ("mao_decay", mao_decay, dict(heads=2, key_size=4)),
     ("mao_decay", mao_decay, dict(heads=2, eigenvalues="[-1,1]")),
-    ("relit", relit, dict(heads=2, size=3, eta=2)),
+    ("relit", relit, dict(heads=2, size=4, eta=3)),
     ("mlstm", mlstm, dict(heads=2)),
-    ("mlstm", mlstm, dict(heads=2, key_size=3, forget="exp", bias=False, gate_cap=1.5)),
+    ("mlstm", mlstm, dict(heads=2, key_size=4, forget="exp", bias=False, gate_cap=1.5)),
     ("mlstm", mlstm, dict(heads=2, input="sigmoid")),
     ("aft", aft, dict(kind="conv", window=3, heads=2)),
     ("aft", aft, dict(kind="local", window=3, length=9, rank=2)),
@@ -324,7 +324,7 @@ CASES = [
     (
         "based",
         based,
-        dict(pattern=("conv", "linear", "window"), heads=2, key_size=3, window=3, conv=2),
+        dict(pattern=("conv", "linear", "window"), heads=2, key_size=4, window=3, conv=2),
     ),
     ("rwkv5", rwkv5, dict(heads=2, block=True, inner=5)),
 ]

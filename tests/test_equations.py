@@ -18,7 +18,7 @@ CASES = oracle_fast_weights.CASES + oracle_linear_attention.CASES
 
 @pytest.mark.parametrize("name, oracle, options", CASES, ids=[case[0] for case in CASES])
 def test_a_layer_is_its_equations(name, oracle, options):
-    layer = layer_of(name, **options)
+    layer = layer_of(name, **{"features": 6} | options)  # no size equal to another
     W = Weights(numbers(layer) | numbers(layer, Frozen))
     x = np.random.default_rng(1).normal(size=(T, layer.features))
     run = jax.jit(lambda x: layer(x, evaluator=layer.evaluators[0])[0])

@@ -5,7 +5,8 @@
     y_t = W_o [sum_s sim(q_t, k_s) v_s / sum_s sim(q_t, k_s)]
 
 a linear Transformer with the feature map [H(x), sqrt(b)] / sqrt(2). The gradient of sign is that of
-the identity where its argument lies in [-1, 1].
+the identity where its argument lies in [-1, 1]. Where no bit agreed so far nothing is read: the sum
+of sim is a whole number, and at least 1/2 is divided by, out of reach of rounding.
 
 A is not trained with the rest. `fit` learns it, self-supervised, from what softmax attention finds
 alike: pairs among the strongest attention scores are alike (+1), those among the weakest are not
@@ -84,6 +85,8 @@ class EcoFormer(LinearTransformer):
             features,
             heads=heads,
             feature_map=("hash", {"count": count, "anchors": anchors}),
+            denominator="max",
+            eps=0.5,
             bias=bias,
             rngs=rngs,
         )
