@@ -86,6 +86,33 @@ def test_dual_form_is_the_chain_of_chunks_is_the_step(widths, momentum):
     agree((found[mask], end), (y[mask], last))
 
 
+@pytest.mark.thorough
+def test_titans_in_context_by_chunks_is_the_step_under_any_flags():
+    """Streams that begin inside a chunk, resets and masks anywhere: values, states, gradients."""
+    options = dict(placement="context", heads=2, size=4, hidden=(3,), conv=2)
+    layer = cast_parameters(make("titans", 4, rngs=nnx.Rngs(0), **options), jnp.float64)
+    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    B, T = 16, 13
+    draw = np.random.default_rng(0)
+    x, other = normal(1, B, T, 4), normal(2, B, 3, 4)
+    resets, mask = jnp.asarray(draw.random((B, T)) < 0.15), jnp.asarray(draw.random((B, T)) < 0.8)
+    before = jnp.arange(3)[None] < jnp.arange(B)[:, None] % 4  # 0 to 3 steps of the first chunk
+    _, h = jax.jit(lambda x, mask: layer(x, mask=mask))(other, before)
+    assert set(np.asarray(h.memory.learner.count)) == {0, 1, 2, 3}
+
+    @partial(jax.jit, static_argnames="evaluator")
+    @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def run(params, W, x, evaluator):
+        memory = h.memory._replace(learner=h.memory.learner._replace(W=W))
+        layer = nnx.merge(graph, params, rest)
+        y, end = layer(x, h._replace(memory=memory), resets, mask, evaluator=evaluator)
+        floats = y, end.attention, end.memory.learner._replace(count=None)
+        return sum(jnp.sum(jnp.sin(z)) for z in jax.tree.leaves(floats)), (y, end)
+
+    W = h.memory.learner.W
+    agree(run(params, W, x, "chunked"), run(params, W, x, "sequential"))
+
+
 def test_learning_one_step_at_a_time_is_the_delta_rule():
     """A linear model, squared loss, mini-batches of one: DeltaNet."""
     q, k, v, beta = keys_and_values()

@@ -147,7 +147,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2, size=3, hidden=(), conv=2, window=3, persistent=2),
         variants={
             "layer": dict(placement="layer", heads=1, size=4, hidden=(), conv=2, window=2),
-            "context": dict(placement="context", heads=2, size=3, hidden=(), conv=2),
+            "context": dict(placement="context", heads=2, size=4, hidden=(), conv=2),
             "memory": dict(placement="memory", heads=2, size=3, hidden=(3,), conv=2),
         },
         exempt=LEARNED,

@@ -18,9 +18,9 @@ its M_t = (1 - alpha_t) M_{t-1} + m_t.
 Two evaluators of the same function. "sequential" is the equations. "chunked" is the dual form: the
 gradient of a layer of f is an outer product of its input x_s and its error e_s, so that what step t
 reads is attention inside the chunk, sum_s c_ts (x_t.x_s) e_s, and no weights but those between
-chunks are formed. The chunks of a stream begin where it began and at every reset; a masked step
-takes no place in them. A block of `size` steps therefore holds the rest of the chunk that entered,
-the one after it, and those that begin with a reset: three sources of weights at most.
+chunks are formed. The chunks of a stream begin where it began and at every reset
+(`seqjax.layers.fast_weights.chunks`), so the steps of a part learn from the weights that entered
+it or, after a reset, from those of the start: two sources of weights at most.
 
 The slow weights (W at the start, the norm of the loss) are trained through all of this, gradients
 of gradients included. Everything is computed in at least float32.
@@ -36,6 +36,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.layers.fast_weights.chunks import places, scan_parts
 from seqjax.ops.chunks import exactly
 from seqjax.ops.op import matmul_precision
 
@@ -152,17 +153,6 @@ def start_of(W: tuple[Array, ...], *, momentum: bool, decay: bool) -> Learner:
     return Learner(tuple(W), zeros, zeros if momentum else None, d, jnp.zeros((), jnp.int32))
 
 
-def places(count: Array, steps: int, size: int, resets=None, mask=None) -> tuple[Array, Array]:
-    """The place [T] of each step in its chunk, and `count` after the last one."""
-    taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
-    number = count + jnp.cumsum(taken) - taken
-    first = jnp.zeros((), jnp.int32)
-    if resets is not None:
-        first = lax.cummax(jnp.where(resets, number * taken, 0))
-    end = jnp.append(count, number + taken - first)[-1]
-    return (number - first) % size, end % size
-
-
 def learn(
     inner: Inner,
     xs: Steps,
@@ -175,15 +165,15 @@ def learn(
     evaluator: str | None = None,
 ) -> tuple[Array, Learner]:
     """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D] of
-    the loss's and the output's, if they have one."""
+    the loss's and the output's, if they have one. With the evaluator "part" the steps are one
+    part, as `scan_parts` cuts it."""
     given = xs.q.dtype
     xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(given)), xs)
     steps = len(xs.q)
     place, count = places(h.count, steps, inner.size, resets, mask)
-    if resets is not None and mask is not None:
-        resets = resets & mask
-    flags = (place == inner.size - 1, resets, mask)
-    evaluate = {"sequential": by_steps, None: by_chunks, "chunked": by_chunks}[evaluator]
+    last = place == inner.size - 1
+    flags = (last if mask is None else last & mask, resets, mask)
+    evaluate = {"sequential": by_steps, "part": by_part}.get(evaluator or "chunked", by_chunks)
 
     def head(xs, h, start, norm):
         return evaluate(inner, xs, flags, h, start, norm)
@@ -237,53 +227,28 @@ def where(flag: Array, yes: Any, no: Any) -> Any:
 
 
 def by_chunks(inner, xs, flags, h, start, norm):
-    """Blocks of `size` steps, for one head."""
+    """The parts of a sequence one after the other, for one head."""
     last, resets, mask = flags
-    steps, size = len(last), min(inner.size, max(1, len(last)))
-    count = -(-steps // size)
-    keep = jnp.ones(steps, bool) if mask is None else mask
 
-    def split(z):
-        z = jnp.pad(z, [(0, count * size - steps)] + [(0, 0)] * (z.ndim - 1))
-        return z.reshape(count, size, *z.shape[1:])
+    def body(h, x, *flags):
+        return by_part(inner, x, flags, h, start, norm)
 
-    def body(h, now):
-        x, last, resets, keep = now
-        y, h = block(inner, x, last, resets, keep, h, start, norm)
-        return h, y
-
-    now = jax.tree.map(split, (xs, last & keep, resets, keep))
-    h, y = lax.scan(jax.checkpoint(body, prevent_cse=False), h, now)
-    return y.reshape(count * size, y.shape[2])[:steps], h
+    return scan_parts(body, h, xs, last, inner.size, resets, mask)
 
 
-def block(inner, x, last, resets, keep, h, start, norm):
-    """Outputs [C, D] and the next state, for C <= `size` steps of one head.
-
-    Steps fall into groups: 0 is the rest of the chunk that entered, 1 the chunk after it, and each
-    reset begins another. `source` 0, 1, 2 says where a group's weights come from: the state h, the
-    state folded where group 0 ended, or the start.
-    """
-    size = len(last)
-    segment = jnp.zeros(size, jnp.int32)
+def by_part(inner, x, flags, h, start, norm):
+    """Outputs [C, D] and the next state, for the C steps of a part (`scan_parts`) of one head."""
+    last, resets, keep = flags
+    keep = jnp.ones(len(last), bool) if keep is None else keep
+    segment = jnp.zeros(len(last), jnp.int32)
     if resets is not None:
         segment = jnp.cumsum(resets, dtype=jnp.int32)
-    ended = jnp.cumsum(last, dtype=jnp.int32) - last.astype(jnp.int32)
-    group = jnp.where(segment == 0, jnp.minimum(ended, 1), 1 + segment)
-    source = jnp.minimum(group, 2)
-    c = coefficients(x, group, keep)
+    begun = segment > 0  # with a reset, from the weights of the start
+    c = coefficients(x, segment, keep)
 
     inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
     if resets is not None:
-        inputs, errors = choose(
-            source == 2, inner.gradients(start.W, x.k, x.v, norm), (inputs, errors)
-        )
-    end = jnp.maximum(jnp.sum(group == 0) - 1, 0)
-    folded = at(end, c, x, inputs, errors, h, last=True)
-    inputs, errors = choose(
-        source == 1, inner.gradients(folded.W, x.k, x.v, norm), (inputs, errors)
-    )
-    sources = [h, folded] + ([] if resets is None else [start])
+        inputs, errors = choose(begun, inner.gradients(start.W, x.k, x.v, norm), (inputs, errors))
 
     def product(n):
         """What layer n answers to its inputs q [C, in]."""
@@ -297,25 +262,21 @@ def block(inner, x, last, resets, keep, h, start, norm):
 
         def answer(q):
             written = (c.writes * (q @ inputs[n].T)) @ errors[n]
-            z = entering(q, sources[0])
-            for number, other in enumerate(sources[1:], 1):
-                z = jnp.where((source == number)[:, None], entering(q, other), z)
+            z = entering(q, h)
+            if resets is not None:
+                z = choose(begun, entering(q, start), z)
             return z + with_tau(x.tau, written)
 
         return answer
 
     z, _ = inner.run(x.q, [product(n) for n in range(len(h.W))])
     y = inner.read(z, x.q, norm)
-
-    before = sources[0]
-    for number, other in enumerate(sources[1:], 1):
-        before = where(source[-1] == number, other, before)
-    ends = jnp.any(last & (group == group[-1]))
-    return y, at(size - 1, c, x, inputs, errors, before, last=ends)
+    before = h if resets is None else where(begun[-1], start, h)
+    return y, after(c, x, last, inputs, errors, before)
 
 
 class Coefficients(NamedTuple):
-    """How much of what a group began with, and of what its steps wrote, is there at each step."""
+    """How much of what a segment began with, and of what its steps wrote, is there at each step."""
 
     kept: Array  # [C], of W and U
     carried: Any  # [C], in U, of the momentum, if there is one
@@ -324,12 +285,12 @@ class Coefficients(NamedTuple):
     momentum_kept: Any  # [C]
 
 
-def coefficients(x: Steps, group: Array, keep: Array) -> Coefficients:
-    size = len(group)
-    joined = (group[:, None] == group[None]) & np.tri(size, dtype=bool)
+def coefficients(x: Steps, segment: Array, keep: Array) -> Coefficients:
+    size = len(segment)
+    joined = (segment[:, None] == segment[None]) & np.tri(size, dtype=bool)
 
     def products(log):
-        """[t, s] over r in (s, t], and [t] since the group began; steps left out do nothing."""
+        """[t, s] over r in (s, t], and [t] since the segment began; steps left out do nothing."""
         log = jnp.where(keep, log, 0)
         between = jnp.where(np.tri(size, k=-1, dtype=bool), log[:, None], 0)
         pairs = jnp.exp(jnp.where(joined, exactly(jnp.tri(size, dtype=log.dtype), between), 0))
@@ -351,20 +312,20 @@ def coefficients(x: Steps, group: Array, keep: Array) -> Coefficients:
     )
 
 
-def at(t, c: Coefficients, x: Steps, inputs, errors, h: Learner, *, last) -> Learner:
-    """The state after step t of a group that began in the state h, folded if it is the `last`."""
+def after(c: Coefficients, x: Steps, last, inputs, errors, h: Learner) -> Learner:
+    """The state after a part whose last segment began in the state h."""
 
     def written(matrix):
-        return [(matrix[t][:, None] * i).T @ e for i, e in zip(inputs, errors)]
+        return [(matrix[-1][:, None] * i).T @ e for i, e in zip(inputs, errors)]
 
-    U = [c.kept[t] * u + w for u, w in zip(h.U, written(c.writes))]
-    m, d = None, None if h.d is None else c.kept[t] * h.d
+    U = [c.kept[-1] * u + w for u, w in zip(h.U, written(c.writes))]
+    m, d = None, None if h.d is None else c.kept[-1] * h.d
     if h.m is not None:
-        U = [u + c.carried[t] * a for u, a in zip(U, h.m)]
-        m = tuple(c.momentum_kept[t] * a + w for a, w in zip(h.m, written(c.momentum)))
+        U = [u + c.carried[-1] * a for u, a in zip(U, h.m)]
+        m = tuple(c.momentum_kept[-1] * a + w for a, w in zip(h.m, written(c.momentum)))
     new = Learner(h.W, tuple(U), m, d, None)
-    folded = fold(new, weights(h.W, U, d, None if x.tau is None else x.tau[t]))
-    return folded if last is True else where(last, folded, new)
+    tau = None if x.tau is None else jnp.sum(jnp.where(last, x.tau, 0))
+    return where(jnp.any(last), fold(new, weights(h.W, U, d, tau)), new)
 
 
 def with_tau(tau, z: Array) -> Array:

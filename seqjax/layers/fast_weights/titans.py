@@ -17,9 +17,9 @@ sigmoid(.) are linear in x_t, one per head. Attention sees `persistent` learned 
                M learns from y,  o_t = norm(y_t) * SiLU(norm(M*(y_t)))              MAC, eq. 21-25
     "memory"   o = M*(x)                                                            LMM
 
-and W_o o is the output. "context" must take its chunks one after the other, and does so step by
-step; the others learn in the dual form of `seqjax.layers.fast_weights.inner_learning`, which says
-how streams and resets meet chunks.
+and W_o o is the output. All learn in the dual form of `seqjax.layers.fast_weights.inner_learning`.
+"context" must take its chunks one after the other: what M learns from is what was recalled from the
+weights of the chunk before. Given these all steps of a chunk are computed at once.
 
 Departures. In "context" step t sees the h_s of the steps s <= t only: the paper's figure shows all
 of the chunk, which looks ahead. p is not written into the memory. The paper leaves open the gate
@@ -34,10 +34,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn, where
+from seqjax.layers.fast_weights.chunks import places, scan_parts
+from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn
 from seqjax.layers.fast_weights.ttt import InnerWeights
 from seqjax.layers.parts import (
     Norm,
@@ -48,6 +48,7 @@ from seqjax.layers.parts import (
     split_heads,
     unit,
 )
+from seqjax.ops.chunks import within
 from seqjax.ops.look_back import Cache, empty, look_back
 
 PLACEMENTS = ("gate", "layer", "context", "memory")
@@ -99,15 +100,14 @@ class Memory(nnx.Module):
         )
         return merge_heads(y).astype(x.dtype), MemoryState(window, learner)
 
-    def recall(self, x, window, learner):
-        """M_b(q) [T, features] of the weights the chunk began with, and the next window."""
-        q, _, _, window = self.project(x, window)
+    def recall(self, q, learner):
+        """M_b(q) [T, features], from the weights the chunk began with."""
 
         def head(q, W):
             return self.inner.run(q, [lambda z, w=w: z @ w for w in W])[0]
 
-        y = jax.vmap(head, in_axes=(1, 0), out_axes=1)(q.astype(learner.W[0].dtype), learner.W)
-        return merge_heads(y).astype(x.dtype), window
+        W = learner.W
+        return merge_heads(jax.vmap(head, in_axes=(1, 0), out_axes=1)(q.astype(W[0].dtype), W))
 
 
 class PersistentAttention(nnx.Module):
@@ -136,7 +136,10 @@ class PersistentAttention(nnx.Module):
 
 
 class Context(NamedTuple):
-    """What "context" keeps of the current chunk, by place: keys and values of h and of x."""
+    """What "context" keeps of the current chunk, by place: keys and values of h and of x.
+
+    Places that no step of the chunk took yet are zero.
+    """
 
     window: jax.Array  # of the queries to the memory
     items: tuple[jax.Array, ...]  # k_h, k_x, v_h, v_x, each [size, heads, K]
@@ -188,7 +191,6 @@ class Titans(Layer):
         self.attended = 0 if placement == "memory" else 2 * (window - 1) * features
         if placement == "context":
             self.attended = (3 * (conv - 1) + 4 * size) * features
-            self.evaluators = ("sequential",)
 
     def initial(self):
         memory, K = self.memory.initial(), self.features // self.heads
@@ -206,7 +208,7 @@ class Titans(Layer):
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         flags = dict(resets=resets, mask=mask)
         if self.placement == "context":
-            return self.in_context(x, h, **flags)
+            return self.in_context(x, h, **flags, evaluator=evaluator)
         start = self.start()
         remember = partial(self.memory, start=start.memory, **flags, evaluator=evaluator)
         recalled, memory = remember(x, h.memory)
@@ -228,31 +230,51 @@ class Titans(Layer):
         y, cache = look_back(self.attention.attend, q, (k, v), cache, **flags)
         return self.attention.W_o(y.astype(x.dtype)), cache
 
-    def in_context(self, x, h, *, resets=None, mask=None):
-        start = self.start()
-
-        def step(old, now):
-            x, reset, keep = now
-            h = old if reset is None else where(reset, start, old)
-            y, new = self.context_step(x[None], h, start)
-            return (new if keep is None else where(keep, new, old)), y[0]
-
-        h, y = lax.scan(step, h, (x, resets, mask))
-        return self.W_o(y), h
-
-    def context_step(self, x, h, start):
-        """One step x [1, features] of the placement "context"."""
-        seen, place = h.attention, h.memory.learner.count
-        recalled, window = self.memory.recall(x, seen.window, h.memory.learner)
-        (_, k_h, v_h), (q, k_x, v_x) = self.attention.project(recalled), self.attention.project(x)
-        items = tuple(
-            lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), place, 0)
-            for old, new in zip(seen.items, (k_h, k_x, v_h, v_x))
+    def in_context(self, x, h, *, resets=None, mask=None, evaluator=None):
+        start, count = self.start(), h.memory.learner.count
+        ask, _, _, window = self.memory.project(
+            x, h.attention.window, resets=resets, mask=mask, reset_state=start.attention.window
         )
-        j = jnp.tile(jnp.arange(self.size, dtype=jnp.int32), 2)
-        kv = jnp.concatenate(items[:2]), jnp.concatenate(items[2:])
-        y = self.attention.attend(q.astype(kv[0].dtype), kv, place[None], j, (j <= place)[None])
-        y = self.attention.W_o(y.astype(x.dtype))
-        recalled, memory = self.memory(y, h.memory, start.memory, evaluator="sequential")
-        new = TitansState(memory, Context(window, items))
-        return self.gated(y, recalled), new
+        xs = ask, *self.attention.project(x)
+        # "sequential" has parts of one step
+        size, learning = (1, "sequential") if evaluator == "sequential" else (self.size, "part")
+        part = partial(self.part, start=start.memory, evaluator=learning)
+        place, _ = places(count, len(x), self.size, resets, mask)
+        last, state = place == self.size - 1, (h.memory, h.attention.items)
+        y, (memory, items) = scan_parts(part, state, xs, last, size, resets, mask)
+        return self.W_o(self.gated(*y)), TitansState(memory, Context(window, items))
+
+    def part(self, state, xs, last, resets, keep, *, start, evaluator):
+        """y and M*(y) [C, features] of a part, each, and the state after it."""
+        del last
+        (h, old), (ask, q, k_x, v_x) = state, xs
+        steps, flags = len(q), dict(resets=resets, mask=keep)
+        segment = jnp.zeros(steps, jnp.int32)
+        if resets is not None:
+            segment = jnp.cumsum(resets, dtype=jnp.int32)
+        entered = segment == 0
+        recalled = self.memory.recall(ask, h.learner)
+        if resets is not None:
+            fresh = self.memory.recall(ask, start.learner)
+            recalled = jnp.where(entered[:, None], recalled, fresh)
+        _, k_h, v_h = self.attention.project(recalled.astype(q.dtype))
+        new = tuple(z.astype(old[0].dtype) for z in (k_h, k_x, v_h, v_x))
+
+        # items by place of the chunk that entered, then those of the part; twice: of h and of x
+        slot = jnp.arange(self.size, dtype=jnp.int32)
+        place, count = places(h.learner.count, steps, self.size, **flags)
+        before = entered[:, None] & (slot < h.learner.count)[None]
+        seen = jnp.concatenate([before, within(segment, steps) & keep[None]], axis=1)
+        j = jnp.concatenate([slot, place])
+        k_h, k_x, v_h, v_x = map(jnp.concatenate, zip(old, new))
+        kv = jnp.concatenate([k_h, k_x]), jnp.concatenate([v_h, v_x])
+        y = self.attention.attend(
+            q.astype(k_x.dtype), kv, place, jnp.tile(j, 2), jnp.tile(seen, (1, 2))
+        )
+        y = self.attention.W_o(y.astype(q.dtype))
+        recalled, memory = self.memory(y, h, start, **flags, evaluator=evaluator)
+
+        to = jnp.where(keep & (segment == segment[-1]), place, self.size)
+        there = (slot < count)[:, None, None]
+        items = (jnp.where(there, a.at[to].set(b, mode="drop"), 0) for a, b in zip(old, new))
+        return (y, recalled), (memory, tuple(items))

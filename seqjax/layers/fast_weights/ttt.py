@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, places, start_of
+from seqjax.layers.fast_weights.chunks import places
+from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.parts import Norm, merge_heads, per_head, rotary, split_heads
 
 INIT = nnx.initializers.normal(0.02)
