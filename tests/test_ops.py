@@ -24,7 +24,8 @@ CASES = {
     "linear_attention, normalised": ("linear_attention", dict(normalise=True, decay="head")),
     "linear_attention, head decay": ("linear_attention", dict(decay="head")),
     "linear_attention, key decay": ("linear_attention", dict(decay="key")),
-    "linear_attention, bonus": ("linear_attention", dict(decay="key", bonus=True)),
+    "linear_attention, value decay": ("linear_attention", dict(decay="value")),
+    "linear_attention, bonus": ("linear_attention", dict(decay="both", bonus=True)),
     "gated_delta_rule, head decay": ("gated_delta_rule", dict(decay="head")),
     "gated_delta_rule, key decay": ("gated_delta_rule", dict(decay="key")),
     "dplr, key decay": ("dplr", dict(decay="key")),
@@ -96,7 +97,7 @@ def numbers(case, what):
     arrays = {**arrays, "reset_state": first}
     tangents = random_like(arrays, 3)
     if what == "strong decay":
-        for name in set(arrays) & {"log_a", "log_w", "log_f"}:
+        for name in set(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
             strong = draw.choice([-np.inf, -1e6, -50.0, -1e-3], arrays[name].shape)
             arrays[name] = jnp.asarray(strong)
             tangents[name] = jnp.zeros_like(arrays[name])

@@ -239,6 +239,20 @@ def pair_products(x: Array, y: Array, decay: Decay) -> Array:
     return pairs
 
 
+def decayed_sums(weights: Array, v: Array, decay: Decay) -> Array:
+    """[C, V]: sum_s weights[t, s] v_s times the decay of each value from s to t, over s < t.
+
+    For decays per value, as `pair_products` is for decays per key; `weights` are its.
+    """
+    if not isinstance(decay.pairs, tuple):
+        return (weights * jnp.exp(decay.pairs)) @ v
+    sums = jnp.zeros_like(v)
+    for to_middle, meet in zip(decay.pairs, meetings(len(v))):
+        part = jnp.exp(to_middle)
+        sums += part * (jnp.where(meet, weights, 0) @ (part * v))
+    return sums
+
+
 def read_entering(x: Array, state: Array, decay: Decay, reset_state: Any) -> Array:
     """[C, V]: x_t^T S of what is left, at step t, of the state that entered its segment."""
     seen = (x * jnp.exp(decay.since_start)) @ state
@@ -262,6 +276,23 @@ def leave_chunk(
         kept = jnp.where(decay.segment[-1] == 0, kept, fresh)
         left = jnp.where((decay.segment == decay.segment[-1])[:, None], left, 0)
     return sum(((k * left).T @ v for k, v in writes), kept)
+
+
+def since_entering(decay: Decay) -> Array:
+    """[C, V]: what decays per value leave, at step t, of the state that entered its segment."""
+    left = jnp.exp(decay.since_start)
+    if decay.segment is None:
+        return left
+    return jnp.where((decay.segment == 0)[:, None], left, jnp.exp(decay.since_reset))
+
+
+def values_at_end(
+    decay: Decay, state: Array, reset_state: Any, v: Array
+) -> tuple[Array, Any, Array]:
+    """What decays per value leave, at the end of the chunk, of the states and of the values v."""
+    if reset_state is not None and decay.segment is not None:
+        reset_state = reset_state * jnp.exp(decay.total[1])[None]
+    return state * jnp.exp(decay.total[0])[None], reset_state, v * jnp.exp(decay.until_end)
 
 
 @jax.custom_jvp

@@ -1,13 +1,15 @@
 """Linear attention: a matrix state that sums outer products and decays.
 
-    S_t = diag(exp log_a_t) S_{t-1} + k_t v_t^T          S [K, V]
+    S_t = diag(exp log_a_t) S_{t-1} diag(exp log_b_t) + k_t v_t^T        S [K, V]
     y_t = scale q_t^T S_t                                 read after the write, or
     y_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)       with a bonus u for the current token
 
 Without decay it is arXiv:2006.16236 (eq. 18-20); with one decay per head RetNet (2307.08621,
 eq. 5), Lightning Attention and Mamba-2 (2405.21060); with one per key GLA (2312.06635, eq. 3)
-and HGRN-2; with the bonus RWKV-5/6 (2404.05892, eq. 18-19). The chunk form is that of GLA
-(section 4), with decays measured pair by pair so that no strength of decay overflows.
+and HGRN-2; with the bonus RWKV-5/6 (2404.05892, eq. 18-19). A decay log_b per value is the other
+half of GLA's outer product of gates (section 4.1), which the slots of GSA use (2409.07146). The
+chunk form is that of GLA (section 4), with decays measured pair by pair so that no strength of
+decay overflows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from jax import Array
 
 from seqjax.ops.chunks import (
     decay_of,
+    decayed_sums,
     finite_log,
     leave_chunk,
     loop,
@@ -26,6 +29,8 @@ from seqjax.ops.chunks import (
     read_entering,
     scan_heads,
     sequential,
+    since_entering,
+    values_at_end,
 )
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
 
@@ -35,6 +40,7 @@ class Inputs(NamedTuple):
     k: Any  # [T, H, K]
     v: Any  # [T, H, V]
     log_a: Any  # [T, H, K], or [T, H, 1] if all keys share it
+    log_b: Any = None  # [T, H, V], of the values
 
 
 def naive(
@@ -50,7 +56,10 @@ def naive(
 
     def step(S: Array, x: Inputs) -> tuple[Array, Array]:
         write = x.k[:, :, None] * x.v[:, None, :]
-        new = jnp.exp(x.log_a)[:, :, None] * S + write
+        left = jnp.exp(x.log_a)[:, :, None] * S
+        if x.log_b is not None:
+            left = left * jnp.exp(x.log_b)[:, None, :]
+        new = left + write
         seen = new if bonus is None else S + bonus[:, :, None] * write
         return new, scale * jnp.einsum("hk,hkv->hv", x.q, seen)
 
@@ -73,11 +82,18 @@ def chunked(
     def body(S: Array, x: Inputs, segment: Any, reset_state: Any, *bonus: Array) -> Any:
         decay = decay_of(x.log_a, segment, before=before)
         now = x.k if not before else bonus[0][None] * x.k
-        scores = pair_products(x.q, x.k, decay) + jnp.diag((x.q * now).sum(1))
-        y = scores @ x.v + read_entering(x.q, S, decay, reset_state)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v))
+        scores, now = pair_products(x.q, x.k, decay), (x.q * now).sum(1)
+        entered = read_entering(x.q, S, decay, reset_state)
+        if x.log_b is None:
+            y = (scores + jnp.diag(now)) @ x.v + entered
+            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v))
+        decay_b = decay_of(x.log_b, segment, before=before)
+        y = decayed_sums(scores, x.v, decay_b) + now[:, None] * x.v
+        y += since_entering(decay_b) * entered
+        S, reset_state, v = values_at_end(decay_b, S, reset_state, x.v)
+        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v))
 
-    size = chunk_size or (64 if xs.log_a.shape[-1] == 1 else 32)
+    size = chunk_size or (64 if xs.log_a.shape[-1] == 1 and xs.log_b is None else 32)
     per_head = () if bonus is None else (bonus,)
     return scan_heads(body, S, xs, resets, reset_state, FILL, size, per_head)
 
@@ -89,6 +105,7 @@ def linear_attention(
     log_a: Array | None = None,
     initial_state: Any = None,
     *,
+    log_b: Array | None = None,
     bonus: Array | None = None,
     normalise: bool = False,
     eps: float = 1e-6,
@@ -104,11 +121,11 @@ def linear_attention(
 
     q, k [B, T, G, K] and v [B, T, H, V], where G divides H: each of the G heads of q and k
     serves H / G heads of v in a row. log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None (no
-    decay); -inf forgets. bonus [H, K]. With `normalise`, the outputs are divided by
-    scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states are pairs (S, z [B, H, K]).
-    `resets` [B, T] forgets the past before a step (the state becomes `reset_state`, or zero),
-    `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
-    the first. Neither q nor k is scaled, normalised or mapped here.
+    decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`, the
+    outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states are
+    pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
+    `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
+    from the last step to the first. Neither q nor k is scaled, normalised or mapped here.
     """
     op, batch = LINEAR_ATTENTION.name, "B" if q.ndim == 4 else ""
     sizes = match(
@@ -116,7 +133,14 @@ def linear_attention(
     )
     q, k = share_heads(op, q, sizes["H"]), share_heads(op, k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
-    values = jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1) if normalise else v
+    if log_b is not None:
+        match(op, sizes, log_b=(log_b, f"{batch}THV"))
+        log_b = finite_log(log_b)
+    values = v
+    if normalise:
+        values = jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1)
+        if log_b is not None:
+            log_b = jnp.concatenate([log_b, jnp.zeros_like(log_b[..., :1])], -1)
 
     def matrix(name: str, state: Any) -> Array:
         S, z = state if normalise and state is not None else (state, None)
@@ -128,7 +152,7 @@ def linear_attention(
         return jnp.concatenate([S, z[..., None]], -1)
 
     y, state = LINEAR_ATTENTION(
-        Inputs(q, k, values, log_a),
+        Inputs(q, k, values, log_a, log_b),
         matrix("initial_state", initial_state),
         batched=bool(batch),
         dtype=v.dtype,
@@ -194,8 +218,10 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
     if options.get("normalise"):
         args |= dict(q=np.abs(args["q"]), k=np.abs(args["k"]))
         args["initial_state"] = (args["initial_state"], np.abs(draw.normal(size=(B, H, K))))
-    if decay:
+    if decay in ("head", "key", "both"):
         args["log_a"] = log_decays(draw, (B, T, H) if decay == "head" else (B, T, H, K))
+    if decay in ("value", "both"):
+        args["log_b"] = log_decays(draw, (B, T, H, V))
     if options.pop("bonus", False):
         options["bonus"] = draw.normal(size=(H, K))
     return args | options
@@ -207,7 +233,7 @@ def log_decays(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.where(draw.random(shape) < 0.05, -50.0, mild)
 
 
-FILL = Inputs(0.0, 0.0, 0.0, 0.0)
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0)
 LINEAR_ATTENTION = Op(
     name="linear_attention",
     reference="2006.16236, 2312.06635, 2404.05892",
@@ -223,6 +249,7 @@ LINEAR_ATTENTION = Op(
         Spec("plain", dict(B=2, T=37, H=2, K=4, V=3)),
         Spec("head_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="head")),
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
+        Spec("value_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="value")),
     ),
     example=example,
 )

@@ -7,8 +7,7 @@
     q, k, v = SiLU(W x),  scale = 1
     y_t = W_o RMSNorm(SiLU(o_t))
 
-Each pass is a gated linear attention: the second one as it stands, with a decay per key (a key is a
-slot); in the first slots are values, each with a decay of its own: as many heads with one value.
+Each pass is a gated linear attention, which decays by value in the first, by key in the second.
 
 slots_by "softmax" is attention with bounded memory (ABC, arXiv:2110.02488): K and V hold means of
 the keys and values so far, weighted by exp(s_i) per slot with s = W_f x,
@@ -49,21 +48,12 @@ class Slots(NamedTuple):
 
 def slot_attention(q, k, v, s, log_f, h, start, *, scale, **flags):
     """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]."""
-    T, H, M = s.shape
-    slots_as_heads = lambda K: jnp.swapaxes(K, 1, 2).reshape(H * M, -1, 1)  # noqa: E731
     scores, K = linear_attention(
-        q,
-        k,
-        s.reshape(T, H * M, 1),
-        log_f.reshape(T, H * M),
-        slots_as_heads(h.K),
-        scale=scale,
-        reset_state=slots_as_heads(start.K),
-        **flags,
+        q, k, s, None, h.K, log_b=log_f, scale=scale, reset_state=start.K, **flags
     )
-    p = jax.nn.softmax(scores.reshape(T, H, M), axis=-1)
+    p = jax.nn.softmax(scores, axis=-1)
     o, V = linear_attention(p, s, v, log_f, h.V, scale=1.0, reset_state=start.V, **flags)
-    return o, h._replace(K=jnp.swapaxes(K.reshape(H, M, -1), 1, 2), V=V)
+    return o, h._replace(K=K, V=V)
 
 
 class GSA(Layer):
