@@ -27,7 +27,8 @@ def zoo() -> str:
         f"the default evaluator at {measured['shape']}; {measured['device']}, "
         f"{measured['versions']}, {measured['date']},\n`{measured['command']}`. goldens: cases of "
         "official numbers that pass; in brackets those of a part or an op.\nstate: the floats that "
-        "an example carries from step to step.\n"
+        "an example carries from step to step. transition: the structure of the map from\none state "
+        "to the next; a shift is what a short or long convolution carries.\n"
     )
     rows = sorted_rows("layers")
     for family in FAMILIES:

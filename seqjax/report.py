@@ -46,7 +46,7 @@ class Row:
     title: str
     reference: str
     family: str = ""
-    transition: str = ""  # of a layer: its monoid, op or Jacobian; of an op: its equation
+    transition: str = ""  # of a layer: the structures it is made of; of an op: its equation
     evaluators: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,8 +66,11 @@ EVALUATORS = (
 
 def _layers() -> Iterator[Row]:
     for name, entry in LAYERS.items():
-        transition = ", ".join(parts(name, 16))
-        evaluators = tuple(_shape_of(name).evaluators)
+        layer, ran = _shape_of(name), parts(name, 16)
+        own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
+        told = [ops.OPS[part].structure if part in ops.OPS else part for part in ran]
+        transition = ", ".join(dict.fromkeys(filter(None, [*told, *own])))
+        evaluators = tuple(layer.evaluators)
         yield Row(name, entry.title, entry.reference, entry.family, transition, evaluators,
                   entry.exempt)  # fmt: skip
 
@@ -151,7 +154,7 @@ def parts(layer: str, T: int) -> dict[str, Callable[[str], Verdicts]]:
     with _noted_choices() as noted:
         jax.eval_shape(run, jax.ShapeDtypeStruct((1, T, FEATURES), jnp.float32))
     steps = {
-        f"step with {module.jacobian} Jacobian": partial(_step_verdicts, module.evaluators)
+        f"nonlinear with {module.jacobian} Jacobian": partial(_step_verdicts, module.evaluators)
         for _, module in nnx.iter_modules(_shape_of(layer))
         if isinstance(module, Recurrent) and not isinstance(module, Associative)
     }

@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,9 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=4",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        # a third of the time to compile; 0.12 has only the dear ones, and dies of the flag
+        *(["--xla_cpu_use_fusion_emitters=false"] if version("jax") < "0.11" else []),
     ]
 )
 

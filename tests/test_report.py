@@ -40,6 +40,7 @@ def test_list_has_every_row(capsys):
     assert set(names["evaluators"]) == {*EVALUATORS, "newton", "parallel_backward"}
     for kind in ("layers", "ops", "evaluators", "learners", "tasks"):
         assert all(row["title"] and row["reference"] for row in tables[kind])
+    assert all(row.get("transition") for row in tables["layers"])
 
 
 def test_plain_tables_are_aligned(capsys):
@@ -51,7 +52,7 @@ def test_plain_tables_are_aligned(capsys):
     "name, part, chosen",
     [
         ("lru", "diagonal", "primitive"),
-        ("gru", "step with dense Jacobian", "sequential"),
+        ("gru", "nonlinear with dense Jacobian", "sequential"),
         ("gated_deltanet", "gated_delta_rule", "chunked"),
         ("gated_delta_rule", "gated_delta_rule", "chunked"),
         ("maxplus", "maxplus", "associative"),

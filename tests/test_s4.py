@@ -114,20 +114,27 @@ def test_s4_matches_its_dense_matrices():
     np.testing.assert_allclose(layer.kernel(8)[0], K, atol=1e-10)
 
 
-def test_s5_irregular_steps():
-    """Each step runs by its own time, and twice the time decays twice as far."""
-    layer = build("s5", 2, state=4, irregular=True, mix=False)
-    u = normal(0, 1, 3, 1)
-    times = jnp.asarray([1.0, 2.0, 1.0])[None, :, None]
-    h = layer(jnp.concatenate([u, times], axis=2))[1]
-    A, B = layer.system()[0], layer.B[...]
-    B = jax.lax.complex(*B)[:, 0]
-    expected = jnp.zeros(2, A.dtype)
-    for n in range(3):
-        step, scale = layer.system(times[0, n, 0])
-        expected = step * expected + scale * B * float(u[0, n, 0])
+@pytest.mark.parametrize("how", ["zoh", "bilinear", "forward", "dirac", "async"])
+def test_s5_irregular_steps(how):
+    """Each step runs by its own time: the equations of the discretisations in numpy."""
+    layer = build("s5", 2, state=4, irregular=True, discretisation=how, mix=False)
+    us, times = np.asarray(normal(0, 3)), np.array([1.0, 2.0, 0.5])
+    h = layer(jnp.stack([us, times], axis=1)[None])[1]
+    real = (np.asarray(layer.Lambda[...]), np.asarray(layer.B[...])[:, :, 0])
+    Lambda, B = (z[0] + 1j * z[1] for z in real)
+    expected = np.zeros(2, complex)
+    for u, time in zip(us, times):
+        dt = np.exp(np.asarray(layer.log_dt[...]))
+        long = dt * time
+        A, b = {
+            "zoh": (np.exp(Lambda * long), (np.exp(Lambda * long) - 1) / Lambda),
+            "bilinear": ((2 + Lambda * long) / (2 - Lambda * long), 2 * long / (2 - Lambda * long)),
+            "forward": (1 + Lambda * long, long),
+            "dirac": (np.exp(Lambda * long), 1.0),
+            "async": (np.exp(Lambda * long), (np.exp(Lambda * dt) - 1) / Lambda),
+        }[how]
+        expected = A * expected + b * B * u
     np.testing.assert_allclose(h[0], expected, atol=1e-12)
-    np.testing.assert_allclose(layer.system(2.0)[0], A**2, atol=1e-12)
 
 
 def test_s5_both_directions():

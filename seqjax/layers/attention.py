@@ -25,6 +25,8 @@ QK_NORMS = ("none", "head", "all")
 
 
 class Attention(Layer):
+    structure = "window of the past"
+
     def __init__(
         self,
         features: int,
@@ -119,6 +121,8 @@ class LatentAttention(Layer):
 
     The cache holds c and r only. Kimi Linear (2510.26692) leaves out the rotation of r and q.
     """
+
+    structure = "window of the past"
 
     def __init__(
         self,

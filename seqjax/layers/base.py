@@ -52,9 +52,12 @@ class Layer(nnx.Module):
                                     returns to `self.start()`; a masked step is the identity.
 
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
+    structure: of the transition from state to state, in words, where no op, monoid or step that
+        runs inside says it.
     """
 
     evaluators: tuple[str, ...] = ("sequential",)
+    structure: ClassVar[str] = ""
     causal: bool = True
     features: int
     out_features: int

@@ -106,6 +106,8 @@ class GatedHead(nnx.Module):
     by_length: n is `length`, otherwise the number of keys seen.
     """
 
+    structure = "window of the past"
+
     def __init__(
         self,
         size: int,

@@ -210,6 +210,7 @@ FILL = Inputs(0.0, False)
 CONVOLUTION = Op(
     name="short_convolution",
     reference="2312.00752, 2302.10866",
+    structure="shift",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

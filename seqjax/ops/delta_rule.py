@@ -225,6 +225,7 @@ FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0)
 DELTA_RULE = Op(
     name="gated_delta_rule",
     reference="2102.11174, 2406.06484, 2412.06464, 2510.26692",
+    structure="diagonal minus rank one",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

@@ -151,6 +151,7 @@ FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 DPLR = Op(
     name="dplr",
     reference="2503.14456",
+    structure="diagonal plus rank one",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

@@ -237,6 +237,7 @@ FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0)
 LINEAR_ATTENTION = Op(
     name="linear_attention",
     reference="2006.16236, 2312.06635, 2404.05892",
+    structure="diagonal on a matrix",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

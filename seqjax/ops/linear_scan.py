@@ -143,6 +143,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
 LINEAR_SCAN = Op(
     name="linear_scan",
     reference="2208.04933, 2303.06349, 2402.19427",
+    structure="diagonal",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

@@ -90,6 +90,7 @@ class Op:
 
     name: str
     reference: str
+    structure: str  # of the transition from state to state, in words
     naive: Callable[..., Any]
     evaluators: Mapping[str, Evaluator]
     table: tuple[Rule, ...]

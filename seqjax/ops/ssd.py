@@ -272,6 +272,7 @@ FILL = Inputs(0.0, 0.0, 0.0, 0.0)
 SELECTIVE_SCAN = Op(
     name="selective_scan",
     reference="2312.00752",
+    structure="diagonal",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

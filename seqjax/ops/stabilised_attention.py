@@ -200,6 +200,7 @@ FILL = Inputs(0.0, 0.0, 0.0, LOG_ZERO, 0.0)
 STABILISED_ATTENTION = Op(
     name="stabilised_attention",
     reference="2405.04517, 2503.14376",
+    structure="scalar on a matrix",
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),

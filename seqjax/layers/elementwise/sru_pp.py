@@ -28,6 +28,8 @@ class SRUppState(NamedTuple):
 
 
 class SRUpp(SRU):
+    structure = "window of the past"
+
     def __init__(
         self,
         features: int,

@@ -22,6 +22,8 @@ from seqjax.layers.parts import merge_heads, per_head, split_heads
 
 
 class SRWM(Sublayer):
+    structure = "delta rule on the matrix that makes its keys"
+
     def __init__(
         self,
         features: int,

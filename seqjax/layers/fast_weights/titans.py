@@ -62,6 +62,8 @@ class MemoryState(NamedTuple):
 class Memory(nnx.Module):
     """The neural memory: x [T, features] to M*(x) [T, features]."""
 
+    structure = "gradient step of an inner model, with momentum"
+
     def __init__(self, features, *, heads, size, hidden, conv, rngs):
         self.heads, self.D = heads, per_head("features", features, heads)
         self.inner = Inner(size, loss="regression", output="plain", bias=False)

@@ -59,6 +59,7 @@ class InnerWeights(nnx.Module):
 
 
 class TTTLinear(Layer):
+    structure = "gradient step of an inner model"
     evaluators = ("sequential", "chunked")
 
     def __init__(

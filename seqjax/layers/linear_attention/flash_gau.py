@@ -38,6 +38,8 @@ class FlashState(NamedTuple):
 
 
 class FlashGAU(Segmented):
+    structure = "sum of matrices, window of the past"
+
     def __init__(
         self,
         features: int,

@@ -85,6 +85,8 @@ class Path(nnx.Module):
 
 
 class FoX(Layer):
+    structure = "window of the past"
+
     def __init__(
         self,
         features: int,

@@ -42,7 +42,7 @@ def wrap(angle):
     return angle - turns * TURN[0] - turns * TURN[1]
 
 
-circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + e))
+circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + e), "rotation")
 
 
 def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, reset_state, resets, mask, evaluator):

@@ -36,7 +36,10 @@ from seqjax.scan import scan
 SLOTS_BY = ("gate", "softmax")
 
 log_sum = Monoid(
-    jnp.logaddexp, lambda e: jnp.full_like(e, -jnp.inf), lambda e, h: jnp.logaddexp(h, e)
+    jnp.logaddexp,
+    lambda e: jnp.full_like(e, -jnp.inf),
+    lambda e, h: jnp.logaddexp(h, e),
+    "log-sum",
 )
 
 

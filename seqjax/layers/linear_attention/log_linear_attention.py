@@ -27,6 +27,7 @@ from seqjax.ops.log_linear_attention import EVALUATORS, Levels, log_linear_atten
 
 
 class LogLinearAttention(Layer):
+    structure = "scalar on a tree of matrices"
     evaluators = tuple(EVALUATORS)
 
     def __init__(

@@ -38,6 +38,8 @@ class MultiState(NamedTuple):
 
 
 class MSRNN(Layer):
+    structure = "the past that was attended to"
+
     def __init__(
         self,
         features: int,

@@ -57,6 +57,8 @@ class Context(NamedTuple):
 
 
 class TransformerXL(Segmented):
+    structure = "window of the past"
+
     def __init__(
         self,
         features: int,

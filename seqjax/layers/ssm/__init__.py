@@ -48,12 +48,14 @@ ROWS: dict[str, Entry] = {
     ),
     "s4d": Entry(
         S4D,
-        "S4D: diagonal state spaces; Lin, Inv, LegS inits; ZOH and bilinear",
+        "S4D: diagonal state spaces; Lin, Inv, LegS inits",
         "2206.11893",
         state="features * state",
         smoke=dict(state=4),
         variants={
             "bilinear": dict(state=4, init="inv", discretisation="bilinear"),
+            "forward": dict(state=2, discretisation="forward", dt_max=0.01, mix=False),
+            "dirac": dict(state=2, discretisation="dirac", mix=False),
             "unmixed": dict(state=4, init="legs", mix=False),
         },
     ),
@@ -98,6 +100,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "blocks": dict(state=4, blocks=2, discretisation="bilinear", clip=True, mix=False),
             "irregular": dict(state=2, irregular=True, conj_sym=False),
+            "async": dict(state=2, irregular=True, discretisation="async", mix=False),
         },
     ),
     "dss": Entry(
@@ -165,7 +168,10 @@ ROWS: dict[str, Entry] = {
         state="pattern.count('recurrent') * conv * (width or features)"
         " + pattern.count('attention') * 2 * (window - 1) * (features // heads)",
         smoke=dict(pattern=("recurrent", "attention"), heads=2, conv=2, window=3, expansion=1.0),
-        variants={"wide": dict(heads=2, width=6, window=8, expansion=0, unscaled_start=True)},
+        variants={
+            "wide": dict(heads=2, width=6, window=8, expansion=0, unscaled_start=True),
+            "negative": dict(heads=1, width=3, window=3, expansion=0, eigenvalues="[-1,1]"),
+        },
     ),
     "hawk": Entry(
         Hawk,
@@ -183,7 +189,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(order=3, theta=5.0),
         variants={
             "parallel": dict(order=3, theta=5.0, memories=2, coupled=False),
-            "euler": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="euler"),
+            "forward": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="forward"),
         },
     ),
     "mega": Entry(

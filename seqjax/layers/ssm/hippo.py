@@ -234,6 +234,7 @@ class HippoState(NamedTuple):
 
 
 class HiPPO(Layer):
+    structure = "dense"
     evaluators = ("sequential", "associative", "chunked")
 
     def __init__(

@@ -16,7 +16,7 @@ memory is linear and time-invariant: its states are a convolution of u with Abar
 
     u_t = relu(W_u x_t + b_u),    y_t = relu(W_y [m_t; x_t] + b_y)
 
-Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "euler" as I + A / theta
+Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "forward" as I + A / theta
 (the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero, W Glorot
 normal. The paper has one memory per layer; with several, each has its own u.
 
@@ -47,7 +47,7 @@ class LMUState(NamedTuple):
 def legendre_delay(order: int, theta: float, discretisation: str) -> tuple[np.ndarray, np.ndarray]:
     """Abar [order, order] and Bbar [order] of a delay of theta steps."""
     A, B = (z / theta for z in transition("lmu", order))
-    if option("discretisation", discretisation, ("zoh", "euler")) == "euler":
+    if option("discretisation", discretisation, ("zoh", "forward")) == "forward":
         return np.eye(order) + A, B
     joined = scipy.linalg.expm(np.block([[A, B[:, None]], [np.zeros((1, order + 1))]]))
     return joined[:order, :order], joined[:order, order]

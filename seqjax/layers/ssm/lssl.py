@@ -78,6 +78,8 @@ class TimeInvariant(StateSpace):
 
 
 class LSSL(TimeInvariant):
+    structure = "dense"
+
     def __init__(
         self,
         features: int,

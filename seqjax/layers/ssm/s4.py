@@ -63,6 +63,8 @@ class Discrete(NamedTuple):
 
 
 class S4(TimeInvariant):
+    structure = "diagonal plus low rank"
+
     def __init__(
         self,
         features: int,

@@ -8,6 +8,8 @@ conjugate pairs:
     h_k = Abar h_{k-1} + Bbar u_k                                    sec. 3.1, with the step dt by
     Abar = exp(dt A),  Bbar = (Abar - 1) / A * B                     "zoh"
     Abar = (1 + dt A/2) / (1 - dt A/2),  Bbar = dt / (1 - dt A/2) * B        "bilinear"
+    Abar = 1 + dt A,                     Bbar = dt B                         "forward", of Euler
+    Abar = exp(dt A),                    Bbar = B                            "dirac", u are pulses
 
     K_l = 2 Re sum_n C_n Bbar_n Abar_n^l,  y = K * u + D u           a Vandermonde product, sec. 3.2
 
@@ -15,9 +17,11 @@ conjugate pairs:
     A_n = -1/2 + i (N/pi) (N/(2n+1) - 1)               "inv"         eq. 8
     A = the spectrum of HiPPO-LegS's normal part       "legs"        sec. 4.1
 
-A is kept as log(-Re A) and Im A, so that it stays in the left half plane; B starts at 1, C is a
-standard complex normal, dt log-uniform in [dt_min, dt_max], one per channel. With `mix` the output
-is GLU(W_out gelu(y)), as in S4's block; without it the channels stay apart.
+The paper has the first two. Forward Euler is stable only where |1 + dt A| < 1, which "lin" and
+"inv" leave at large N and dt. A is kept as log(-Re A) and Im A, so that it stays in the left half
+plane; B starts at 1, C is a standard complex normal, dt log-uniform in [dt_min, dt_max], one per
+channel. With `mix` the output is GLU(W_out gelu(y)), as in S4's block; without it the channels stay
+apart.
 
 Evaluators: the scans of the recurrence, and "fft", the convolution with K, which is the default for
 more than 64 steps (at 1024 its gradient takes a third of the time and a quarter of the memory). A
@@ -42,7 +46,7 @@ INITS = {
     "inv": lambda N: -0.5 + 1j * N / np.pi * (N / (2 * np.arange(N // 2) + 1) - 1),
     "legs": lambda N: legs_spectrum(N),
 }
-DISCRETISATIONS = ("zoh", "bilinear")
+DISCRETISATIONS = ("zoh", "bilinear", "forward", "dirac")
 
 
 def legs_spectrum(N: int) -> np.ndarray:
@@ -52,10 +56,15 @@ def legs_spectrum(N: int) -> np.ndarray:
 
 def discretise(A: Array, B: Array, dt: Array, how: str) -> tuple[Array, Array]:
     """log Abar and Bbar for A, B [..., N] and a time step dt [...]."""
-    dA = dt[..., None].astype(A.dtype) * A
-    if how == "bilinear":
-        log_A = jnp.log1p(dA / 2) - jnp.log1p(-dA / 2)
-        return log_A, dt[..., None].astype(A.dtype) / (1 - dA / 2) * B
+    dt = dt[..., None].astype(A.dtype)
+    dA = dt * A
+    match how:
+        case "bilinear":
+            return jnp.log1p(dA / 2) - jnp.log1p(-dA / 2), dt / (1 - dA / 2) * B
+        case "forward":
+            return jnp.log1p(dA), dt * B
+        case "dirac":
+            return dA, B
     return dA, jnp.expm1(dA) / A * B
 
 

@@ -5,6 +5,8 @@ One system for all channels (MIMO), diagonal, run by a scan:
     x_k = Lambdabar * x_{k-1} + Bbar u_k,   y_k = 2 Re(C x_k) + D u_k     x complex [P/2]  sec. 3
     Lambdabar = exp(Lambda dt),  Bbar = (Lambdabar - 1) / Lambda * B      "zoh"
     Lambdabar = (1 + dt Lambda/2) E,  Bbar = dt E * B,  E = 1 / (1 - dt Lambda/2)      "bilinear"
+    Lambdabar = 1 + dt Lambda,        Bbar = dt B                                      "forward"
+    Lambdabar = exp(Lambda dt),       Bbar = B                                         "dirac"
     out = g * sigmoid(W g),  g = gelu(y)                                  with `mix`
 
 Lambda, B and C start as `blocks` HiPPO-LegS normal parts of P / blocks states on the diagonal, in
@@ -15,7 +17,9 @@ without, all P, and y has no factor 2. Each state has a dt of its own, log-unifo
 
 irregular: the last of the features of x is the time since the previous step (at least 0), and
     dt_k is dt times it (sec. 6.3): there are features - 1 inputs and outputs. What passes during a
-    masked step is left out with it.
+    masked step is left out with it. For events (Schoene et al. 2024, arXiv:2404.18508) what comes
+    in must not grow with the time before it: "dirac" takes them as pulses, and "async" decays over
+    dt_k, but drives with the Bbar of "zoh" over dt.
 bidirectional: a second scan from the end, of the same Lambda and B, read by a C of its own. The
     state is the forward scan's; the other one starts anew with each call.
 """
@@ -34,6 +38,8 @@ from seqjax.layers.parts import per_head
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+
+ASYNC = "async"  # decays over the time that passed, drives over dt
 
 
 class S5(StateSpace):
@@ -60,7 +66,7 @@ class S5(StateSpace):
                 "irregular steps are for one direction, and one feature beside the time"
             )
         H = features - irregular
-        self.discretisation = option("discretisation", discretisation, DISCRETISATIONS)
+        self.discretisation = option("discretisation", discretisation, (*DISCRETISATIONS, ASYNC))
         self.clip, self.irregular, self.bidirectional = clip, irregular, bidirectional
         self.causal = not bidirectional
         self.both = 2 if conj_sym else 1  # conjugates that a kept state stands for
@@ -86,8 +92,11 @@ class S5(StateSpace):
         """Lambdabar [P/2] and what B is multiplied with [P/2], over `interval` times dt."""
         real, imag = self.Lambda[...]
         Lambda = lax.complex(jnp.minimum(real, -1e-4) if self.clip else real, imag)[:, None]
-        dt = jnp.exp(self.log_dt[...]) * interval
-        log_A, scale = discretise(Lambda, jnp.ones_like(Lambda), dt, self.discretisation)
+        dt, one = jnp.exp(self.log_dt[...]), jnp.ones_like(Lambda)
+        if self.discretisation == ASYNC:
+            _, scale = discretise(Lambda, one, dt, "zoh")
+            return jnp.exp(Lambda[:, 0] * (dt * interval).astype(Lambda.dtype)), scale[:, 0]
+        log_A, scale = discretise(Lambda, one, dt * interval, self.discretisation)
         return jnp.exp(log_A[:, 0]), scale[:, 0]
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
