@@ -20,7 +20,7 @@ CASES = oracle_fast_weights.CASES + oracle_linear_attention.CASES
 def test_a_layer_is_its_equations(name, oracle, options):
     layer = layer_of(name, **{"features": 6} | options)  # no size equal to another
     W = Weights(numbers(layer) | numbers(layer, Frozen))
-    x = np.random.default_rng(1).normal(size=(T, layer.features))
+    x = 2 * np.random.default_rng(1).normal(size=(T, layer.features))
     run = jax.jit(lambda x: layer(x, evaluator=layer.evaluators[0])[0])
     np.testing.assert_allclose(run(x[None])[0], oracle(W, x, **options), rtol=0, atol=1e-10)
     assert not numbers(layer).keys() - W.read
