@@ -18,8 +18,8 @@ sigmoid(.) are linear in x_t, one per head. Attention sees `persistent` learned 
     "memory"   o = M*(x)                                                            LMM
 
 and W_o o is the output. All learn in the dual form of `seqjax.layers.fast_weights.inner_learning`.
-"context" must take its chunks one after the other: what M learns from is what was recalled from the
-weights of the chunk before. Given these all steps of a chunk are computed at once.
+"context" must take its chunks one after the other, since what M learns from was recalled from the
+weights a chunk begins with; given these, all its steps are computed at once.
 
 Departures. In "context" step t sees the h_s of the steps s <= t only: the paper's figure shows all
 of the chunk, which looks ahead. p is not written into the memory. The paper leaves open the gate
