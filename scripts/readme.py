@@ -26,9 +26,9 @@ def zoo() -> str:
         "us and KiB a token: time and temporary memory of a pass, and of one with gradients, by\n"
         f"the default evaluator at {measured['shape']}; {measured['device']}, "
         f"{measured['versions']}, {measured['date']},\n`{measured['command']}`. goldens: cases of "
-        "official numbers that pass; in brackets those of a part or an op.\nstate: the floats that "
-        "an example carries from step to step. transition: the structure of the map from\none state "
-        "to the next; a shift is what a short or long convolution carries.\n"
+        "official numbers that pass; in brackets those of a part or an op.\ntransition: the "
+        "structure of the map from one state to the next (a shift is what a convolution\ncarries). "
+        "state: the floats that an example carries from step to step.\n"
     )
     rows = sorted_rows("layers")
     for family in FAMILIES:

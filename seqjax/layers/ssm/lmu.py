@@ -16,9 +16,9 @@ memory is linear and time-invariant: its states are a convolution of u with Abar
 
     u_t = relu(W_u x_t + b_u),    y_t = relu(W_y [m_t; x_t] + b_y)
 
-Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "forward" as I + A / theta
-(the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero, W Glorot
-normal. The paper has one memory per layer; with several, each has its own u.
+Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "forward" by Euler's
+I + A / theta (the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero,
+W Glorot normal. The paper has one memory per layer; with several, each has its own u.
 
 Evaluators of the parallel form: "sequential", and "fft", which is the default for more than 64
 steps without resets or masked ones.
