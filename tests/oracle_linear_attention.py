@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+from oracle_parts import gelu, glu
 from oracle_tools import (
     T,
     before,
@@ -178,10 +179,6 @@ def rms_norm(W, name, x):
     return W.rms(name, x, 1e-6)
 
 
-def glu(W, x, f=silu):
-    return W.linear("W_3", f(W.linear("W_1", x)) * W.linear("W_2", x))
-
-
 def softmax_attention(W, x, heads, first):
     """Over the steps from first(t) to t."""
     q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
@@ -242,9 +239,7 @@ def retnet(W, x, *, features, heads, xpos=False, norm="group", **_):
         return W.linear("W_o", silu(W.linear("W_g", x)) * flat(o))
 
     def feed(W, x):
-        a = W.affine("layers.0", x)
-        gelu = a * (1 + np.tanh((2 / np.pi) ** 0.5 * (a + 0.044715 * a**3))) / 2
-        return W.affine("layers.2", gelu)
+        return W.affine("layers.2", gelu(W.affine("layers.0", x)))
 
     return block(W, 0, x, msr, lambda W, name, x: W.layer_norm(name, x, 1e-5), feed)
 

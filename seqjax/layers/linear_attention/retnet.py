@@ -32,7 +32,7 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import Norm, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
@@ -193,7 +193,7 @@ class RetNet(Blocks):
             norm=lambda: Norm(features, centre=True, bias=True, eps=1e-5),
             feed=lambda: nnx.Sequential(
                 nnx.Linear(features, inner, rngs=rngs),
-                jax.nn.gelu,
+                gelu,
                 nnx.Linear(inner, features, rngs=rngs),
             ),
         )
