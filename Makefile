@@ -34,7 +34,7 @@ contract: $(VENV)/test.stamp
 	$(BIN)/python scripts/contract.py $(BASE) -n $(WORKERS) --dist worksteal
 
 smoke: $(VENV)/test.stamp
-	SEQJAX_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_*experiments.py
+	SEQJAX_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_*experiments.py tests/test_zoo_learns.py
 
 test-all: $(VENV)/test.stamp
 	SEQJAX_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

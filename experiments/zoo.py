@@ -1,31 +1,63 @@
-"""Every row of the table learns: one small model each, on one task that all of them can do.
+"""Every row of the table of layers learns: one small model each, on one task.
 
 command     python -m experiments.zoo        (or names of layers)
 hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
-time        8 seconds a row, most of it compilation
-expected    of the rows asked so far 1.00 for all but gss (0.50) and gau (0.25): elman lstm gru
-            indrnn min_gru min_lstm qrnn slstm sru hgru hippo lru s4 s4d s5 dss dlr lssl liquid_s4
-            sgconv
-            h3 lmu mamba mega hyena linear_transformer performer rfa cosformer retnet rwkv4 rwkv5
-            rwkv6 rwkv7 gateloop gsa fox aaren based flash_gau gla fwp deltanet kda comba gdn2
+time        5 s of CPU a row, 8 min in all, most of it compilation
+expected    accuracy, with the default seed:
 
-With weights of 0.02 in a squared rectifier, its published start, a GAU of this size hardly moves.
+    elman                1.00   rg_lru               1.00   flash_gau            0.87
+    lstm                 1.00   griffin              1.00   gateloop             1.00
+    gru                  1.00   hawk                 1.00   gsa                  1.00
+    bidirectional        1.00   lmu                  1.00   fox                  1.00
+    stacked              1.00   mega                 1.00   tova_msrnn           1.00
+    zoneout              1.00   gss                  1.00   gated_rnn_attention  1.00
+    indrnn               1.00   h3                   1.00   log_linear_attention 1.00
+    min_gru              1.00   hyena                1.00   fwp                  1.00
+    min_lstm             1.00   laughing_hyena       1.00   deltanet             1.00
+    qrnn                 1.00   sgconv               1.00   gated_deltanet       1.00
+    slstm                1.00   linear_transformer   1.00   deltaproduct         1.00
+    sru                  1.00   performer            1.00   recurrent_deltanet   1.00
+    sru_pp               1.00   rfa                  1.00   srwm                 1.00
+    gilr_lstm            1.00   cosformer            1.00   kda                  1.00
+    ur_lstm              1.00   ecoformer            1.00   comba                1.00
+    chrono_lstm          1.00   transnormer          1.00   gdn2                 1.00
+    xlstm                1.00   transnormer_llm      1.00   longhorn             1.00
+    hgru                 1.00   lightning_attention  1.00   mesa_net             1.00
+    hippo                1.00   aft                  1.00   rwkv7                1.00
+    lru                  0.98   retnet               1.00   ttt_linear           1.00
+    s4d                  1.00   relit                1.00   ttt_mlp              1.00
+    lssl                 1.00   mao_decay            1.00   titans               1.00
+    s4                   1.00   hgrn2                1.00   negative_eigenvalues 1.00
+    sashimi              0.94   based                1.00   neural_ode_fwp       1.00
+    liquid_s4            1.00   gla                  1.00   stripedhyena         1.00
+    s5                   1.00   mlstm                1.00   jamba                1.00
+    dss                  1.00   rwkv4                1.00   zamba                1.00
+    dlr                  1.00   rwkv5                1.00   e59                  1.00
+    mamba                1.00   rwkv6                1.00   esn                  1.00
+    mamba2               1.00   aaren                1.00   transformer_xl       1.00
+    mamba3               1.00   gau                  1.00   smt_memory_rnn       0.96
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts
-is all it takes. One block of the layer at its row's tiny options, but that a window or a filter is
-as long as the sequence; 16 features, 300 updates of Adam.
+is all it takes. There are 44 such sequences, so this shows that a row carries and learns, not how
+it generalises. All rows see the same 300 batches of 32, and are asked before they learn from them:
+the last tenth are the accuracy. One block of 16 features, Adam; the layer at its row's tiny
+options, but that a window or a filter is as long as the sequence, and `FITTING`.
+
+FLASH finds what lies before the chunk of the question, by its linear part: 1 - 3/4 * 2/11. Its
+squared rectifier inside the chunk stays out, as GAU's does.
 """
 
 from __future__ import annotations
 
 import sys
-from time import monotonic
+from time import process_time
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from seqjax.config import LayerConfig, ModelConfig
 from seqjax.layers import LAYERS
@@ -35,46 +67,67 @@ from seqjax.tasks import make
 LENGTH, CHANCE = 12, 0.25
 TASK = make("selective_copy", symbols=4, memorised=1)
 
+# Options without which a row cannot do it, or does by luck.
+FITTING = {
+    # They normalise the few channels all goes through, and of 2 that leaves a sign: a quarter of
+    # the features, as published.
+    "sru_pp": dict(attention=4),
+    "gss": dict(reduced=4, hidden=16, state=16),  # and a choice of decays, drawn at random
+    # Products of 2 by 2 rectified features start dead by chance: 4, as published.
+    "relit": dict(eta=4),
+    # What the cache drops is a choice that no gradient sees: the paper trains with room for all.
+    "tova_msrnn": dict(size=LENGTH),
+    # Weights of 0.02 at this width barely reach the squared rectifier, which then goes out for
+    # good; MEGA's smooth form of it does not.
+    "gau": dict(weights="laplace"),
+}
 
-def learn(name: str, *, updates: int = 300, batch: int = 32, rate: float = 1e-2) -> float:
-    """The accuracy of the layer on fresh sequences after `updates` batches."""
-    options = dict(LAYERS[name].smoke)
-    options |= {sight: LENGTH for sight in ("length", "window") if sight in options}
-    config = ModelConfig(layer=(LayerConfig(name, options),), features=16, depth=1)
-    model = Model(config, TASK.spec, rngs=nnx.Rngs(0))
+
+def options(name: str) -> dict:
+    """What the layer is built with."""
+    tiny = dict(LAYERS[name].smoke)
+    sight = {key: LENGTH for key in ("length", "window") if key in tiny}
+    return tiny | sight | FITTING.get(name, {})
+
+
+def learn(
+    name: str, *, updates: int = 300, batch: int = 32, rate: float = 1e-2, seed: int = 0
+) -> float:
+    """The accuracy on the last tenth of `updates` batches, each before it is learned from."""
+    config = ModelConfig(layer=(LayerConfig(name, options(name)),), features=16, depth=1)
+    model = Model(config, TASK.spec, rngs=nnx.Rngs(seed))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
+    # Nearly all of the time is compiling: of one vector, and of sequences made before.
+    flat, unravel = ravel_pytree(params)
+    data = TASK.sample(jax.random.key(1), updates * batch, LENGTH)
+    x, y = data.x.reshape(updates, batch, LENGTH), data.y[:, -1].reshape(updates, batch)
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, updates))
     )
 
-    def answers(params, key, batch):
-        found = TASK.sample(key, batch, LENGTH)
-        return nnx.merge(graph, params, rest)(found.x)[0][:, -1], found.y[:, -1]
-
-    def loss(params, key):
-        logits, y = answers(params, key, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    def loss(flat, x, y):
+        logits = nnx.merge(graph, unravel(flat), rest)(x)[0][:, -1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return losses.mean(), jnp.mean(jnp.argmax(logits, axis=1) == y)
 
     @jax.jit
-    def run(params):
-        def update(carry, key):
-            params, moments = carry
-            change, moments = optimiser.update(jax.grad(loss)(params, key), moments, params)
-            return (optax.apply_updates(params, change), moments), None
+    def run(flat, x, y):
+        def update(carry, now):
+            flat, moments = carry
+            slope, right = jax.grad(loss, has_aux=True)(flat, *now)
+            change, moments = optimiser.update(slope, moments, flat)
+            return (optax.apply_updates(flat, change), moments), right
 
-        keys = jax.random.split(jax.random.key(1), updates)
-        params, _ = jax.lax.scan(update, (params, optimiser.init(params)), keys)[0]
-        logits, y = answers(params, jax.random.key(2), 1000)
-        return jnp.mean(jnp.argmax(logits, axis=1) == y)
+        return jax.lax.scan(update, (flat, optimiser.init(flat)), (x, y))[1]
 
-    return float(run(params))
+    return float(run(flat, x, y)[-(updates // 10) :].mean())
 
 
 def main(names: list[str]) -> None:
     print(f"accuracy; chance {CHANCE}")
     for name in names or LAYERS:
-        began = monotonic()
-        print(f"{name:24}{learn(name):6.2f}   {monotonic() - began:.0f} s", flush=True)
+        began = process_time()
+        print(f"{name:24}{learn(name):6.2f}   {process_time() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every row learns a small task: minutes of compiling, so for `make test-all` only."""
+"""Every row learns a small task, for `make smoke` and `make test-all`: minutes of compiling."""
 
 import jax
 import pytest
@@ -11,4 +11,4 @@ from seqjax.layers import LAYERS
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_row_learns(name):
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        assert zoo.learn(name) > 1.5 * zoo.CHANCE
+        assert zoo.learn(name) > 2 * zoo.CHANCE
