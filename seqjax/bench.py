@@ -254,7 +254,11 @@ def _read(q: jax.Array, S: jax.Array) -> jax.Array:
     return jnp.einsum("bthk,bthkv->bthv", q, S)
 
 
-def _linear_attention(q, k, v, initial_state, log_a):
+def _linear_attention(q, k, v, initial_state, log_a=None, log_b=None):
+    if log_b is not None:  # of the values, which are the keys of the transposed states
+        turned = jnp.swapaxes(initial_state, -1, -2)
+        states = _states(m.key_decay, (jnp.exp(log_b), _outer(v, k)), turned)
+        return _read(q, jnp.swapaxes(states, -1, -2))
     algebra = m.scalar_decay if log_a.ndim == 3 else m.key_decay
     return _read(q, _states(algebra, (jnp.exp(log_a), _outer(k, v)), initial_state))
 
