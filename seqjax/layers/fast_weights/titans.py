@@ -26,6 +26,7 @@ of the chunk, which looks ahead. p is not written into the memory. The paper lea
 of two branches (SiLU after a norm here) and the gates' parameters: theta is divided by the size of
 the chunk, over which its gradients add up at the same weights; alpha starts near 0.02. `hidden` are
 the widths of the memory's hidden layers, one of 4 D by default (L_M = 2); () is the linear memory.
+Without `momentum` eta is 0, without `decay` alpha is: two of the paper's ablations.
 """
 
 from functools import partial
@@ -64,19 +65,22 @@ class Memory(nnx.Module):
 
     structure = "gradient step of an inner model, with momentum"
 
-    def __init__(self, features, *, heads, size, hidden, conv, rngs):
+    def __init__(self, features, *, heads, size, hidden, conv, momentum, decay, rngs):
         self.heads, self.D = heads, per_head("features", features, heads)
         self.inner = Inner(size, loss="regression", output="plain", bias=False)
         self.W_qkv = nnx.Linear(features, 3 * features, use_bias=False, rngs=rngs)
         self.conv = ShortConv(3 * features, conv, bias=False, rngs=rngs)
-        self.gates = nnx.Linear(features, 3 * heads, use_bias=False, rngs=rngs)
-        starts = jnp.asarray([0.0, 0.0, -4.0])  # theta, eta, alpha
-        self.gate_bias = Precise(jnp.repeat(starts, heads))
+        self.momentum, self.decay = momentum, decay
+        starts = [0.0] + momentum * [0.0] + decay * [-4.0]  # theta, eta, alpha
+        self.gates = nnx.Linear(features, len(starts) * heads, use_bias=False, rngs=rngs)
+        self.gate_bias = Precise(jnp.repeat(jnp.asarray(starts), heads))
         widths = (self.D, *hidden, self.D)
         self.slow = InnerWeights(heads, widths, bias=False, norm=False, rngs=rngs)
 
     def initial(self):
-        return MemoryState(self.conv.initial(), self.slow.start(momentum=True, decay=True))
+        return MemoryState(
+            self.conv.initial(), self.slow.start(momentum=self.momentum, decay=self.decay)
+        )
 
     def project(self, x, window, **flags):
         """q, k, v [T, heads, D] and the next window."""
@@ -88,14 +92,14 @@ class Memory(nnx.Module):
         flags = dict(resets=resets, mask=mask)
         q, k, v, window = self.project(x, h.window, **flags, reset_state=start.window)
         logits = self.gates(x) + self.gate_bias[...][None]
-        theta, eta, alpha = jnp.split(logits, 3, axis=1)
+        theta, *others = jnp.split(logits, 1 + self.momentum + self.decay, axis=1)
         xs = Steps(
             q,
             k,
             v,
             2 / self.inner.size * jax.nn.sigmoid(theta),
-            log_eta=jax.nn.log_sigmoid(eta),
-            log_keep=jax.nn.log_sigmoid(-alpha),
+            log_eta=jax.nn.log_sigmoid(others[0]) if self.momentum else None,
+            log_keep=jax.nn.log_sigmoid(-others[-1]) if self.decay else None,
         )
         y, learner = learn(
             self.inner, xs, h.learner, start.learner, None, **flags, evaluator=evaluator
@@ -166,6 +170,8 @@ class Titans(Layer):
         conv: int = 4,
         window: int = 64,
         persistent: int = 4,
+        momentum: bool = True,
+        decay: bool = True,
         rngs: nnx.Rngs,
     ):
         if min(size, window, persistent) < 1:
@@ -179,7 +185,17 @@ class Titans(Layer):
         hidden = (4 * D,) if hidden is None else tuple(hidden)
         widths = (D, *hidden, D)
         self.weights = heads * sum(n * m for n, m in zip(widths, widths[1:]))
-        self.memory = Memory(features, heads=heads, size=size, hidden=hidden, conv=conv, rngs=rngs)
+        self.momentum, self.decay = momentum, decay
+        self.memory = Memory(
+            features,
+            heads=heads,
+            size=size,
+            hidden=hidden,
+            conv=conv,
+            momentum=momentum,
+            decay=decay,
+            rngs=rngs,
+        )
         self.attention: Any = (
             None
             if placement == "memory"
