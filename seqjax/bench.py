@@ -254,7 +254,7 @@ def _read(q: jax.Array, S: jax.Array) -> jax.Array:
     return jnp.einsum("bthk,bthkv->bthv", q, S)
 
 
-def _linear_attention(q, k, v, initial_state, log_a=None, log_b=None):
+def _linear_attention(q, k, v, initial_state, log_a: Any = None, log_b: Any = None):
     if log_b is not None:  # of the values, which are the keys of the transposed states
         turned = jnp.swapaxes(initial_state, -1, -2)
         states = _states(m.key_decay, (jnp.exp(log_b), _outer(v, k)), turned)
