@@ -113,8 +113,9 @@ def as_reals(h):
 
 
 def effective_memory(response):
-    """The mean lag of a response."""
-    return float(np.sum(np.arange(len(response)) * response) / np.sum(response))
+    """The mean lag of a response; 0 where nothing moves."""
+    total = np.sum(response)
+    return float(np.sum(np.arange(len(response)) * response) / total) if total else 0.0
 
 
 # %% [markdown]
@@ -122,7 +123,8 @@ def effective_memory(response):
 #
 # Left, the response on logarithmic axes: a straight line is a power law, a fall to the right end an
 # exponential, a plateau a memory that does not fade. Middle, the transition's eigenvalues beside
-# the unit circle. Right, the mean lag.
+# the unit circle. Right, the mean lag. (RWKV's output matrices start at zero: before training
+# nothing moves there.)
 
 
 # %%
@@ -137,7 +139,8 @@ def show(family):
     colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(names)))
     for colour, name in zip(colours, names):
         r = responses[name]
-        shown = np.where(r > 1e-9 * r.max(), r / r.max(), np.nan)
+        shown = r / r.max() if r.any() else r
+        shown = np.where(shown > 1e-9, shown, np.nan)
         left.loglog(1 + np.arange(STEPS), shown, color=colour, lw=1.2, label=name)
         z = spectra[name]
         middle.plot(z.real, z.imag, ".", color=colour, ms=4, alpha=0.7)
