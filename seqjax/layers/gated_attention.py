@@ -136,8 +136,7 @@ class GatedHead(nnx.Module):
         return Seen(cache, jnp.zeros((), jnp.int32))
 
     def __call__(self, q, k, v, h: Seen, *, resets=None, mask=None) -> tuple[Array, Seen]:
-        place, after = places(h.place, len(q), resets=resets, mask=mask)
-        place, after = place % self.length, after % self.length
+        place, after = places(h.place, len(q), size=self.length, resets=resets, mask=mask)
         if self.causal:
             wide = h.cache.items[0].dtype
             o, cache = look_back(

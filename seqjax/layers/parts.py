@@ -169,18 +169,25 @@ def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 1
 
 
 def places(
-    count: Array, steps: int, *, resets: Array | None = None, mask: Array | None = None
+    count: Array,
+    steps: int,
+    *,
+    size: int | None = None,
+    resets: Array | None = None,
+    mask: Array | None = None,
 ) -> tuple[Array, Array]:
     """The positions int32 [steps] since the start or the last reset, and that of the next step.
 
     `count` is the position of the first; a masked step takes none (the next one has its position).
+    With `size` they are the places in chunks of that many steps.
     """
     taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
     passed = count + jnp.cumsum(taken, dtype=jnp.int32) - taken
     if resets is not None:
         resets = resets if mask is None else resets & mask
         passed -= lax.cummax(jnp.where(resets, passed, 0))
-    return passed, jnp.append(count, passed + taken)[-1]
+    after = jnp.append(count, passed + taken)[-1]
+    return (passed, after) if size is None else (passed % size, after % size)
 
 
 def time_step_bias(key: Array, size: int, low: float, high: float, floor: float = 1e-4) -> Array:

@@ -16,17 +16,6 @@ from jax import Array, lax
 from seqjax.ops.op import like
 
 
-def places(count: Array, steps: int, size: int, resets=None, mask=None) -> tuple[Array, Array]:
-    """The place [T] of each step in its chunk, and `count` after the last one."""
-    taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
-    number = count + jnp.cumsum(taken) - taken
-    first = jnp.zeros((), jnp.int32)
-    if resets is not None:
-        first = lax.cummax(jnp.where(resets, number * taken, 0))
-    end = jnp.append(count, number + taken - first)[-1]
-    return (number - first) % size, end % size
-
-
 def scan_parts(
     body: Callable, state: Any, xs: Any, last: Array, size: int, resets=None, mask=None
 ) -> tuple[Any, Any]:

@@ -36,7 +36,8 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
-from seqjax.layers.fast_weights.chunks import places, scan_parts
+from seqjax.layers.fast_weights.chunks import scan_parts
+from seqjax.layers.parts import places
 from seqjax.ops.chunks import exactly
 from seqjax.ops.op import matmul_precision
 
@@ -170,7 +171,7 @@ def learn(
     given = xs.q.dtype
     xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(given)), xs)
     steps = len(xs.q)
-    place, count = places(h.count, steps, inner.size, resets, mask)
+    place, count = places(h.count, steps, size=inner.size, resets=resets, mask=mask)
     last = place == inner.size - 1
     flags = (last if mask is None else last & mask, resets, mask)
     evaluate = {"sequential": by_steps, "part": by_part}.get(evaluator or "chunked", by_chunks)

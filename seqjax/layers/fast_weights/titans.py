@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.fast_weights.chunks import places, scan_parts
+from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn
 from seqjax.layers.fast_weights.ttt import InnerWeights
 from seqjax.layers.parts import (
@@ -45,6 +45,7 @@ from seqjax.layers.parts import (
     ShortConv,
     merge_heads,
     per_head,
+    places,
     rotary,
     split_heads,
     unit,
@@ -257,7 +258,7 @@ class Titans(Layer):
         # "sequential" has parts of one step
         size, learning = (1, "sequential") if evaluator == "sequential" else (self.size, "part")
         part = partial(self.part, start=start.memory, evaluator=learning)
-        place, _ = places(count, len(x), self.size, resets, mask)
+        place, _ = places(count, len(x), size=self.size, resets=resets, mask=mask)
         last, state = place == self.size - 1, (h.memory, h.attention.items)
         y, (memory, items) = scan_parts(part, state, xs, last, size, resets, mask)
         return self.W_o(self.gated(*y)), TitansState(memory, Context(window, items))
@@ -280,7 +281,7 @@ class Titans(Layer):
 
         # items by place of the chunk that entered, then those of the part; twice: of h and of x
         slot = jnp.arange(self.size, dtype=jnp.int32)
-        place, count = places(h.learner.count, steps, self.size, **flags)
+        place, count = places(h.learner.count, steps, size=self.size, **flags)
         before = entered[:, None] & (slot < h.learner.count)[None]
         seen = jnp.concatenate([before, within(segment, steps) & keep[None]], axis=1)
         j = jnp.concatenate([slot, place])

@@ -22,9 +22,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.fast_weights.chunks import places
 from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
-from seqjax.layers.parts import Norm, merge_heads, per_head, rotary, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, places, rotary, split_heads
 
 INIT = nnx.initializers.normal(0.02)
 
@@ -93,7 +92,7 @@ class TTTLinear(Layer):
         """The start is learned already: it is the slow weights."""
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, _ = places(h.count, len(x), self.inner.size, resets, mask)
+        place, _ = places(h.count, len(x), size=self.inner.size, resets=resets, mask=mask)
         split = partial(split_heads, heads=self.heads)
         q, k = (rotary(split(W(x)), place) for W in (self.W_q, self.W_k))
         theta = self.eta_base / self.D * jax.nn.sigmoid(self.W_lr(x))
