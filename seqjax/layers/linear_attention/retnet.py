@@ -155,7 +155,9 @@ class Retention(Layer):
         lag = (t[:, None] - t[None]).astype(self.log_gamma().dtype)
         decay = jnp.where(lag[None] >= 0, self.log_gamma()[:, None, None] * lag[None], -jnp.inf)
         count = self.counts(t).T  # [heads, T]
-        scores = jnp.abs(jnp.einsum("thk,shk->hts", q, k) * jnp.exp(decay)).sum(-1)
+        past = (lag >= 0)[None]  # what is ahead is cut off, not multiplied by zero
+        scores = jnp.where(past, jnp.einsum("thk,shk->hts", q, k), 0)
+        scores = jnp.abs(scores * jnp.exp(decay)).sum(-1)
         entered = jnp.abs(S).sum(1).max(1)[:, None] / count[:, -1:]
         largest = jnp.maximum(scores * lax.rsqrt(count), jnp.broadcast_to(entered, count.shape))
         return (lax.rsqrt(count) / jnp.clip(largest, 1, 5e4)).T
