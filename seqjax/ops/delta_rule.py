@@ -26,16 +26,18 @@ from jax import Array
 
 from seqjax.ops.chunks import (
     decay_of,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
-    unit_lower_inverse,
+    unit_lower_solve,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays, share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -78,12 +80,14 @@ def chunked(
 
     def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
         decay, beta = decay_of(x.log_a, segment), x.beta[:, None]
-        overlap = beta * pair_products(x.k, x.k, decay)
-        error = beta * (x.v - read_entering(x.k, S, decay, reset_state))
-        u = unit_lower_inverse(overlap) @ error
+        overlap, lost = finite_rows(beta * pair_products(x.k, x.k, decay))
+        error, mistaken = finite_rows(beta * (x.v - read_entering(x.k, S, decay, reset_state)))
+        u, unsolved = finite_rows(unit_lower_solve(overlap, error))
         scores = pair_products(x.q, x.k, decay) + jnp.diag((x.q * x.k).sum(1))
-        y = scores @ u + read_entering(x.q, S, decay, reset_state)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, u))
+        scores, unread = finite_rows(scores)
+        y = scores @ u + mark(unread, read_entering(x.q, S, decay, reset_state))
+        new = leave_chunk(S, decay, reset_state, (x.k, u))
+        return scale * y, new, lost | mistaken | unsolved
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 else 32)
     return scan_heads(body, S, xs, resets, reset_state, FILL, size)
@@ -240,4 +244,5 @@ DELTA_RULE = Op(
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
     ),
     example=example,
+    reads=("q",),
 )

@@ -21,16 +21,18 @@ from jax import Array
 
 from seqjax.ops.chunks import (
     decay_of,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
-    unit_lower_inverse,
+    unit_lower_solve,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -74,12 +76,17 @@ def chunked(
 
     def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
         before, after = decay_of(x.log_w, segment, before=True), decay_of(x.log_w, segment)
-        given = pair_products(x.a, x.k, before) @ x.v + read_entering(x.a, S, before, reset_state)
-        p = unit_lower_inverse(-pair_products(x.a, x.b, before)) @ given
+        seen, unseen = finite_rows(pair_products(x.a, x.k, before))
+        overlap, lost = finite_rows(-pair_products(x.a, x.b, before))
+        given, missing = finite_rows(seen @ x.v + read_entering(x.a, S, before, reset_state))
+        p, unsolved = finite_rows(unit_lower_solve(overlap, given))
         y = read_entering(x.q, S, after, reset_state)
         for left, right in ((x.k, x.v), (x.b, p)):
-            y += (pair_products(x.q, left, after) + jnp.diag((x.q * left).sum(1))) @ right
-        return scale * y, leave_chunk(S, after, reset_state, (x.k, x.v), (x.b, p))
+            scores = pair_products(x.q, left, after) + jnp.diag((x.q * left).sum(1))
+            scores, unread = finite_rows(scores)
+            y = mark(unread, y) + scores @ right
+        new = leave_chunk(S, after, reset_state, (x.k, x.v), (x.b, p))
+        return scale * y, new, unseen | lost | missing | unsolved
 
     size = chunk_size or (64 if xs.log_w.shape[-1] == 1 else 32)
     return scan_heads(body, S, xs, resets, reset_state, FILL, size)
@@ -165,4 +172,5 @@ DPLR = Op(
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
     ),
     example=example,
+    reads=("q",),
 )

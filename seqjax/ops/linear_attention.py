@@ -23,6 +23,7 @@ from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
     finite_log,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
@@ -33,6 +34,7 @@ from seqjax.ops.chunks import (
     values_at_end,
 )
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -83,15 +85,19 @@ def chunked(
         decay = decay_of(x.log_a, segment, before=before)
         now = x.k if not before else bonus[0][None] * x.k
         scores, now = pair_products(x.q, x.k, decay), (x.q * now).sum(1)
-        entered = read_entering(x.q, S, decay, reset_state)
+        scores, unread = finite_rows(jnp.concatenate([scores, now[:, None]], 1))
+        scores, now = scores[:, :-1], scores[:, -1]
+        entered = mark(unread, read_entering(x.q, S, decay, reset_state))
+        none = jnp.zeros_like(unread)
         if x.log_b is None:
             y = (scores + jnp.diag(now)) @ x.v + entered
-            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v))
+            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v)), none
         decay_b = decay_of(x.log_b, segment, before=before)
         y = decayed_sums(scores, x.v, decay_b) + now[:, None] * x.v
-        y += since_entering(decay_b) * entered
+        entered, unread = finite_rows(entered)
+        y += mark(unread, since_entering(decay_b) * entered)
         S, reset_state, v = values_at_end(decay_b, S, reset_state, x.v)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v))
+        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v)), none
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 and xs.log_b is None else 32)
     per_head = () if bonus is None else (bonus,)
@@ -253,4 +259,5 @@ LINEAR_ATTENTION = Op(
         Spec("value_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="value")),
     ),
     example=example,
+    reads=("q",),
 )

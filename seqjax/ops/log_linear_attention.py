@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.common import unknown
-from seqjax.ops.chunks import decay_of, finite_log, loop, scan_chunks, within
+from seqjax.ops.chunks import decay_of, finite_log, finite_rows, loop, scan_chunks, within
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call
 
 
@@ -100,7 +100,8 @@ def chunked(
             decay = decay_of(log_a[:, None], segment)
             weight = jnp.exp(jnp.where(joined, jnp.asarray(decay.pairs), 0))
             weight = weight * jnp.take_along_axis(scales, levels, axis=1)
-            y = jnp.where(joined, (q @ k.T) * weight, 0) @ v
+            scores, unread = finite_rows(jnp.where(joined, q @ k.T, 0) * weight)
+            y = mark(unread, scores @ v)
 
             def entered(S, where, since):
                 seen = jnp.take_along_axis(scales, where, axis=1)

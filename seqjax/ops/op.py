@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from seqjax.common import accumulation_dtype, unknown
+from seqjax.ops.quarantine import quarantined
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class Op:
     fill: Any  # the inputs of a step that changes nothing, one scalar for each of xs
     specs: tuple[Spec, ...]
     example: Callable[[Spec, int], dict[str, Any]]  # (spec, seed) -> arguments, float64
+    # What only looks at the state, and whether heads are apart, for `quarantined`. None: element-
+    # wise in time already, and as fast as memory is; nothing is looked for.
+    reads: tuple[str, ...] | None = None
+    per_head: bool = True
 
     def choose(self, call: Call, evaluator: str | Sequence[str] | None = None) -> Choice:
         """Pick by the table (None), by name, or the first of several names that can run."""
@@ -177,6 +182,8 @@ class Op:
         def evaluate(xs: Any, state: Any, resets: Any, reset_state: Any) -> tuple[Any, Any]:
             return chosen.evaluate(xs, state, resets=resets, reset_state=reset_state, **options)
 
+        if self.reads is not None:
+            evaluate = quarantined(evaluate, self.fill, self.reads, self.per_head)
         with matmul_precision(dtype):
             outputs, state = (jax.vmap(evaluate) if batched else evaluate)(
                 xs, state, resets, reset_state

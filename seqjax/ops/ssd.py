@@ -25,6 +25,7 @@ from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, like, match
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -222,19 +223,28 @@ def leave_out(mask: Array | None, *arrays: Array | None) -> list[Any]:
 
 
 def step_size(delta: Array, bias: Array | None, softplus: bool) -> Array:
-    """dt in at least float32."""
-    dt = delta.astype(accumulation_dtype(delta.dtype))
+    """dt in at least float32; NaN where delta is not finite, which the bias does not learn from."""
+    dt, lost = without_lost(delta.astype(accumulation_dtype(delta.dtype)))
     if bias is not None:
         dt += bias.astype(dt.dtype).reshape((1,) * (dt.ndim - 1) + bias.shape)
-    return jax.nn.softplus(dt) if softplus else dt
+    return mark(lost, jax.nn.softplus(dt) if softplus else dt)
 
 
 def skip_and_gate(y: Array, u: Array, D: Array | None, z: Array | None) -> Array:
     """(y + D u) silu(z)."""
     if D is not None:
         D = D.astype(y.dtype).reshape((1,) * (y.ndim - D.ndim) + D.shape)
-        y += D * u.astype(y.dtype)
-    return y if z is None else y * jax.nn.silu(z.astype(y.dtype))
+        y += D * without_lost(u.astype(y.dtype))[0]  # where u is lost, y is
+    if z is None:
+        return y
+    z, lost = without_lost(z.astype(y.dtype))
+    return mark(lost, y * jax.nn.silu(z))
+
+
+def without_lost(x: Array) -> tuple[Array, Array]:
+    """x with zeros for the numbers that are not finite, and which these are."""
+    good = jnp.isfinite(x)
+    return jnp.where(good, x, 0), ~good
 
 
 def in_groups(op: str, name: str, x: Array, batch: str, sizes: Any) -> tuple[Any, Any]:
@@ -289,4 +299,6 @@ SELECTIVE_SCAN = Op(
         Spec("mamba", dict(B=1, T=2048, D=256, N=16)),
     ),
     example=example,
+    reads=("C",),
+    per_head=False,
 )

@@ -23,12 +23,14 @@ from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
     finite_log,
+    finite_rows,
     loop,
     scan_heads,
     sequential,
     within,
 )
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -107,10 +109,11 @@ def chunked(
         entered = jnp.exp(entered - m)
 
         v = jnp.concatenate([x.v, jnp.ones_like(x.v[:, :1])], 1)
-        seen = scale * (((x.q @ x.k.T) * weight) @ v + entered[:, None] * old)
-        h = seen[:, :-1] / denominator(seen[:, -1], m, eps)[:, None]
+        scores, unread = finite_rows(jnp.where(joined, x.q @ x.k.T, 0) * weight)
+        seen = scale * (scores @ v + entered[:, None] * old)
+        h = mark(unread, seen[:, :-1] / denominator(seen[:, -1], m, eps)[:, None])
         last = entered[-1] * last + (x.k * weight[-1][:, None]).T @ v
-        return h, State(last[:, :-1], last[:, -1], m[-1])
+        return h, State(last[:, :-1], last[:, -1], m[-1]), jnp.zeros_like(unread)
 
     return scan_heads(body, state, xs, resets, reset_state, FILL, chunk_size or 64)
 
@@ -214,4 +217,5 @@ STABILISED_ATTENTION = Op(
         Spec("mlstm_long", dict(B=1, T=2048, H=4, K=64, V=64)),
     ),
     example=example,
+    reads=("q",),
 )
