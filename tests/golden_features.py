@@ -76,6 +76,7 @@ def performer(x, meta, evaluator):
         phi_q = maps.favor(scaled["q"], W, eps=1e-4, stabilise="query")
         phi_k = maps.favor(scaled["k"], W, eps=1e-4, stabilise="sequence")
     B, _, H, M = phi_k.shape
+    o.expect(M=M)
     # the causal form adds 1e-6 to the sum of the keys' features: a sum that starts there
     state = (jnp.zeros((B, H, M, x["v"].shape[-1])), jnp.full((B, H, M), 1e-6))
     y = attend(

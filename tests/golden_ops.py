@@ -47,6 +47,7 @@ def retention(x, meta, evaluator):
 def lightning(x, meta, evaluator):
     heads = jnp.arange(x["v"].shape[2], dtype=x["v"].dtype)
     depth = 1 - meta["layer_idx"] / meta["num_layers"]
+    meta.ignore("log_decay_per_head")  # the same, as numbers
     return linear_attention(x, meta, evaluator, -8 / len(heads) * depth * heads)
 
 
@@ -108,6 +109,8 @@ def gated_delta_rule(x, meta, evaluator):
 
 
 def gated_delta_product(x, meta, evaluator):
+    meta.expect(num_householder=x["k"].shape[1] // x["q"].shape[1])
+    meta.ignore("scale")  # as the reference does
     o, S = ops.gated_delta_product(
         x["q"], x["k"], x["v"], x["beta"], x.get("g"), x.get("S0"), evaluator=evaluator
     )

@@ -54,6 +54,7 @@ def rwkv_weights(inputs, heads):
 
 def rwkv5(inputs, meta, *, evaluator):
     x, heads = inputs["x"], len(inputs["time_faaaa"])
+    meta["options"].expect(head_size=x.shape[2] // heads)
     values = rwkv_weights(inputs, heads)
     values["mu"] = 1 - flat(inputs, *(f"time_mix_{j}" for j in "rkvg"))
     layer = build("rwkv5", x.shape[2], values, heads=heads)
@@ -62,6 +63,7 @@ def rwkv5(inputs, meta, *, evaluator):
 
 def rwkv6(inputs, meta, *, evaluator):
     x, heads = inputs["x"], len(inputs["time_faaaa"])
+    meta["options"].expect(head_size=x.shape[2] // heads)
     order = jnp.array([3, 1, 2, 4, 0])  # theirs w, k, v, r, g to ours r, k, v, g, w
     A, B = inputs["time_maa_w1"], inputs["time_maa_w2"]
     values = rwkv_weights(inputs, heads) | {
@@ -168,6 +170,7 @@ def forgetting(inputs, meta, *, path=False):
     q, k, v, g = (inputs[name] for name in "qkvg")
     g = g * meta["scale"] if path else g  # that reference scales the forget gates too
     reflections = (inputs["w"], inputs["beta"]) if path else ()
+    meta["options"].ignore("chunk_size")
     groups = q.shape[2] // k.shape[2]
     k, v = (jnp.repeat(z, groups, axis=2) for z in (k, v))
     T, heads, K = q.shape[1:]
