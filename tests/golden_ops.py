@@ -165,6 +165,10 @@ def mlstm(x, meta, evaluator, initial_m):
 
 
 def selective_scan(x, meta, evaluator):
+    forms = {2: "const", 3: "var", 4: "group"}
+    meta.expect(B_kind=forms[x["B"].ndim])
+    if "C_kind" in meta:
+        meta.expect(C_kind=forms[x["C"].ndim])
     o, state = ops.selective_scan(
         x["u"],
         x["delta"],
@@ -182,6 +186,7 @@ def selective_scan(x, meta, evaluator):
 
 
 def ssd(x, meta, evaluator):
+    meta.ignore("chunk_size")  # of the reference's own chunks
     y, _ = ops.ssd(
         x["x"],
         x["dt"],
@@ -192,6 +197,7 @@ def ssd(x, meta, evaluator):
         x.get("z"),
         x.get("dt_bias"),
         dt_softplus=meta["dt_softplus"],
+        dt_limit=meta.get("dt_limit"),
         evaluator=evaluator,
     )
     return {"y": y}

@@ -142,12 +142,12 @@ def gateloop_simple(inputs, meta, *, evaluator):
 
 def slots(inputs, meta, *, evaluator, slots_by):
     q, k, v, s = (inputs[name] for name in "qkvs")
-    groups = q.shape[2] // k.shape[2]
-    k, v, s = (jnp.repeat(z, groups, axis=2) for z in (k, v, s))
+    groups, heads = q.shape[2] // k.shape[2], k.shape[2]
+    assert meta.get("options", {}).get("gqa", groups) == groups
     empty = Slots(
-        jnp.zeros((q.shape[2], q.shape[3], s.shape[3])),
-        jnp.zeros((q.shape[2], s.shape[3], v.shape[3])),
-        jnp.full((q.shape[2], s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
+        jnp.zeros((heads, q.shape[3], s.shape[3])),
+        jnp.zeros((heads, s.shape[3], v.shape[3])),
+        jnp.full((heads, s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
     )
     h = jax.tree.map(lambda z: jnp.broadcast_to(z[None], (len(q), *z.shape)), empty)
     if "hk0" in inputs:
@@ -160,7 +160,7 @@ def slots(inputs, meta, *, evaluator, slots_by):
 
         o, h = jax.vmap(attend)(q, k, v, s, h)
     else:
-        log_f = jnp.repeat(inputs["g"], groups, axis=2)
+        log_f = inputs["g"]
         run = partial(slot_attention, start=empty, scale=meta["scale"], evaluator=evaluator)
         o, h = jax.vmap(lambda *args: run(*args))(q, k, v, s, log_f, h)
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
@@ -171,11 +171,15 @@ def forgetting(inputs, meta, *, path=False):
     g = g * meta["scale"] if path else g  # that reference scales the forget gates too
     reflections = (inputs["w"], inputs["beta"]) if path else ()
     meta["options"].ignore("chunk_size")
-    groups = q.shape[2] // k.shape[2]
-    k, v = (jnp.repeat(z, groups, axis=2) for z in (k, v))
     T, heads, K = q.shape[1:]
-    window = meta["options"].get("window") or T
-    options = dict(heads=heads, window=window, path=path)
+    options = dict(
+        heads=heads,
+        kv_heads=k.shape[2],
+        window=meta["options"].get("window") or T,
+        scale=meta["scale"],
+        path=path,
+    )
+    assert meta["options"].get("gqa", heads // k.shape[2]) == heads // k.shape[2]
     layer = nnx.eval_shape(lambda: FoX(heads * K, rngs=nnx.Rngs(0), **options))
 
     def one(q, *items):

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def share_heads(op: str, name: str, x: Array, heads: int, *, reads: bool = False) -> Array:
+def share_heads(
+    op: str, name: str, x: Array, heads: int, *, reads: bool = False, axis: int = -2
+) -> Array:
     """x [..., G, K] with each head H / G times in a row; as it is if it `reads` with n H heads."""
-    have = x.shape[-2]
+    have = x.shape[axis]
     if reads and heads and have % heads == 0:
         return x
     if not have or heads % have:
@@ -24,7 +26,7 @@ def share_heads(op: str, name: str, x: Array, heads: int, *, reads: bool = False
         raise ValueError(
             f"{op}: {name} has {have} heads and v {heads}; expected a divisor of those of v{more}"
         )
-    return jnp.repeat(x, heads // have, axis=-2)
+    return jnp.repeat(x, heads // have, axis=axis)
 
 
 def read_in_groups(evaluate: Callable, xs: Any, state: Any, readers: Sequence[str]) -> Any:
