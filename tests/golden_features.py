@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build
+from golden_ops import key_scale
 from golden_tools import with_parameters
 
 from seqjax import ops
@@ -76,6 +77,7 @@ def performer(x, meta, evaluator):
         phi_q = maps.favor(scaled["q"], W, eps=1e-4, stabilise="query")
         phi_k = maps.favor(scaled["k"], W, eps=1e-4, stabilise="sequence")
     B, _, H, M = phi_k.shape
+    o.expect(M=M)
     # the causal form adds 1e-6 to the sum of the keys' features: a sum that starts there
     state = (jnp.zeros((B, H, M, x["v"].shape[-1])), jnp.full((B, H, M), 1e-6))
     y = attend(
@@ -91,14 +93,22 @@ def performer(x, meta, evaluator):
 
 def random_features(x, meta):
     o, W = meta["options"], jnp.swapaxes(x["omega"], 0, 1)[None]
-    kind, K = o["kind"], x["x"].shape[-1]
+    kind, options = o["kind"], {"count": W.shape[1]}
+    if "softmax_temp" in o:
+        options["temperature"] = 1 / o["softmax_temp"]
     if kind == "GeneralizedRandomFeatures":
-        return {"phi": maps.random_relu(x["x"], W, eps=0.0)}
-    z = x["x"] * K**-0.25
-    if kind == "Favor":
-        stabilise = "norm" if o.get("stabilize") else "none"
-        return {"phi": maps.favor(z, W, hyperbolic=True, stabilise=stabilise)}
-    phi = maps.fourier(z, W, smoothing=o.get("smoothing", 0.0))
+        name, options = "random_relu", {"temperature": 1.0, "eps": 0.0} | options
+    elif kind == "Favor":
+        name, options = "favor+-", options | {"stabilise": "norm" if o.get("stabilize") else "none"}
+    else:
+        smoothing = o.get("smoothing", 1.0) if kind.startswith("Smoothed") else 0.0
+        name, options = "fourier", options | {"smoothing": smoothing}
+    K = x["x"].shape[-1]
+    phi = nnx.eval_shape(lambda: maps.make_map((name, options), 1, K, rngs=nnx.Rngs(0)))
+    o.expect(n_dims=phi.size)
+    phi = jax.vmap(with_parameters(phi, {"W": W}))(x["x"])
+    if name != "fourier":
+        return {"phi": phi}
     sin, cos, rest = jnp.split(phi, [W.shape[1], 2 * W.shape[1]], axis=-1)
     return {"phi": jnp.concatenate([cos, sin, rest], axis=-1)}
 
@@ -148,9 +158,9 @@ def cosformer(x, meta, evaluator):
 
 
 def based_attn(x, meta, evaluator, feature_map="taylor"):
-    q, k = (
-        jax.vmap(maps.make_map(feature_map, 1, x["q"].shape[-1], rngs=None))(x[n]) for n in "qk"
-    )
+    named = feature_map, {"temperature": 1 / key_scale(x, meta)}
+    phi = maps.make_map(named, 1, x["q"].shape[-1], rngs=None)
+    q, k = (jax.vmap(phi)(x[n]) for n in "qk")
     if meta["normalize"]:
         return {"o": attend(q, k, x["v"], eps=1e-6, evaluator=evaluator)}
     return {"o": ops.linear_attention(q, k, x["v"], evaluator=evaluator)[0]}
@@ -186,6 +196,7 @@ def retnet(x, meta, evaluator):
             features,
             heads=o["heads"],
             value_size=o["value_dim"] // o["heads"],
+            gate=o.get("gate_fn", "swish"),
             norm="rms",
             scale="count" if recurrent else "scores",
             rngs=nnx.Rngs(0),
@@ -193,6 +204,8 @@ def retnet(x, meta, evaluator):
         dense(x, QKVO | {"W_g": "g"}),
     )
     ys, h = [], None
+    o.ignore("chunk")  # 1 in the other modes
+    meta.expect(eps=layer.norm.eps)
     length = o["chunk"] if o["mode"] == "chunk" else x["x"].shape[1]
     for start in range(0, x["x"].shape[1], length):
         y, h = layer(x["x"][:, start : start + length], h, evaluator=evaluator)
@@ -206,11 +219,12 @@ def retnet(x, meta, evaluator):
 
 
 def xpos_positions(x, meta):
-    o, length = meta["options"], x["x"].shape[1]
+    o = meta["options"]
+    length = x["x"].shape[1] + o["offset"]
     turned = jax.vmap(
         lambda z: xpos(
             z[:, None],
-            jnp.arange(length),
+            jnp.arange(o["offset"], length),
             keys=o["downscale"],
             centre=-(-length // 2),
             base=o["scale_base"],

@@ -69,7 +69,7 @@ def test_the_past_does_not_see_the_future(case, evaluator):
     arrays = jax.tree.map(lambda x: x.astype(jnp.float32), example(case, T=T)[0])
     (_, y), gradient = past(case, evaluator)(arrays)
     assert np.isfinite(y).all()
-    guarded = ops.OPS[CASES[case][0]].reads is not None
+    guarded = ops.OPS[CASES[case][0]].apart is not None
     for what, value in FUTURES.items():
         changed = with_future(arrays, value)
         (_, seen), found = past(case, evaluator)(changed)

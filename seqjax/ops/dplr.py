@@ -30,6 +30,7 @@ from seqjax.ops.chunks import (
     sequential,
     unit_lower_solve,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
 from seqjax.ops.quarantine import mark
@@ -111,14 +112,18 @@ def dplr(
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
-    q, k, a, b [B, T, H, K] and v [B, T, H, V]; log_w <= 0 is [H], [B, T, H], [B, T, H, K] or
-    None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step (the state
-    becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
-    `reverse` runs from the last step to the first.
+    q, k, a, b [B, T, H, K] and v [B, T, H, V]; of q and of k, a and b there may be fewer heads, of
+    q also more, with as many outputs (see `seqjax.ops.heads`). log_w <= 0 is [H], [B, T, H],
+    [B, T, H, K] or None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step
+    (the state becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is
+    False, `reverse` runs from the last step to the first.
     """
     op, batch = DPLR.name, "B" if q.ndim == 4 else ""
-    keys, letters = f"{batch}THK", f"{batch}HKV"
-    sizes = match(op, q=(q, keys), k=(k, keys), v=(v, f"{batch}THV"), a=(a, keys), b=(b, keys))
+    keys, letters = f"{batch}TGK", f"{batch}HKV"
+    reads, values = f"{batch}TQK", f"{batch}THV"
+    sizes = match(op, q=(q, reads), k=(k, keys), v=(v, values), a=(a, keys), b=(b, keys))
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k, a, b = (share_heads(op, name, x, sizes["H"]) for name, x in zip("kab", (k, a, b)))
     start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
     y, state = DPLR(
         Inputs(q, k, v, a, b, full_decay(op, log_w, batch, sizes, v.dtype, "log_w")),
@@ -172,5 +177,6 @@ DPLR = Op(
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
     ),
     example=example,
-    reads=("q",),
+    readers=("q",),
+    apart=2,
 )

@@ -33,6 +33,7 @@ from seqjax.ops.chunks import (
     since_entering,
     values_at_end,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
 from seqjax.ops.quarantine import mark
 
@@ -125,19 +126,20 @@ def linear_attention(
 ) -> tuple[Array, Any]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
-    q, k [B, T, G, K] and v [B, T, H, V], where G divides H: each of the G heads of q and k
-    serves H / G heads of v in a row. log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None (no
-    decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`, the
-    outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states are
-    pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
+    q, k [B, T, H, K] and v [B, T, H, V]; of q and k there may be fewer heads, of q also more, with
+    as many outputs (see `seqjax.ops.heads`). log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None
+    (no decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`,
+    the outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states
+    are pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first. Neither q nor k is scaled, normalised or mapped here.
     """
     op, batch = LINEAR_ATTENTION.name, "B" if q.ndim == 4 else ""
     sizes = match(
-        op, q=(q, f"{batch}TGK"), k=(k, f"{batch}TGK"), v=(v, f"{batch}THV"), bonus=(bonus, "HK")
+        op, q=(q, f"{batch}TQK"), k=(k, f"{batch}TGK"), v=(v, f"{batch}THV"), bonus=(bonus, "HK")
     )
-    q, k = share_heads(op, q, sizes["H"]), share_heads(op, k, sizes["H"])
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k = share_heads(op, "k", k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
     if log_b is not None:
         match(op, sizes, log_b=(log_b, f"{batch}THV"))
@@ -175,13 +177,6 @@ def linear_attention(
         y = y[..., :-1] / (y[..., -1:] + eps)
         return y.astype(v.dtype), (state[..., :-1], state[..., -1])
     return y.astype(v.dtype), state
-
-
-def share_heads(op: str, x: Array, heads: int) -> Array:
-    """[..., G, K] -> [..., H, K], each head H / G times in a row."""
-    if heads % x.shape[-2]:
-        raise ValueError(f"{op}: {x.shape[-2]} heads of q and k cannot serve {heads} heads of v")
-    return jnp.repeat(x, heads // x.shape[-2], axis=-2)
 
 
 def full_decay(
@@ -259,5 +254,6 @@ LINEAR_ATTENTION = Op(
         Spec("value_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="value")),
     ),
     example=example,
-    reads=("q",),
+    readers=("q",),
+    apart=2,
 )

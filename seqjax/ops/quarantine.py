@@ -50,27 +50,32 @@ def mark(lost: Array, tree: Any) -> Any:
 
 
 def quarantined(
-    evaluate: Callable[..., Any], fill: Any, reads: Collection[str], per_head: bool
-) -> Callable[..., Any]:
-    """evaluate(xs, state, resets, reset_state) -> (outputs, state), its NaNs shut in.
+    evaluate: Callable[[Any, Any], Any],
+    fill: Any,
+    readers: Collection[str],
+    keep: int,
+    *,
+    resets: Array | None,
+    reset_state: Any,
+) -> Callable[[Any, Any], Any]:
+    """evaluate(xs, state) -> (outputs, state), its NaNs shut in.
 
-    reads: fields of xs that only look at the state; one of them is lost for its own step alone.
-    per_head: xs are [T, H, ...], states [H, ...], and heads do not look at each other.
+    readers: fields of xs that only look at the state; one of them is lost for its own step alone.
+    keep: 2 where xs are [T, H, ...], states [H, ...], and heads do not look at each other, else 1.
     """
-    keep = 1 + per_head
 
-    def guarded(xs: Any, state: Any, resets: Array | None, reset_state: Any) -> tuple[Any, Any]:
+    def guarded(xs: Any, state: Any) -> tuple[Any, Any]:
         good = {True: None, False: None}  # of what reads, of what writes
         for name, x in xs._asdict().items():
             if x is not None and jnp.issubdtype(x.dtype, jnp.inexact):
-                now, before = finite(x, keep), good[name in reads]
-                good[name in reads] = now if before is None else before & now
+                now, before = finite(x, keep), good[name in readers]
+                good[name in readers] = now if before is None else before & now
         assert good[False] is not None
 
         def without(name: str, x: Any, fill: Any) -> Any:
             if x is None:
                 return None
-            well = good[name in reads]
+            well = good[name in readers]
             well = well.reshape(well.shape + (1,) * (x.ndim - well.ndim))
             return jnp.where(well, x, jnp.asarray(fill, x.dtype))
 
@@ -86,7 +91,7 @@ def quarantined(
             flag = bad_state.reshape(bad_state.shape + (1,) * (s.ndim - bad_state.ndim))
             return jnp.where(flag, f, s)
 
-        y, end = evaluate(xs, jax.tree.map(begin, state, fresh), resets, reset_state)
+        y, end = evaluate(xs, jax.tree.map(begin, state, fresh))
         lost = ~good[False]
         reached, at_end = reach(lost, jnp.broadcast_to(bad_state, lost.shape[1:]), resets)
         if good[True] is not None:

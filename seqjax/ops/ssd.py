@@ -168,6 +168,7 @@ def ssd(
     initial_state: Array | None = None,
     *,
     dt_softplus: bool = False,
+    dt_limit: tuple[float, float] | None = None,
     mask: Array | None = None,
     reset_state: Array | None = None,
     **options: Any,
@@ -175,8 +176,8 @@ def ssd(
     """Outputs [B, T, H, P] and the final state [B, H, P, N]; the batch axis may be absent.
 
     x, z [B, T, H, P]; dt [B, T, H]; A [H] (negative: it decays), dt_bias [H]; B, C [B, T, G, N],
-    head h uses group h // (H / G); D [H] or [H, P]. Other options as `linear_attention`, which
-    computes it.
+    head h uses group h // (H / G); D [H] or [H, P]. dt_limit (low, high) bounds the dt that bias
+    and softplus leave. Other options as `linear_attention`, which computes it.
     """
     op, batch = "ssd", "B" if x.ndim == 4 else ""
     groups = f"{batch}TGN"
@@ -195,6 +196,8 @@ def ssd(
     dtype, x = x.dtype, x.astype(compute)
     x, dt, z, B, C = leave_out(mask, x, dt.astype(compute), z, B, C)
     dt = step_size(dt, dt_bias, dt_softplus)
+    if dt_limit is not None:
+        dt = jnp.clip(dt, *within_limits(op, dt_limit))
     y, state = linear_attention(
         C,
         B,
@@ -228,6 +231,14 @@ def step_size(delta: Array, bias: Array | None, softplus: bool) -> Array:
     if bias is not None:
         dt += bias.astype(dt.dtype).reshape((1,) * (dt.ndim - 1) + bias.shape)
     return mark(lost, jax.nn.softplus(dt) if softplus else dt)
+
+
+def within_limits(op: str, limits: tuple[float, float]) -> tuple[float, float]:
+    """(low, high), or one error if no dt could lie between them."""
+    low, high = limits
+    if not 0 <= low <= high or high == 0:
+        raise ValueError(f"{op}: dt_limit is {limits}, expected (low, high) with 0 <= low <= high")
+    return low, high
 
 
 def skip_and_gate(y: Array, u: Array, D: Array | None, z: Array | None) -> Array:
@@ -299,6 +310,5 @@ SELECTIVE_SCAN = Op(
         Spec("mamba", dict(B=1, T=2048, D=256, N=16)),
     ),
     example=example,
-    reads=("C",),
-    per_head=False,
+    apart=1,
 )

@@ -29,6 +29,7 @@ from seqjax.ops.chunks import (
     sequential,
     within,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
 from seqjax.ops.quarantine import mark
 
@@ -138,7 +139,8 @@ def stabilised_attention(
 ) -> tuple[Array, State]:
     """Outputs h [B, T, H, V] and the final state (C, n, m); the batch axis may be absent.
 
-    q, k [B, T, H, K], v [B, T, H, V], log_i and log_f <= 0 [B, T, H]; -inf is allowed in both.
+    q, k [B, T, H, K], v [B, T, H, V], log_i and log_f <= 0 [B, T, H]; -inf is allowed in both. Of q
+    and k there may be fewer heads, of q also more, with as many outputs (see `seqjax.ops.heads`).
     States are (C [B, H, K, V], n [B, H, K], m [B, H]). Absent ones are zero with m = `initial_m`:
     0 is the recurrent form of the paper's code, -inf its parallel form; only eps tells them
     apart. `resets` [B, T] forgets the past before a step (the state becomes `reset_state`),
@@ -146,15 +148,17 @@ def stabilised_attention(
     the first.
     """
     op, batch = STABILISED_ATTENTION.name, "B" if q.ndim == 4 else ""
-    keys, gates = f"{batch}THK", f"{batch}TH"
+    gates = f"{batch}TH"
     sizes = match(
         op,
-        q=(q, keys),
-        k=(k, keys),
+        q=(q, f"{batch}TQK"),
+        k=(k, f"{batch}TGK"),
         v=(v, f"{batch}THV"),
         log_i=(log_i, gates),
         log_f=(log_f, gates),
     )
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k = share_heads(op, "k", k, sizes["H"])
 
     def full(name: str, state: Any) -> State:
         C, n, m = (None, None, jnp.full((sizes["H"],), initial_m)) if state is None else state
@@ -217,5 +221,6 @@ STABILISED_ATTENTION = Op(
         Spec("mlstm_long", dict(B=1, T=2048, H=4, K=64, V=64)),
     ),
     example=example,
-    reads=("q",),
+    readers=("q",),
+    apart=2,
 )

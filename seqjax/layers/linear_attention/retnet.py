@@ -14,8 +14,9 @@ xpos: the decay of each pair of channels besides gamma of arXiv:2212.10554, zeta
 (`xpos` below). Retention as released does without. It enters as a decay of the state here: the
 scales zeta^(+- n/512) themselves, of far positions, are not representable.
 
-norm: "group" as in the paper, or "rms" without weights, as released. Before it every o may be
-scaled, which is immaterial but for the norm's epsilon. `scale` says by what:
+gate: "swish" or "gelu" (exact), of W_G x, as released. norm: "group" as in the paper, or
+"rms" without weights, as released. Before it every o may be scaled, which is immaterial but for the
+norm's epsilon. `scale` says by what:
     "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
     "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
                inputs and chunks, without its gradient. It depends on where a stream is split.
@@ -37,6 +38,7 @@ from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
 SCALES = ("count", "scores")
+GATES = {"swish": jax.nn.silu, "gelu": gelu}
 
 
 def turn(x: Array, angle: Array) -> Array:
@@ -84,6 +86,7 @@ class Retention(Layer):
         heads: int = 4,
         value_size: int | None = None,
         xpos: bool = False,
+        gate: str = "swish",
         norm: str = "group",
         scale: str = "count",
         rngs: nnx.Rngs,
@@ -94,6 +97,7 @@ class Retention(Layer):
         self.V = value_size or 2 * self.K
         per_head("the size of a head", self.K, 2)
         self.scale = option("scale", scale, SCALES)
+        self.f = GATES[option("gate", gate, GATES)]
         keys, values = heads * self.K, heads * self.V
         small = nnx.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
 
@@ -147,7 +151,7 @@ class Retention(Layer):
         else:
             scale = lax.rsqrt(self.counts(place))
         o = self.norm(o * scale[:, :, None].astype(o.dtype))
-        return self.W_o(jax.nn.silu(self.W_g(x)) * merge_heads(o)), RetentionState(S, last)
+        return self.W_o(self.f(self.W_g(x)) * merge_heads(o)), RetentionState(S, last)
 
     def by_scores(self, q, k, S) -> Array:
         """[T, heads]: one over the largest of 1, the row's scores and what entered the call."""
@@ -173,6 +177,7 @@ class RetNet(Blocks):
         heads: int = 4,
         value_size: int | None = None,
         xpos: bool = False,
+        gate: str = "swish",
         expansion: float = 2.0,
         norm: str = "group",
         scale: str = "count",
@@ -184,6 +189,7 @@ class RetNet(Blocks):
             heads=heads,
             value_size=value_size,
             xpos=xpos,
+            gate=gate,
             norm=norm,
             scale=scale,
             rngs=rngs,

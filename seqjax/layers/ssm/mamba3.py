@@ -45,7 +45,8 @@ from seqjax.layers.parts import (
     time_step_bias,
     token_shift,
 )
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention, share_heads
+from seqjax.ops.heads import share_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import linear_scan
 
 FLOOR = 1e-4  # of -A
@@ -158,8 +159,8 @@ class Mamba3(Layer):
             reset_state=start.theta.reshape(-1),
         )
         theta = theta.reshape(T, 1, self.heads, self.angles)
-        B = turn(share_heads("mamba3", B, self.heads) + self.B_bias[...][None], theta)
-        C = turn(share_heads("mamba3", C, self.heads) + self.C_bias[...][None], theta)
+        B = turn(share_heads("mamba3", "B", B, self.heads) + self.B_bias[...][None], theta)
+        C = turn(share_heads("mamba3", "C", C, self.heads) + self.C_bias[...][None], theta)
         v = x[:, None] * self.X[...][None] if R > 1 else x[:, None]  # [T, R, heads, P]
 
         before = (1 - lam) * dt  # what a step writes of the one before
