@@ -15,7 +15,6 @@ from golden_tools import with_parameters
 
 from seqjax import ops
 from seqjax.layers import feature_maps as maps
-from seqjax.layers.linear_attention.relit import Oscillators
 from seqjax.layers.linear_attention.retnet import Retention, xpos
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention, head_slopes
 
@@ -258,7 +257,7 @@ def lightning_attention(x, meta, evaluator):
     return {"y": layer(x["x"], evaluator=evaluator)[0]}
 
 
-# ---- AFT, ReLiT ---------------------------------------------------------------------------------
+# ---- AFT ----------------------------------------------------------------------------------------
 
 
 def aft(x, meta):
@@ -278,88 +277,6 @@ def aft(x, meta):
     return {"y": layer(x["x"])[0]}
 
 
-def relit_memory(x, meta, evaluator):
-    o, (_, V, K) = meta["options"], x["c0"].shape
-    rule, kernel = o["update_rule"], o["kernel"]
-    projected = rule == "projected_sigmoid"
-    names = {"W_k": "Dense_0", "W_v": "Dense_1", "W_beta": "Dense_2", "W_gamma": "Dense_3"}
-    if rule == "gated_peng":
-        del names["W_gamma"]
-    if projected:
-        key, gate = "ParameteredProjection_0.Dense_", "ParameteredProjection_1.Dense_"
-        names = {"W_k": f"{key}0", "P_1": f"{key}1", "W_v": "Dense_0", "W_beta": "Dense_1"}
-        names |= {"W_gamma": f"{gate}0", "P_3": f"{gate}1"}
-    features = x["x"].shape[2]
-    unasked = {"W_q": (features, V), "W_o": (V, features)}  # queries are given
-    unasked |= {"P_2": (features, K // V)} if projected else {}
-    parameters = {f"{n}.{w}": x[f"{m}.{w}"] for n, m in names.items() for w in ("kernel", "bias")}
-    parameters |= {f"{n}.kernel": jnp.zeros(shape) for n, shape in unasked.items()}
-    parameters |= {f"{n}.bias": jnp.zeros(shape[1]) for n, shape in unasked.items()}
-    feature_map = {"eluplus1": "elu+1", "dpfp": ("dpfp", {"nu": kernel["nu"]})}
-    layer = build(
-        "relit",
-        features,
-        parameters,
-        heads=1,
-        size=V,
-        eta=K // V,
-        feature_map=feature_map.get(kernel["name"], "projected"),
-        gate="scalar" if rule == "gated_peng" else "joint",
-    )
-
-    def order(z, back=False):  # its projected features run over eta fastest, ours over the size
-        if not projected:
-            return z
-        shape = (K // V, V) if back else (V, K // V)
-        return jnp.swapaxes(z.reshape(*z.shape[:-1], *shape), -1, -2).reshape(z.shape)
-
-    C = jnp.concatenate([jnp.swapaxes(order(x["c0"]), 1, 2), order(x["s0"])[..., None]], axis=-1)
-
-    def recall(z, q, h, resets):
-        return layer.exact(q, *layer.write(z), h, resets=resets, mask=None, evaluator=evaluator)
-
-    y, h = jax.vmap(recall)(x["x"], order(x["q"])[:, :, None], C[:, None], x["terminations"])
-    c = order(jnp.swapaxes(h[:, 0, :, :-1], 1, 2), back=True)
-    return {"o": y[:, :, 0], "c": c, "s": order(h[:, 0, :, -1], back=True)}
-
-
-AGATES = {
-    "linear_kqvbetagammas": ("W_k", "W_q", "W_v", "W_beta", "W_gamma"),
-    "linear_p1p2p3": ("P_1", "P_2", "P_3"),
-}
-
-
-def arelit(x, meta, evaluator):
-    o, features = meta["options"], x["x"].shape[2]
-    V = len(x["project.kernel"]) // o["heads"]
-    parameters = {f"W_o.{w}": x[f"project.{w}"] for w in ("kernel", "bias")}
-    for w in ("kernel", "bias"):
-        for theirs, ours in AGATES.items():
-            whole = x[f"{theirs}.{w}"]  # all parts of a head, then the next head
-            parts = whole.reshape(*whole.shape[:-1], o["heads"], len(ours), -1)
-            for i, name in enumerate(ours):
-                parameters[f"{name}.{w}"] = parts[..., i, :].reshape(*whole.shape[:-1], -1)
-    layer = build(
-        "relit",
-        features,
-        parameters,
-        heads=o["heads"],
-        size=V,
-        eta=o["eta"],
-        r=o["r"],
-        restart=False,
-    )
-    h = None
-    if "k0" in x:
-        place = x["tick0"].astype(jnp.int32)[:, 0] - 1
-        h = Oscillators(x["k0"], x["v0"], x["s0"], place)
-    y, h = layer(x["x"], h, x["terminations"] > 0, evaluator=evaluator)
-    tick = (h.place + 1)[:, None].astype(jnp.float64)
-    return {"y": y, "k_last": h.K, "v_last": h.V, "s_last": h.s, "tick": tick}
-
-
-SCAN = tuple(name for name in ops.OPS["linear_scan"].evaluators if name != "naive")
-
 ADAPTERS = {
     "performer_favor": by_evaluators(performer),
     "random_features_idiap": only(random_features),
@@ -374,6 +291,4 @@ ADAPTERS = {
     "transnormerllm_norm_attn": by_evaluators(transnormer_llm),
     "tnl_attention": by_evaluators(lightning_attention),
     "aft": only(aft),
-    "relit_memory": by_evaluators(relit_memory, SCAN),
-    "arelit_attention": by_evaluators(arelit, SCAN),
 }

@@ -128,6 +128,11 @@ ROWS: dict[str, Entry] = {
             "approximate": dict(heads=2, eta=2, r=3),
             "joint": dict(heads=1, gate="joint", feature_map="dpfp"),
             "scalar": dict(heads=2, size=3, gate="scalar", feature_map="elu+1"),
+            "damped": dict(heads=2, eta=2, f="elu+1", gate="damped"),
+            "delta": dict(heads=2, widening=2, gate="delta", feature_map="elu+1"),
+            "projected_gate": dict(
+                heads=1, widening=2, gate="joint", feature_map="relu", gate_map="projected"
+            ),
         },
     ),
     "mao_decay": Entry(
