@@ -47,7 +47,7 @@ from jax import Array, lax
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.feature_maps import elu_plus_one, make_map, outer
 from seqjax.layers.linear_attention.mao_decay import elementwise
-from seqjax.layers.parts import merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import merge_heads, per_head, places, split_heads, wide
 from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_scan import LINEAR_SCAN
 
@@ -124,23 +124,23 @@ class ReLiT(Layer):
 
     def projected(self, W: nnx.Linear, P: nnx.Linear | None, x: Array, f) -> Array:
         """f(P x) (x) f(W x) [T, heads, K]; without P f(W x)."""
-        z = f(split_heads(W(x), self.heads))
-        return z if P is None else outer(f(split_heads(P(x), self.heads)), z)
+        z = f(wide(split_heads(W(x), self.heads)))
+        return z if P is None else outer(f(wide(split_heads(P(x), self.heads))), z)
 
     def mapped(self, W: nnx.Linear, P: nnx.Linear | None, x: Array) -> Array:
         """[T, heads, K]: features of W x."""
         if self.phi is None:
             return self.projected(W, P, x, self.f)
-        return self.phi(split_heads(W(x), self.heads))
+        return self.phi(wide(split_heads(W(x), self.heads)))
 
     def write(self, x: Array) -> tuple[Array, Array, Array, Array]:
         """k, gamma [T, heads, K] and v, beta [T, heads, V]; one for each head with "delta"."""
-        k, v = self.mapped(self.W_k, self.P_1, x), split_heads(self.W_v(x), self.heads)
+        k, v = self.mapped(self.W_k, self.P_1, x), wide(split_heads(self.W_v(x), self.heads))
         if self.damped:
             beta, gamma = (jax.nn.sigmoid(self.damped[n][...]) for n in ("beta", "gamma"))
             return k, jnp.broadcast_to(gamma, k.shape), v, jnp.broadcast_to(beta, v.shape)
         assert self.W_beta is not None
-        beta = split_heads(jax.nn.sigmoid(self.W_beta(x)), self.heads)
+        beta = wide(split_heads(jax.nn.sigmoid(self.W_beta(x)), self.heads))
         if self.W_gamma is None:
             return k, jnp.broadcast_to(beta, k.shape), v, jnp.ones_like(v)
         return k, self.projected(self.W_gamma, self.P_3, x, jax.nn.sigmoid), v, beta

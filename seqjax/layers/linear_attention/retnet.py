@@ -33,7 +33,7 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
@@ -138,7 +138,7 @@ class Retention(Layer):
         o, S = linear_attention(
             q,
             k,
-            split_heads(self.W_v(x), self.heads),
+            wide(split_heads(self.W_v(x), self.heads)),
             decay.astype(accumulation_dtype(q.dtype)),
             h.S,
             resets=resets,
@@ -151,7 +151,8 @@ class Retention(Layer):
         else:
             scale = lax.rsqrt(self.counts(place))
         o = self.norm(o * scale[:, :, None].astype(o.dtype))
-        return self.W_o(self.f(self.W_g(x)) * merge_heads(o)), RetentionState(S, last)
+        o = merge_heads(o).astype(x.dtype)
+        return self.W_o(self.f(self.W_g(x)) * o), RetentionState(S, last)
 
     def by_scores(self, q, k, S) -> Array:
         """[T, heads]: one over the largest of 1, the row's scores and what entered the call."""
