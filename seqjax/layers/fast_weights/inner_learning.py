@@ -38,8 +38,9 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.parts import places
-from seqjax.ops.chunks import exactly
+from seqjax.ops.chunks import exactly, finite_rows
 from seqjax.ops.op import matmul_precision
+from seqjax.ops.quarantine import mark
 
 
 class Steps(NamedTuple):
@@ -65,8 +66,14 @@ class Learner(NamedTuple):
 
 
 def layer_norm(z: Array, norm: tuple[Array, Array], eps: float) -> Array:
+    """LayerNorm; where all of z are equal, as they are for keys of zeros, its derivative is zero.
+
+    That of the formula there is eps^-1/2, a thousand, and an inner step with its square on weights
+    that nothing holds: the releases follow it, and 64 steps of silence end their gradients in inf.
+    """
     z = z - jnp.mean(z, axis=-1, keepdims=True)
-    z = z * lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + eps)
+    variance = jnp.mean(z * z, axis=-1, keepdims=True)
+    z = z * jnp.where(variance > 0, lax.rsqrt(variance + eps), 0)
     weight, bias = norm
     return weight[None] * z + bias[None]
 
@@ -245,7 +252,8 @@ def by_part(inner, x, flags, h, start, norm):
     if resets is not None:
         segment = jnp.cumsum(resets, dtype=jnp.int32)
     begun = segment > 0  # with a reset, from the weights of the start
-    c = coefficients(x, segment, keep)
+    joined = (segment[:, None] == segment[None]) & np.tri(len(last), dtype=bool)
+    c = coefficients(x, joined, keep)
 
     inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
     if resets is not None:
@@ -262,7 +270,10 @@ def by_part(inner, x, flags, h, start, norm):
             return d[:, None] * (q @ h.W[n]) + with_tau(x.tau, moved)
 
         def answer(q):
-            written = (c.writes * (q @ inputs[n].T)) @ errors[n]
+            scores, unread = finite_rows(c.writes * jnp.where(joined, q @ inputs[n].T, 0))
+            error, lost = finite_rows(errors[n])
+            unread |= jnp.any(joined & lost[None], axis=1)
+            written = mark(unread, scores @ error)
             z = entering(q, h)
             if resets is not None:
                 z = choose(begun, entering(q, start), z)
@@ -286,9 +297,8 @@ class Coefficients(NamedTuple):
     momentum_kept: Any  # [C]
 
 
-def coefficients(x: Steps, segment: Array, keep: Array) -> Coefficients:
-    size = len(segment)
-    joined = (segment[:, None] == segment[None]) & np.tri(size, dtype=bool)
+def coefficients(x: Steps, joined: Array, keep: Array) -> Coefficients:
+    size = len(joined)
 
     def products(log):
         """[t, s] over r in (s, t], and [t] since the segment began; steps left out do nothing."""
