@@ -66,14 +66,8 @@ class Learner(NamedTuple):
 
 
 def layer_norm(z: Array, norm: tuple[Array, Array], eps: float) -> Array:
-    """LayerNorm; where all of z are equal, as they are for keys of zeros, its derivative is zero.
-
-    That of the formula there is eps^-1/2, a thousand, and an inner step with its square on weights
-    that nothing holds: the releases follow it, and 64 steps of silence end their gradients in inf.
-    """
     z = z - jnp.mean(z, axis=-1, keepdims=True)
-    variance = jnp.mean(z * z, axis=-1, keepdims=True)
-    z = z * jnp.where(variance > 0, lax.rsqrt(variance + eps), 0)
+    z = z * lax.rsqrt(jnp.mean(z * z, axis=-1, keepdims=True) + eps)
     weight, bias = norm
     return weight[None] * z + bias[None]
 
@@ -97,6 +91,19 @@ def residual_fla(z: Array, k: Array, v: Array, norm: Any, eps: float) -> Array:
     unit, g = centred * rstd, (k + layer_norm(z, norm, eps) - v) * norm[0][None]
     along = jnp.sum(g, axis=-1, keepdims=True) + unit * jnp.sum(g * unit, axis=-1, keepdims=True)
     return D * g - along * rstd / D
+
+
+def still(z: Array, k: Array) -> Array:
+    """z = f(k), held constant where a step is silent: a key of zeros, answered by a constant.
+
+    There the norm's derivative is eps^-1/2, a thousand, and that of its gradient a million: the
+    releases follow it, and after 64 steps of silence their gradients are infinite. The value, and
+    what a gradient owes to the target and the norm's weights, is theirs.
+    """
+    silent = jnp.all(k == 0, axis=-1, keepdims=True) & jnp.all(
+        z == z[:, :1], axis=-1, keepdims=True
+    )
+    return jnp.where(silent, lax.stop_gradient(z), z)
 
 
 # name -> the derivative by z = f(k) of a loss of steps [C, D]
@@ -147,7 +154,7 @@ class Inner:
 
         zeros = tuple(jnp.zeros((len(k), w.shape[1]), w.dtype) for w in W)
         z, pull, inputs = jax.vjp(f, zeros, has_aux=True)
-        (errors,) = pull(LOSSES[self.loss](z, k, v, norm, self.eps))
+        (errors,) = pull(LOSSES[self.loss](still(z, k), k, v, norm, self.eps))
         return tuple(inputs), errors
 
     def read(self, z: Array, q: Array, norm) -> Array:
