@@ -134,8 +134,12 @@ def tensors(config, seed=0):
     """Random tensors under the names and in the shapes of a config."""
     description = describe(config)
     model, rng = skeleton(description), np.random.default_rng(seed)
-    shapes = expected(model, rules(model, description.table()))
-    return {name: 0.3 * rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    table = list(rules(model, description.table()))
+    shapes = expected(model, table)
+    found = {n: 0.3 * rng.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
+    follow = [dict(zip(rule.theirs, rule.give([]))) for rule in table if not rule.ours]
+    constants = {n: a.astype(np.float32) for some in follow for n, a in some.items()}
+    return found | constants
 
 
 def checkpoint(folder, config=MAMBA, **changed):
