@@ -8,7 +8,7 @@ from typing import Any
 
 from seqjax.common import unknown
 from seqjax.hf import bamba, delta, gemma, jamba, kimi, lfm2, mamba, minimax, rwkv, xlstm, zamba
-from seqjax.hf.config import DEEPEST, LARGEST, Config
+from seqjax.hf.config import DEEPEST, LARGEST, Config, describing
 from seqjax.hf.decoder import Description
 
 ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
@@ -56,8 +56,6 @@ def describe(
     if context is not None and not 1 <= context <= (longest or LARGEST):
         raise ValueError(f"context has to be from 1 to {longest or LARGEST}, got {context}")
     config.context, config.layout = context or min(longest or MOST, MOST), layout
-    try:
+    with describing():
         description = ARCHITECTURES[kind](config)
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError) as error:
-        raise ValueError(f"config.json of this {kind} describes no model: {error}") from error
     return replace(description, ignored=config.finish(), layout=layout)

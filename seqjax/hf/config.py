@@ -11,7 +11,8 @@ computes: a field that it does not read is ignored whatever it says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -193,6 +194,15 @@ class Config:
         if theta is None:
             return dict(rotary_fraction=0.0)
         return dict(rotary_fraction=float(share or fraction), base=float(theta))
+
+
+@contextmanager
+def describing() -> Iterator[None]:
+    """One error for fields that pass one by one and make no model together."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError) as error:
+        raise ValueError(f"config.json describes no model: {error}") from error
 
 
 def _plain(value: Any) -> Any:

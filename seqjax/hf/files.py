@@ -61,7 +61,7 @@ def weights(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
     The index decides; without one there is model.safetensors alone.
     """
     there = sorted(path.name for path in folder.glob("*.safetensors"))
-    index: dict[str, str] = {}
+    index: Any = {}
     if os.path.lexists(folder / INDEX):
         index = read_json(folder / INDEX, "a weight_map")[1].get("weight_map")
         if not isinstance(index, dict) or not index:
@@ -102,16 +102,22 @@ def vacant(folder: str | Path) -> Path:
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when all is written, and is gone if that fails."""
-    folder = vacant(folder)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.absolute().parent))
+    """A folder to fill; what is in it moves to `folder` when all is written, and is gone if not."""
+    folder = vacant(folder).absolute()
+    beside = folder if folder.is_dir() else folder.parent  # the same disk: moving is renaming
+    beside.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=beside))
     try:
         yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)
-        partial.rename(vacant(folder))
+        if beside is folder:
+            for path in partial.iterdir():
+                path.rename(folder / path.name)
+            partial.rmdir()
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o777 & ~umask)  # of a temporary folder it is 0o700
+            partial.rename(vacant(folder))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 
 from seqjax.common import printable
 from seqjax.hf.architectures import describe
+from seqjax.hf.config import describing
 from seqjax.hf.decoder import Decoder, Description
 from seqjax.hf.files import (
     CONFIG,
@@ -108,26 +109,12 @@ def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
                 description, (model, table, wrong) = other, found
         if wrong:
             raise ValueError(f"the tensors are not those of the config. {wrong}")
-        constants: dict[str, np.ndarray] = {}
-        bad = []
-        for rule in table:
-            arrays = [where[name].get_tensor(name) for name in rule.theirs]
-            bad += [name for name, array in zip(rule.theirs, arrays) if not _finite(array)]
-            if rule.ours:
-                put(model, rule, arrays)
-            else:
-                _check_constant(rule, arrays)
-                constants |= dict(zip(rule.theirs, arrays))
-        if bad:
-            raise ValueError(
-                f"{len(bad)} of {len(where)} tensors have numbers that are NaN or infinite: "
-                + ", ".join(bad)
-            )
+        constants = _fill(model, table, where)
         for name in where:
             if name.startswith(description.beside):
                 constants[name] = where[name].get_tensor(name)
-        if description.copy in where:
-            _check_copy(where, description)
+        if description.copy and description.copy in where:
+            _check_copy(where, description.copy, f"{description.embed}.weight")
     left = [n for n, leaf in _leaves(model).items() if isinstance(leaf, jax.ShapeDtypeStruct)]
     assert not left, f"the table of {description.embed} forgets {left}"
     return Checkpoint(
@@ -195,7 +182,8 @@ def _open(folder: Path, stack: ExitStack):
 
 def _fit(description: Description, shapes: Mapping[str, tuple[int, ...]]):
     """(the model without numbers, its table, what differs in the tensors that are stored)."""
-    model = skeleton(description)
+    with describing():
+        model = skeleton(description)
     need = sum(math.prod(leaf.shape) for leaf in _leaves(model).values())
     have = sum(map(math.prod, shapes.values()))
     if need > 2 * have + 10_000_000:  # before anything of this size is looked at
@@ -250,6 +238,26 @@ def expected(model: nnx.Module, table: Iterable[Rule]) -> dict[str, tuple[int, .
     return shapes
 
 
+def _fill(model: Decoder, table: Iterable[Rule], where: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Put all numbers into the model; the tensors that follow from the config are returned."""
+    constants: dict[str, np.ndarray] = {}
+    bad = []
+    for rule in table:
+        arrays = [where[name].get_tensor(name) for name in rule.theirs]
+        bad += [name for name, array in zip(rule.theirs, arrays) if not np.isfinite(array).all()]
+        if rule.ours:
+            put(model, rule, arrays)
+        elif not bad:
+            _check_constant(rule, arrays)
+            constants |= dict(zip(rule.theirs, arrays))
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(where)} tensors have numbers that are NaN or infinite: "
+            f"{', '.join(bad)}"
+        )
+    return constants
+
+
 def _differ(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What is missing, unknown or of another shape; empty where nothing is."""
     missing = sorted(set(wanted) - set(found))
@@ -265,13 +273,8 @@ def _differ(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(lines)
 
 
-def _finite(array: np.ndarray) -> bool:
-    return bool(np.isfinite(array).all())
-
-
-def _check_copy(where: Mapping[str, Any], description: Description) -> None:
+def _check_copy(where: Mapping[str, Any], name: str, source: str) -> None:
     """The head that is stored although it is the embedding has to have its numbers."""
-    name, source = description.copy, f"{description.embed}.weight"
     if not np.array_equal(where[name].get_tensor(name), where[source].get_tensor(source)):
         raise ValueError(
             f"{name} is stored with other numbers than {source}, but the config ties them: set "

@@ -87,6 +87,9 @@ def kimi_linear(config: Config) -> Description:
     config.only("rope_scaling", "rotary positions", None)
     config.only("mla_use_nope", "attention has no positions", True)
     config.only("mla_use_output_gate", "attention is gated", False)
+    config.only("dense_ffn_hidden", "it says the same as intermediate_size",
+                config.size("intermediate_size"))  # fmt: skip
+    config.ignore("the activation is another", "activation_situ_beta activation_situ_linear_beta")
     config.only("attn_res_block_size", "attention over the residuals of blocks", 0)
     config.only("moe_router_activation_func", "the scores of the experts", "sigmoid")
     config.only("moe_layer_freq", "every how many blocks there are experts", 1)
