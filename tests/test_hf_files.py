@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hf_published import PUBLISHED
 from safetensors.numpy import save_file
-from test_hf import MAMBA, MIXTURE, checkpoint, same, tensors
+from test_hf import MAMBA, checkpoint, same, tensors
 
 from seqjax import cli
 from seqjax.common import printable
@@ -239,7 +240,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
 
 
 def test_an_import_keeps_its_context(tmp_path, capsys):
-    folder, ours = checkpoint(tmp_path / "in", MIXTURE), tmp_path / "ours"
+    config = dict(PUBLISHED["granite-4.0-h-1b"], num_hidden_layers=1, layer_types=["attention"])
+    config["max_position_embeddings"] = 8
+    folder, ours = checkpoint(tmp_path / "in", config), tmp_path / "ours"
     assert cli.main(["import", str(folder), "--context", "4", "--out", str(ours)]) == 0
     assert "attention sees 4 tokens" in capsys.readouterr().out
     assert load(ours).model.context == 4 and load(ours, context=6).model.context == 6
@@ -257,6 +260,5 @@ def test_nothing_is_written_with_logits_that_are_not_finite(tmp_path):
     model = read(checkpoint(tmp_path)).model
     scale = model.norm.weight
     scale.set_value(jnp.full_like(scale.get_value(), jnp.nan))
-    for options in (dict(temperature=0), dict(key=jax.random.key(0))):
-        with pytest.raises(FloatingPointError, match="logits of prompt 0 .* before token 0"):
-            generate(model, [[1, 2], [3]], 2, **options)
+    with pytest.raises(FloatingPointError, match="logits of prompt 0 .* before token 0"):
+        generate(model, [[1, 2], [3]], 2, key=jax.random.key(0))

@@ -13,6 +13,7 @@ from seqjax.hf.mamba import MAMBA2
 from seqjax.hf.parts import (
     ATTENTION,
     FEED,
+    MIXERS,
     Parallel,
     Scaled,
     attention,
@@ -25,7 +26,6 @@ from seqjax.hf.tensors import Halves, Split, Transposed
 from seqjax.layers.ssm.mamba2 import Mamba2
 
 SHARED: Names = {"input_linear": Split("W_1", ("W_2",)), "output_linear": "W_3"}
-MIXERS = {"mamba": True, "linear_attention": True, "attention": False, "full_attention": False}
 EXPERTS: Names = {
     "block_sparse_moe.router.layer": "W_r",
     "block_sparse_moe.input_linear.weight": Halves("W_1", "W_2"),

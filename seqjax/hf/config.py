@@ -108,7 +108,7 @@ class Config:
         value = self(name, REQUIRED if default is REQUIRED else None)
         if value is None:
             return default
-        stored = " (there are no more numbers)" if most is None and self.most < LARGEST else ""
+        stored = " (so many numbers are stored)" if most is None and self.most < LARGEST else ""
         most = self.most if most is None else most
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise self.wrong(name, f"it has to be an integer from {least} to {most}{stored}")
@@ -146,6 +146,12 @@ class Config:
         value = self.fields.get(name)
         if value is not None and value not in allowed:
             raise self.wrong(name, f"{meaning}; only {' or '.join(map(repr, allowed))} is known")
+
+    def inside(self, name: str) -> Config:
+        """The fields of an object in the config, to be read and finished like these."""
+        inner = Config(self(name, {}), self.most, self.deepest)
+        inner.kind = f"{self.kind}, {name}"
+        return inner
 
     def ignore(self, reason: str, names: str) -> None:
         """These fields cannot change the result, for this reason."""

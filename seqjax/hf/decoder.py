@@ -62,7 +62,7 @@ class Description:
     shared_names: Names = field(default_factory=dict)  # their tensors -> our paths, in full
     layouts: int = 1  # in how many ways the reference saved the same numbers
     layout: int = 0  # and which of them this is
-    beside: tuple[str, ...] = ()  # begins of the names of tensors that no logit needs
+    beside: tuple[str, ...] = ()  # how the tensors begin that no logit needs
     ignored: Mapping[str, str] = field(default_factory=dict)  # fields of the config -> the reason
 
     @property

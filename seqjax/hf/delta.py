@@ -8,7 +8,17 @@ import numpy as np
 
 from seqjax.hf.config import START, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description
-from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe, expert_names, experts, feed
+from seqjax.hf.parts import (
+    ATTENTION,
+    FEED,
+    KINDS,
+    attention,
+    block,
+    describe,
+    expert_names,
+    experts,
+    feed,
+)
 from seqjax.hf.tensors import Joined, Split
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 
@@ -51,8 +61,7 @@ def linear(config: Config, depth: int) -> list[bool]:
         every = config.size(interval, 4)
         return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(depth)]
 
-    meanings = {"linear_attention": True, "full_attention": False}
-    return config.each("layer_types", depth, meanings, words, interval)
+    return config.each("layer_types", depth, KINDS, words, interval)
 
 
 def qwen3_next(config: Config) -> Description:

@@ -7,7 +7,17 @@ from functools import partial
 from seqjax.hf.config import RUNNING, UNREAD, Config
 from seqjax.hf.decoder import Description
 from seqjax.hf.mamba import KERNELS, MAMBA, rank
-from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe, expert_names, experts, feed
+from seqjax.hf.parts import (
+    ATTENTION,
+    FEED,
+    MIXERS,
+    attention,
+    block,
+    describe,
+    expert_names,
+    experts,
+    feed,
+)
 from seqjax.layers.ssm.mamba import Mamba
 
 NORMS = {"dt_layernorm": "norms.0", "b_layernorm": "norms.1", "c_layernorm": "norms.2"}
@@ -18,7 +28,7 @@ EXPERTS = {"router": "W_r", **expert_names("gate_proj", "up_proj", "down_proj")}
 def jamba(config: Config) -> Description:
     features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-6)
     config.ignore(RUNNING, f"{KERNELS} calc_logits_for_entire_prompt")
-    config.ignore(UNREAD, "n_ctx layers_block_type")
+    config.ignore(UNREAD, "n_ctx")
     config.only("mamba_inner_layernorms", "norms on the time step, B and C", True)
     config.only("sliding_window", "attention sees a window of the past", None)
     mix = partial(
@@ -43,15 +53,23 @@ def jamba(config: Config) -> Description:
         top=config.size("num_experts_per_tok", 2),
         renormalise=False,
     )
-    period, offset = config.size("attn_layer_period", 8), config("attn_layer_offset", 4)
+    depth = config.depth()
+
+    def words():
+        period, offset = config.size("attn_layer_period", 8), config("attn_layer_offset", 4)
+        return ["attention" if i % period == offset else "mamba" for i in range(depth)]
+
+    kinds = config.each(
+        "layers_block_type", depth, MIXERS, words, "attn_layer_period attn_layer_offset"
+    )
     every, first = config.size("expert_layer_period", 2), config("expert_layer_offset", 1)
     branches = []
-    for i in range(config.depth()):
-        attends, routed = i % period == offset, count > 1 and i % every == first
+    for i, recurrent in enumerate(kinds):
+        routed = count > 1 and i % every == first
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "pre_ff_layernorm"),
-            (attend, ATTENTION, "self_attn") if attends else (mix, MIXER, "mamba"),
+            (mix, MIXER, "mamba") if recurrent else (attend, ATTENTION, "self_attn"),
             (some, EXPERTS, "feed_forward") if routed else (mlp, FEED, "feed_forward"),
         )
     return describe(config, branches, eps=eps, last="model.final_layernorm")

@@ -6,7 +6,7 @@ from functools import partial
 
 from seqjax.hf.config import RUNNING, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Description, Names
-from seqjax.hf.parts import FEED, block, describe, expert_names, experts, feed
+from seqjax.hf.parts import FEED, KINDS, block, describe, expert_names, experts, feed
 from seqjax.hf.tensors import Joined, Shaped
 from seqjax.layers.attention import LatentAttention
 from seqjax.layers.fast_weights.kda import KDA
@@ -32,31 +32,30 @@ EXPERTS: Names = {
 }
 
 
-def kinds(config: Config, depth: int) -> list[bool]:
-    """Which blocks have full attention."""
-    old = config("linear_attn_config", {})
+def kinds(config: Config, old: Config, depth: int) -> list[bool]:
+    """Which blocks have full attention; the config counts them from 1."""
+    old.ignore("layer_types is read", "full_attn_layers kda_layers")
 
     def words():
-        if "full_attn_layers" not in old:
-            raise ValueError("kimi_linear: config.json does not say which layers have attention")
-        full = old["full_attn_layers"]
+        full = old("full_attn_layers")
+        others = [i + 1 for i in range(depth) if i + 1 not in full]
+        old.only("kda_layers", "the blocks that are not in full_attn_layers", others)
         return ["full_attention" if i + 1 in full else "linear_attention" for i in range(depth)]
 
-    meanings = {"full_attention": True, "linear_attention": False}
-    return config.each("layer_types", depth, meanings, words)
+    return [not linear for linear in config.each("layer_types", depth, KINDS, words)]
 
 
-def delta(config: Config):
-    old = config("linear_attn_config", {})
-    heads = config.size("linear_num_heads", old.get("num_heads", 32))
-    size = config.size("linear_head_dim", old.get("head_dim", 128))
+def delta(config: Config, old: Config):
+    heads = config.size("linear_num_heads", old.size("num_heads", 32))
+    size = config.size("linear_head_dim", old.size("head_dim", 128))
+    width = config.size("linear_conv_kernel_dim", old.size("short_conv_kernel_size", 4))
     layer = partial(
         KDA,
         config.size("hidden_size"),
         heads=heads,
         key_size=size,
         value_size=size,
-        conv=config.size("linear_conv_kernel_dim", old.get("short_conv_kernel_size", 4)),
+        conv=width,
         gate_bias=False,
         norm_eps=config("rms_norm_eps", 1e-5),
     )
@@ -78,6 +77,7 @@ def delta(config: Config):
 
 def kimi_linear(config: Config) -> Description:
     features, depth = config.size("hidden_size"), config.depth()
+    old = config.inside("linear_attn_config")  # of the release; transformers saves linear_* instead
     config.ignore(UNREAD, "head_dim num_key_value_heads qk_head_dim use_grouped_topk")
     config.ignore(RUNNING, "pretraining_tp ep_size")
     config.ignore(TRAINING, "aux_loss_alpha seq_aux")
@@ -133,8 +133,8 @@ def kimi_linear(config: Config) -> Description:
 
     meanings = {"sparse": True, "dense": False}
     routed = config.each("mlp_layer_types", depth, meanings, words, first)
-    linear, branches = delta(config), []
-    for i, full in enumerate(kinds(config, depth)):
+    linear, branches = delta(config, old), []
+    for i, full in enumerate(kinds(config, old, depth)):
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "post_attention_layernorm"),
@@ -143,5 +143,6 @@ def kimi_linear(config: Config) -> Description:
             else (*linear, "self_attn"),
             (some, EXPERTS, "block_sparse_moe") if routed[i] else (mlp, FEED, plain),
         )
+    old.finish()
     eps = config("rms_norm_eps", 1e-5)
     return describe(config, branches, eps=eps, context=config.context)

@@ -12,7 +12,7 @@ from flax import nnx
 from seqjax.hf.config import TRAINING, Config
 from seqjax.hf.decoder import Branch, Description
 from seqjax.hf.delta import interleaved
-from seqjax.hf.parts import ATTENTION, attention, describe, expert_names, experts
+from seqjax.hf.parts import ATTENTION, KINDS, attention, describe, expert_names, experts
 from seqjax.hf.tensors import Constant, Shaped, Split
 from seqjax.layers.base import Frozen, Layer
 from seqjax.layers.parts import Norm, merge_heads, split_heads
@@ -84,7 +84,8 @@ def minimax(config: Config) -> Description:
         "out_proj": "W_o",
         "slope_rate": Shaped("slope", (heads, 1, 1)),
     }
-    # of a release, whose own code turns the first rotary_dim channels of every head
+    # MiniMax-Text-01 says rotary_dim, and its own code turns that many channels of every head;
+    # transformers reads the field for MiniMax-M2 alone (its issue 48241)
     turned = config.size("rotary_dim", size, most=size) / size
     attend = attention(config, **config.rope(turned, 1_000_000.0))
     some = experts(
@@ -93,13 +94,12 @@ def minimax(config: Config) -> Description:
         experts=config.size("num_local_experts", 8),
         top=config.size("num_experts_per_tok", 2),
     )
-    meanings = {"linear_attention": True, "full_attention": False}
 
     def words():
         return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(depth)]
 
     branches = []
-    for i, linear in enumerate(config.each("layer_types", depth, meanings, words)):
+    for i, linear in enumerate(config.each("layer_types", depth, KINDS, words)):
         at = f"model.layers.{i}"
         tables = decays(heads, block, i, depth) if linear else {}
         names = lit | {n: Constant(v) for n, v in tables.items()} if linear else ATTENTION

@@ -26,6 +26,9 @@ ATTENTION: Names = {
     "q_norm": "q_norm",
     "k_norm": "k_norm",
 }
+# What configs call the blocks with a recurrence (True) and with full attention.
+KINDS = {"linear_attention": True, "full_attention": False}
+MIXERS = {**KINDS, "mamba": True, "attention": False}
 FEED: Names = {"gate_proj": "W_1", "up_proj": "W_2", "down_proj": "W_3"}
 Part = tuple[Callable[..., nnx.Module], Names, str]  # a layer, its tensors, and under which prefix
 

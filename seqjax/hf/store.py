@@ -45,9 +45,10 @@ def load(folder: str | Path, *, context: int | None = None) -> Checkpoint:
     text, fields = read_config(folder)
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         arrays, extra = checkpoints.read()
-    context = extra.pop("context", None) if context is None else context
-    description = describe(fields, context, extra.get("layout", 0))
-    names = extra["constants"]
+    if "layout" not in extra:
+        raise CheckpointError(f"{folder} was written by another version: import it once more")
+    context, names = context or extra["context"], extra["constants"]
+    description = describe(fields, context, extra["layout"])
     checkpoint = Checkpoint(
         skeleton(description), description, text, extra["files"], extra["metadata"],
         {name: np.asarray(arrays[f"constant.{n}"]) for n, name in enumerate(names)},
