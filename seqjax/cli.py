@@ -162,7 +162,7 @@ def generate(argv: list[str]) -> int:
         Args:
             run: folder of the run, or of an imported model
             prompt: one or more texts to go on from; for an imported model numbers of tokens,
-                as in "17 4 25": it comes without its tokenizer
+                as in "17 4 25": its tokenizer is carried along, and not run
             length: bytes, or tokens, to write after each
             temperature: below 1 likelier bytes are preferred; 0 always takes the likeliest
             top_k: sample from the k likeliest bytes only

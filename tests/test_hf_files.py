@@ -214,7 +214,11 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert file.read_text() == "years" and not list(tmp_path.glob(".partial*"))
     assert cli.main(["export", str(ours), "--out", str(target)]) == 0  # an empty one is fine
     same(folder, target)
-    assert target.stat().st_mode & 0o777 == full.stat().st_mode & 0o777
+    write(load(ours), tmp_path / "new")
+    for folder in (target, tmp_path / "new"):  # as the user's other files are, not for one alone
+        assert folder.stat().st_mode == full.stat().st_mode
+        modes = {path.stat().st_mode for path in folder.iterdir()}
+        assert modes == {file.stat().st_mode}
 
 
 @pytest.mark.parametrize("name", ["../../escaped.safetensors", "{}/escaped.safetensors", "a/b"])

@@ -186,13 +186,13 @@ class Config:
 
         fraction, base: where the config does not say.
         """
-        said = dict(self("rope_parameters", {}))
+        given = dict(self("rope_parameters", {}))
         old = self("rope_scaling", {})
-        kind = said.pop("rope_type", old.get("rope_type", old.get("type", "default")))
+        kind = given.pop("rope_type", old.get("rope_type", old.get("type", "default")))
         self.used.add("rope_theta")
-        theta = said.pop("rope_theta", self.fields.get("rope_theta", base))
-        share = said.pop("partial_rotary_factor", self("partial_rotary_factor", None))
-        if kind != "default" or said:
+        theta = given.pop("rope_theta", self.fields.get("rope_theta", base))
+        share = given.pop("partial_rotary_factor", self("partial_rotary_factor", None))
+        if kind != "default" or given:
             name = "rope_parameters" if self.fields.get("rope_parameters") else "rope_scaling"
             raise self.wrong(name, "it stretches the rotary positions; only the default is known")
         if not isinstance(theta, Real | None):

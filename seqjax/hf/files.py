@@ -109,14 +109,16 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=beside))
     try:
         yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in partial.iterdir():  # some libraries write files for their owner alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
         if beside is folder:
             for path in partial.iterdir():
                 path.rename(folder / path.name)
             partial.rmdir()
         else:
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o777 & ~umask)  # of a temporary folder it is 0o700
+            partial.chmod(0o777 & ~umask)  # so is a temporary folder
             partial.rename(vacant(folder))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

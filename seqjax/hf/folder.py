@@ -59,7 +59,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)  # of the files
     constants: dict[str, np.ndarray] = field(default_factory=dict)  # no parameter holds them
     carried: dict[str, bytes] = field(default_factory=dict)  # tokenizer and sampling: name -> file
-    context: int | None = None  # as asked for
+    context: int | None = None  # as given to `read`
     unread: list[str] = field(default_factory=list)  # other *.safetensors in the folder
 
     def summary(self) -> str:

@@ -24,10 +24,10 @@ FEED = {"w1": "W_1", "w3": "W_2", "w2": "W_3"}
 
 
 def width(config: Config) -> int:
-    """Of the feed-forward layers: two thirds of what is said, up to a multiple."""
-    said = "block_ff_dim" if config.fields.get("block_ff_dim") else "intermediate_size"
+    """Of the feed-forward layers: two thirds of what the config gives, up to a multiple."""
+    field = "block_ff_dim" if config.fields.get("block_ff_dim") else "intermediate_size"
     config.ignore("block_ff_dim is read", "intermediate_size")
-    inner = config.size(said, 12288)
+    inner = config.size(field, 12288)
     if not config("block_auto_adjust_ff_dim", True):
         config.ignore("the width is not adjusted", "block_ffn_dim_multiplier block_multiple_of")
         return inner

@@ -84,7 +84,7 @@ def minimax(config: Config) -> Description:
         "out_proj": "W_o",
         "slope_rate": Shaped("slope", (heads, 1, 1)),
     }
-    # MiniMax-Text-01 says rotary_dim, and its own code turns that many channels of every head;
+    # MiniMax-Text-01 gives rotary_dim, and its own code turns that many channels of every head;
     # transformers reads the field for MiniMax-M2 alone (its issue 48241)
     turned = config.size("rotary_dim", size, most=size) / size
     attend = attention(config, **config.rope(turned, 1_000_000.0))
