@@ -156,6 +156,10 @@ def laws(layer, full=FULL, stepwise=True):
         "batch permutation": apart(turned(turned_run), whole),
         "finite at extremes": distance(extreme[0], extreme[0]),
     }
+    none = slice(0, 0)  # of no steps: no outputs, the state as it came, its cotangent passed on
+    empty, unmoved = layer(x[:, none], h, reset[:, none], keep[:, none])
+    assert empty.shape == (B, 0, layer.out_features) and empty.dtype == x.dtype
+    found["no steps change nothing"] = distance(unmoved, h)
     if full:
         first = layer(x[:, :CUT], h)
         second = layer(x[:, CUT:], first[1])
@@ -347,6 +351,7 @@ def test_finite_at_extremes(name, variant):
 
 KNOWN_LAWS = {
     "vmap == loop",
+    "no steps change nothing",
     "split stream == whole",
     "single steps == full pass",
     "reset == fresh start, NaN before it",

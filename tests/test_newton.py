@@ -120,3 +120,35 @@ def test_pytree_states_and_empty_sequences():
 def test_errors(wrong, message):
     with pytest.raises(ValueError, match=message):
         newton(STEPS["dense"][0](W), X, H0, **wrong)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("evaluator", [None, "associative"])
+def test_states_of_16_bits(dtype, evaluator):
+    """Within a rounding of the loop in that dtype, and so are the derivatives."""
+    w, xs, h0 = (z.astype(dtype) for z in (W, X, H0))
+    step = STEPS["dense"][0]
+    eps = float(jnp.finfo(dtype).eps)
+
+    def compare(got, expected, scale):
+        assert got.dtype == dtype
+        got, expected = (np.asarray(z, np.float64) for z in (got, expected))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=scale * eps)
+
+    ways = (
+        lambda w: newton(step(w), xs, h0, evaluator=evaluator).states,
+        lambda w: parallel_backward(step(w), xs, h0, evaluator=evaluator)[0],
+        lambda w: sequential(step(w), xs, h0),
+    )
+
+    @jax.jit
+    def all_of(w):
+        result = newton(step(w), xs, h0, evaluator=evaluator)
+        gradient = lambda states: jax.grad(lambda w: states(w).sum())(w)  # noqa: E731
+        return result, *((states(w), gradient(states)) for states in ways)
+
+    result, *others, (states, gradient) = all_of(w)
+    assert not result.fell_back
+    for found, moved in others:
+        compare(found, states, 2)
+        compare(moved, gradient, 4 * float(jnp.abs(gradient).max()))

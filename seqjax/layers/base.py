@@ -21,11 +21,12 @@ from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype, unknown
-from seqjax.monoid import Monoid, select
+from seqjax.monoid import Monoid, check_element, select
 from seqjax.newton import newton, parallel_backward
 from seqjax.scan import EVALUATORS, scan
 
@@ -63,10 +64,10 @@ class Layer(nnx.Module):
     out_features: int
 
     def initial(self) -> State:
-        raise TypeError(f"{type(self).__name__} does not say initial()")
+        raise TypeError(f"{type(self).__name__} must define initial()")
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} does not say sequence()")
+        raise TypeError(f"{type(self).__name__} must define sequence()")
 
     def start(self) -> State:
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
@@ -97,14 +98,22 @@ class Layer(nnx.Module):
     def example(self, x, h, *, resets=None, mask=None, evaluator=None):
         """`sequence` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
 
-        A call maps it over the batch; a layer made of layers calls it on its parts.
+        A call maps it over the batch; a layer made of layers calls it on its parts. Of no steps
+        nothing comes out, and the state is the one given.
         """
+        if not len(x):
+            return jnp.zeros((0, self.out_features), x.dtype), h
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
         reached = None
         if resets is not None and self.causal:
             x, h, reached, lost = self._quarantine(x, h, resets, mask)
         y, h = self.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
+        if y.shape != (len(x), self.out_features):
+            raise ValueError(
+                f"{type(self).__name__} returns outputs {list(y.shape)} for {len(x)} steps, "
+                f"expected [{len(x)}, out_features={self.out_features}]"
+            )
         y = y.astype(x.dtype)
         if reached is not None:
             y = select(reached, jnp.full_like(y, jnp.nan), y)
@@ -163,15 +172,21 @@ class Layer(nnx.Module):
 
     def _check(self, x, resets, mask, evaluator):
         name = type(self).__name__
-        if x.ndim < 3 or x.shape[2] != self.features:
-            raise ValueError(f"{name} takes x [B, T, {self.features}], got {list(x.shape)}")
+        for size in ("features", "out_features"):
+            if getattr(self, size, None) is None:
+                raise TypeError(f"{name} must set self.{size} in its __init__")
+        if getattr(x, "ndim", 0) != 3 or x.shape[2] != self.features:
+            got = list(x.shape) if hasattr(x, "shape") else type(x).__name__
+            raise ValueError(f"{name} takes x [B, T, {self.features}], got {got}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{name} takes floating-point x, got {x.dtype}; embed tokens first")
         for label, flags in (("resets", resets), ("mask", mask)):
-            if flags is not None and (flags.shape != x.shape[:2] or flags.dtype != jnp.bool_):
+            if flags is None:
+                continue
+            kind, shape = getattr(flags, "dtype", type(flags).__name__), np.shape(flags)
+            if shape != x.shape[:2] or kind != jnp.bool_:
                 raise ValueError(
-                    f"{name} takes {label} bool {list(x.shape[:2])}, "
-                    f"got {flags.dtype} {list(flags.shape)}"
+                    f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
                 )
         if evaluator is not None and evaluator not in self.evaluators:
             raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
@@ -198,7 +213,7 @@ class Recurrent(Layer):
         return x
 
     def step(self, h: State, z: Any) -> State:
-        raise TypeError(f"{type(self).__name__} does not say step()")
+        raise TypeError(f"{type(self).__name__} must define step()")
 
     def readout(self, h: State, x: jax.Array) -> jax.Array:
         del x
@@ -244,6 +259,8 @@ class Associative(Recurrent):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
+            raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
         if "monoid" in cls.__dict__ and "evaluators" not in cls.__dict__:
             names = ("sequential", "associative", "chunked", "primitive")
             cls.evaluators = tuple(
@@ -251,13 +268,16 @@ class Associative(Recurrent):
             )
 
     def lift(self, x: jax.Array) -> Any:
-        raise TypeError(f"{type(self).__name__} does not say lift()")
+        raise TypeError(f"{type(self).__name__} must define lift(x) -> element of its monoid")
 
     def step(self, h: State, z: Any) -> State:
         return self.monoid.act(self.lift(z), h)
 
     def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+        if getattr(self, "monoid", None) is None:
+            raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.monoid")
         elements = jax.vmap(self.lift)(self.drive(x))
+        check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h)
         start = _like(h, self.start(), type(self).__name__)
         return scan(
             self.monoid, elements, h, evaluator=evaluator, resets=resets, initial=start, mask=mask
@@ -275,7 +295,7 @@ class Segmented(Layer):
     length: int
 
     def segment(self, h: State, x, resets=None, mask=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} does not say segment()")
+        raise TypeError(f"{type(self).__name__} must define segment()")
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator

@@ -35,7 +35,15 @@ from seqjax.ops.chunks import (
     unit_lower_inverse,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays, share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
 
 
 class Inputs(NamedTuple):
@@ -113,7 +121,8 @@ def gated_delta_rule(
     becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first. q and k are not scaled or normalised here.
     """
-    op, batch = DELTA_RULE.name, "B" if q.ndim == 4 else ""
+    op = DELTA_RULE.name
+    batch = batch_letter(op, "TGK", q=q)
     sizes = match(
         op,
         q=(q, f"{batch}TGK"),
@@ -166,7 +175,10 @@ def gated_delta_product(
     corrections of step t at t n .. t n + n - 1. With `reverse` the steps run backwards, the
     corrections inside a step keep their order.
     """
-    axis = q.ndim - 3
+    op = "gated_delta_product"
+    axis = len(batch_letter(op, "THK", q=q))
+    for name, x, letters in (("k", k, "THK"), ("v", v, "THV"), ("beta", beta, "TH")):
+        batch_letter(op, letters, **{name: x})
     steps, micro = q.shape[axis], k.shape[axis]
     n = micro // steps if steps else 1
     if n < 1 or micro != n * steps:

@@ -30,7 +30,15 @@ from seqjax.ops.chunks import (
     unit_lower_inverse,
 )
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
 
 
 class Inputs(NamedTuple):
@@ -109,7 +117,8 @@ def dplr(
     becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first.
     """
-    op, batch = DPLR.name, "B" if q.ndim == 4 else ""
+    op = DPLR.name
+    batch = batch_letter(op, "THK", q=q)
     keys, letters = f"{batch}THK", f"{batch}HKV"
     sizes = match(op, q=(q, keys), k=(k, keys), v=(v, f"{batch}THV"), a=(a, keys), b=(b, keys))
     start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)

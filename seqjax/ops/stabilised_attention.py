@@ -28,7 +28,16 @@ from seqjax.ops.chunks import (
     sequential,
     within,
 )
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_state,
+    match,
+    state_parts,
+)
 
 
 class Inputs(NamedTuple):
@@ -142,7 +151,8 @@ def stabilised_attention(
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
     the first.
     """
-    op, batch = STABILISED_ATTENTION.name, "B" if q.ndim == 4 else ""
+    op = STABILISED_ATTENTION.name
+    batch = batch_letter(op, "THK", q=q)
     keys, gates = f"{batch}THK", f"{batch}TH"
     sizes = match(
         op,
@@ -154,7 +164,9 @@ def stabilised_attention(
     )
 
     def full(name: str, state: Any) -> State:
-        C, n, m = (None, None, jnp.full((sizes["H"],), initial_m)) if state is None else state
+        if state is None:
+            state = None, None, jnp.full((sizes["H"],), initial_m)
+        C, n, m = state_parts(f"{op}: {name}", state, "Cnm")
         C, n, m = (
             full_state(f"{op}: {name}", part, batch + letters, sizes, v.dtype)
             for part, letters in ((C, "HKV"), (n, "HK"), (m, "H"))
