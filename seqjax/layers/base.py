@@ -148,6 +148,7 @@ class Layer(nnx.Module):
         mask: jax.Array | None = None,
         *,
         evaluator: str | None = None,
+        reverse: bool = False,
     ) -> tuple[jax.Array, State]:
         """Outputs [B, T, out_features] in the dtype of x, and the state after the last step.
 
@@ -156,6 +157,9 @@ class Layer(nnx.Module):
         mask: bool [B, T]; where it is not set the step is left out: its x is not looked at, the
             state does not move, its output is zero.
         evaluator: a name of `self.evaluators`; None lets the table choose.
+        reverse: run from the last step to the first, as ops do: h enters at the end, the state
+            returned is the one at the beginning, a reset forgets what lies to its right (the
+            pieces of a packed sequence then reset at their ends: `seqjax.flags.ends`).
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         self._check(x, resets, mask, evaluator)
@@ -166,9 +170,12 @@ class Layer(nnx.Module):
         def example(x, h, resets, mask):
             return working.example(x, h, resets=resets, mask=mask, evaluator=evaluator)
 
+        def turned(tree):
+            return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
+
         with _promotion(x.dtype):
-            y, h = jax.vmap(example)(x, h, resets, mask)
-        return y, _like(start, h, type(self).__name__)
+            y, h = jax.vmap(example)(turned(x), h, *turned((resets, mask)))
+        return turned(y), _like(start, h, type(self).__name__)
 
     def _check(self, x, resets, mask, evaluator):
         name = type(self).__name__
