@@ -5,8 +5,10 @@ its value, gradient and tangent; a law that a row is exempt from stands, with th
 row itself.
 """
 
+import copy
 import functools
 import os
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -240,6 +242,7 @@ def test_laws(name, variant):
     if variant and not FULL:
         pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
     exempt, layer = LAYERS[name].exempt, build(name, variant)
+    check_copies(layer)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
     stepwise = "single steps == full pass" not in exempt
     answers, reached = laws(layer, stepwise=stepwise)
@@ -248,6 +251,15 @@ def test_laws(name, variant):
     assert not broken, f"{name} {variant} breaks {broken}"
     if reached is not None:
         check_reached(name, reached)
+
+
+def check_copies(layer):
+    """Equal structure and equal numbers: a copy's programs, and what they return, are the same."""
+    graph, state = nnx.split(layer)
+    for copied in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        same, numbers = nnx.split(copied)
+        assert same == graph and jax.tree.structure(numbers) == jax.tree.structure(state)
+        jax.tree.map(np.testing.assert_array_equal, numbers, state)
 
 
 def check_reached(name, moved):

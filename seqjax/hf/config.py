@@ -8,12 +8,10 @@ the meaning of the weights, so it is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-import jax
-
 from seqjax.common import unknown
+from seqjax.layers.parts import gelu, gelu_tanh, relu, silu
 
 REQUIRED = object()
 NEUTRAL = """
@@ -23,11 +21,11 @@ NEUTRAL = """
     router_aux_loss_coef torch_dtype transformers_version use_cache
 """.split()
 ACTIVATIONS = {
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_pytorch_tanh": jax.nn.gelu,
-    "relu": jax.nn.relu,
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
 }
 
 

@@ -69,9 +69,34 @@ def unit(x: Array, eps: float = 1e-6) -> Array:
     return (z * lax.rsqrt(jnp.sum(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)
 
 
+# Functions that modules keep. Those of jax.nn are compiled, and what is compiled cannot be pickled.
+
+
 def gelu(x: Array) -> Array:
     """x Phi(x), exactly (arXiv:1606.08415); jax.nn.gelu is by default its approximation by tanh."""
     return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """gelu by its approximation, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def silu(x: Array) -> Array:
+    """x sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def sigmoid(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
+
+
+def relu(x: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+def identity(x: Array) -> Array:
+    return x
 
 
 class GLU(nnx.Module):
@@ -81,7 +106,7 @@ class GLU(nnx.Module):
         self,
         features: int,
         inner: int,
-        f: Callable[[Array], Array] = jax.nn.silu,
+        f: Callable[[Array], Array] = silu,
         *,
         bias: bool = False,
         scale: float = 1.0,

@@ -26,6 +26,7 @@ from flax import nnx
 from seqjax.layers.base import Precise
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.gates import step_size
+from seqjax.layers.parts import sigmoid
 from seqjax.ops.dplr import DPLR, dplr
 
 
@@ -55,7 +56,7 @@ class Comba(DeltaProduct):
             eigenvalues=eigenvalues,
             rngs=rngs,
         )
-        self.f = jax.nn.sigmoid
+        self.f = sigmoid
         self.w_b = Precise(jnp.ones(heads))
         self.d = Precise(jnp.full(heads, d))
 
