@@ -32,13 +32,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
+from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.feature_maps import make_map, outer
 from seqjax.layers.linear_attention.mao_decay import elementwise
-from seqjax.layers.parts import merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import angles, merge_heads, per_head, places, split_heads
 from seqjax.ops.linear_scan import LINEAR_SCAN
 
 GATES = ("factored", "joint", "scalar")
@@ -134,8 +136,8 @@ class ReLiT(Layer):
         start = self.start()
         clock_resets = resets if self.restart else None
         place, last = places(h.place, len(q), resets=clock_resets, mask=mask)
-        w = jnp.linspace(-jnp.pi, jnp.pi, self.r)
-        cos = jnp.cos((place + 2).astype(w.dtype)[:, None] * w[None])
+        w = np.linspace(-np.pi, np.pi, self.r)
+        cos = jnp.cos(angles(place + 2, w, accumulation_dtype(q.dtype)))
         cos = cos[:, :, None, None].astype(q.dtype)  # [T, r, 1, 1]
         options = dict(resets=resets, mask=mask, evaluator=evaluator)
 

@@ -32,7 +32,7 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import Norm, angles, gelu, merge_heads, per_head, places, split_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
@@ -62,8 +62,8 @@ def xpos(
     of positions enter products, so `centre` is free: it keeps the scales in range.
     """
     K = x.shape[-1]
-    rate = jnp.asarray(10_000.0 ** (-np.arange(0, K, 2) / K))
-    turned = turn(x, place.astype(rate.dtype)[:, None] * rate[None])
+    rate = 10_000.0 ** (-np.arange(0, K, 2) / K)
+    turned = turn(x, angles(place, rate, accumulation_dtype(x.dtype)))
     power = (place - centre).astype(x.dtype) * (-1 if keys else 1)
     scale = jnp.exp(power[:, None] * log_zeta(K, base).astype(x.dtype)[None])
     return turned * scale[:, None]
