@@ -13,6 +13,7 @@ FLOORS = [
     ["seqjax.scan", "seqjax.newton"],
     ["seqjax.ops"],
     ["seqjax.layers"],
+    ["seqjax.testing"],
     ["seqjax.tasks"],
     ["seqjax.config"],
     ["seqjax.models", "seqjax.hf"],

@@ -18,6 +18,7 @@ from flax import nnx
 
 from seqjax.layers import LAYERS, make
 from seqjax.layers.base import cast_parameters
+from seqjax.testing import distance
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
@@ -70,17 +71,6 @@ def some_state(layer, seed=3):
     """A state the layer can be in: the one after a few steps."""
     states = by_steps(layer, normal(seed, B, 3, FEATURES), layer.batch_state(B, jnp.float64))[1]
     return jax.tree.map(lambda v: v[-1], states)
-
-
-def distance(a, b):
-    """The largest difference of two trees, relative to their size; NaN counts as infinite."""
-    gaps = [
-        jnp.max(jnp.abs(x - y), initial=0) / (1 + jnp.max(jnp.abs(y), initial=0))
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-        if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    ]
-    worst = functools.reduce(jnp.maximum, gaps, jnp.zeros(()))
-    return jnp.where(jnp.isnan(worst), jnp.inf, worst)
 
 
 @functools.partial(jax.jit, static_argnames=("full", "stepwise"))
@@ -147,13 +137,14 @@ def laws(layer, full=FULL, stepwise=True):
     )
     if not stepwise:
         without = layer(x[:, kept], h)
+    zero = jnp.zeros_like(held[0])
     found = {
         "single steps == full pass": apart(steps, whole),
         "reset == fresh start, NaN before it": apart(
             (reset_run[0][:, RESET:], reset_run[1]), begun
         ),
         "masked step == step left out": apart((held[0][:, kept], held[1]), without),
-        "masked output == 0": jnp.max(jnp.abs(jnp.where(keep[:, :, None], 0, held[0]))),
+        "masked output == 0": distance(jnp.where(keep[:, :, None], 0, held[0]), zero),
         "causality": distance(future[0][:, :CUT], whole[0][:, :CUT]),
         "batch permutation": apart(turned(turned_run), whole),
         "finite at extremes": distance(extreme[0], extreme[0]),
