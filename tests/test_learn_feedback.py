@@ -48,7 +48,9 @@ def feed(p, previous, x):
 
 
 def far(a, b):
-    return float(distance(a, b))
+    gap = float(distance(a, b))
+    assert gap < float("inf"), "not finite"  # and so far from nothing
+    return gap
 
 
 def constant(truth):

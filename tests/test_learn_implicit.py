@@ -45,7 +45,9 @@ XS, YS = drawn(4, T, 2), drawn(5, T, 2)
 
 
 def far(a, b):
-    return float(distance(a, b))
+    gap = float(distance(a, b))
+    assert gap < float("inf"), "not finite"  # and so far from nothing
+    return gap
 
 
 def settled_loss(cell, params, xs=XS, ys=YS, steps=200):

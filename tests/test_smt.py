@@ -53,7 +53,9 @@ def close(a, b, tolerance=1e-10):
 
 
 def largest(tree):
-    return float(distance(tree, jax.tree.map(jnp.zeros_like, tree)))
+    size = float(distance(tree, jax.tree.map(jnp.zeros_like, tree)))
+    assert size < float("inf"), "not finite"
+    return size
 
 
 # ---- teacher ------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ class Recurrent(Layer):
     once (the input projection of a gated network, say). By default z = x.
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
-        of seqjax.newton.STRUCTURES.
+        of seqjax.newton.STRUCTURES. A promise: under a false one their gradients are wrong, which
+        nothing but `seqjax.testing.check_layer` notices.
     """
 
     evaluators: tuple[str, ...] = ("sequential", "newton", "parallel_backward")
@@ -258,7 +259,8 @@ class Associative(Recurrent):
     """A recurrence that is a monoid: h_t = act(lift(x_t), h_{t-1}), y_t = readout(h_t, x_t).
 
     A subclass says `monoid`, `initial()`, `lift(x) -> element` and `readout(h, x) -> y`, for one
-    example and one time step. One step is derived from them.
+    example and one time step. One step is derived from them. That the monoid obeys its laws is a
+    promise, which `seqjax.testing.check_layer` verifies.
     """
 
     monoid: ClassVar[Monoid]
