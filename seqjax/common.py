@@ -15,6 +15,23 @@ def accumulation_dtype(*dtypes):
         return jnp.result_type(*dtypes, jnp.float32)
 
 
+def largest(x: jax.Array, axis=None, *, initial=None, keepdims: bool = False) -> jax.Array:
+    """The maximum of x over `axis`, NaN where one of its numbers is.
+
+    `jnp.max` and `jnp.min` of XLA:CPU lose the NaNs of arrays of 4096 numbers or more
+    (docs/upstream.md), so no maximum that a NaN must not pass may be taken by them.
+    """
+    top = jnp.max(x, axis=axis, initial=initial, keepdims=keepdims)
+    lost = jnp.any(jnp.isnan(x), axis=axis, keepdims=keepdims)
+    return jnp.where(lost, jnp.asarray(jnp.nan, top.dtype), top)
+
+
+def predicted(scores: jax.Array) -> jax.Array:
+    """int32: the place of the largest score on the last axis; -1, no place, where one is NaN."""
+    place = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    return jnp.where(jnp.any(jnp.isnan(scores), axis=-1), -1, place)
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is in no table, with the nearest ones that are."""
     known = sorted(map(str, known))

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.common import largest
+
 Element = Any
 State = Any
 
@@ -224,13 +226,13 @@ maxplus = Monoid(
 
 
 def _matmul_maxplus(A: jax.Array, B: jax.Array) -> jax.Array:
-    return jnp.max(A[..., :, :, None] + B[..., None, :, :], axis=-2)
+    return largest(A[..., :, :, None] + B[..., None, :, :], axis=-2)
 
 
 viterbi = Monoid(
     lambda p, q: _matmul_maxplus(q, p),
     lambda A: jnp.where(jnp.eye(A.shape[-1], dtype=bool), 0.0, -jnp.inf).astype(A.dtype),
-    lambda A, h: jnp.max(A + h[None, :], axis=-1),
+    lambda A, h: largest(A + h[None, :], axis=-1),
     "viterbi",
 )
 """h_t = A_t (x) h_{t-1} with the max-plus matrix product: the Viterbi recursion; element A[N, N]

@@ -27,7 +27,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.common import accumulation_dtype, unknown
+from seqjax.common import accumulation_dtype, largest, unknown
 from seqjax.monoid import block_diagonal, dense, diagonal
 from seqjax.scan import scan
 
@@ -113,8 +113,8 @@ def newton(
             return jnp.concatenate([h0[None], h])[:-1]
 
         def residual(h):
-            gap = jnp.max(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
-            return gap / (1 + jnp.max(jnp.abs(h), initial=0))
+            gap = largest(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
+            return gap / (1 + largest(jnp.abs(h), initial=0))
 
         def improve(carry):
             h, iterations, _ = carry

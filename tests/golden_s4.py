@@ -22,6 +22,7 @@ def hippo_transition(inputs, meta):
 def hippo_nplr(inputs, meta):
     measure, N = meta["measure"], int(inputs["N"])
     (A, B), form = hippo.transition(measure, N), hippo.nplr(measure, N)
+    assert len(form.P) == int(inputs["rank"])
     return {
         "A": A,
         "B": B[:, None],
@@ -141,7 +142,9 @@ def lssl(inputs, meta, *, evaluator):
         "W.kernel": inputs["output_linear.weight"].T,
         "W.bias": inputs["output_linear.bias"],
     }
-    layer = build("lssl", len(C), parameters, state=C.shape[2], channels=C.shape[1])
+    meta["options"].ignore("measure")  # A and B are given
+    channels = meta["options"]["channels"]
+    layer = build("lssl", len(C), parameters, state=C.shape[2], channels=channels)
     A, B = layer.system()
     return {"y": layer(inputs["u"], evaluator=evaluator)[0], "dA": A, "dB": B}
 
@@ -175,6 +178,7 @@ def s4_dplr_kernel(evaluator):
             )
             return kernel_of(layer, meta["L"], evaluator)
 
+        meta.expect(rank=len(inputs["P"]))
         return {"K": per_channel(kernel, inputs["Ctilde"])}
 
     return answer
@@ -186,6 +190,7 @@ def s4_recurrent(inputs, meta, *, evaluator):
     two runs, the second without input."""
     u, state, dense = inputs["u"], inputs["state0"], meta["options"]["mode"] == "dense"
     H, z = u.shape[2], {name: lax.complex(*jnp.moveaxis(inputs[name], -1, 0)) for name in "BPC"}
+    meta["options"].expect(rank=len(inputs["P"]), n_ssm=len(inputs["A_real"]))
     copy = jnp.arange(H) % len(inputs["A_real"])
     half = state.shape[2] // 2 if dense else state.shape[2]
     first = state[:, :, :half]

@@ -28,6 +28,7 @@ from jax import lax
 from seqjax.common import accumulation_dtype, unknown
 from seqjax.monoid import Monoid, check_element, select
 from seqjax.newton import newton, parallel_backward
+from seqjax.ops.quarantine import finite, mark, reach
 from seqjax.scan import EVALUATORS, scan
 
 State = Any
@@ -98,16 +99,17 @@ class Layer(nnx.Module):
     def example(self, x, h, *, resets=None, mask=None, evaluator=None):
         """`sequence` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
 
-        A call maps it over the batch; a layer made of layers calls it on its parts. Of no steps
-        nothing comes out, and the state is the one given.
+        A step whose x is not finite, or a state with a NaN, makes all outputs from there on, up to
+        the next reset, NaN; what lies before keeps its values and gradients. A call maps this
+        over the batch; a layer made of layers calls it on its parts. Of no steps nothing comes
+        out, and the state is the one given.
         """
         if not len(x):
             return jnp.zeros((0, self.out_features), x.dtype), h
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
-        reached = None
-        if resets is not None and self.causal:
-            x, h, reached, lost = self._quarantine(x, h, resets, mask)
+        if self.causal:
+            x, h, lost = self._quarantine(x, h)
         y, h = self.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
         if y.shape != (len(x), self.out_features):
             raise ValueError(
@@ -115,30 +117,22 @@ class Layer(nnx.Module):
                 f"expected [{len(x)}, out_features={self.out_features}]"
             )
         y = y.astype(x.dtype)
-        if reached is not None:
-            y = select(reached, jnp.full_like(y, jnp.nan), y)
-            h = jax.tree.map(lambda s: _where_inexact(lost, jnp.nan, s), h)
+        if self.causal:
+            begins = resets if resets is None or mask is None else resets & mask
+            reached, at_end = reach(*lost, begins)
+            y, h = mark(reached, y), mark(at_end, h)
         return (y if mask is None else select(mask, y, jnp.zeros_like(y))), h
 
-    def _quarantine(self, x, h, resets, mask):
-        """x and h without what is not finite, the steps [T] that it reaches, and if it stays.
-
-        A select keeps the NaN of a past out of the values, but not out of the gradients: the step
-        that saw it passes its zero cotangent on times NaN. So with resets, which say how far it
-        reaches, it is not computed with at all, and selected back into what it reaches.
-        """
-        bad = ~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
-        x = select(bad, jnp.zeros_like(x), x)
-        bad_state = jnp.zeros((), bool)
+    def _quarantine(self, x, h):
+        """x and h without what is not finite, and whether it was there: steps [T], state []."""
+        lost = ~finite(x, 1)
+        x = select(lost, jnp.zeros_like(x), x)
+        lost_state = jnp.zeros((), bool)
         for s in jax.tree.leaves(h):
-            bad_state |= jnp.any(jnp.isnan(s))
+            lost_state |= jnp.any(jnp.isnan(s))
         fresh = _like(h, self.start(), type(self).__name__)
-        h = jax.tree.map(lambda s, f: _where_inexact(bad_state, f, s), h, fresh)
-        place = jnp.arange(len(x))
-        last_bad = lax.cummax(jnp.where(bad, place, -1))
-        last_reset = lax.cummax(jnp.where(resets if mask is None else resets & mask, place, -1))
-        reached = jnp.where(last_bad < 0, bad_state & (last_reset < 0), last_bad >= last_reset)
-        return x, h, reached, jnp.append(bad_state, reached)[-1]
+        h = jax.tree.map(lambda s, f: jnp.where(lost_state, f, s), h, fresh)
+        return x, h, (lost, lost_state)
 
     def __call__(
         self,
@@ -382,13 +376,6 @@ def _cast(tree, dtype):
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(leaf, tree)
-
-
-def _where_inexact(flag, yes, no):
-    """where(flag, yes, no), and `no` where it holds integers."""
-    if not jnp.issubdtype(no.dtype, jnp.inexact):
-        return no
-    return jnp.where(flag, jnp.asarray(yes, no.dtype), no)
 
 
 def _like(expected, given, name: str):

@@ -32,6 +32,15 @@ def merge_heads(x: Array) -> Array:
     return x.reshape(len(x), x.shape[1] * x.shape[2])
 
 
+def wide(x: Array) -> Array:
+    """x in at least float32.
+
+    What heads read is summed over all time before a norm or a quotient brings it back in range: in
+    float16 it would leave 65504 long before. An op whose values are wide returns wide outputs.
+    """
+    return x.astype(accumulation_dtype(x.dtype))
+
+
 class Norm(nnx.Module):
     """x / sqrt(mean x^2 + eps) * weight over the last axis; weights of any `shape` that x ends in.
 

@@ -107,13 +107,22 @@ def sum_of_products(kernel: Array, seen: list[Array]) -> Array:
 def fft(
     xs: Inputs, window: Array, *, kernel: Array, resets: None, reset_state: Any
 ) -> tuple[Array, Array]:
-    """By the convolution theorem. What is not finite anywhere reaches every output."""
+    """By the convolution theorem.
+
+    What is not finite reaches the outputs that its taps reach. Rounding is relative to the largest
+    input of all, also to one of the future: a number of 1e30 leaves nothing of the others.
+    """
     del resets, reset_state
     steps, back = xs.x.shape[0], window.shape[0]
     x = jnp.concatenate([window, xs.x])
     size = power_of_two(max(steps + back, 1))  # outputs before the first step may wrap around
-    product = jnp.fft.rfft(x, size, axis=0) * jnp.fft.rfft(kernel[::-1], size, axis=0)
-    return jnp.fft.irfft(product, size, axis=0)[back : back + steps], x[steps:]
+    good = jnp.isfinite(x)
+    place = jnp.arange(len(x), dtype=jnp.int32)[:, None]
+    last_lost = lax.cummax(jnp.where(good, -back - 1, place))
+    spectrum = jnp.fft.rfft(jnp.where(good, x, 0), size, axis=0)
+    y = jnp.fft.irfft(spectrum * jnp.fft.rfft(kernel[::-1], size, axis=0), size, axis=0)
+    y = jnp.where(place - last_lost <= back, jnp.nan, y[: len(x)])
+    return y[back:], x[steps:]
 
 
 def short_convolution(

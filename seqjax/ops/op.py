@@ -14,6 +14,7 @@ N state size, G groups, C chunk.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype, unknown
+from seqjax.ops.heads import read_in_groups
+from seqjax.ops.quarantine import quarantined
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class Op:
     fill: Any  # the inputs of a step that changes nothing, one scalar for each of xs
     specs: tuple[Spec, ...]
     example: Callable[[Spec, int], dict[str, Any]]  # (spec, seed) -> arguments, float64
+    readers: tuple[str, ...] = ()  # of xs: those that only read, with more heads than states
+    # How many leading axes of xs (time, heads) a lost number does not spread over, see
+    # `quarantined`. None: each channel is by itself, as fast as memory is, and left as it is.
+    apart: int | None = None
 
     def choose(self, call: Call, evaluator: str | Sequence[str] | None = None) -> Choice:
         """Pick by the table (None), by name, or the first of several names that can run."""
@@ -179,7 +186,11 @@ class Op:
             options = {**options, "chunk_size": chunk_size}
 
         def evaluate(xs: Any, state: Any, resets: Any, reset_state: Any) -> tuple[Any, Any]:
-            return chosen.evaluate(xs, state, resets=resets, reset_state=reset_state, **options)
+            flags = dict(resets=resets, reset_state=reset_state)
+            run = partial(chosen.evaluate, **flags, **options)
+            if self.apart is not None:
+                run = quarantined(run, self.fill, self.readers, self.apart, **flags)
+            return read_in_groups(run, xs, state, self.readers) if self.readers else run(xs, state)
 
         with matmul_precision(dtype):
             outputs, state = (jax.vmap(evaluate) if batched else evaluate)(

@@ -34,6 +34,7 @@ from seqjax.ops.op import (
     like,
     match,
 )
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -177,6 +178,7 @@ def ssd(
     initial_state: Array | None = None,
     *,
     dt_softplus: bool = False,
+    dt_limit: tuple[float, float] | None = None,
     mask: Array | None = None,
     reset_state: Array | None = None,
     **options: Any,
@@ -184,8 +186,8 @@ def ssd(
     """Outputs [B, T, H, P] and the final state [B, H, P, N]; the batch axis may be absent.
 
     x, z [B, T, H, P]; dt [B, T, H]; A [H] (negative: it decays), dt_bias [H]; B, C [B, T, G, N],
-    head h uses group h // (H / G); D [H] or [H, P]. Other options as `linear_attention`, which
-    computes it.
+    head h uses group h // (H / G); D [H] or [H, P]. dt_limit (low, high) bounds the dt that bias
+    and softplus leave. Other options as `linear_attention`, which computes it.
     """
     op, batch = "ssd", batch_letter("ssd", "THP", x=x)
     groups = f"{batch}TGN"
@@ -204,6 +206,8 @@ def ssd(
     dtype, x = x.dtype, x.astype(compute)
     x, dt, z, B, C = leave_out(mask, x, dt.astype(compute), z, B, C)
     dt = step_size(dt, dt_bias, dt_softplus)
+    if dt_limit is not None:
+        dt = jnp.clip(dt, *within_limits(op, dt_limit))
     y, state = linear_attention(
         C,
         B,
@@ -232,19 +236,36 @@ def leave_out(mask: Array | None, *arrays: Array | None) -> list[Any]:
 
 
 def step_size(delta: Array, bias: Array | None, softplus: bool) -> Array:
-    """dt in at least float32."""
-    dt = delta.astype(accumulation_dtype(delta.dtype))
+    """dt in at least float32; NaN where delta is not finite, which the bias does not learn from."""
+    dt, lost = without_lost(delta.astype(accumulation_dtype(delta.dtype)))
     if bias is not None:
         dt += bias.astype(dt.dtype).reshape((1,) * (dt.ndim - 1) + bias.shape)
-    return jax.nn.softplus(dt) if softplus else dt
+    return mark(lost, jax.nn.softplus(dt) if softplus else dt)
+
+
+def within_limits(op: str, limits: tuple[float, float]) -> tuple[float, float]:
+    """(low, high), or one error if no dt could lie between them."""
+    low, high = limits
+    if not 0 <= low <= high or high == 0:
+        raise ValueError(f"{op}: dt_limit is {limits}, expected (low, high) with 0 <= low <= high")
+    return low, high
 
 
 def skip_and_gate(y: Array, u: Array, D: Array | None, z: Array | None) -> Array:
     """(y + D u) silu(z)."""
     if D is not None:
         D = D.astype(y.dtype).reshape((1,) * (y.ndim - D.ndim) + D.shape)
-        y += D * u.astype(y.dtype)
-    return y if z is None else y * jax.nn.silu(z.astype(y.dtype))
+        y += D * without_lost(u.astype(y.dtype))[0]  # where u is lost, y is
+    if z is None:
+        return y
+    z, lost = without_lost(z.astype(y.dtype))
+    return mark(lost, y * jax.nn.silu(z))
+
+
+def without_lost(x: Array) -> tuple[Array, Array]:
+    """x with zeros for the numbers that are not finite, and which these are."""
+    good = jnp.isfinite(x)
+    return jnp.where(good, x, 0), ~good
 
 
 def in_groups(op: str, name: str, x: Array, batch: str, sizes: Any) -> tuple[Any, Any]:
@@ -301,4 +322,5 @@ SELECTIVE_SCAN = Op(
         Spec("mamba", dict(B=1, T=2048, D=256, N=16)),
     ),
     example=example,
+    apart=1,
 )

@@ -25,6 +25,7 @@ from seqjax.layers.parts import (
     split_heads,
     time_step_bias,
     unit,
+    wide,
 )
 
 
@@ -105,13 +106,13 @@ class DeltaLayer(Layer):
             x,
             unit(q),
             unit(k),
-            split_heads(self.per_correction(v), self.heads),
+            wide(split_heads(self.per_correction(v), self.heads)),
             h.S,
             **flags,
             reset_state=start.S,
             evaluator=evaluator,
         )
-        y = merge_heads(self.norm(o))
+        y = merge_heads(self.norm(o)).astype(x.dtype)
         if self.W_g is not None:
             y = y * self.f(self.W_g(x))
         return self.W_o(y), DeltaState(window, S)

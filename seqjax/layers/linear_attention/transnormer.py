@@ -26,7 +26,16 @@ from seqjax.layers.attention import Attention
 from seqjax.layers.base import Frozen, Layer, Precise, option
 from seqjax.layers.blocks import Blocks
 from seqjax.layers.feature_maps import elu_plus_one
-from seqjax.layers.parts import GLU, Norm, angles, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import (
+    GLU,
+    Norm,
+    angles,
+    merge_heads,
+    per_head,
+    places,
+    split_heads,
+    wide,
+)
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 
@@ -87,7 +96,7 @@ class NormAttention(Layer):
         o, S = linear_attention(
             q,
             k,
-            split_heads(self.values(x), self.heads),
+            wide(split_heads(self.values(x), self.heads)),
             None if self.slope is None else -self.slope[...],
             h.S,
             resets=resets,
@@ -95,7 +104,7 @@ class NormAttention(Layer):
             reset_state=self.start().S,
             evaluator=evaluator,
         )
-        return self.W_o(self.gate(x, self.norm(merge_heads(o)))), NormState(S, last)
+        return self.W_o(self.gate(x, self.norm(merge_heads(o)).astype(x.dtype))), NormState(S, last)
 
 
 class DiagonalState(NamedTuple):
