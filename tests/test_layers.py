@@ -5,8 +5,10 @@ its value, gradient and tangent; a law that a row is exempt from stands, with th
 row itself.
 """
 
+import copy
 import functools
 import os
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from flax import nnx
 
 from seqjax.layers import LAYERS, make
 from seqjax.layers.base import cast_parameters
+from seqjax.testing import distance
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
@@ -68,17 +71,6 @@ def some_state(layer, seed=3):
     """A state the layer can be in: the one after a few steps."""
     states = by_steps(layer, normal(seed, B, 3, FEATURES), layer.batch_state(B, jnp.float64))[1]
     return jax.tree.map(lambda v: v[-1], states)
-
-
-def distance(a, b):
-    """The largest difference of two trees, relative to their size; NaN counts as infinite."""
-    gaps = [
-        jnp.max(jnp.abs(x - y), initial=0) / (1 + jnp.max(jnp.abs(y), initial=0))
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-        if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    ]
-    worst = functools.reduce(jnp.maximum, gaps, jnp.zeros(()))
-    return jnp.where(jnp.isnan(worst), jnp.inf, worst)
 
 
 @functools.partial(jax.jit, static_argnames=("full", "stepwise"))
@@ -147,19 +139,24 @@ def laws(layer, full=FULL, stepwise=True):
     )
     if not stepwise:
         without = layer(x[:, kept], h)
+    zero = jnp.zeros_like(held[0])
     found = {
         "single steps == full pass": apart(steps, whole),
         "reset == fresh start, NaN before it": apart(
             (reset_run[0][:, RESET:], reset_run[1]), begun
         ),
         "masked step == step left out": apart((held[0][:, kept], held[1]), without),
-        "masked output == 0": jnp.max(jnp.abs(jnp.where(keep[:, :, None], 0, held[0]))),
+        "masked output == 0": distance(jnp.where(keep[:, :, None], 0, held[0]), zero),
         "causality": distance(future[0][:, :CUT], whole[0][:, :CUT]),
         "causality, NaNs ahead": distance(lost[0][:, :CUT], whole[0][:, :CUT]),
         "batch permutation": apart(turned(turned_run), whole),
         "finite at extremes": distance(extreme[0], extreme[0]),
         "finite in silence": distance(silent, silent),
     }
+    none = slice(0, 0)  # of no steps: no outputs, the state as it came, its cotangent passed on
+    empty, unmoved = layer(x[:, none], h, reset[:, none], keep[:, none])
+    assert empty.shape == (B, 0, layer.out_features) and empty.dtype == x.dtype
+    found["no steps change nothing"] = distance(unmoved, h)
     if full:
         first = layer(x[:, :CUT], h)
         second = layer(x[:, CUT:], first[1])
@@ -240,6 +237,7 @@ def test_laws(name, variant):
     if variant and not FULL:
         pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
     exempt, layer = LAYERS[name].exempt, build(name, variant)
+    check_copies(layer)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
     stepwise = "single steps == full pass" not in exempt
     answers, reached = laws(layer, stepwise=stepwise)
@@ -248,6 +246,15 @@ def test_laws(name, variant):
     assert not broken, f"{name} {variant} breaks {broken}"
     if reached is not None:
         check_reached(name, reached)
+
+
+def check_copies(layer):
+    """Equal structure and equal numbers: a copy's programs, and what they return, are the same."""
+    graph, state = nnx.split(layer)
+    for copied in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        same, numbers = nnx.split(copied)
+        assert same == graph and jax.tree.structure(numbers) == jax.tree.structure(state)
+        jax.tree.map(np.testing.assert_array_equal, numbers, state)
 
 
 def check_reached(name, moved):
@@ -351,6 +358,7 @@ def test_finite_at_extremes(name, variant):
 
 KNOWN_LAWS = {
     "vmap == loop",
+    "no steps change nothing",
     "split stream == whole",
     "single steps == full pass",
     "reset == fresh start, NaN before it",

@@ -20,6 +20,7 @@ from seqjax.learn.smt import (
 )
 from seqjax.learn.smt_students import as_student_cell, make_student, roll
 from seqjax.learn.smt_teacher import Teacher
+from seqjax.testing import distance
 
 V, T, K, D, B = 5, 6, 2, 8, 3
 SIZES = dict(features=D, memory=K, heads=2)
@@ -52,7 +53,9 @@ def close(a, b, tolerance=1e-10):
 
 
 def largest(tree):
-    return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+    size = float(distance(tree, jax.tree.map(jnp.zeros_like, tree)))
+    assert size < float("inf"), "not finite"
+    return size
 
 
 # ---- teacher ------------------------------------------------------------------------------------

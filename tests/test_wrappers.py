@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.flags import ends
 from seqjax.layers import factory, make
 from seqjax.layers.base import cast_parameters
-from seqjax.layers.classic.bidirectional import ends
 
 T = 8
 

@@ -17,9 +17,8 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
-import jax
-
 from seqjax.common import unknown
+from seqjax.layers.parts import gelu, gelu_tanh, relu, silu
 
 REQUIRED = object()
 LARGEST = 2**31 - 1  # of a size
@@ -59,11 +58,11 @@ ANYWHERE = {  # in the config of any architecture
     """,
 }
 ACTIVATIONS = {
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_pytorch_tanh": jax.nn.gelu,
-    "relu": jax.nn.relu,
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
 }
 
 

@@ -36,6 +36,7 @@ from seqjax.layers.base import (
     Segmented,
 )
 from seqjax.layers.entry import Entry
+from seqjax.layers.outputs import Outputs
 
 FAMILIES = (
     classic,
@@ -99,6 +100,7 @@ __all__ = [
     "Entry",
     "Frozen",
     "Layer",
+    "Outputs",
     "Precise",
     "Recurrent",
     "Segmented",

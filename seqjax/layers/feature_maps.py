@@ -26,6 +26,7 @@ Here are the functions of arrays x [..., T, H, K], and `FeatureMap`, which holds
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from jax import Array, lax
 
 from seqjax.common import unknown
 from seqjax.layers.base import Frozen, Precise, option
+from seqjax.layers.parts import identity, relu
 
 # ---- functions ----------------------------------------------------------------------------------
 
@@ -58,6 +60,11 @@ def taylor(x: Array, order: int = 2) -> Array:
         terms.append(power * math.factorial(n) ** -0.5)
         power = outer(power, x)
     return jnp.concatenate(terms, axis=-1)
+
+
+def square(x: Array) -> Array:
+    """vec(x x^T)."""
+    return outer(x, x)
 
 
 def outer(x: Array, y: Array) -> Array:
@@ -168,9 +175,20 @@ class FeatureMap(nnx.Module):
         raise TypeError(f"{type(self).__name__} does not say __call__()")
 
 
+@dataclass(frozen=True)
+class Given:
+    """f with options. Unlike partial objects two of them are equal, as layers built alike are."""
+
+    f: Callable[..., Array]
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Array, **more: Any) -> Array:
+        return self.f(*args, **dict(self.options), **more)
+
+
 def given(f: Callable[..., Array], options: Mapping[str, Any]) -> Callable[..., Array]:
-    """f with options; without any f itself, so that layers built alike are equal."""
-    return partial(f, **options) if options else f
+    """f with options; without any f itself."""
+    return Given(f, tuple(sorted(options.items()))) if options else f
 
 
 def root_of(temperature: float | None, default: float) -> float:
@@ -308,15 +326,15 @@ class Hash(FeatureMap):
 
 FEATURE_MAPS: dict[str, Callable[..., FeatureMap]] = {
     "elu+1": partial(Fixed, f=elu_plus_one),
-    "relu": partial(Fixed, f=jax.nn.relu),
-    "identity": partial(Fixed, f=lambda x: x),
+    "relu": partial(Fixed, f=relu),
+    "identity": partial(Fixed, f=identity),
     "dpfp": partial(Fixed, f=dpfp, size=lambda K, nu=1: 2 * K * nu),
     "taylor": partial(
         Fixed, f=taylor, size=lambda K, order=2: sum(K**n for n in range(order + 1)), tempered=True
     ),
-    "square": partial(Fixed, f=lambda x: outer(x, x), size=lambda K: K * K, tempered=True),
-    "favor+": partial(Favor, f=partial(favor, eps=1e-4), stabilised=True),
-    "favor+-": partial(Favor, f=partial(favor, hyperbolic=True), doubles=True),
+    "square": partial(Fixed, f=square, size=lambda K: K * K, tempered=True),
+    "favor+": partial(Favor, f=given(favor, dict(eps=1e-4)), stabilised=True),
+    "favor+-": partial(Favor, f=given(favor, dict(hyperbolic=True)), doubles=True),
     "trigonometric": partial(Favor, f=trigonometric, doubles=True),
     "fourier": partial(Favor, f=fourier, doubles=True),
     "random_relu": partial(Favor, f=random_relu),

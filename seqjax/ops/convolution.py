@@ -16,7 +16,17 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
-from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec, full_states, like, match
+from seqjax.ops.op import (
+    Call,
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    full_states,
+    like,
+    match,
+)
 
 MOST_TAPS = 64  # that are worth one pass over the input each
 
@@ -135,8 +145,9 @@ def short_convolution(
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
     """
-    op, batch = CONVOLUTION.name, "B" if x.ndim == 3 else ""
-    sizes = match(op, x=(x, f"{batch}TD"), kernel=(kernel, "KD"), bias=(bias, "D"))
+    op = CONVOLUTION.name
+    batch = batch_letter(op, "TD", x=x)
+    sizes = match(op, x=(x, f"{batch}TD"), kernel=(kernel, "KD"), bias=(bias, "D?"))
     if not sizes["K"]:
         raise ValueError(f"{op}: kernel has no taps")
     sizes, letters = {**sizes, "W": sizes["K"] - 1}, f"{batch}WD"
@@ -178,6 +189,7 @@ def fft_convolution(
     u [B, T, D] or [T, D], kernel [L, D] with the present at kernel[0], D [D], state [B, L-1, D].
     Any T and L. With `resets` or `mask`, as in `short_convolution`, the direct form runs.
     """
+    match("fft_convolution", kernel=(kernel, "LD"), D=(D, "D?"))
     if D is not None:
         kernel = kernel.at[0].add(D.astype(kernel.dtype))
     return short_convolution(

@@ -39,7 +39,15 @@ from seqjax.ops.chunks import (
 )
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
 from seqjax.ops.quarantine import mark
 
 
@@ -148,14 +156,18 @@ def gated_delta_rule(
     becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first. q and k are not scaled or normalised here.
     """
-    op, batch = DELTA_RULE.name, "B" if q.ndim == 4 else ""
+    op = DELTA_RULE.name
+    batch = batch_letter(op, "TQK", q=q)
     sizes = match(
         op,
         q=(q, f"{batch}TQK"),
         k=(k, f"{batch}TGK"),
         v=(v, f"{batch}THV"),
-        beta=(beta, f"{batch}THV" if beta.ndim == v.ndim else f"{batch}TH"),
-        log_b=(log_b, f"{batch}THV"),
+        beta=(
+            beta,
+            f"{batch}THV" if getattr(beta, "ndim", 0) == getattr(v, "ndim", 0) else f"{batch}TH",
+        ),
+        log_b=(log_b, f"{batch}THV?"),
     )
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k = share_heads(op, "k", k, sizes["H"])
@@ -205,7 +217,10 @@ def gated_delta_product(
     [B, T n, H, ...] with the n corrections of step t at t n .. t n + n - 1. With `reverse` the
     steps run backwards, the corrections inside a step keep their order.
     """
-    axis = q.ndim - 3
+    op = "gated_delta_product"
+    axis = len(batch_letter(op, "THK", q=q))
+    for name, x, letters in (("k", k, "THK"), ("v", v, "THV"), ("beta", beta, "TH")):
+        batch_letter(op, letters, **{name: x})
     steps, micro = q.shape[axis], k.shape[axis]
     n = micro // steps if steps else 1
     if n < 1 or micro != n * steps:

@@ -32,7 +32,15 @@ from seqjax.ops.chunks import (
 )
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
 from seqjax.ops.quarantine import mark
 
 
@@ -118,7 +126,8 @@ def dplr(
     (the state becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is
     False, `reverse` runs from the last step to the first.
     """
-    op, batch = DPLR.name, "B" if q.ndim == 4 else ""
+    op = DPLR.name
+    batch = batch_letter(op, "TQK", q=q)
     keys, letters = f"{batch}TGK", f"{batch}HKV"
     reads, values = f"{batch}TQK", f"{batch}THV"
     sizes = match(op, q=(q, reads), k=(k, keys), v=(v, values), a=(a, keys), b=(b, keys))

@@ -34,7 +34,17 @@ from seqjax.ops.chunks import (
     values_at_end,
 )
 from seqjax.ops.heads import share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    check_number,
+    full_state,
+    match,
+    state_parts,
+)
 from seqjax.ops.quarantine import mark
 
 
@@ -134,9 +144,14 @@ def linear_attention(
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first. Neither q nor k is scaled, normalised or mapped here.
     """
-    op, batch = LINEAR_ATTENTION.name, "B" if q.ndim == 4 else ""
+    op = LINEAR_ATTENTION.name
+    batch = batch_letter(op, "TQK", q=q)
     sizes = match(
-        op, q=(q, f"{batch}TQK"), k=(k, f"{batch}TGK"), v=(v, f"{batch}THV"), bonus=(bonus, "HK")
+        op,
+        q=(q, f"{batch}TQK"),
+        k=(k, f"{batch}TGK"),
+        v=(v, f"{batch}THV"),
+        bonus=(bonus, "HK?"),
     )
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k = share_heads(op, "k", k, sizes["H"])
@@ -146,12 +161,15 @@ def linear_attention(
         log_b = finite_log(log_b)
     values = v
     if normalise:
+        check_number(f"{op}: eps", eps)
         values = jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1)
         if log_b is not None:
             log_b = jnp.concatenate([log_b, jnp.zeros_like(log_b[..., :1])], -1)
 
     def matrix(name: str, state: Any) -> Array:
-        S, z = state if normalise and state is not None else (state, None)
+        S, z = state, None
+        if normalise and state is not None:
+            S, z = state_parts(f"{op}: {name}", state, "Sz")
         S = full_state(f"{op}: {name}", S, f"{batch}HKV", sizes, v.dtype)
         if not normalise:
             return S
@@ -191,10 +209,10 @@ def full_decay(
     forms = {len(form): form for form in ("H", f"{batch}TH", f"{batch}THK")}
     if log_a is None:
         log_a = jnp.zeros((sizes["H"],), dtype)
-    elif log_a.ndim not in forms:
+    elif np.ndim(log_a) not in forms:
         expected = " or ".join(f"({', '.join(form)})" for form in forms.values())
-        raise ValueError(f"{op}: {name} has shape {log_a.shape}, expected {expected}")
-    form = forms[log_a.ndim]
+        raise ValueError(f"{op}: {name} has shape {np.shape(log_a)}, expected {expected}")
+    form = forms[np.ndim(log_a)]
     match(op, sizes, **{name: (log_a, form)})
     shape = tuple(sizes[letter] for letter in f"{batch}TH")
     if not form.endswith("K"):

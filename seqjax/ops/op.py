@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype, unknown
@@ -164,6 +165,9 @@ class Op:
             check_flags(f"{self.name}: {name}", flags, shape)
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"{self.name}: chunk_size is {chunk_size}, expected at least 1")
+        for name in ("scale", "eps"):
+            if name in options:
+                check_number(f"{self.name}: {name}", options[name])
         compute = accumulation_dtype(dtype)
         xs, state, reset_state, options = jax.tree.map(
             lambda x: x.astype(compute) if is_float(x) else x, (xs, state, reset_state, options)
@@ -200,13 +204,20 @@ class Op:
 
 
 def match(
-    op: str, known: Mapping[str, int] | None = None, **arrays: tuple[Array | None, str]
+    op: str, known: Mapping[str, int] | None = None, /, **arrays: tuple[Any, str]
 ) -> dict[str, int]:
-    """The size of each letter, or one error that names the array that disagrees."""
+    """The size of each letter, or one error that names the array that disagrees.
+
+    An array whose letters end in "?" may be None.
+    """
     sizes = dict(known or {})
     for name, (x, letters) in arrays.items():
-        if x is None:
-            continue
+        optional, letters = letters.endswith("?"), letters.removesuffix("?")
+        if not hasattr(x, "dtype"):
+            if optional and x is None:
+                continue
+            expected = ", ".join(letters)
+            raise TypeError(f"{op}: {name} is {x!r:.40}, expected an array ({expected})")
         if not is_float(x):
             raise TypeError(f"{op}: {name} has dtype {x.dtype}, expected floating point")
         want = [sizes.get(letter, letter) for letter in letters]
@@ -217,12 +228,38 @@ def match(
     return sizes
 
 
+def batch_letter(op: str, letters: str, **array: Array) -> str:
+    """B if the array has an axis more than `letters`, which then are without it; else nothing."""
+    ((name, x),) = array.items()
+    if not hasattr(x, "dtype"):
+        match(op, **{name: (x, f"B{letters}")})
+    return "B" if x.ndim == len(letters) + 1 else ""
+
+
+def check_number(what: str, x: Any) -> None:
+    """A factor is one real number (or a scalar array), never None: nothing is filled in for it."""
+    shape = getattr(x, "shape", None)
+    real = isinstance(x, int | float) if shape is None else shape == () and jnp.isrealobj(x)
+    if not real or isinstance(x, bool):
+        got = f"{x!r:.40}" if shape is None else f"an array of shape {shape}"
+        raise TypeError(f"{what} is {got}, expected one real number")
+
+
+def state_parts(what: str, state: Any, names: str) -> Any:
+    """The parts of a state that is a tuple, or one error if it is none of so many."""
+    if not isinstance(state, tuple | list) or len(state) != len(names):
+        shapes = jax.tree.map(np.shape, state)
+        raise TypeError(f"{what} is {shapes}, expected ({', '.join(names)})")
+    return state
+
+
 def check_flags(what: str, flags: Array | None, shape: tuple[int, ...]) -> None:
     """Flags over time are bool and have exactly the leading axes of the inputs."""
     if flags is None:
         return
-    if flags.dtype != jnp.bool_:
-        raise TypeError(f"{what} has dtype {flags.dtype}, expected bool")
+    if getattr(flags, "dtype", None) != jnp.bool_:
+        kind = getattr(flags, "dtype", type(flags).__name__)
+        raise TypeError(f"{what} has dtype {kind}, expected bool")
     if flags.shape != shape:
         raise ValueError(f"{what} has shape {flags.shape}, expected {shape}")
 
@@ -235,7 +272,7 @@ def full_state(
     if state is None:
         return jnp.zeros(shape, accumulation_dtype(dtype))
     op, name = what.split(": ")
-    match(op, sizes, **{name: (state, letters[-state.ndim :] if state.ndim else letters)})
+    match(op, sizes, **{name: (state, letters[-getattr(state, "ndim", 0) :])})
     return jnp.broadcast_to(state, shape)
 
 

@@ -24,7 +24,16 @@ from seqjax.common import accumulation_dtype
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, like, match
+from seqjax.ops.op import (
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    full_states,
+    like,
+    match,
+)
 from seqjax.ops.quarantine import mark
 
 
@@ -121,16 +130,17 @@ def selective_scan(
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
     """
-    op, batch = SELECTIVE_SCAN.name, "B" if u.ndim == 3 else ""
+    op = SELECTIVE_SCAN.name
+    batch = batch_letter(op, "TD", u=u)
     steps, letters = f"{batch}TD", f"{batch}DN"
     sizes = match(
         op,
         u=(u, steps),
         delta=(delta, steps),
         A=(A, "DN"),
-        z=(z, steps),
-        D=(D, "D"),
-        delta_bias=(delta_bias, "D"),
+        z=(z, f"{steps}?"),
+        D=(D, "D?"),
+        delta_bias=(delta_bias, "D?"),
     )
     (B, constant_B), (C, constant_C) = (
         in_groups(op, name, x, batch, sizes) for name, x in (("B", B), ("C", C))
@@ -179,7 +189,7 @@ def ssd(
     head h uses group h // (H / G); D [H] or [H, P]. dt_limit (low, high) bounds the dt that bias
     and softplus leave. Other options as `linear_attention`, which computes it.
     """
-    op, batch = "ssd", "B" if x.ndim == 4 else ""
+    op, batch = "ssd", batch_letter("ssd", "THP", x=x)
     groups = f"{batch}TGN"
     match(
         op,
@@ -188,9 +198,9 @@ def ssd(
         A=(A, "H"),
         B=(B, groups),
         C=(C, groups),
-        z=(z, f"{batch}THP"),
-        dt_bias=(dt_bias, "H"),
-        D=(D, "HP"[: 1 if D is None else D.ndim]),
+        z=(z, f"{batch}THP?"),
+        dt_bias=(dt_bias, "H?"),
+        D=(D, "H?" if getattr(D, "ndim", 1) == 1 else "HP"),
     )
     compute = accumulation_dtype(x.dtype)
     dtype, x = x.dtype, x.astype(compute)
@@ -260,6 +270,8 @@ def without_lost(x: Array) -> tuple[Array, Array]:
 
 def in_groups(op: str, name: str, x: Array, batch: str, sizes: Any) -> tuple[Any, Any]:
     """B or C as (varying [B?, T, G, N], None) or (None, constant [D, N])."""
+    if not hasattr(x, "dtype"):
+        match(op, sizes, **{name: (x, f"{batch}TGN")})
     if x.ndim == 2 and batch:
         match(op, sizes, **{name: (x, "DN")})
         return None, x

@@ -30,7 +30,16 @@ from seqjax.ops.chunks import (
     within,
 )
 from seqjax.ops.heads import share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_state,
+    match,
+    state_parts,
+)
 from seqjax.ops.quarantine import mark
 
 
@@ -147,7 +156,8 @@ def stabilised_attention(
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
     the first.
     """
-    op, batch = STABILISED_ATTENTION.name, "B" if q.ndim == 4 else ""
+    op = STABILISED_ATTENTION.name
+    batch = batch_letter(op, "TQK", q=q)
     gates = f"{batch}TH"
     sizes = match(
         op,
@@ -161,7 +171,9 @@ def stabilised_attention(
     k = share_heads(op, "k", k, sizes["H"])
 
     def full(name: str, state: Any) -> State:
-        C, n, m = (None, None, jnp.full((sizes["H"],), initial_m)) if state is None else state
+        if state is None:
+            state = None, None, jnp.full((sizes["H"],), initial_m)
+        C, n, m = state_parts(f"{op}: {name}", state, "Cnm")
         C, n, m = (
             full_state(f"{op}: {name}", part, batch + letters, sizes, v.dtype)
             for part, letters in ((C, "HKV"), (n, "HK"), (m, "H"))

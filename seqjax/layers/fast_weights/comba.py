@@ -33,6 +33,7 @@ from flax import nnx
 from seqjax.layers.base import Precise
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.gates import step_size
+from seqjax.layers.parts import sigmoid
 from seqjax.ops.dplr import DPLR, dplr
 
 
@@ -66,7 +67,7 @@ class Comba(DeltaProduct):
             eigenvalues="[0,1]",
             rngs=rngs,
         )
-        self.f = jax.nn.sigmoid
+        self.f = sigmoid
         self.w_b = Precise(jnp.ones(heads)) if state_feedback else None
         self.d = Precise(jnp.full(heads, d)) if d is not None else None
 

@@ -21,6 +21,7 @@ from seqjax.layers.parts import (
     ShortConv,
     merge_heads,
     per_head,
+    silu,
     split_heads,
     time_step_bias,
     unit,
@@ -59,7 +60,7 @@ class DeltaLayer(Layer):
         corrections: int = 1,
         gate: str = "full",
         gate_bias: bool = True,
-        f: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+        f: Callable[[jax.Array], jax.Array] = silu,
         norm_eps: float = 1e-6,
         rngs: nnx.Rngs,
     ):

@@ -41,19 +41,29 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.feature_maps import elu_plus_one, make_map, outer
 from seqjax.layers.linear_attention.mao_decay import elementwise
-from seqjax.layers.parts import merge_heads, per_head, places, split_heads, wide
+from seqjax.layers.parts import (
+    angles,
+    merge_heads,
+    per_head,
+    places,
+    relu,
+    split_heads,
+    wide,
+)
 from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_scan import LINEAR_SCAN
 
 GATES = ("factored", "joint", "scalar", "damped", "delta")
 GATE_MAPS = ("projected", "linear")
-ACTIVATIONS = {"relu": jax.nn.relu, "elu+1": elu_plus_one}
+ACTIVATIONS = {"relu": relu, "elu+1": elu_plus_one}
 
 
 class Oscillators(NamedTuple):
@@ -203,8 +213,8 @@ class ReLiT(Layer):
         start = self.start()
         clock_resets = resets if self.restart else None
         place, last = places(h.place, len(q), resets=clock_resets, mask=mask)
-        w = jnp.linspace(-jnp.pi, jnp.pi, self.r)
-        cos = jnp.cos((place + 2).astype(w.dtype)[:, None] * w[None])
+        w = np.linspace(-np.pi, np.pi, self.r)
+        cos = jnp.cos(angles(place + 2, w, accumulation_dtype(q.dtype)))
         cos = cos[:, :, None, None].astype(q.dtype)  # [T, r, 1, 1]
         options = dict(resets=resets, mask=mask, evaluator=evaluator)
 

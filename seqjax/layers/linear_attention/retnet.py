@@ -24,7 +24,6 @@ norm's epsilon. `scale` says by what:
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -33,12 +32,22 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads, wide
+from seqjax.layers.parts import (
+    Norm,
+    angles,
+    gelu,
+    merge_heads,
+    per_head,
+    places,
+    silu,
+    split_heads,
+    wide,
+)
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
 SCALES = ("count", "scores")
-GATES = {"swish": jax.nn.silu, "gelu": gelu}
+GATES = {"swish": silu, "gelu": gelu}
 
 
 def turn(x: Array, angle: Array) -> Array:
@@ -64,8 +73,8 @@ def xpos(
     of positions enter products, so `centre` is free: it keeps the scales in range.
     """
     K = x.shape[-1]
-    rate = jnp.asarray(10_000.0 ** (-np.arange(0, K, 2) / K))
-    turned = turn(x, place.astype(rate.dtype)[:, None] * rate[None])
+    rate = 10_000.0 ** (-np.arange(0, K, 2) / K)
+    turned = turn(x, angles(place, rate, accumulation_dtype(x.dtype)))
     power = (place - centre).astype(x.dtype) * (-1 if keys else 1)
     scale = jnp.exp(power[:, None] * log_zeta(K, base).astype(x.dtype)[None])
     return turned * scale[:, None]

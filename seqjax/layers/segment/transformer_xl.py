@@ -28,12 +28,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Segmented
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, angles, merge_heads, per_head, split_heads
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 
@@ -166,9 +167,8 @@ class TransformerXL(Segmented):
 
 def positions(furthest: int, features: int, dtype) -> jax.Array:
     """R_n [furthest + 1, features] for the distances n = furthest ... 0."""
-    n = jnp.arange(furthest, -1, -1, dtype=accumulation_dtype(dtype))
-    w = 10000.0 ** (-jnp.arange(0, features, 2, dtype=n.dtype) / features)
-    angle = n[:, None] * w[None]
+    w = 10000.0 ** (-np.arange(0, features, 2) / features)
+    angle = angles(jnp.arange(furthest, -1, -1), w, accumulation_dtype(dtype))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :features].astype(dtype)
 
 

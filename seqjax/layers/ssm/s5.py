@@ -32,8 +32,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from seqjax.flags import ends
 from seqjax.layers.base import Precise, option
-from seqjax.layers.classic.bidirectional import ends
 from seqjax.layers.parts import per_head
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
