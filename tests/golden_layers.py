@@ -199,19 +199,18 @@ def qrnn(inputs, meta, *, evaluator):
 
 
 def lru(inputs, meta, *, evaluator):
-    u, nu, theta = inputs["u"], inputs["nu"], inputs["theta"]
+    u, options = inputs["u"], {name: meta[name] for name in ("exp_param", "gamma_norm")}
     N, features = inputs["B_re"].shape
-    if not meta["exp_param"]:  # a phase may be moved by whole turns
-        nu, theta = jnp.log(nu), jnp.log(theta % (2 * jnp.pi))
-    parameters = {
-        "nu_log": nu,
-        "theta_log": theta,
-        "gamma_log": inputs["gamma_log"] if meta["gamma_norm"] else jnp.zeros(N),
+    log = "_log" if options["exp_param"] else ""
+    gamma = {"gamma_log": inputs["gamma_log"]} if options["gamma_norm"] else {}
+    parameters = gamma | {
+        f"nu{log}": inputs["nu"],
+        f"theta{log}": inputs["theta"],
         "B": jnp.stack([inputs["B_re"], inputs["B_im"]]),
         "C": jnp.stack([inputs["C_re"], inputs["C_im"]]),
         "D": inputs["D"],
     }
-    layer = build("lru", features, parameters, state=N)
+    layer = build("lru", features, parameters, state=N, **options)
     h, y = all_states(layer, u, layer.batch_state(len(u), u.dtype), evaluator)
     return {"h": h, "y": y}
 

@@ -171,6 +171,7 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
         ("flash_gau", dict(size=2, group=3, shift=True, causal=False)),
         ("mega", dict(ndim=2, size=2, length=3, chunked=True, bidirectional=True)),
         ("mega", dict(ndim=2, size=2, length=9, truncation=3, bidirectional=True)),
+        ("sgconv", dict(length=5, kernel_size=2, filters=2, bidirectional=True)),
     ],
 )
 def test_both_ways_packed_equals_apart(name, options):
@@ -215,6 +216,10 @@ def test_published_initialisations():
         ("hyena", dict(order=1), "order"),
         ("laughing_hyena", dict(modes=0), "modes"),
         ("sgconv", dict(mode="add"), "sum"),
+        ("sgconv", dict(length=8, kernel_size=4, first_scale=2), "0 to 1"),
+        ("hyena", dict(target=0.0), "target"),
+        ("dlr", dict(undamped=True, real_Lambda=True), "at most one"),
+        ("s5", dict(step_rescale=0.0), "ratio"),
         ("mega", dict(weights="soft"), "softmax"),
         ("mega", dict(size=3, bias="rotary"), "pairs"),
         ("gau", dict(length=0), "length"),
