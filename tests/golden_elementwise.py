@@ -121,22 +121,7 @@ def hgru(inputs, meta, *, evaluator):
     return {"y": jax.vmap(lambda x: run(x)[0])(x)}
 
 
-def normed_indrnn(inputs, meta, *, evaluator):
-    x, u = inputs["x"], inputs["recurrent_scale"]
-    values = {
-        "W.kernel": inputs["kernel"],
-        "norm.weight": inputs["gamma"][0],
-        "norm.bias": inputs["bias"],
-        "u": u,
-    }
-    options = dict(hidden=len(u), activation="tanh", bound=None, norm=True)
-    return {
-        "h": build("indrnn", x.shape[2], values, **options)(x, inputs["h0"], evaluator=evaluator)[0]
-    }
-
-
 ADAPTERS = {
-    "haste_ln_indrnn": by_evaluator(normed_indrnn, *CELL),
     "sru": by_evaluator(sru, *CELL),
     "ur_lstm": by_evaluator(partial(ur_lstm, names=("h_n", "c_n")), "sequential"),
     "ur_lstm_btz": by_evaluator(partial(ur_lstm, names=("h", "c")), "sequential"),

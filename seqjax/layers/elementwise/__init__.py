@@ -49,11 +49,12 @@ ROWS: dict[str, Entry] = {
         QRNN,
         "Quasi-recurrent network: f-, fo- and ifo-pooling, convolution of any width",
         "1611.01576",
-        state="(hidden or features) + (window - 1) * features",
+        state="(hidden or features) + (window - 1) * (features - masks)",
         smoke=dict(hidden=3),
         variants={
             "f": dict(pooling="f", window=1),
             "ifo": dict(hidden=3, pooling="ifo", window=3, zoneout=0.2),
+            "masked": dict(hidden=2, zoneout=0.5, masks=2),
             "negative": dict(hidden=3, eigenvalues="[-1,1]"),
         },
     ),
