@@ -172,6 +172,7 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
         ("mega", dict(ndim=2, size=2, length=3, chunked=True, bidirectional=True)),
         ("mega", dict(ndim=2, size=2, length=9, truncation=3, bidirectional=True)),
         ("sgconv", dict(length=5, kernel_size=2, filters=2, bidirectional=True)),
+        ("sru", dict(hidden=2, norm=True, normalize_after=True, bidirectional=True)),
     ],
 )
 def test_both_ways_packed_equals_apart(name, options):
@@ -220,6 +221,7 @@ def test_published_initialisations():
         ("hyena", dict(target=0.0), "target"),
         ("dlr", dict(undamped=True, real_Lambda=True), "at most one"),
         ("s5", dict(step_rescale=0.0), "ratio"),
+        ("sru", dict(normalize_after=True), "norm=True"),
         ("mega", dict(weights="soft"), "softmax"),
         ("mega", dict(size=3, bias="rotary"), "pairs"),
         ("gau", dict(length=0), "length"),

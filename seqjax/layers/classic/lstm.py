@@ -109,8 +109,9 @@ class LSTM(Recurrent):
         )
         if self.norm_x is not None and bias:
             self.norm_x.bias = Precise(bias_init(rngs.params(), (rows,), jnp.float32))
-        draw = dict(blocks=len(self.blocks), init=recurrent_init, rngs=rngs)
-        self.U = nnx.Param(recurrent_weights(H, columns=self.out_features, **draw))
+        blocks, columns = len(self.blocks), self.out_features
+        U = recurrent_weights(H, blocks, columns=columns, init=recurrent_init, rngs=rngs)
+        self.U = nnx.Param(U)
         self.p = nnx.Param(jnp.zeros((len(self.gates), H))) if peepholes else None
         self.G = nnx.Param(jnp.zeros((self.gated, self.gated))) if full_recurrence else None
         size = (self.out_features, H)

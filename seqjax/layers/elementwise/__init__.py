@@ -74,6 +74,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "projected": dict(hidden=3, activation="tanh", norm=True, rank=2),
             "no_highway": dict(hidden=3, highway=False, highway_bias=-1.0),
+            "norm_after": dict(rescale=False, norm=True, normalize_after=True),
             "negative": dict(eigenvalues="[-1,1]"),
         },
     ),
