@@ -130,13 +130,20 @@ class SRU(Layer):
         if self.back is None:
             y, last = self.one(self.cells, z, x, h, resets, mask, evaluator)
         else:
-            parts = tuple(zip(jnp.split(z, 2, axis=1), self.halves(x)))
-            y, forward = self.one(self.cells, *parts[0], h.forward, resets, mask, evaluator)
-            turned = [v[::-1] for v in parts[1]]
+            z, z_back = jnp.split(z, 2, axis=1)
+            x, x_back = self.halves(x)
+            y, forward = self.one(self.cells, z, x, h.forward, resets, mask, evaluator)
             mask_back = None if mask is None else mask[::-1]
-            resets = None if resets is None else ends(resets, mask)[::-1]
-            flags = resets, mask_back, evaluator
-            y_back, backward = self.one(self.back, *turned, h.backward, *flags)
+            resets_back = None if resets is None else ends(resets, mask)[::-1]
+            y_back, backward = self.one(
+                self.back,
+                z_back[::-1],
+                x_back[::-1],
+                h.backward,
+                resets_back,
+                mask_back,
+                evaluator,
+            )
             y, last = jnp.concatenate([y, y_back[::-1]], axis=1), BiState(forward, backward)
         return (self.norm(y) if self.norm is not None and self.normalize_after else y), last
 
