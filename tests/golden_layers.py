@@ -242,7 +242,7 @@ def e59(inputs, meta, *, evaluator):
         "log_alpha": inputs["cell.log_alpha"],
     }
     expansion = len(inputs["cell.b"]) / x.shape[2]
-    layer = build("e59", x.shape[2], parameters, expansion=expansion)
+    layer = build("e59", x.shape[2], parameters, norm=True, expansion=expansion)
     y, h = layer(x, inputs.get("h0"), evaluator=evaluator)
     return {"y": y, "h": h}
 

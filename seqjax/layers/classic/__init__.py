@@ -23,7 +23,7 @@ ROWS: dict[str, Entry] = {
         LSTM,
         "LSTM with forget gate",
         "Gers et al. 2000",
-        state="out_features + hidden + gated",
+        state="(projection or hidden) + hidden + gated",
         smoke=dict(hidden=3),
         variants={
             "peepholes": dict(hidden=3, peepholes=True),
