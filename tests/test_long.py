@@ -83,6 +83,21 @@ def test_lmu_remembers_a_window():
     assert errors[0] > 1 and errors[1] < 0.06 and errors[2] < 0.03, errors
 
 
+@pytest.mark.parametrize("discretisation", ["zoh", "forward"])
+def test_the_measures_of_a_memory_share_a_window(discretisation):
+    """LegT is LMU's memory in other units, Fourier's mean fills over theta steps, LagT decays."""
+    theta, ones, memory = 100.0, jnp.ones((80, 1)), {}
+    for measure in ("lmu", "legt", "fout", "lagt"):
+        options = dict(order=6, theta=theta, measure=measure, discretisation=discretisation)
+        layer = build("lmu", 1, coupled=False, **options)
+        memory[measure] = np.asarray(jax.jit(layer.convolve)(ones, jnp.zeros(6))[0])
+    ratio = memory["legt"] / memory["lmu"]
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[-1], ratio.shape), rtol=1e-8)
+    np.testing.assert_allclose(memory["fout"][[24, 49, 74], 0], [0.25, 0.5, 0.75], atol=0.08)
+    left = 1 - memory["lagt"][:, 0] / 2
+    np.testing.assert_allclose(left[1:] / left[:-1], np.exp(-1 / 2 / theta), rtol=1e-3)
+
+
 def test_distil_finds_the_modes_of_a_filter():
     t = np.arange(100)
     poles, C = (
@@ -213,6 +228,8 @@ def test_published_initialisations():
     "name, options, says",
     [
         ("lmu", dict(discretisation="exact"), "zoh"),
+        ("lmu", dict(measure="legs"), "legt"),
+        ("lmu", dict(theta=0.0), "theta"),
         ("h3", dict(head_size=3), "3"),
         ("hyena", dict(order=1), "order"),
         ("laughing_hyena", dict(modes=0), "modes"),

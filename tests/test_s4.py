@@ -67,6 +67,23 @@ def test_normal_plus_low_rank(measure):
     np.testing.assert_allclose(2 * (V @ form.B).real, B, atol=1e-10)
 
 
+def test_s4d_starts_where_the_paper_says():
+    n, N = np.arange(4), 8
+    starts = {
+        "lin": -0.5 + 1j * np.pi * n,
+        "inv": -0.5 + 1j * N / np.pi * (N / (2 * n + 1) - 1),
+        "inv2": -0.5 + 1j * N / np.pi * (N / (n + 1) - 1),
+        "quad": -0.5 + 1j / np.pi * (2 * n + 1) ** 2,
+        "real": -(n + 1.0),
+    }
+    for init, expected in starts.items():
+        layer = make("s4d", 3, state=N, init=init)
+        A = -np.exp(layer.log_A_re[...]) + 1j * np.asarray(layer.A_im[...])
+        np.testing.assert_allclose(A, np.broadcast_to(expected, (3, 4)), rtol=1e-5, atol=1e-6)
+    imag = np.log(make("s4d", 500, state=N, init="random").A_im[...])
+    assert abs(imag.mean()) < 0.1 and abs(imag.std() - 1) < 0.1 and (imag[0] != imag[1]).all()
+
+
 @pytest.mark.parametrize(
     "name, options",
     [

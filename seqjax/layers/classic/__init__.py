@@ -64,7 +64,12 @@ ROWS: dict[str, Entry] = {
         "Layers on top of each other, residual as in GNMT",
         "1609.08144",
         smoke=dict(layers=("elman", ("gru", dict(hidden=3)))),
-        variants={"residual": dict(layers=("lru", "min_gru"), residual=True)},
+        variants={
+            "residual": dict(layers=("lru", "min_gru"), residual=True),
+            "masked": dict(
+                layers=(("elman", dict(hidden=2)), ("gru", dict(hidden=3))), dropout=0.5, masks=2
+            ),
+        },
     ),
     "zoneout": Entry(
         Zoneout,

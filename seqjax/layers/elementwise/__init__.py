@@ -64,7 +64,7 @@ ROWS: dict[str, Entry] = {
         "2405.04517",
         state="4 * (hidden or features)",
         smoke=dict(heads=2),
-        variants={"exp": dict(hidden=3, forget="exp")},
+        variants={"exp": dict(hidden=3, forget="exp"), "unmixed": dict(heads=2, mixing=False)},
     ),
     "sru": Entry(
         SRU,

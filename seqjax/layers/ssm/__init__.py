@@ -52,7 +52,7 @@ ROWS: dict[str, Entry] = {
     ),
     "s4d": Entry(
         S4D,
-        "S4D: diagonal state spaces; Lin, Inv, LegS inits",
+        "S4D: diagonal state spaces; Lin, Inv, LegS, Real, Quad, random inits",
         "2206.11893",
         state="features * state",
         smoke=dict(state=4),
@@ -61,6 +61,8 @@ ROWS: dict[str, Entry] = {
             "forward": dict(state=2, discretisation="forward", dt_max=0.01, mix=False),
             "dirac": dict(state=2, discretisation="dirac", mix=False),
             "unmixed": dict(state=4, init="legs", mix=False),
+            "real": dict(state=4, init="real"),
+            "random": dict(state=4, init="random"),
         },
     ),
     "lssl": Entry(
@@ -199,6 +201,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "parallel": dict(order=3, theta=5.0, memories=2, coupled=False),
             "forward": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="forward"),
+            "fourier": dict(order=3, theta=5.0, measure="fout", coupled=False),
         },
     ),
     "mega": Entry(
