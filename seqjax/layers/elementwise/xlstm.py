@@ -12,8 +12,9 @@
 The memory comes after the up-projection in the one, before it in the other. `pattern` names the
 blocks; by default it is xLSTM[7:1], seven of the first to one of the second. W_q, W_k, W_v are
 block-diagonal with blocks of `block` channels, W_i, W_f, W_z, W_o with one for each head; norms of
-memories are per head. `mixing` False: no memory mixing in the sLSTM. The cells: `seqjax.layers.linear_attention.mlstm` (whose layer is the mixer
-of xLSTM-7B, arXiv:2503.13427) and `seqjax.layers.elementwise.slstm`.
+memories are per head. `mixing` False takes the memory mixing out of the sLSTM. The cells:
+`seqjax.layers.linear_attention.mlstm` (whose layer is the mixer of xLSTM-7B, arXiv:2503.13427) and
+`seqjax.layers.elementwise.slstm`.
 
 As in the official code skip starts at 1, W_if at 0, the biases of f evenly spaced in [3, 6] over
 the heads and those of i normal with deviation 0.1 (mLSTM).
