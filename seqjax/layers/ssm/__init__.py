@@ -79,7 +79,10 @@ ROWS: dict[str, Entry] = {
         "2111.00396",
         state="features * state",
         smoke=dict(state=4),
-        variants={"truncated": dict(state=4, measure="legt", length=8, mix=False)},
+        variants={
+            "truncated": dict(state=4, measure="legt", length=8, mix=False),
+            "untied": dict(state=4, hurwitz=False),
+        },
     ),
     "sashimi": Entry(
         SaShiMi,
