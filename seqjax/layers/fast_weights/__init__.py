@@ -83,7 +83,10 @@ ROWS: dict[str, Entry] = {
         "2510.26692",
         state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
-        variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
+        variants={
+            "negative": dict(heads=1, eigenvalues="[-1,1]"),
+            "bounded": dict(heads=2, key_heads=1, conv=2, lower_bound=-5.0),
+        },
     ),
     "comba": Entry(
         Comba,
