@@ -88,8 +88,10 @@ def signed_linear_attention(
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
     sigma = running_sign(a < 0, resets, mask).astype(q.dtype).reshape(*a.shape[:2], -1)
-    q, k = (share_heads("linear_attention", *z, a.shape[1]) for z in (("q", q), ("k", k)))
-    y, last = linear_attention(sigma * q, sigma * k, v, log_a, state, **options)
+    heads, name = a.shape[1], "linear_attention"
+    q, k = share_heads(name, "q", q, heads, reads=True), share_heads(name, "k", k, heads)
+    read = jnp.repeat(sigma, q.shape[1] // heads, axis=1)
+    y, last = linear_attention(read * q, sigma * k, v, log_a, state, **options)
     return y, last if not len(q) else sigma[-1].astype(last.dtype)[:, :, None] * last
 
 
