@@ -157,7 +157,7 @@ class Layer(nnx.Module):
         def example(x, h, resets, mask):
             return working.example(x, h, resets=resets, mask=mask, evaluator=evaluator)
 
-        with _promotion(x.dtype):
+        with promotion(x.dtype):
             y, h = jax.vmap(example)(x, h, resets, mask)
         return y, _like(start, h, type(self).__name__)
 
@@ -336,7 +336,7 @@ def cast_parameters(module: Module, dtype) -> Module:
     return nnx.merge(graph, state)
 
 
-def _promotion(dtype):
+def promotion(dtype):
     """With 16-bit inputs what meets the float32 state or a `Precise` parameter becomes float32."""
     low = jnp.finfo(dtype).bits < 32
     return jax.numpy_dtype_promotion("standard") if low else nullcontext()

@@ -132,7 +132,7 @@ ROWS: dict[str, Entry] = {
         "2407.04620",
         state="2 * heads * (D + inner_bias) * D",
         smoke=dict(heads=2, mini_batch=3),
-        variants={"plain": dict(heads=2, mini_batch=1, residual=False, bias=False)},
+        variants={"unbiased": dict(heads=2, mini_batch=1, bias=False)},
         exempt=LEARNED,
     ),
     "ttt_mlp": Entry(

@@ -15,8 +15,9 @@ dual form ("chunked"), and how streams and resets meet mini-batches.
 
 Not `residual`, f is f_res alone, without its norm, and without `bias` there are no inner biases:
 with mini-batches of one step `ttt_linear` is then the delta rule with beta = eta, and with one
-mini-batch for all and W_0 = 0 linear attention, times tau_p. The release's second backbone, one
-convolution for q and k and an output gate, is not here.
+mini-batch for all and W_0 = 0 linear attention, times tau_p. Nothing then bounds the steps: where
+eta |k|^2 > 2 the weights grow. The release's second backbone, one convolution for q and k and an
+output gate, is not here.
 """
 
 from functools import partial

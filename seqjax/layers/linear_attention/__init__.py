@@ -177,7 +177,13 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2, key_size=3, rank=3),
         variants={
             "negative": dict(
-                heads=4, kv_heads=2, key_size=3, rank=3, tau=0.5, eigenvalues="[-1,1]"
+                heads=4,
+                kv_heads=2,
+                key_size=3,
+                value_size=3,
+                rank=3,
+                tau=0.5,
+                eigenvalues="[-1,1]",
             ),
             "values": dict(heads=2, key_size=3, rank=3, tau=0.5, value_gate=True),
         },
