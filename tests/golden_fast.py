@@ -17,6 +17,7 @@ from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
 from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
 from seqjax.layers.fast_weights.recurrent_deltanet import RDNState, RecurrentDeltaNet
+from seqjax.layers.gates import log_decay
 from seqjax.ops import OPS, delta_rule
 
 
@@ -46,6 +47,12 @@ def gdn2(x, meta, *, evaluator):
         evaluator=evaluator,
     )
     return {"o": o, "S": S}
+
+
+def kda_gate(x, meta):
+    bias = x["dt_bias"].reshape(x["x"].shape[2:]) if "dt_bias" in x else None
+    bound = meta["options"]["lower_bound"]
+    return {"g": jax.vmap(lambda z: log_decay(z, x.get("A_log"), bias, lower_bound=bound))(x["x"])}
 
 
 def mesa(x, meta, *, evaluator):
@@ -245,5 +252,6 @@ ADAPTERS = {
     "ttt_mlp_official": by_evaluator(ttt_official, "sequential", "chunked"),
     "titans_linear_fla": by_evaluator(titans_fla, "sequential", "chunked"),
     "comba": by_evaluator(comba, *OPS["dplr"].evaluators),
+    "kda_gate": {"function": kda_gate},
     "gdn2": by_evaluator(gdn2, *OPS["dplr"].evaluators),
 }

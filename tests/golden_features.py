@@ -143,17 +143,9 @@ def dpfp(x, meta):
 
 def cosformer(x, meta, evaluator):
     o, (_, length, features) = meta["options"], x["x"].shape
-    layer = build("cosformer", features, dense(x, QKVO), heads=o["heads"], length=length, eps=1e-6)
-    if o["causal"]:
-        return {"y": layer(x["x"], evaluator=evaluator)[0]}
-
-    def read_at_the_end(z):
-        q, k, v = layer.weighted(z, jnp.arange(length))
-        end = layer.attend(q, k, v, layer.initial().S, evaluator=evaluator)[1]
-        y = layer.attend(q, jnp.zeros_like(k), jnp.zeros_like(v), end, evaluator=evaluator)[0]
-        return layer.W_o(y.reshape(length, features))
-
-    return {"y": jax.vmap(read_at_the_end)(x["x"])}
+    options = dict(heads=o["heads"], length=length, eps=1e-6, causal=o["causal"])
+    layer = build("cosformer", features, dense(x, QKVO), **options)
+    return {"y": layer(x["x"], evaluator=evaluator)[0]}
 
 
 def based_attn(x, meta, evaluator, feature_map="taylor"):

@@ -75,13 +75,14 @@ def comba(
 
 def kimi(
     W, x, *, heads, key_size, value_size, key_heads=None, gate_bias=True, eigenvalues="[0,1]",
-    apart=False, **_,
+    apart=False, lower_bound=None, **_,
 ):  # fmt: skip
     """Kimi Delta Attention; `apart`: Gated DeltaNet-2, with gates b of erasing and w of writing."""
     q, k, v = short(W, x, heads, key_size, value_size, key_heads)
     k, v = k[:, 0], v[:, 0]
-    dt = softplus(W.linear("W_a.W_2", W.linear("W_a.W_1", x)) + W["dt_bias"])
-    alpha = np.exp(-np.exp(W["A_log"])[:, None] * heads_of(dt, heads))
+    dt = heads_of(W.linear("W_a.W_2", W.linear("W_a.W_1", x)) + W["dt_bias"], heads)
+    A = np.exp(W["A_log"])[:, None]
+    alpha = np.exp(lower_bound * sigmoid(A * dt) if lower_bound else -A * softplus(dt))
     b = heads_of(step_size(W.linear("W_b" if apart else "W_beta", x), eigenvalues), heads)
     w = heads_of(sigmoid(W.linear("W_w", x)), heads) if apart else b
     S, o = np.zeros((heads, key_size, value_size)), []
@@ -191,6 +192,7 @@ CASES = [
     ("comba", comba, SMALL | dict(d=None, state_feedback=False)),
     ("kda", kimi, SHARED),
     ("kda", kimi, NEGATIVE | dict(gate_bias=False)),
+    ("kda", kimi, SMALL | dict(lower_bound=-3.0)),
     ("gdn2", partial(kimi, apart=True), SHARED),
     ("gdn2", partial(kimi, apart=True), NEGATIVE),
     ("mesa_net", mesa_net, SMALL),

@@ -105,10 +105,19 @@ def multiplier(gate, eigenvalues):
     return 2 * gate - 1 if eigenvalues == "[-1,1]" else gate
 
 
-def gla(W, x, *, heads, key_size, tau=16.0, eigenvalues="[0,1]", **_):
-    q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
-    alpha = sigmoid(W.linear("W_alpha2", W.linear("W_alpha1", x)) + W["b_alpha"]) ** (1 / tau)
-    a = multiplier(heads_of(alpha, heads)[..., None], eigenvalues)
+def gla(
+    W, x, *, heads, key_size, kv_heads=None, tau=16.0, eigenvalues="[0,1]", value_gate=False, **_
+):
+    sizes = {"q": heads, "k": kv_heads or heads, "v": kv_heads or heads}
+    q, k, v = (heads_of(W.linear(f"W_{n}", x), H) for n, H in sizes.items())
+
+    def gate(n):
+        logits = W.linear(f"W_{n}2", W.linear(f"W_{n}1", x)) + W[f"b_{n}"]
+        return heads_of(sigmoid(logits) ** (1 / tau), kv_heads or heads)
+
+    a = multiplier(gate("alpha")[..., None], eigenvalues)
+    a = a * gate("beta")[:, :, None] if value_gate else a
+    k, v, a = (np.repeat(z, heads // z.shape[1], axis=1) for z in (k, v, a))
     o = decaying(a, q / key_size**0.5, k, v)
     return W.linear("W_o", silu(W.affine("W_r", x)) * flat(W.layer_norm("norm", o, 1e-5)))
 
@@ -308,6 +317,7 @@ CASES = [
     ("ecoformer", of(agreeing_bits, divide="max", eps=0.5), dict(heads=2, count=8, anchors=4)),
     ("gla", gla, dict(heads=2, key_size=4, rank=5)),
     ("gla", gla, dict(heads=2, key_size=4, rank=5, tau=0.5, eigenvalues="[-1,1]")),
+    ("gla", gla, dict(heads=6, kv_heads=2, key_size=4, value_size=3, rank=5, value_gate=True)),
     ("hgrn2", hgrn2, dict(expansion=2)),
     ("hgrn2", hgrn2, dict(expansion=2, lower_bound=0.2, eigenvalues="[-1,1]")),
     ("mao_decay", mao_decay, dict(heads=2, key_size=4)),

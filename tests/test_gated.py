@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from golden_layers import build
 from oracle_tools import layer_of, normal, numbers, sigmoid, softmax
@@ -66,6 +67,30 @@ def test_tova_drops_what_is_attended_least():
         y, h = layer(x)
         np.testing.assert_allclose(y[0], expected, atol=1e-12)
         np.testing.assert_allclose(h.K[0], k[held], atol=1e-12)
+
+
+@pytest.mark.parametrize("recent", [1, 2])
+def test_heavy_hitters_stay(recent):
+    """Per head: out goes the step that had the least attention, but for the newest `recent`."""
+    x, size, H = normal(1, 1, T, D), 3, 2
+    layer = layer_of("tova_msrnn", heads=H, size=size, policy="h2o", recent=recent)
+    p = numbers(layer)
+    q, k, v = ((np.asarray(x[0]) @ p[f"W_{j}.kernel"]).reshape(T, H, -1) for j in "qkv")
+    o, held, had = np.zeros(v.shape), [[] for _ in range(H)], np.zeros((H, T))
+    for t in range(T):
+        for h in range(H):
+            held[h].append(t)
+            weight = softmax(k[held[h], h] @ q[t, h] / q.shape[2] ** 0.5)
+            o[t, h] = weight @ v[held[h], h]
+            had[h, held[h]] += weight
+            if len(held[h]) > size:
+                old = held[h][: size + 1 - recent]
+                held[h].remove(old[np.argmin(had[h, old])])
+    y, state = layer(x)
+    np.testing.assert_allclose(y[0], o.reshape(T, -1) @ p["W_o.kernel"], atol=1e-12)
+    for h in range(H):
+        np.testing.assert_allclose(state.K[0, :, h], k[held[h], h], atol=1e-12)
+        np.testing.assert_allclose(state.had[0, :, h], had[h, held[h]], atol=1e-12)
 
 
 def test_log_linear_attention_reads_by_level():

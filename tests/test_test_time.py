@@ -15,6 +15,7 @@ from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
 from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.mesa_net import mesa_read
 from seqjax.layers.fast_weights.neural_ode_fwp import SOLVERS, ODEState
+from seqjax.layers.parts import rotary
 from seqjax.ops import delta_rule, gated_delta_rule, linear_attention
 
 T, H, D = 13, 2, 3
@@ -154,6 +155,43 @@ def test_what_reduces_to_the_gated_delta_rule():
     agree(closed_loop_delta_rule(q, k, v, late, beta, log_a), expected)
     wide = lambda z: jnp.broadcast_to(z[..., None], k.shape)  # noqa: E731
     agree(decoupled_delta_rule(q, k, v, wide(beta), wide(beta), wide(log_a)), expected)
+
+
+@pytest.mark.parametrize("name", ["ttt_linear", "titans"])
+def test_one_step_of_a_plain_linear_model_is_the_delta_rule(name):
+    """Through the table of layers: the options take away norm, residual, momentum and decay."""
+    options = {
+        "ttt_linear": dict(mini_batch=1, residual=False, bias=False),
+        "titans": dict(placement="memory", size=1, hidden=(), momentum=False, decay=False),
+    }
+    layer = cast_parameters(make(name, H * D, heads=H, **options[name]), jnp.float64)
+    x, S = normal(0, 1, T, H * D), normal(1, H, D, D)
+    if name == "titans":
+        layer.memory.slow.W[0].set_value(S)
+        q, k, v, _ = layer.memory.project(x[0], layer.memory.conv.initial())
+        theta = jax.nn.sigmoid(layer.memory.gates(x[0]) + layer.memory.gate_bias[...][None])
+        y, _ = delta_rule(q, k, v, 2 * theta, S)
+        expected = layer.W_o(y.reshape(T, -1))
+    else:
+        layer.slow.W[0].set_value(S)
+        q, k, v = (W(x[0]).reshape(T, H, D) for W in (layer.W_q, layer.W_k, layer.W_v))
+        theta = jax.nn.sigmoid(layer.W_lr(x[0])) / D
+        y, _ = delta_rule(q, k, v, theta, S)
+        expected = layer.W_o(layer.norm(y.reshape(T, -1)))
+    agree(layer(x)[0][0], expected)
+
+
+def test_one_mini_batch_of_a_plain_linear_model_is_linear_attention():
+    layer = make("ttt_linear", H * D, heads=H, mini_batch=T, residual=False, bias=False)
+    layer = cast_parameters(layer, jnp.float64)
+    layer.slow.W[0].set_value(jnp.zeros((H, D, D)))
+    x, place = normal(0, 1, T, H * D), jnp.arange(T)
+    q, k, v = (W(x[0]).reshape(T, H, D) for W in (layer.W_q, layer.W_k, layer.W_v))
+    q, k = rotary(q, place), rotary(k, place)
+    theta = jax.nn.sigmoid(layer.W_lr(x[0])) / D
+    y, _ = linear_attention(q, theta[..., None] * k, v)
+    y = y / (place + 1).astype(y.dtype)[:, None, None]
+    agree(layer(x)[0][0], layer.W_o(layer.norm(y.reshape(T, -1))))
 
 
 def test_comba_reads_before_the_decay():

@@ -109,7 +109,7 @@ class Layer(nnx.Module):
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
         if self.causal:
-            x, h, lost = self._quarantine(x, h)
+            x, h, lost, state_lost = self._quarantine(x, h)
         y, h = self.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
         if y.shape != (len(x), self.out_features):
             raise ValueError(
@@ -119,7 +119,7 @@ class Layer(nnx.Module):
         y = y.astype(x.dtype)
         if self.causal:
             begins = resets if resets is None or mask is None else resets & mask
-            reached, at_end = reach(*lost, begins)
+            reached, at_end = reach(lost, state_lost, begins)
             y, h = mark(reached, y), mark(at_end, h)
         return (y if mask is None else select(mask, y, jnp.zeros_like(y))), h
 
@@ -132,7 +132,7 @@ class Layer(nnx.Module):
             lost_state |= jnp.any(jnp.isnan(s))
         fresh = _like(h, self.start(), type(self).__name__)
         h = jax.tree.map(lambda s, f: jnp.where(lost_state, f, s), h, fresh)
-        return x, h, (lost, lost_state)
+        return x, h, lost, lost_state
 
     def __call__(
         self,
@@ -167,7 +167,7 @@ class Layer(nnx.Module):
         def turned(tree):
             return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
 
-        with _promotion(x.dtype):
+        with promotion(x.dtype):
             y, h = jax.vmap(example)(turned(x), h, *turned((resets, mask)))
         return turned(y), _like(start, h, type(self).__name__)
 
@@ -359,7 +359,7 @@ def cast_parameters(module: Module, dtype) -> Module:
     return nnx.merge(graph, state)
 
 
-def _promotion(dtype):
+def promotion(dtype):
     """With 16-bit inputs what meets the float32 state or a `Precise` parameter becomes float32."""
     low = jnp.finfo(dtype).bits < 32
     return jax.numpy_dtype_promotion("standard") if low else nullcontext()

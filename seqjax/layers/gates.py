@@ -33,6 +33,30 @@ def one_minus_square(log_s: Array, eigenvalues: str) -> Array:
     return -jnp.expm1(2 * log_s)
 
 
+def log_decay(
+    dt: Array,
+    A_log: Array | None = None,
+    dt_bias: Array | None = None,
+    *,
+    lower_bound: float | None = None,
+) -> Array:
+    """log alpha = -exp(A_log) softplus(dt + dt_bias) of dt [T, H] or [T, H, K], A_log [H] or None
+    (exp of it is 1), dt_bias [H] or [H, K]: the decay of Mamba-2, per head or per key.
+
+    With a lower bound c < 0 it is c sigmoid(exp(A_log) (dt + dt_bias)): alpha in (exp c, 1).
+    """
+    if lower_bound is not None and not lower_bound < 0:
+        raise ValueError(f"lower_bound of log alpha is {lower_bound}, expected below 0")
+    if dt_bias is not None:
+        dt = dt + dt_bias[None]
+    rate = jnp.ones((1,) * dt.ndim, dt.dtype)
+    if A_log is not None:
+        rate = jnp.exp(A_log).reshape(1, -1, *(1,) * (dt.ndim - 2))
+    if lower_bound is not None:
+        return lower_bound * jax.nn.sigmoid(rate * dt)
+    return -rate * jax.nn.softplus(dt)
+
+
 def step_size(logits: Array, eigenvalues: str) -> Array:
     """beta of a step I - beta k k^T with |k| = 1: its eigenvalue along k is 1 - beta."""
     beta = jax.nn.sigmoid(logits)
@@ -64,8 +88,10 @@ def signed_linear_attention(
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
     sigma = running_sign(a < 0, resets, mask).astype(q.dtype).reshape(*a.shape[:2], -1)
-    q, k = (share_heads("linear_attention", *z, a.shape[1]) for z in (("q", q), ("k", k)))
-    y, last = linear_attention(sigma * q, sigma * k, v, log_a, state, **options)
+    heads, name = a.shape[1], "linear_attention"
+    q, k = share_heads(name, "q", q, heads, reads=True), share_heads(name, "k", k, heads)
+    read = jnp.repeat(sigma, q.shape[1] // heads, axis=1)
+    y, last = linear_attention(read * q, sigma * k, v, log_a, state, **options)
     return y, last if not len(q) else sigma[-1].astype(last.dtype)[:, :, None] * last
 
 

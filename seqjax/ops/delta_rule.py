@@ -93,7 +93,7 @@ def chunked(
 ) -> tuple[Array, Array]:
     """All corrections of a chunk by one triangular inverse, the state between chunks."""
 
-    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
+    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> Any:
         decay, beta = decay_of(x.log_a, segment), x.beta[:, None]
         overlap, lost = finite_rows(beta * pair_products(x.k, x.k, decay))
         error, mistaken = finite_rows(beta * (x.v - read_entering(x.k, S, decay, reset_state)))

@@ -83,7 +83,7 @@ def chunked(
 ) -> tuple[Array, Array]:
     """All reads of a chunk by one triangular inverse, the state between chunks."""
 
-    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
+    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> Any:
         before, after = decay_of(x.log_w, segment, before=True), decay_of(x.log_w, segment)
         seen, unseen = finite_rows(pair_products(x.a, x.k, before))
         overlap, lost = finite_rows(-pair_products(x.a, x.b, before))

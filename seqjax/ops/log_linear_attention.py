@@ -174,7 +174,7 @@ def log_linear_attention(
             return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
 
         xs, resets = jax.tree.map(kept, xs), None if resets is None else resets & mask
-    flags = dict(resets=resets, reset_state=reset_state)
+    flags: dict[str, Any] = dict(resets=resets, reset_state=reset_state)
     run = partial(EVALUATORS[evaluator], **flags, **options)
     run = quarantined(run, FILL, ("q", "scales"), 1, **flags)
     y, state = read_in_groups(run, xs, state, ("q", "scales"))

@@ -65,37 +65,38 @@ def quarantined(
     """
 
     def guarded(xs: Any, state: Any) -> tuple[Any, Any]:
-        good = {True: None, False: None}  # of what reads, of what writes
-        for name, x in xs._asdict().items():
-            if x is not None and jnp.issubdtype(x.dtype, jnp.inexact):
-                now, before = finite(x, keep), good[name in readers]
-                good[name in readers] = now if before is None else before & now
-        assert good[False] is not None
-
-        def without(name: str, x: Any, fill: Any) -> Any:
-            if x is None:
-                return None
-            well = good[name in readers]
-            well = well.reshape(well.shape + (1,) * (x.ndim - well.ndim))
-            return jnp.where(well, x, jnp.asarray(fill, x.dtype))
-
+        inputs = {name: x for name, x in xs._asdict().items() if x is not None}
+        writers = [name for name in inputs if name not in readers]
+        lost, unread = lost_in(inputs, writers), lost_in(inputs, readers)
         fills = fill._asdict()
-        xs = type(xs)(**{n: without(n, x, fills[n]) for n, x in xs._asdict().items()})
-        bad_state = jnp.zeros((), bool)
+
+        def without(name: str, x: Array) -> Array:
+            gone = unread if name in readers else lost
+            gone = gone.reshape(gone.shape + (1,) * (x.ndim - gone.ndim))
+            return jnp.where(gone, jnp.asarray(fills[name], x.dtype), x)
+
+        state_lost = jnp.zeros(lost.shape[1:], bool)
         for s in jax.tree.leaves(state):
             if jnp.issubdtype(s.dtype, jnp.inexact):
-                bad_state |= ~finite(s, keep - 1)
+                state_lost |= ~finite(s, keep - 1)
         fresh = jax.tree.map(jnp.zeros_like, state) if reset_state is None else reset_state
 
         def begin(s: Array, f: Array) -> Array:
-            flag = bad_state.reshape(bad_state.shape + (1,) * (s.ndim - bad_state.ndim))
+            flag = state_lost.reshape(state_lost.shape + (1,) * (s.ndim - state_lost.ndim))
             return jnp.where(flag, f, s)
 
+        xs = xs._replace(**{name: without(name, x) for name, x in inputs.items()})
         y, end = evaluate(xs, jax.tree.map(begin, state, fresh))
-        lost = ~good[False]
-        reached, at_end = reach(lost, jnp.broadcast_to(bad_state, lost.shape[1:]), resets)
-        if good[True] is not None:
-            reached |= ~good[True]
-        return mark(reached, y), mark(at_end, end)
+        reached, at_end = reach(lost, state_lost, resets)
+        return mark(reached | unread, y), mark(at_end, end)
+
+    def lost_in(inputs: dict[str, Array], names: Collection[str]) -> Array:
+        """[T] or [T, H]: whether one of them is not finite there."""
+        any_of = next(iter(inputs.values()))
+        lost = jnp.zeros(any_of.shape[:keep], bool)
+        for name in names:
+            if jnp.issubdtype(inputs[name].dtype, jnp.inexact):
+                lost |= ~finite(inputs[name], keep)
+        return lost
 
     return guarded

@@ -103,7 +103,7 @@ def chunked(
     def matrix(state: State) -> Array:  # n is one more column: what a value of 1 would leave
         return jnp.concatenate([state.C, state.n[:, None]], 1)
 
-    def body(state: State, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, State]:
+    def body(state: State, x: Inputs, segment: Any, reset_state: Any) -> Any:
         joined = within(segment, x.q.shape[0])
         decay = decay_of(x.log_f[:, None], segment)
         entered, old = decay.since_start[:, 0] + state.m, x.q @ matrix(state)

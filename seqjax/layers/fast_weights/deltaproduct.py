@@ -17,13 +17,11 @@ K = 3/4 features / heads and V = 2 K (the release's). `conv` spans that many ste
 `key_heads` than heads each q and k serves several heads in a row.
 """
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import option
 from seqjax.layers.fast_weights.delta_layer import DeltaLayer, decay_parameters
-from seqjax.layers.gates import EIGENVALUES, step_size
+from seqjax.layers.gates import EIGENVALUES, log_decay, step_size
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_product
 
 
@@ -71,8 +69,7 @@ class DeltaProduct(DeltaLayer):
 
     def log_alpha(self, x):
         """[T, heads], in float32."""
-        dt = jax.nn.softplus(self.W_alpha(x) + self.dt_bias[...][None])
-        return -jnp.exp(self.A_log[...])[None] * dt
+        return log_decay(self.W_alpha(x), self.A_log[...], self.dt_bias[...])
 
     def associate(self, x, q, k, v, S, **options):
         beta = step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)

@@ -11,16 +11,16 @@ The state decays first and is corrected then: the order matters, a decay per key
 with the correction. By default K = V = features / heads; exp(A_log) starts uniform in [1, 16],
 softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t becomes
 2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
-several heads in a row. The released models have no b_g: `gate_bias`.
+several heads in a row. The released models have no b_g: `gate_bias`. With a `lower_bound` c < 0, as
+its later kernels have it, log alpha_t = c sigmoid(exp(A_log) (W_a2 W_a1 x_t + dt_bias)): no key
+forgets faster than exp(c) per step.
 """
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import option
 from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
-from seqjax.layers.gates import EIGENVALUES, step_size
+from seqjax.layers.gates import EIGENVALUES, log_decay, step_size
 from seqjax.layers.parts import per_head, sigmoid, split_heads
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
 
@@ -40,8 +40,10 @@ class KDA(DeltaLayer):
         gate_bias: bool = True,
         norm_eps: float = 1e-5,
         eigenvalues: str = "[0,1]",
+        lower_bound: float | None = None,
         rngs: nnx.Rngs,
     ):
+        self.lower_bound = lower_bound
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         super().__init__(
             features,
@@ -68,8 +70,8 @@ class KDA(DeltaLayer):
 
     def log_alpha(self, x):
         """[T, heads, K], in float32."""
-        dt = split_heads(jax.nn.softplus(self.W_a(x) + self.dt_bias[...][None]), self.heads)
-        return -jnp.exp(self.A_log[...])[None, :, None] * dt
+        dt, bias = split_heads(self.W_a(x), self.heads), self.dt_bias[...].reshape(-1, self.K)
+        return log_decay(dt, self.A_log[...], bias, lower_bound=self.lower_bound)
 
     def associate(self, x, q, k, v, S, **options):
         beta, log_alpha = step_size(self.W_beta(x), self.eigenvalues), self.log_alpha(x)

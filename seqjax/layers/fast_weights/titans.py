@@ -26,7 +26,8 @@ of the chunk, which looks ahead. p is not written into the memory. The paper lea
 of two branches (SiLU after a norm here) and the gates' parameters: theta is divided by the size of
 the chunk, over which its gradients add up at the same weights; alpha starts near 0.02. `hidden` are
 the widths of the memory's hidden layers, one of 4 D by default (L_M = 2); () is the linear memory.
-Without `momentum` eta is 0, without `decay` alpha is: two of the paper's ablations.
+Without `momentum` eta is 0, without `decay` alpha is: two of the paper's ablations. Without both,
+the linear memory in chunks of one step is the delta rule with beta = 2 theta.
 """
 
 from functools import partial

@@ -12,6 +12,12 @@ is 1 and 0.1, mini-batches have 16 steps. tau_p = max(0, 1/p + learned), by the 
 of a step in its mini-batch, and the rotary angles, which start over with every mini-batch, are the
 release's; q is not scaled. See `seqjax.layers.fast_weights.inner_learning` for the learning, its
 dual form ("chunked"), and how streams and resets meet mini-batches.
+
+Not `residual`, f is f_res alone, without its norm, and without `bias` there are no inner biases:
+with mini-batches of one step `ttt_linear` is then the delta rule with beta = eta, and with one
+mini-batch for all and W_0 = 0 linear attention, times tau_p. Nothing then bounds the steps: where
+eta |k|^2 > 2 the weights grow. The release's second backbone, one convolution for q and k and an
+output gate, is not here.
 """
 
 from functools import partial
@@ -54,7 +60,7 @@ class InnerWeights(nnx.Module):
 
     @property
     def norm(self):
-        return self.norm_weight[...], self.norm_bias[...]
+        return None if self.norm_weight is None else (self.norm_weight[...], self.norm_bias[...])
 
 
 class TTTLinear(Layer):
@@ -69,6 +75,8 @@ class TTTLinear(Layer):
         mini_batch: int = 16,
         eta_base: float = 1.0,
         hidden: tuple[int, ...] = (),
+        residual: bool = True,
+        bias: bool = True,
         rngs: nnx.Rngs,
     ):
         """hidden: widths of the inner model's hidden layers."""
@@ -76,12 +84,15 @@ class TTTLinear(Layer):
             raise ValueError(f"a mini-batch has at least 1 step, got {mini_batch}")
         self.features = self.out_features = features
         self.heads, self.D = heads, per_head("features", features, heads)
-        self.eta_base, self.inner = eta_base, Inner(mini_batch)
+        self.eta_base, self.inner = eta_base, Inner(mini_batch, bias=bias)
+        if not residual:
+            self.inner = Inner(mini_batch, loss="regression", output="plain", bias=bias)
         linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
         self.W_q, self.W_k, self.W_v = (linear(features, features) for _ in range(3))
         self.W_lr = linear(features, heads, use_bias=True)
         self.tau = Precise(jnp.zeros(mini_batch))
-        self.slow = InnerWeights(heads, (self.D, *hidden, self.D), rngs=rngs)
+        widths, self.inner_bias = (self.D, *hidden, self.D), int(bias)
+        self.slow = InnerWeights(heads, widths, bias=bias, norm=residual, rngs=rngs)
         self.norm = Norm(features, centre=True, bias=True)
         self.W_o = linear(features, features)
 
@@ -120,6 +131,8 @@ class TTTMLP(TTTLinear):
         mini_batch: int = 16,
         eta_base: float = 0.1,
         hidden: tuple[int, ...] | None = None,
+        residual: bool = True,
+        bias: bool = True,
         rngs: nnx.Rngs,
     ):
         """hidden: widths of the inner model's hidden layers; one of 4 D unless said."""
@@ -130,5 +143,7 @@ class TTTMLP(TTTLinear):
             mini_batch=mini_batch,
             eta_base=eta_base,
             hidden=(4 * D,) if hidden is None else hidden,
+            residual=residual,
+            bias=bias,
             rngs=rngs,
         )

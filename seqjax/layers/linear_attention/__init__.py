@@ -173,9 +173,20 @@ ROWS: dict[str, Entry] = {
         GLA,
         "Gated linear attention",
         "2312.06635",
-        state="heads * K * V",
+        state="kv_heads * K * V",
         smoke=dict(heads=2, key_size=3, rank=3),
-        variants={"negative": dict(heads=2, key_size=3, rank=3, tau=0.5, eigenvalues="[-1,1]")},
+        variants={
+            "negative": dict(
+                heads=4,
+                kv_heads=2,
+                key_size=3,
+                value_size=3,
+                rank=3,
+                tau=0.5,
+                eigenvalues="[-1,1]",
+            ),
+            "values": dict(heads=2, key_size=3, rank=3, tau=0.5, value_gate=True),
+        },
     ),
     "mlstm": Entry(
         MLSTM,
@@ -278,9 +289,12 @@ ROWS: dict[str, Entry] = {
         MSRNN,
         "Multi-state RNN: attention with a bounded cache (TOVA)",
         "2401.06104",
-        state="2 * size * heads * K",
+        state="size * heads * (2 * K + (policy == 'h2o'))",
         smoke=dict(heads=2, size=3),
-        variants={"window": dict(heads=1, size=3, policy="window", keep_first=1)},
+        variants={
+            "window": dict(heads=1, size=3, policy="window", keep_first=1),
+            "h2o": dict(heads=2, size=4, policy="h2o"),
+        },
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
     ),
     "gated_rnn_attention": Entry(

@@ -6,7 +6,8 @@
 
 which is linear attention with twice the features. `length` is M: at least as long as what is read
 between two resets, for cos turns negative beyond. The release sets M to the length of each input,
-so that the first outputs depend on how much follows; a causal layer must be told.
+so that the first outputs depend on how much follows; a causal layer must be told. Not `causal` and
+`cross` are those of `seqjax.layers.linear_attention.linear_transformer`, of positions from 0 on.
 
 The state holds S and z [heads, 2 key, value + 1], and the position i.
 """
@@ -36,6 +37,7 @@ class CosFormer(LinearTransformer):
         length: int = 4096,
         eps: float = 1e-6,
         bias: bool = True,
+        causal: bool = True,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -45,11 +47,14 @@ class CosFormer(LinearTransformer):
             denominator="max",
             eps=eps,
             bias=bias,
+            causal=causal,
             rngs=rngs,
         )
         self.length, self.size = length, 2 * self.phi.size
 
     def initial(self):
+        if not self.causal:
+            return ()
         return CosFormerState(super().initial(), jnp.zeros((), jnp.int32))
 
     def weighted(self, x, place) -> tuple[Array, Array, Array]:
@@ -57,17 +62,24 @@ class CosFormer(LinearTransformer):
         q, k, v = self.project(x)
         return cosine_weights(q, place, self.length), cosine_weights(k, place, self.length), v
 
+    def placed(self, x, mask):
+        return self.weighted(x, places(jnp.zeros((), jnp.int32), len(x), mask=mask)[0])
+
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, last = places(h.place, len(x), resets=resets, mask=mask)
+        first, S, start = jnp.zeros((), jnp.int32), h, None
+        if self.causal:
+            first, S, start = h.place, h.S, self.start().S
+        place, last = places(first, len(x), resets=resets, mask=mask)
         q, k, v = self.weighted(x, place)
         y, S = self.attend(
             q,
             k,
             v,
-            h.S,
+            S,
             resets=resets,
             mask=mask,
-            reset_state=self.start().S,
+            reset_state=start,
             evaluator=evaluator,
         )
-        return self.W_o(merge_heads(y).astype(x.dtype)), CosFormerState(S, last)
+        y = self.W_o(merge_heads(y).astype(x.dtype))
+        return y, CosFormerState(S, last) if self.causal else ()

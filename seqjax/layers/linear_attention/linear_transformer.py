@@ -11,21 +11,27 @@ approximate softmax attention scale by themselves). The paper writes no eps; its
 eps, or the "abs" max(|d|, eps), for features of any sign. "none" does not divide.
 
 The state is [heads, size, value + 1]: S and z, the last column, which is that of a value always 1.
+
+Not `causal` is the self-attention of an encoder (eq. 5 and 6): both sums run over all steps of the
+segment, between two resets, and no state is carried. `cross` is the cross-attention of a decoder:
+the steps of one input look at all of another, whose sums are the same for all of them.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, option
+from seqjax.layers.base import Layer, cast_parameters, option, promotion
 from seqjax.layers.feature_maps import make_map
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.op import matmul_precision
 
 DENOMINATORS: dict[str, Callable[[Array, float], Array]] = {
     "add": lambda d, eps: d + eps,
@@ -49,9 +55,10 @@ class LinearTransformer(Layer):
         denominator: str = "add",
         eps: float = 1e-6,
         bias: bool = True,
+        causal: bool = True,
         rngs: nnx.Rngs,
     ):
-        self.features = self.out_features = features
+        self.features, self.out_features, self.causal = features, features, causal
         self.heads, self.eps = heads, eps
         self.denominator = option("denominator", denominator, DENOMINATORS)
         self.K = key_size or per_head("features", features, heads)
@@ -62,8 +69,12 @@ class LinearTransformer(Layer):
         self.phi = make_map(feature_map, heads, self.K, rngs=rngs)
         self.size = self.phi.size
 
-    def initial(self):
-        return jnp.zeros((self.heads, self.size, self.V + 1))
+    def initial(self) -> Any:
+        return jnp.zeros((self.heads, self.size, self.V + 1)) if self.causal else ()
+
+    def learn_initial(self):
+        if self.causal:
+            super().learn_initial()
 
     def project(self, x: Array) -> tuple[Array, Array, Array]:
         """phi(q), phi(k) [T, heads, size] and v [T, heads, value]."""
@@ -73,15 +84,54 @@ class LinearTransformer(Layer):
     def attend(self, q, k, v, h, log_a=None, **options) -> tuple[Array, Array]:
         """[T, heads, value] and the state, for phi(q), phi(k), v; the options of the op."""
         v = v.astype(accumulation_dtype(v.dtype))
-        y, h = linear_attention(
-            q,
-            k,
-            jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1),
-            log_a,
-            h,
-            **options,
-        )
-        return y[..., :-1] / DENOMINATORS[self.denominator](y[..., -1:], self.eps), h
+        v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+        if not self.causal:
+            del options["reset_state"]
+            return self.divided(everywhere(q, k, v, **options)), h
+        y, h = linear_attention(q, k, v, log_a, h, **options)
+        return self.divided(y), h
+
+    def divided(self, y: Array) -> Array:
+        return y[..., :-1] / DENOMINATORS[self.denominator](y[..., -1:], self.eps)
+
+    def placed(self, x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+        """`project` of the steps of a whole input, at their places."""
+        del mask
+        return self.project(x)
+
+    def cross(self, x: Array, context: Array, mask: Array | None = None) -> Array:
+        """y [B, T, features]: each step of x [B, T, features] over context [B, S, features].
+
+        mask: bool [B, S]; where it is not set the step of the context is left out. With the same x
+        and context it is the layer that is not `causal`. Raises ValueError for other shapes.
+        """
+        name, (B, S) = type(self).__name__, context.shape[:2]
+        if (
+            x.ndim != 3
+            or context.shape != (len(x), S, self.features)
+            or x.shape[2] != self.features
+        ):
+            raise ValueError(
+                f"{name} takes x [B, T, {self.features}] over a context [B, S, {self.features}], "
+                f"got {list(x.shape)} and {list(context.shape)}"
+            )
+        if mask is not None and (mask.shape != (B, S) or mask.dtype != jnp.bool_):
+            raise ValueError(
+                f"{name} takes mask bool [B, S] = {[B, S]}, got {mask.dtype} {list(mask.shape)}"
+            )
+        working = cast_parameters(self, x.dtype)
+
+        def one(x: Array, context: Array, mask: Array | None) -> Array:
+            if mask is not None:
+                context = jnp.where(mask[:, None], context, 0)
+            q, (_, k, v) = working.placed(x, None)[0], working.placed(context, mask)
+            v = v.astype(accumulation_dtype(v.dtype))
+            v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+            y = working.divided(everywhere(q, k, v, mask=mask))
+            return working.W_o(merge_heads(y).astype(x.dtype))
+
+        with promotion(x.dtype):
+            return jax.vmap(one)(x, context.astype(x.dtype), mask)
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         q, k, v = self.project(x)
@@ -96,3 +146,36 @@ class LinearTransformer(Layer):
             evaluator=evaluator,
         )
         return self.W_o(merge_heads(y).astype(x.dtype)), h
+
+
+def everywhere(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    resets: Array | None = None,
+    mask: Array | None = None,
+    evaluator: str | None = None,
+) -> Array:
+    """[T, H, V]: sum_s (q_t . k_s) v_s over all steps s of the segment of t that are not masked.
+
+    Without resets one sum serves all t, of q also of another length. With them a step adds up the
+    past and itself, and going backwards the future.
+    """
+    high = v.dtype
+    q, k = q.astype(high), k.astype(high)
+    if mask is not None:
+        k = jnp.where(mask[:, None, None], k, 0)
+    if resets is None:
+        with matmul_precision(high):
+            return jnp.einsum("thk,hkv->thv", q, jnp.einsum("thk,thv->hkv", k, v))
+    kept = jnp.ones(len(k), bool) if mask is None else mask
+    segment = jnp.cumsum(resets & kept, dtype=jnp.int32)
+    # of the next step that is kept; backwards a segment begins where it is another one
+    following = lax.cummin(jnp.where(kept, segment, segment[-1:]), reverse=True)
+    following = jnp.append(following[1:], segment[-1:])
+    flags: dict[str, Any] = dict(mask=mask, evaluator=evaluator)
+    past = linear_attention(q, k, v, resets=resets, **flags)[0]
+    nothing = jnp.zeros((k.shape[1], k.shape[2]), high)
+    ends = kept & (following != segment)
+    return past + linear_attention(q, k, v, bonus=nothing, reverse=True, resets=ends, **flags)[0]

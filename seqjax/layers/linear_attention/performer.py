@@ -10,6 +10,7 @@ K log K. They are drawn once; `layer.phi.redraw(key)` draws others, as the paper
 
 The release subtracts from the keys' exponents a maximum over time, which looks ahead (through an
 epsilon that does not cancel). Here keys have no stabiliser: their exponents are bounded by |w|^2/2.
+Not `causal` and `cross` are those of `seqjax.layers.linear_attention.linear_transformer`.
 """
 
 from flax import nnx
@@ -26,6 +27,7 @@ class Performer(LinearTransformer):
         feature_map: str = "favor+",
         count: int | None = None,
         bias: bool = True,
+        causal: bool = True,
         rngs: nnx.Rngs,
     ):
         # features of any sign can sum to nothing
@@ -36,5 +38,6 @@ class Performer(LinearTransformer):
             feature_map=(feature_map, {"count": count}),
             denominator=denominator,
             bias=bias,
+            causal=causal,
             rngs=rngs,
         )

@@ -12,6 +12,9 @@ q and k have length one, so exp(q.k) is a Gaussian kernel up to a constant. phi(
 sign: it is kept away from zero by max(|.|, eps), which is the release's parallel form. (Its
 recurrent form divides by max(., 1) and has 0.1 for M^-1/2: for short sequences that does not
 normalise at all. `denominator="max", eps=1` is that, up to the factor of phi.)
+
+Not `causal` and `cross` are those of `seqjax.layers.linear_attention.linear_transformer`, without
+the gate.
 """
 
 import jax
@@ -35,8 +38,11 @@ class RFA(LinearTransformer):
         denominator: str = "abs",
         eps: float = 1e-3,
         bias: bool = True,
+        causal: bool = True,
         rngs: nnx.Rngs,
     ):
+        if gate and not causal:
+            raise ValueError("the gate of RFA forgets the past: it needs causal=True")
         super().__init__(
             features,
             heads=heads,
@@ -44,10 +50,16 @@ class RFA(LinearTransformer):
             denominator=denominator,
             eps=eps,
             bias=bias,
+            causal=causal,
             rngs=rngs,
         )
         self.w_g = nnx.Linear(features, heads, use_bias=False, rngs=rngs) if gate else None
         self.b_g = Precise(jnp.zeros(heads)) if gate else None
+
+    def cross(self, x, context, mask=None):
+        if self.w_g is not None:
+            raise ValueError("RFA with a gate has no cross-attention: the gate forgets the past")
+        return super().cross(x, context, mask)
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         q, k, v = self.project(x)

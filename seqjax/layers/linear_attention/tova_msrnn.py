@@ -9,11 +9,14 @@ When the cache is full one state goes, the present one included:
 
     "tova"     the one that the present token attends to least, on the mean over heads
     "window"   the oldest, but for the first `keep_first` steps (window, window + i)
+    "h2o"      per head, the one that all tokens since attended to least, their weights added up,
+               but for the newest `recent` (half of `size`): the heavy hitters of arXiv:2306.14048
 
 While no more than `size` steps are seen nothing goes, and it is softmax attention. Which state goes
 is a choice; gradients flow through what stays. Neither q nor k carries a position.
 
-The state holds keys and values, oldest first; the first size - filled slots are empty.
+The state holds keys and values, oldest first; the first size - filled slots are empty. With "h2o"
+also the attention that each has had, in which no gradient flows.
 """
 
 from functools import partial
@@ -28,13 +31,14 @@ from seqjax.layers.base import Layer, option
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.monoid import select
 
-POLICIES = ("tova", "window")
+POLICIES = ("tova", "window", "h2o")
 
 
 class MultiState(NamedTuple):
     K: Array  # [size, heads, K]
     V: Array  # [size, heads, K]
     filled: Array  # int32 []
+    had: Array | None = None  # [size, heads], with "h2o"
 
 
 class MSRNN(Layer):
@@ -48,6 +52,7 @@ class MSRNN(Layer):
         size: int = 512,
         policy: str = "tova",
         keep_first: int = 0,
+        recent: int | None = None,
         rngs: nnx.Rngs,
     ):
         if not 0 <= keep_first < size:
@@ -55,12 +60,16 @@ class MSRNN(Layer):
         self.features = self.out_features = features
         self.heads, self.K, self.size = heads, per_head("features", features, heads), size
         self.policy, self.keep_first = option("policy", policy, POLICIES), keep_first
+        self.recent = size // 2 if recent is None else recent
+        if not 0 <= self.recent <= size:
+            raise ValueError(f"recent must lie in [0, size={size}], got {recent}")
         linear = partial(nnx.Linear, features, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k, self.W_v, self.W_o = (linear() for _ in range(4))
 
     def initial(self):
         empty = jnp.zeros((self.size, self.heads, self.K))
-        return MultiState(empty, empty, jnp.zeros((), jnp.int32))
+        had = jnp.zeros((self.size, self.heads)) if self.policy == "h2o" else None
+        return MultiState(empty, empty, jnp.zeros((), jnp.int32), had)
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
@@ -87,11 +96,19 @@ class MSRNN(Layer):
         scores = jnp.where((place >= first)[None], scores, jnp.finfo(scores.dtype).min)
         weight = jax.nn.softmax(scores, axis=-1)
         o = jnp.einsum("hm,mhk->hk", weight, V)
-        goes = jnp.int32(self.keep_first)
+        goes, had, paid = jnp.full(self.heads, self.keep_first), None, lax.stop_gradient(weight)
         if self.policy == "tova":
-            goes = jnp.argmin(lax.stop_gradient(weight).mean(0)).astype(jnp.int32)
+            goes = jnp.broadcast_to(jnp.argmin(paid.mean(0)), goes.shape)
+        if h.had is not None:
+            had = jnp.concatenate([h.had, jnp.zeros_like(h.had[:1])]) + paid.T
+            may_go = (place <= self.size - self.recent)[:, None]
+            goes = jnp.argmin(jnp.where(may_go, had, jnp.inf), axis=0)
         # while there is room an empty slot goes, the first
-        goes = jnp.where(h.filled < self.size, 0, goes)
-        stays = place[:-1] + (place[:-1] >= goes).astype(jnp.int32)
+        goes = jnp.where(h.filled < self.size, 0, goes).astype(jnp.int32)
+        stays = place[:-1, None] + (place[:-1, None] >= goes[None]).astype(jnp.int32)
+
+        def keep(z):
+            return jnp.take_along_axis(z, stays.reshape(*stays.shape, *(1,) * (z.ndim - 2)), axis=0)
+
         filled = jnp.minimum(h.filled + 1, self.size).astype(jnp.int32)
-        return o, MultiState(jnp.take(K, stays, axis=0), jnp.take(V, stays, axis=0), filled)
+        return o, MultiState(keep(K), keep(V), filled, None if had is None else keep(had))

@@ -152,9 +152,14 @@ ROWS: dict[str, Entry] = {
         Mamba2,
         "Mamba-2: state-space duality",
         "2405.21060",
-        state="expand * features * state + (conv - 1) * (expand * features + 2 * groups * state)",
+        state="heads * P * state + (conv - 1) * (heads * P + 2 * groups * state)",
         smoke=dict(state=3, heads=4, groups=2, conv=3),
-        variants={"negative": dict(state=3, heads=2, conv=2, expand=1, eigenvalues="[-1,1]")},
+        variants={
+            "negative": dict(state=3, heads=4, groups=2, conv=2, expand=1, eigenvalues="[-1,1]"),
+            "beside": dict(
+                state=3, heads=2, ssm_size=6, conv=2, D_per_channel=True, dt_limit=(0.05, 0.5)
+            ),
+        },
     ),
     "mamba3": Entry(
         Mamba3,
@@ -162,7 +167,7 @@ ROWS: dict[str, Entry] = {
         "2603.15569",
         state="heads * (state * P + angles + rank * state + P)",
         smoke=dict(state=4, heads=2),
-        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1)},
+        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1, norm=True)},
     ),
     "rg_lru": Entry(
         RGLRU,

@@ -9,11 +9,15 @@
 expand * features = heads * P; by default P is 64 (a single head if there are fewer channels). That
 is linear attention with a decay per head: C is the query, B the key, dt x the value. Heads share B
 and C in groups. -A = exp(A_log) starts uniform in [1, 16], D at 1, softplus(dt_bias) log-uniform in
-[dt_min, dt_max]. `inner` gives the channels themselves, `dt_limit` bounds dt after the softplus,
-`norm_groups` is how many groups the norm has (the groups of B and C unless said; 0: no norm, the
-gate alone), norm_first norms before the gate. `bias` is of W_in and W_out. scales: five constants
-that multiply what W_in makes of z, x, B, C and delta (Falcon-H1). eigenvalues "[-1,1]": exp(dt A)
-becomes 2 exp(dt A) - 1 (arXiv:2411.12537).
+[dt_min, dt_max]. `inner` gives the channels themselves, `dt_limit` bounds dt after the softplus, D
+is one per channel with `D_per_channel`, `norm_groups` is how many groups the norm has (the groups
+of B and C unless said; 0: no norm, the gate alone), norm_first norms before the gate. `bias` is of
+W_in and W_out. scales: five constants that multiply what W_in makes of z, x, B, C and delta
+(Falcon-H1). eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537).
+
+With `ssm_size` m only m of the channels are x, as heads * P; of the others W_in makes [z0, x0],
+before all else, and W_out is of [SiLU(z0) * x0, y]: a gated unit beside the state space. What the
+release has for several devices is not here.
 """
 
 import math
@@ -37,6 +41,7 @@ from seqjax.layers.parts import (
     wide,
 )
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
+from seqjax.ops.ssd import within_limits
 
 
 class Mamba2State(NamedTuple):
@@ -57,9 +62,11 @@ class Mamba2(Layer):
         conv: int = 4,
         expand: int = 2,
         inner: int | None = None,
+        ssm_size: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         dt_limit: tuple[float, float] = (0.0, math.inf),
+        D_per_channel: bool = False,
         norm_groups: int | None = None,
         norm_first: bool = False,
         norm_eps: float = 1e-5,
@@ -70,31 +77,38 @@ class Mamba2(Layer):
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
-        d, self.N, self.groups = inner or expand * features, state, groups
+        whole, self.N, self.groups = inner or expand * features, state, groups
+        d = ssm_size or whole
+        if not 0 < d <= whole:
+            raise ValueError(f"ssm_size = {ssm_size} of {whole} channels, expected 1 to {whole}")
+        self.beside = whole - d  # channels of the gated unit
         self.heads = heads or max(1, d // 64)
-        self.P = per_head("expand * features", d, self.heads)
+        self.P = per_head("channels of the state space", d, self.heads)
         per_head("heads", self.heads, groups)
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.sizes = (d, groups * state, groups * state)  # of x, B and C
-        self.W_in = nnx.Linear(features, d + sum(self.sizes) + self.heads, use_bias=bias, rngs=rngs)
+        self.widths = (self.beside, self.beside, d, *self.sizes, self.heads)
+        self.W_in = nnx.Linear(features, sum(self.widths), use_bias=bias, rngs=rngs)
         self.conv = ShortConv(sum(self.sizes), conv, bias=conv_bias, rngs=rngs)
         self.dt_bias = Precise(time_step_bias(rngs.params(), self.heads, dt_min, dt_max))
         rates = jax.random.uniform(rngs.params(), (self.heads,), minval=1.0, maxval=16.0)
         self.A_log = Precise(jnp.log(rates))
-        self.D = Precise(jnp.ones(self.heads))
+        self.D = Precise(jnp.ones((self.heads, self.P) if D_per_channel else self.heads))
         self.norm_groups = groups if norm_groups is None else norm_groups
-        width = per_head("expand * features", d, self.norm_groups or 1)
+        width = per_head("channels of the state space", d, self.norm_groups or 1)
         self.norm = Norm(self.norm_groups, width, eps=norm_eps) if self.norm_groups else None
         self.norm_first = norm_first
-        self.W_out = nnx.Linear(d, features, use_bias=bias, rngs=rngs)
-        self.dt_limit, self.scales = dt_limit, None if scales is None else tuple(scales)
+        self.W_out = nnx.Linear(whole, features, use_bias=bias, rngs=rngs)
+        self.dt_limit = within_limits("mamba2", dt_limit)
+        self.scales = None if scales is None else (1.0, 1.0, *scales)
 
     def initial(self):
         return Mamba2State(self.conv.initial(), jnp.zeros((self.heads, self.N, self.P)))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         start, d = self.start(), self.sizes[0]
-        z, xBC, delta = jnp.split(self.project(x), (d, d + sum(self.sizes)), axis=1)
+        ends = np.cumsum((self.beside, self.beside, d, sum(self.sizes)))
+        z0, x0, z, xBC, delta = jnp.split(self.project(x), ends, axis=1)
         xBC, window = self.conv(xBC, h.window, resets=resets, mask=mask, reset_state=start.window)
         u, B, C = jnp.split(jax.nn.silu(xBC), (d, d + self.sizes[1]), axis=1)
         dt = jnp.clip(jax.nn.softplus(delta + self.dt_bias[...][None]), *self.dt_limit)
@@ -111,17 +125,18 @@ class Mamba2(Layer):
             reset_state=start.S,
             evaluator=evaluator,
         )
-        y = merge_heads(y + self.D[...][None, :, None] * u)
-        y = self.gated_norm(y, jax.nn.silu(z)).astype(x.dtype)
+        D = jnp.reshape(self.D[...], (1, self.heads, -1))
+        y = self.gated_norm(merge_heads(y + D * u), jax.nn.silu(z)).astype(x.dtype)
+        if self.beside:
+            y = jnp.concatenate([jax.nn.silu(z0) * x0, y], axis=1)
         return self.W_out(y), Mamba2State(window, S)
 
     def project(self, x):
-        """z, x, B, C and delta of all steps, side by side."""
+        """[z0, x0,] z, x, B, C and delta of all steps, side by side."""
         z = self.W_in(x)
         if self.scales is None:
             return z
-        widths = (self.sizes[0], *self.sizes, self.heads)
-        return z * jnp.asarray(np.repeat(self.scales, widths), z.dtype)[None]
+        return z * jnp.asarray(np.repeat(self.scales, self.widths), z.dtype)[None]
 
     def gated_norm(self, y, gate):
         if self.norm is None:

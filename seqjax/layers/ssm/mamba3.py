@@ -19,7 +19,8 @@ With `rank` R > 1 (MIMO) every head has R inputs and outputs over one state:
 
 X, Z, O [heads, R, P] start at 1/R, 1, 1/R; B_bias and C_bias at 1, D at 1, softplus(dt_bias)
 log-uniform in [dt_min, dt_max]. The release pairs channels i and i + N/2 in its MIMO kernels; here
-the pairs are neighbours for any rank.
+the pairs are neighbours for any rank, as in its step. With `norm` each C_r^T S_t + D x X_r is
+RMS-normalised over its P channels before the gate, and multiplied by a weight [heads, P].
 
 As one linear attention: what step t + 1 writes of (B_t, x_t) is written at step t already, so that
 one write per input remains, of weight lambda_t dt_t + (1 - lambda_{t+1}) dt_{t+1}; a step reads
@@ -74,6 +75,7 @@ class Mamba3(Layer):
         rotary_fraction: float = 0.5,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        norm: bool = False,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
@@ -95,6 +97,7 @@ class Mamba3(Layer):
             shape = (rank, self.heads, self.P)
             self.X, self.Z = nnx.Param(jnp.ones(shape) / rank), nnx.Param(jnp.ones(shape))
             self.O = nnx.Param(jnp.ones(shape) / rank)
+        self.norm = Norm(self.heads, self.P, eps=1e-5) if norm else None
         self.W_out = nnx.Linear(d, features, use_bias=False, rngs=rngs)
 
     def initial(self):
@@ -115,6 +118,10 @@ class Mamba3(Layer):
 
     def canonical(self, h):
         return h._replace(theta=jnp.stack([jnp.cos(h.theta), jnp.sin(h.theta)], axis=-1))
+
+    def inputs(self, x: Array) -> Array:
+        """x * X_r [T, R, heads, P] of x [T, heads, P]."""
+        return x[:, None] * self.X[...][None].astype(x.dtype) if self.rank > 1 else x[:, None]
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         ends = [sum(self.sizes[: i + 1]) for i in range(len(self.sizes) - 1)]
@@ -161,7 +168,7 @@ class Mamba3(Layer):
         theta = theta.reshape(T, 1, self.heads, self.angles)
         B = turn(share_heads("mamba3", "B", B, self.heads) + self.B_bias[...][None], theta)
         C = turn(share_heads("mamba3", "C", C, self.heads) + self.C_bias[...][None], theta)
-        v = x[:, None] * self.X[...][None] if R > 1 else x[:, None]  # [T, R, heads, P]
+        v = self.inputs(x)
 
         before = (1 - lam) * dt  # what a step writes of the one before
         shifted, _ = token_shift(
@@ -170,7 +177,7 @@ class Mamba3(Layer):
         after = shifted[::-1]  # what the next one will write of this
         write = (lam * dt + after).astype(v.dtype)
         first, last, some = kept_ends(T, mask)
-        last_v = h.x[None] * self.X[...].astype(h.x.dtype) if R > 1 else h.x[None]
+        last_v = self.inputs(h.x[None])[0]
         owed = jnp.where(some, before[first], 0)[:, None, None]
         S = h.S + owed * jnp.einsum("rhn,rhp->hnp", h.B, last_v)
 
@@ -198,6 +205,8 @@ class Mamba3(Layer):
         scores = jnp.einsum("tjhn,tihn->tjih", C, B) * (lam * dt)[:, None, None]
         y += jnp.einsum("tjih,tihp->tjhp", scores.astype(y.dtype), v)
         y += self.D[...][None, None, :, None].astype(y.dtype) * v
+        if self.norm is not None:
+            y = self.norm(y)
         if z is not None:
             y *= jax.nn.silu(z[:, None] * self.Z[...][None] if R > 1 else z[:, None])
         y = jnp.sum(y * self.O[...][None], axis=1) if R > 1 else y[:, 0]
