@@ -1,7 +1,8 @@
-"""Two small things that every floor needs."""
+"""Small things that every floor needs."""
 
 import ctypes
 import platform
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -38,6 +39,21 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})"
+
+
+def printable(text: object, keep: str = "\n\t") -> str:
+    """The text with control characters as escapes, for a terminal: what comes from a file (names,
+    messages about it, bytes that a model writes) must not move the cursor or forge a line.
+
+    keep: the control characters that stay as they are; "" for a name, which is on one line.
+    """
+    # C0, C1 and DEL; formats, such as those that turn the direction; lone surrogates; separators
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c not in keep and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else c
+        for c in str(text)
+    )
 
 
 def keep_memory() -> None:

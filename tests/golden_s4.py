@@ -65,7 +65,8 @@ def dss_kernel(evaluator):
         if "Lambda" in inputs:
             Lambda = inputs["Lambda"].T
         else:
-            Lambda = jnp.stack([inputs["Lambda_log_neg_re"], inputs["Lambda_im"]])
+            imag = "Lambda_log_im" if o["version"] == "exp-re-im" else "Lambda_im"
+            Lambda = jnp.stack([inputs["Lambda_log_neg_re"], inputs[imag]])
 
         def kernel(W):
             features, N, _ = W.shape
@@ -91,9 +92,10 @@ def dlr_kernel(evaluator):
 
         def kernel(W):
             W = W[None] if real_W else jnp.moveaxis(W, 2, 0)
-            parameters = {"Lambda_im": inputs["Lambda_im"], "W": W, "D": jnp.zeros(W.shape[1])}
-            if "Lambda_log_neg_re" in inputs:
-                parameters["Lambda_re"] = inputs["Lambda_log_neg_re"]
+            parameters = {"W": W, "D": jnp.zeros(W.shape[1])}
+            for ours, theirs in (("Lambda_im", "Lambda_im"), ("Lambda_re", "Lambda_log_neg_re")):
+                if theirs in inputs:
+                    parameters[ours] = inputs[theirs]
             layer = build(
                 "dlr",
                 W.shape[1],
@@ -101,6 +103,7 @@ def dlr_kernel(evaluator):
                 state=W.shape[2],
                 to_real=o["kernel_to_real"],
                 undamped="Lambda_imag" in o["version"],
+                real_Lambda="Lambda_real" in o["version"],
                 real_W=real_W,
                 mix=False,
             )
@@ -127,6 +130,8 @@ def s5_ssm(inputs, meta, *, evaluator):
         conj_sym=meta["conj_sym"],
         discretisation=meta["discretization"],
         bidirectional=meta["bidirectional"],
+        step_rescale=meta.get("step_rescale", 1.0),
+        clip=meta.get("clip_eigs", False),
         mix=False,
     )
     Lambda_bar, scale = layer.system()

@@ -106,6 +106,8 @@ def laws(layer, full=FULL, stepwise=True):
         (jnp.where(keep[:, :, None], x, jnp.nan), h, ~keep, keep),  # NaNs in what is left out
         (x.at[:, CUT:].set(other[:, CUT:]), h, never, always),
         (turned(x), turned(h), never, always),
+        (x.at[:, CUT:].set(jnp.nan) if layer.causal else x, h, never, always),  # NaNs ahead
+        (jnp.zeros_like(x), fresh, never, always),  # silence
         (1e4 * jnp.sign(x), h, never, always),
     )
 
@@ -121,7 +123,7 @@ def laws(layer, full=FULL, stepwise=True):
     else:
         gradient, (y, end) = jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, inexact(hs))
         reached = jax.tree.map(lambda g: jnp.any(g != 0), gradient[0])
-    whole, reset_run, held, future, turned_run, extreme = cut_apart((y, end))
+    whole, reset_run, held, future, turned_run, lost, silent, extreme = cut_apart((y, end))
 
     # Step by step: the whole, what follows the reset from a fresh start, what is left in.
     ahead = jnp.concatenate([x[:, RESET:], other[:, : T - CUT]], axis=1)
@@ -146,8 +148,10 @@ def laws(layer, full=FULL, stepwise=True):
         "masked step == step left out": apart((held[0][:, kept], held[1]), without),
         "masked output == 0": distance(jnp.where(keep[:, :, None], 0, held[0]), zero),
         "causality": distance(future[0][:, :CUT], whole[0][:, :CUT]),
+        "causality, NaNs ahead": distance(lost[0][:, :CUT], whole[0][:, :CUT]),
         "batch permutation": apart(turned(turned_run), whole),
         "finite at extremes": distance(extreme[0], extreme[0]),
+        "finite in silence": distance(silent, silent),
     }
     none = slice(0, 0)  # of no steps: no outputs, the state as it came, its cotangent passed on
     empty, unmoved = layer(x[:, none], h, reset[:, none], keep[:, none])
@@ -361,10 +365,12 @@ KNOWN_LAWS = {
     "masked step == step left out",
     "masked output == 0",
     "causality",
+    "causality, NaNs ahead",
     "batch permutation",
     "learned h0 has a gradient",
     "parameters have gradients",
     "finite at extremes",
+    "finite in silence",
 }
 
 
