@@ -261,7 +261,7 @@ class _Trials:
 
     def nan(self):
         (y, end), (z, k) = self.cases["nan"], self.cases["reset"]
-        a = self.resets[0]
+        a, end = self.resets[0], end if self.layer.causal else None
         yield from self.compare((y[:, a:], end), (z[:, a:], k), first=a)
 
     def mask(self):
