@@ -262,7 +262,7 @@ def test_faulty_layers_are_named(cls):
     [
         Good,
         pytest.param(lambda: make("gru", D), marks=pytest.mark.thorough),
-        pytest.param(lambda: make("rg_lru", D, heads=1), marks=pytest.mark.thorough),
+        pytest.param(lambda: make("rg_lru", D, blocks=1), marks=pytest.mark.thorough),
         pytest.param(lambda: make("bidirectional", D), marks=pytest.mark.thorough),
         pytest.param(lambda: make("transformer_xl", D, heads=1), marks=pytest.mark.thorough),
         pytest.param(lambda: make("gated_deltanet", D, heads=1), marks=pytest.mark.thorough),
