@@ -9,6 +9,7 @@ are the filters of S4, H3 and Hyena (2302.10866 eq. 1), by FFT in O((T + K) log 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from seqjax.ops.op import (
     full_states,
     like,
     match,
+    narrowed,
 )
 
 MOST_TAPS = 64  # that are worth one pass over the input each
@@ -119,8 +121,11 @@ def fft(
     good = jnp.isfinite(x)
     place = jnp.arange(len(x), dtype=jnp.int32)[:, None]
     last_lost = lax.cummax(jnp.where(good, -back - 1, place))
-    spectrum = jnp.fft.rfft(jnp.where(good, x, 0), size, axis=0)
-    y = jnp.fft.irfft(spectrum * jnp.fft.rfft(kernel[::-1], size, axis=0), size, axis=0)
+    to, back_to = jnp.fft.rfft, partial(jnp.fft.irfft, n=size)
+    if jnp.iscomplexobj(x):
+        to, back_to = jnp.fft.fft, jnp.fft.ifft
+    spectrum = to(jnp.where(good, x, 0), size, axis=0)
+    y = back_to(spectrum * to(kernel[::-1], size, axis=0), axis=0)
     y = jnp.where(place - last_lost <= back, jnp.nan, y[: len(x)])
     return y[back:], x[steps:]
 
@@ -166,10 +171,11 @@ def short_convolution(
         kernel=kernel,
     )
     if bias is not None:
-        y += bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
+        both = jnp.promote_types(y.dtype, bias.dtype)
+        y = y.astype(both) + bias.astype(both).reshape((1,) * (y.ndim - 1) + bias.shape)
     if mask is not None:  # the bias is not for steps left out
         y = jnp.where(like(mask, y), y, 0)
-    return y.astype(x.dtype), window
+    return narrowed(y, x.dtype), window
 
 
 def fft_convolution(

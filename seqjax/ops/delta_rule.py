@@ -45,8 +45,10 @@ from seqjax.ops.op import (
     Op,
     Spec,
     batch_letter,
+    check_real,
     full_states,
     match,
+    narrowed,
 )
 from seqjax.ops.quarantine import mark
 
@@ -169,6 +171,7 @@ def gated_delta_rule(
         ),
         log_b=(log_b, f"{batch}THV?"),
     )
+    check_real(op, log_a=log_a, log_b=log_b)
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k = share_heads(op, "k", k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
@@ -187,7 +190,7 @@ def gated_delta_rule(
         chunk_size=chunk_size,
         scale=scale,
     )
-    return y.astype(v.dtype), state
+    return narrowed(y, v.dtype), state
 
 
 def delta_rule(

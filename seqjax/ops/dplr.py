@@ -38,8 +38,10 @@ from seqjax.ops.op import (
     Op,
     Spec,
     batch_letter,
+    check_real,
     full_states,
     match,
+    narrowed,
 )
 from seqjax.ops.quarantine import mark
 
@@ -131,6 +133,7 @@ def dplr(
     keys, letters = f"{batch}TGK", f"{batch}HKV"
     reads, values = f"{batch}TQK", f"{batch}THV"
     sizes = match(op, q=(q, reads), k=(k, keys), v=(v, values), a=(a, keys), b=(b, keys))
+    check_real(op, log_w=log_w)
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k, a, b = (share_heads(op, name, x, sizes["H"]) for name, x in zip("kab", (k, a, b)))
     start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
@@ -147,7 +150,7 @@ def dplr(
         chunk_size=chunk_size,
         scale=scale,
     )
-    return y.astype(v.dtype), state
+    return narrowed(y, v.dtype), state
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:

@@ -41,8 +41,10 @@ from seqjax.ops.op import (
     Spec,
     batch_letter,
     check_number,
+    check_real,
     full_state,
     match,
+    narrowed,
     state_parts,
 )
 from seqjax.ops.quarantine import mark
@@ -142,7 +144,8 @@ def linear_attention(
     the outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states
     are pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
-    from the last step to the first. Neither q nor k is scaled, normalised or mapped here.
+    from the last step to the first. Neither q nor k is scaled, normalised or mapped here. Any of
+    q, k, v, bonus and the states may be complex, and makes what comes out so; q is not conjugated.
     """
     op = LINEAR_ATTENTION.name
     batch = batch_letter(op, "TQK", q=q)
@@ -153,6 +156,7 @@ def linear_attention(
         v=(v, f"{batch}THV"),
         bonus=(bonus, "HK?"),
     )
+    check_real(op, log_a=log_a, log_b=log_b)
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k = share_heads(op, "k", k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
@@ -175,7 +179,8 @@ def linear_attention(
             return S
         # z is one more column of S: the state of a value that is always 1
         z = full_state(f"{op}: {name}", z, f"{batch}HK", sizes, v.dtype)
-        return jnp.concatenate([S, z[..., None]], -1)
+        both = jnp.promote_types(S.dtype, z.dtype)
+        return jnp.concatenate([S.astype(both), z[..., None].astype(both)], -1)
 
     y, state = LINEAR_ATTENTION(
         Inputs(q, k, values, log_a, log_b),
@@ -193,8 +198,8 @@ def linear_attention(
     )
     if normalise:
         y = y[..., :-1] / (y[..., -1:] + eps)
-        return y.astype(v.dtype), (state[..., :-1], state[..., -1])
-    return y.astype(v.dtype), state
+        return narrowed(y, v.dtype), (state[..., :-1], state[..., -1])
+    return narrowed(y, v.dtype), state
 
 
 def full_decay(

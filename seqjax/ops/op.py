@@ -157,7 +157,8 @@ class Op:
     ) -> tuple[Any, Any]:
         """Run on xs [B?, T, ...] from `state`, for inputs that came as `dtype`.
 
-        Outputs and state come in at least float32: the public function casts its outputs last.
+        Outputs and state come in at least float32, and complex if anything is: the public function
+        casts its outputs last (`narrowed`).
         """
         axis = 1 if batched else 0
         shape = jax.tree.leaves(xs)[0].shape[: axis + 1]
@@ -168,7 +169,8 @@ class Op:
         for name in ("scale", "eps"):
             if name in options:
                 check_number(f"{self.name}: {name}", options[name])
-        compute = accumulation_dtype(dtype)
+        given = jax.tree.leaves((xs, state, reset_state, options))
+        compute = accumulation_dtype(dtype, *(x.dtype for x in given if jnp.iscomplexobj(x)))
         xs, state, reset_state, options = jax.tree.map(
             lambda x: x.astype(compute) if is_float(x) else x, (xs, state, reset_state, options)
         )
@@ -226,6 +228,18 @@ def match(
             raise ValueError(f"{op}: {name} has shape {x.shape}, expected ({expected})")
         sizes.update(zip(letters, x.shape))
     return sizes
+
+
+def check_real(op: str, **arrays: Any) -> None:
+    """What is ordered or exponentiated as a logarithm is real, or one error names it."""
+    for name, x in arrays.items():
+        if x is not None and jnp.iscomplexobj(x):
+            raise TypeError(f"{op}: {name} has dtype {x.dtype}, expected real numbers")
+
+
+def narrowed(y: Array, dtype: Any) -> Array:
+    """Outputs in the dtype of the inputs; complex ones, whatever made them so, stay complex."""
+    return y if jnp.iscomplexobj(y) else y.astype(dtype)
 
 
 def batch_letter(op: str, letters: str, **array: Array) -> str:

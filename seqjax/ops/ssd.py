@@ -30,9 +30,11 @@ from seqjax.ops.op import (
     Rule,
     Spec,
     batch_letter,
+    check_real,
     full_states,
     like,
     match,
+    narrowed,
 )
 from seqjax.ops.quarantine import mark
 
@@ -126,9 +128,11 @@ def selective_scan(
 
     u, delta, z [B, T, D]; A [D, N] (negative: it decays); B, C [B, T, N], [B, T, G, N] with G
     groups of adjacent channels, or, where there is a batch axis, [D, N] if they do not vary; D
-    and delta_bias [D]. `resets` [B, T] forgets the past before a step (the state becomes
-    `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
-    from the last step to the first.
+    and delta_bias [D]. With a complex A, which B, C and the state may then be too, y is twice the
+    real part, as in the release: each pair of conjugate states is represented by one of them.
+    `resets` [B, T] forgets the past before a step (the state becomes `reset_state`, or zero),
+    `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to the
+    first.
     """
     op = SELECTIVE_SCAN.name
     batch = batch_letter(op, "TD", u=u)
@@ -142,6 +146,7 @@ def selective_scan(
         D=(D, "D?"),
         delta_bias=(delta_bias, "D?"),
     )
+    check_real(op, delta=delta, delta_bias=delta_bias, z=z)
     (B, constant_B), (C, constant_C) = (
         in_groups(op, name, x, batch, sizes) for name, x in (("B", B), ("C", C))
     )
@@ -163,7 +168,9 @@ def selective_scan(
         constant_B=constant_B,
         constant_C=constant_C,
     )
-    return skip_and_gate(y, u, D, z).astype(u.dtype), state
+    if jnp.iscomplexobj(A):
+        y = 2 * y.real
+    return narrowed(skip_and_gate(y, u, D, z), u.dtype), state
 
 
 def ssd(
@@ -202,6 +209,7 @@ def ssd(
         dt_bias=(dt_bias, "H?"),
         D=(D, "H?" if getattr(D, "ndim", 1) == 1 else "HP"),
     )
+    check_real(op, dt=dt, A=A, dt_bias=dt_bias, z=z)
     compute = accumulation_dtype(x.dtype)
     dtype, x = x.dtype, x.astype(compute)
     x, dt, z, B, C = leave_out(mask, x, dt.astype(compute), z, B, C)
@@ -220,7 +228,7 @@ def ssd(
     )
     if D is not None and D.ndim == 1:
         D = D[:, None]
-    return skip_and_gate(y, x, D, z).astype(dtype), jnp.swapaxes(state, -1, -2)
+    return narrowed(skip_and_gate(y, x, D, z), dtype), jnp.swapaxes(state, -1, -2)
 
 
 def flip_state(state: Array | None) -> Array | None:

@@ -36,6 +36,7 @@ from seqjax.ops.op import (
     Op,
     Spec,
     batch_letter,
+    check_real,
     full_state,
     match,
     state_parts,
@@ -167,6 +168,7 @@ def stabilised_attention(
         log_i=(log_i, gates),
         log_f=(log_f, gates),
     )
+    check_real(op, q=q, k=k, v=v, log_i=log_i, log_f=log_f)
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k = share_heads(op, "k", k, sizes["H"])
 
