@@ -87,8 +87,8 @@ class SGConv(Layer):
         self.w = nnx.Param(jax.random.normal(rngs.params(), (S, ways, features, kernel_size)))
 
         def decay():
-            bounds = dict(minval=decay_min, maxval=decay_max)
-            return Precise(jax.random.uniform(rngs.params(), (features,), **bounds))
+            u = jax.random.uniform(rngs.params(), (features,))
+            return Precise(decay_min + u * (decay_max - decay_min))
 
         self.p = decay() if learned_decay else None
         self.D = nnx.Param(jax.random.normal(rngs.params(), (filters, features)))
