@@ -4,11 +4,12 @@
                                                             there the commits of its last day
 
 A layer's file names its rows, an op's or a golden adapter's file all goldens, a file that every
-layer stands on one row of each family. `make test` runs the default evaluator of everything.
+layer stands on one row of each family. `make test` runs the default evaluator of everything, of
+half the goldens.
 
 After SECONDS_OF_CONTRACT (by default 900) nothing new is begun, and what was left out
-counts as skipped: rows as their papers have them come first, then goldens, then variants. All of it
-is `make test-all`.
+counts as skipped: rows as their papers have them come first, then goldens, those that `make test`
+leaves out before the others, then variants. All of it is `make test-all`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from seqjax.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = re.compile(r"seqjax/(layers/[^/]+\.py|scan|monoid|primitive|newton|ops/|common)")
-GOLDENS = re.compile(r"seqjax/(ops|layers|learn)/|tests/golden_")
+GOLDENS = re.compile(r"seqjax/(ops|layers|learn)/|tests/(test_goldens|golden_)")
 
 
 def git(*words: str) -> str | None:
@@ -61,38 +62,48 @@ def rows(files: list[str]) -> list[str]:
     return found
 
 
-def importance(test: str) -> int:
-    """Rows at their own options 0, goldens 1, variants 2."""
-    return 1 if "test_goldens" in test else 2 if "-" in test.rpartition("[")[2] else 0
+def importance(test: str, usual: set[str]) -> int:
+    """Rows at their own options 0, goldens 1, those that are `usual` 2, variants 3."""
+    if "test_goldens" in test:
+        return 2 if test in usual else 1
+    return 3 if "-" in test.rpartition("[")[2] else 0
+
+
+def collected(tests: list[str], **environment: str) -> list[str]:
+    """The names of the tests in these files; an error where there are none."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", *tests],
+                          cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | environment)  # fmt: skip
+    found = [line for line in done.stdout.splitlines() if "::" in line]  # quiet: pyproject.toml
+    if not found:
+        raise SystemExit(f"contract: no test was collected from {tests}\n{done.stdout[-2000:]}")
+    return found
 
 
 def main() -> int:
     base = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
     files = changed(base)
     names = rows(files)
-    os.environ["SEQJAX_TEST_ALL"] = "1"
     tests = ["tests/test_layers.py"] if names else []
     if any(GOLDENS.match(file) for file in files):
         tests.append("tests/test_goldens.py")
     if not tests:
         print("no layer, op or learner changed")
         return 0
-    pytest = [sys.executable, "-m", "pytest"]
-    collect = subprocess.run([*pytest, "--collect-only", *tests],  # quiet: pyproject.toml
-                             cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     wanted = re.compile(rf"test_layers.py::.*\[({'|'.join(names)})(-.*)?\]$|test_goldens.py::")
-    chosen = [line for line in collect.stdout.splitlines() if wanted.search(line)]
-    if not chosen:
-        raise SystemExit(f"contract: no test was collected from {tests}\n{collect.stdout[-2000:]}")
-    chosen.sort(key=importance)
+    chosen = [test for test in collected(tests, SEQJAX_TEST_ALL="1") if wanted.search(test)]
+    goldens = "tests/test_goldens.py"
+    usual = set(collected([goldens], SEQJAX_TEST_ALL="0")) if goldens in tests else set()
+    chosen.sort(key=lambda test: importance(test, usual))
     seconds = float(os.environ.get("SECONDS_OF_CONTRACT", "900"))
-    os.environ["SEQJAX_TEST_UNTIL"] = str(time.time() + seconds)
+    os.environ |= {"SEQJAX_TEST_ALL": "1", "SEQJAX_TEST_UNTIL": str(time.time() + seconds)}
     print(f"the full contract of {', '.join(names) or 'no layer'}: {len(chosen)} tests")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(chosen))
         listed.flush()
         options = sys.argv[2:] if base else sys.argv[1:]
-        return subprocess.call([*pytest, *options, f"@{listed.name}"], cwd=ROOT)
+        command = [sys.executable, "-m", "pytest", *options, f"@{listed.name}"]
+        return subprocess.call(command, cwd=ROOT)
 
 
 if __name__ == "__main__":

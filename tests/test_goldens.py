@@ -36,14 +36,14 @@ def adapters():
 
 
 ADAPTERS = adapters()
-# `make test` asks half the cases of each op, of the first evaluator, the loop, to which the laws of
-# `test_layers` hold the one a user gets; `make test-all` (SEQJAX_TEST_ALL=1) asks everything.
+# `make test` runs half the cases of each op, by the first evaluator, the loop, to which the laws of
+# `test_layers` hold the one a user gets; `make test-all` (SEQJAX_TEST_ALL=1) runs everything.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 # Absolute and relative to the largest entry. A case that is ill-conditioned in the reference
 # itself (a denominator near zero) says so in its meta, by its own float32 error.
 TOLERANCE = 1e-8
-# What a case tells about itself, and is no setting.
-TOLD = frozenset(
+# What a case notes about itself, and is no setting.
+NOTES = frozenset(
     "op case set source licence equation conventions dtype verification".split()
     + ["differentiable_inputs"]
 )
@@ -114,7 +114,7 @@ def test_golden(path, evaluator):
     def loss(inexact):
         given = Settings({**others, **inexact})
         answers = adapter(given, meta)
-        unread[:] = meta.unread(TOLD) + given.unread()
+        unread[:] = meta.unread(NOTES) + given.unread()
         missing = set(cotangents) - set(answers)
         assert not missing, f"the adapter does not answer {sorted(missing)}"
         if gradients and not cotangents:  # an op with a loss of its own
@@ -144,11 +144,11 @@ def test_a_wrong_number_is_caught():
 def test_an_option_that_nobody_reads_is_named():
     case = Settings({"scale": 1.0, "op": "x", "options": {"window": 3, "gqa": 2}, "rest": {"b": 1}})
     assert case["options"].get("window") == 3 and "softcap" not in case["options"]
-    assert case.unread(TOLD) == ["scale", "options.gqa", "rest"]
+    assert case.unread(NOTES) == ["scale", "options.gqa", "rest"]
     case.ignore("scale")
     with pytest.raises(AssertionError, match="gqa is 2 in the case, 1 here"):
         case["options"].expect(gqa=1)
-    assert dict(**case["rest"]) == {"b": 1} and case.unread(TOLD) == []
+    assert dict(**case["rest"]) == {"b": 1} and case.unread(NOTES) == []
 
 
 def test_half_the_cases_are_spread():

@@ -214,6 +214,25 @@ def test_both_ways_packed_equals_apart(name, options):
     assert np.abs(moved - alone)[0].max() > 1e-9, "it does not see the future"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("sgconv", dict(length=5, kernel_size=2, filters=2, bidirectional=True)),
+        ("lssl", dict(state=3, channels=2)),
+        ("lru", dict(exp_param=False, gamma_norm=False)),
+        ("sru", dict(hidden=2, bidirectional=True)),
+    ],
+)
+def test_no_steps_and_short_floats(name, options, dtype):
+    layer = make(name, 4, **options)
+    for T in (0, 3):
+        x = jax.ShapeDtypeStruct((2, T, 4), dtype)
+        y, h = jax.eval_shape(layer, x)
+        assert (y.shape, y.dtype) == ((2, T, layer.out_features), dtype)
+        assert jax.eval_shape(layer, x, h)[0].shape == y.shape
+
+
 def test_published_initialisations():
     hyena = make("hyena", 2, length=9, width=4)
     np.testing.assert_allclose(hyena.filter.z[:, 0], np.linspace(0, 1, 9), atol=1e-6)

@@ -77,7 +77,7 @@ class Losses(NamedTuple):
 
 
 class DMTLosses(NamedTuple):
-    """The same for dmt; what the teacher's terms were not asked for is zero."""
+    """The same for dmt; the last three are zero where the teacher's terms are left out."""
 
     total: Array
     dynamics: Array

@@ -18,13 +18,14 @@ The variants of Greff et al. (arXiv:1503.04069, sec. 4) are options; theirs all 
     coupled      i_t = 1 - f_t, with no weights of its own (CIFG)
     input_activation, output_activation     "tanh" or "linear" (NIAF, NOAF)
     full_recurrence     G [i; f; o]_{t-1} enters the gates, too, as in 1997 (FGR); then these gates
-                        are part of the state, zero at first; so is G
+                        are part of the state; they and G start at zero
 
 gates "f", coupled, with a linear output activation is JANET (arXiv:1804.04849): h_t = c_t.
 
 projection (arXiv:1402.1128): h_t = P (o_t * tanh(c_t)), of that size, enters U and is the output.
 cell_clip holds c_t in [-cell_clip, cell_clip], as that paper's implementations do; where it binds,
-the gradient is zero.
+the gradient is zero. Left out of other constructors: a clip of h (proj_clip), and the dropouts,
+which are of weights or of what lies between layers (`stacked`).
 
 norm (arXiv:1607.06450): LN(W x) + LN(U h) + b in place of W x + U h + b, each LayerNorm over all
 four blocks at once and with weights, and h_t = o_t * tanh(LN(c_t)), with weights and a bias.
@@ -44,7 +45,7 @@ ACTIVATIONS = {"tanh": jnp.tanh, "linear": lambda x: x}
 
 
 class LSTMState(NamedTuple):
-    h: jax.Array  # [hidden], the output
+    h: jax.Array  # [hidden] or [projection], the output
     c: jax.Array  # [hidden], the cell
 
 

@@ -66,9 +66,10 @@ class LRU(Associative):
         return jnp.exp(lax.complex(-nu, theta))
 
     def lift(self, x):
-        B_re, B_im = self.B[...]
-        gamma = 1.0 if self.gamma_log is None else jnp.exp(self.gamma_log[...])
-        return self.eigenvalues(), lax.complex(gamma * (B_re @ x), gamma * (B_im @ x))
+        lam, (B_re, B_im) = self.eigenvalues(), self.B[...]
+        log = self.gamma_log
+        gamma = jnp.ones_like(lam.real) if log is None else jnp.exp(log[...])
+        return lam, lax.complex(gamma * (B_re @ x), gamma * (B_im @ x))
 
     def readout(self, h, x):
         C_re, C_im = self.C[...]

@@ -8,9 +8,10 @@ Each feature u drives a state x [N] of its own through matrices that all feature
     y = K * u + D u,  K_l = C Abar^l Bbar
     out = W gelu(y)                                       C [features, M, N], M channels per feature
 
-A and B start as a HiPPO operator and are trained, as full matrices: the paper's tridiagonal
-factors are a faster product of the same matrices. `fixed` freezes A, B and dt (LSSL-fixed). C and D
-are standard normal, dt log-uniform in [dt_min, dt_max].
+A and B start as a HiPPO operator and are trained, as full matrices. The paper's
+A = P (D + T^-1 Q), with P, D, Q diagonal and T tridiagonal (appendix E.2), is such a matrix in
+O(N) numbers and multiplies in O(N); ours starts as one and is free to leave them. `fixed` freezes
+A, B and dt (LSSL-fixed). C and D are standard normal, dt log-uniform in [dt_min, dt_max].
 
 Evaluators: the recurrence step by step, and "fft", the convolution with K. The powers that K and
 the last state need are made by doubling, in about N^2 T operations per feature. More than 64 steps
@@ -127,7 +128,7 @@ class LSSL(TimeInvariant):
 
     def output(self, y, x):
         y = jax.nn.gelu(y + self.D[...][None] * x[:, :, None], approximate=False)
-        return self.W(y.reshape(len(y), -1))
+        return self.W(y.reshape(len(y), y.shape[1] * y.shape[2]))
 
 
 def krylov(A: Array, b: Array, length: int) -> Array:

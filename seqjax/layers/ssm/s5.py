@@ -14,7 +14,8 @@ their eigenbasis V (sec. 3): B = V^* B', C = C' V with B', C' real and complex
 LeCun normal. With `conj_sym` one of each conjugate pair is kept, with negative imaginary part;
 without, all P, and y has no factor 2. Each state has a dt of its own, log-uniform in
 [dt_min, dt_max], and is `step_rescale` times as long: 1/2 for twice the sampling rate (sec. 6.2).
-`clip` keeps Re Lambda at most -1e-4, for long streams.
+`clip` keeps Re Lambda at most -1e-4, for long streams. Left out of the release's constructor is
+C_init: C starts as its "trunc_standard_normal".
 
 irregular: the last of the features of x is the time since the previous step (at least 0), and
     dt_k is dt times it (sec. 6.3): there are features - 1 inputs and outputs. What passes during a

@@ -85,8 +85,12 @@ class SGConv(Layer):
             raise ValueError(f"first_scale is one of 0 to {most} here, got {first_scale}")
         ways = (1 + bidirectional) * filters
         self.w = nnx.Param(jax.random.normal(rngs.params(), (S, ways, features, kernel_size)))
-        p = jax.random.uniform(rngs.params(), (features,), minval=decay_min, maxval=decay_max)
-        self.p = Precise(p) if learned_decay else None
+
+        def decay():
+            u = jax.random.uniform(rngs.params(), (features,))
+            return Precise(decay_min + u * (decay_max - decay_min))
+
+        self.p = decay() if learned_decay else None
         self.D = nnx.Param(jax.random.normal(rngs.params(), (filters, features)))
         self.Z = Frozen(jnp.linalg.norm(self.unscaled(), axis=-1))
         wide = filters * features
@@ -140,7 +144,7 @@ class SGConv(Layer):
         if self.bidirectional:
             last = None if resets is None else ends(resets, mask)
             y += jax.vmap(ahead)(kernels[len(self.D) :])
-        y = jnp.swapaxes(y, 0, 1).reshape(len(x), -1)
+        y = jnp.swapaxes(y, 0, 1).reshape(len(x), y.shape[0] * y.shape[2])
         if self.W is not None:
             value, gate = jnp.split(self.W(gelu(y)), 2, axis=-1)
             y = value * jax.nn.sigmoid(gate)
