@@ -185,13 +185,14 @@ def test_decays_per_value_of_several_corrections(reverse):
         arrays["q"], *micro, initial_state=S, reverse=reverse, **options
     )
     expected = np.zeros(y.shape)
+    q, k, v, beta, S = (np.asarray(z) for z in (arrays["q"], k, v, beta, S))
+    a, b = (np.exp(np.asarray(z)) for z in options.values())
     for t in range(T)[:: -1 if reverse else 1]:
-        S = jnp.exp(options["log_a"][t])[:, None, None] * S
-        S = S * jnp.exp(options["log_b"][t])[:, None]
+        S = a[t][:, None, None] * S * b[t][:, None]
         for j in range(n):
-            error = v[t, j] - jnp.einsum("hk,hkv->hv", k[t, j], S)
+            error = v[t, j] - np.einsum("hk,hkv->hv", k[t, j], S)
             S = S + k[t, j][:, :, None] * (beta[t, j] * error)[:, None]
         for h in range(4):
-            expected[t, h] = arrays["q"][t, h] @ S[h // 2]
+            expected[t, h] = q[t, h] @ S[h // 2]
     np.testing.assert_allclose(y, expected, atol=1e-10)
     np.testing.assert_allclose(last, S, atol=1e-10)
