@@ -56,9 +56,9 @@ def test_a_complex_selective_scan_is_twice_the_real_part():
     A, B, C = map(jnp.asarray, (-np.abs(A.real) + 1j * A.imag, B, C))
     y, _ = ops.selective_scan(u, jnp.abs(delta), A, B, C)
     h, expected = np.zeros((3, 2), complex), []
-    for u_t, dt in zip(np.asarray(u[0]), np.abs(delta[0])):
-        h = np.exp(dt[:, None] * A) * h + (dt * u_t)[:, None] * B
-        expected.append(2 * (h * C).sum(1).real)
+    for u_t, dt in zip(np.asarray(u[0]), np.abs(np.asarray(delta[0]))):
+        h = np.exp(dt[:, None] * np.asarray(A)) * h + (dt * u_t)[:, None] * np.asarray(B)
+        expected.append(2 * (h * np.asarray(C)).sum(1).real)
     np.testing.assert_allclose(y[0], expected, atol=1e-12)
     pairs = (jnp.concatenate([v, v.conj()], axis=1) for v in (A, B, C))
     np.testing.assert_allclose(y, ops.selective_scan(u, jnp.abs(delta), *pairs)[0] / 2, atol=1e-12)

@@ -151,3 +151,48 @@ def test_groups_of_a_signed_decay():
     expected = layer(x, evaluator="naive")
     for found, one in zip(jax.tree.leaves(layer(x)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, one, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_steps_and_16_bits(name):
+    """No step leaves the state as it is; of 16 bits the outputs are, and the state is not."""
+    arrays, state = arguments(name, HEADS["queries"])
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), arrays)
+    if name == "log_linear_attention":
+        state = Levels(state.astype(jnp.float32), jnp.int32(0))
+        run = partial(log_linear_attention, state=state)
+    else:
+        state = jax.tree.map(lambda s: s.astype(jnp.float32), state)
+        run = partial(FUNCTIONS[name], initial_state=state)
+    y, end = run(**low)
+    assert y.dtype == jnp.bfloat16 and y.shape == (T, 6, V) and jnp.isfinite(y).all()
+    assert jax.tree.leaves(end)[0].dtype == jnp.float32
+    y, end = run(**jax.tree.map(lambda x: x[:0], low))
+    assert y.shape == (0, 6, V)
+    for x, given in zip(jax.tree.leaves(end), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(x, given)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_decays_per_value_of_several_corrections(reverse):
+    """One decay before the n corrections of a step, of every state of its own."""
+    n, (arrays, S) = 2, arguments("gated_delta_rule", (4, 2, 2))
+    k, v = draw(10, T, n, 2, K) / 2, draw(11, T, n, 2, V)
+    beta = jax.nn.sigmoid(draw(12, T, n, 2, V))
+    micro = [x.reshape(T * n, *x.shape[2:]) for x in (k, v, beta)]
+    options = {name: arrays[name] for name in ("log_a", "log_b")}
+    y, last = ops.gated_delta_product(
+        arrays["q"], *micro, initial_state=S, reverse=reverse, **options
+    )
+    expected = np.zeros(y.shape)
+    q, k, v, beta, S = (np.asarray(z) for z in (arrays["q"], k, v, beta, S))
+    a, b = (np.exp(np.asarray(z)) for z in options.values())
+    for t in range(T)[:: -1 if reverse else 1]:
+        S = a[t][:, None, None] * S * b[t][:, None]
+        for j in range(n):
+            error = v[t, j] - np.einsum("hk,hkv->hv", k[t, j], S)
+            S = S + k[t, j][:, :, None] * (beta[t, j] * error)[:, None]
+        for h in range(4):
+            expected[t, h] = q[t, h] @ S[h // 2]
+    np.testing.assert_allclose(y, expected, atol=1e-10)
+    np.testing.assert_allclose(last, S, atol=1e-10)

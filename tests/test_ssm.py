@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax import ops
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.gates import decay, signed_linear_attention
@@ -154,3 +155,21 @@ def test_rwkv7_asks_for_the_first_values():
 def test_bad_options_say_what_is_right(name, options, says):
     with pytest.raises(ValueError, match=says):
         make(name, 4, **options)
+
+
+@pytest.mark.parametrize("limit", [(0.5, 0.1), (-1.0, 1.0), (0.0, 0.0)])
+def test_limits_of_dt_that_no_dt_can_meet_are_refused(limit):
+    with pytest.raises(ValueError, match="expected .low, high. with 0 <= low <= high"):
+        make("mamba2", 4, dt_limit=limit, rngs=nnx.Rngs(0))
+    x, A = jnp.ones((1, 3, 1, 2)), -jnp.ones(1)
+    with pytest.raises(ValueError, match="ssd: dt_limit is"):
+        ops.ssd(x, jnp.ones((1, 3, 1)), A, x, x, dt_limit=limit)
+
+
+def test_sizes_and_bounds_out_of_range_are_refused():
+    for size in (0, 9, -1):
+        with pytest.raises(ValueError, match="ssm_size = .* of 8 channels, expected 1 to 8"):
+            make("mamba2", 4, ssm_size=size, rngs=nnx.Rngs(0))
+    for bound in (0.0, 5.0):
+        with pytest.raises(ValueError, match="lower_bound of log alpha is .*, expected below 0"):
+            make("kda", 4, heads=1, lower_bound=bound, rngs=nnx.Rngs(0))

@@ -33,6 +33,13 @@ def one_minus_square(log_s: Array, eigenvalues: str) -> Array:
     return -jnp.expm1(2 * log_s)
 
 
+def negative_bound(bound: float | None) -> float | None:
+    """A lower bound of log alpha, or one error."""
+    if bound is not None and not bound < 0:
+        raise ValueError(f"lower_bound of log alpha is {bound}, expected below 0")
+    return bound
+
+
 def log_decay(
     dt: Array,
     A_log: Array | None = None,
@@ -45,8 +52,6 @@ def log_decay(
 
     With a lower bound c < 0 it is c sigmoid(exp(A_log) (dt + dt_bias)): alpha in (exp c, 1).
     """
-    if lower_bound is not None and not lower_bound < 0:
-        raise ValueError(f"lower_bound of log alpha is {lower_bound}, expected below 0")
     if dt_bias is not None:
         dt = dt + dt_bias[None]
     rate = jnp.ones((1,) * dt.ndim, dt.dtype)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from seqjax.common import accumulation_dtype
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
 from seqjax.ops.op import (
     Call,
@@ -171,7 +172,7 @@ def short_convolution(
         kernel=kernel,
     )
     if bias is not None:
-        both = jnp.promote_types(y.dtype, bias.dtype)
+        both = accumulation_dtype(y.dtype, bias.dtype)
         y = y.astype(both) + bias.astype(both).reshape((1,) * (y.ndim - 1) + bias.shape)
     if mask is not None:  # the bias is not for steps left out
         y = jnp.where(like(mask, y), y, 0)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seqjax.common import accumulation_dtype
 from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
@@ -179,7 +180,7 @@ def linear_attention(
             return S
         # z is one more column of S: the state of a value that is always 1
         z = full_state(f"{op}: {name}", z, f"{batch}HK", sizes, v.dtype)
-        both = jnp.promote_types(S.dtype, z.dtype)
+        both = accumulation_dtype(S.dtype, z.dtype)
         return jnp.concatenate([S.astype(both), z[..., None].astype(both)], -1)
 
     y, state = LINEAR_ATTENTION(

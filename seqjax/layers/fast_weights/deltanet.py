@@ -10,6 +10,7 @@ The state is corrected towards answering k_t with v_t; without decay, what it ho
 overwritten. It is DeltaProduct with one correction per step, without decay and output gate: see
 `seqjax.layers.fast_weights.deltaproduct` for the code. By default K = V = features / heads.
 
+Not here, of the release: beta_t = 1, and q and k without convolution, SiLU or length one.
 2102.11174 itself maps q and k by DPFP and divides them by their sums: that is `fwp` with
 update="delta". eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t) (arXiv:2411.12537).
 """

@@ -12,7 +12,8 @@ implementation applies them is immaterial. It is DeltaProduct with one correctio
 `seqjax.layers.fast_weights.deltaproduct` for the code.
 
 By default K = 3/4 features / heads and V = 2 K, as released. eigenvalues "[-1,1]": beta_t becomes
-2 sigmoid(W_beta x_t) (arXiv:2411.12537).
+2 sigmoid(W_beta x_t) (arXiv:2411.12537). Not here, of the release: a bias of the convolution, and
+none at all.
 """
 
 from flax import nnx
@@ -29,6 +30,7 @@ class GatedDeltaNet(DeltaProduct):
         key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
+        output_gate: bool = True,
         conv: int = 4,
         norm_eps: float = 1e-6,
         eigenvalues: str = "[0,1]",
@@ -41,6 +43,7 @@ class GatedDeltaNet(DeltaProduct):
             key_heads=key_heads,
             key_size=key_size,
             value_size=value_size,
+            output_gate=output_gate,
             conv=conv,
             norm_eps=norm_eps,
             eigenvalues=eigenvalues,

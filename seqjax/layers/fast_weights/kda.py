@@ -20,7 +20,7 @@ from flax import nnx
 
 from seqjax.layers.base import option
 from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
-from seqjax.layers.gates import EIGENVALUES, log_decay, step_size
+from seqjax.layers.gates import EIGENVALUES, log_decay, negative_bound, step_size
 from seqjax.layers.parts import per_head, sigmoid, split_heads
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
 
@@ -43,7 +43,7 @@ class KDA(DeltaLayer):
         lower_bound: float | None = None,
         rngs: nnx.Rngs,
     ):
-        self.lower_bound = lower_bound
+        self.lower_bound = negative_bound(lower_bound)
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         super().__init__(
             features,

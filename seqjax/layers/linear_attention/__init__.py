@@ -310,6 +310,6 @@ ROWS: dict[str, Entry] = {
         "2506.04761",
         state="levels * heads * K * V",
         smoke=dict(heads=2, levels=4),
-        variants={"full": dict(heads=1, key_size=3, levels=2)},
+        variants={"full": dict(heads=2, key_heads=1, key_size=3, levels=2)},
     ),
 }

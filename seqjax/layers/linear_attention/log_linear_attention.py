@@ -11,7 +11,8 @@ place of one, each read by a weight of its own (`seqjax.ops.log_linear_attention
 them serve 2^(levels - 1) steps; beyond that the last takes all that is older.
 
 lambda, and the plain lambda = 1 of linear attention it generalises, are the released code's
-(log-linear Mamba-2). Of that layer its convolution and its skip D x are not here.
+(log-linear Mamba-2). Of that layer its convolution and its skip D x are not here. With fewer
+`key_heads` than heads each q and k serves several heads in a row, as its groups do.
 """
 
 from functools import partial
@@ -35,6 +36,7 @@ class LogLinearAttention(Layer):
         features: int,
         *,
         heads: int = 4,
+        key_heads: int | None = None,
         key_size: int | None = None,
         levels: int = 16,
         rngs: nnx.Rngs,
@@ -43,9 +45,10 @@ class LogLinearAttention(Layer):
             raise ValueError(f"levels must lie in [1, 31], got {levels}")
         self.features = self.out_features = features
         self.heads, self.levels, self.V = heads, levels, per_head("features", features, heads)
-        self.K = key_size or self.V
+        self.K, self.key_heads = key_size or self.V, key_heads or heads
+        per_head("heads", heads, self.key_heads)
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
-        self.W_q, self.W_k = linear(heads * self.K), linear(heads * self.K)
+        self.W_q, self.W_k = (linear(self.key_heads * self.K) for _ in range(2))
         self.W_v, self.W_z, self.W_o = linear(features), linear(features), linear(features)
         self.W_dt, self.W_lambda = linear(heads), linear(heads * levels)
         self.b_dt = Precise(time_step_bias(rngs.params(), heads, 1e-3, 0.1))
@@ -59,7 +62,8 @@ class LogLinearAttention(Layer):
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         split, precise = partial(split_heads, heads=self.heads), accumulation_dtype(x.dtype)
-        q, k, v = (split(jax.nn.silu(W(x))) for W in (self.W_q, self.W_k, self.W_v))
+        q, k = (split_heads(jax.nn.silu(W(x)), self.key_heads) for W in (self.W_q, self.W_k))
+        v = split(jax.nn.silu(self.W_v(x)))
         dt = jax.nn.softplus(self.W_dt(x).astype(precise) + self.b_dt[...][None])
         o, h = log_linear_attention(
             q,

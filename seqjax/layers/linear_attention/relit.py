@@ -191,7 +191,8 @@ class ReLiT(Layer):
         square, start = jnp.sum(k * k, axis=-1, keepdims=True), self.start()
         k = k * lax.rsqrt(jnp.where(square > 0, square, 1))
         written, flags = beta * gamma * k, dict(resets=resets, mask=mask)
-        log_kept = jnp.log1p(-gamma[..., 0])
+        # a gate that is 1 in rounding would have no derivative
+        log_kept = jnp.log1p(-jnp.minimum(gamma[..., 0], 1 - jnp.finfo(gamma.dtype).epsneg))
         o, C = dplr(
             q,
             written,

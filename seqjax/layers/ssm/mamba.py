@@ -12,8 +12,9 @@ log-uniform in [dt_min, dt_max]. A is discretised exactly and B by Euler's rule,
 `inner` gives d itself. With `heads`, W_x and W_dt are of each head of the channels alone, and so
 delta, B and C are its own (Zamba). `norms` puts an RMSNorm on delta, B and C each, with weights
 (Jamba, arXiv:2403.19887) or "plain", without (Falcon Mamba, 2410.05355). `bias` is of W_in and
-W_out. eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537), and the
-recurrence is evaluated as a plain linear scan over d N channels.
+W_out. The release's constant start of W_dt is not here. eigenvalues "[-1,1]": exp(dt A) becomes
+2 exp(dt A) - 1 (arXiv:2411.12537), and the recurrence is evaluated as a plain linear scan over d N
+channels.
 """
 
 import math

@@ -78,7 +78,7 @@ class Mamba2(Layer):
     ):
         self.features = self.out_features = features
         whole, self.N, self.groups = inner or expand * features, state, groups
-        d = ssm_size or whole
+        d = whole if ssm_size is None else ssm_size
         if not 0 < d <= whole:
             raise ValueError(f"ssm_size = {ssm_size} of {whole} channels, expected 1 to {whole}")
         self.beside = whole - d  # channels of the gated unit
