@@ -1,4 +1,4 @@
-"""Two small things that every floor needs."""
+"""A few small things that every floor needs."""
 
 import ctypes
 import platform
@@ -7,6 +7,10 @@ from difflib import get_close_matches
 
 import jax
 import jax.numpy as jnp
+
+
+class Notice(UserWarning):
+    """What somebody should know of their folder; a command shows it in one line and goes on."""
 
 
 def accumulation_dtype(*dtypes):

@@ -154,7 +154,7 @@ def test_zoneout_is_the_mean_of_one_drawn_step():
 @pytest.mark.parametrize(
     "options, says",
     [
-        (dict(rate=1.0), "share"),
+        (dict(rate=1.0), "'rate' .* below 1"),
         (dict(layer="qrnn"), "not a step"),
         (dict(masks=3), "3 features"),
         (dict(layer="slstm", cell_rate=0.5), "no cell"),
