@@ -60,6 +60,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from experiments import words
+from seqjax.common import largest
 from seqjax.files import save_figure
 from seqjax.layers import make
 from seqjax.learn.bptt import bptt, tbptt
@@ -210,7 +211,8 @@ def exactness(*, batch: int = 4) -> float:
 
     exact = gradient(bptt(cell, recall_loss), params)
     told = (gradient(rtrl(cell, recall_loss, m), params) for m in ("online", "scan", "window"))
-    return max(float(jnp.max(jnp.abs(g - exact)) / jnp.max(jnp.abs(exact))) for g in told)
+    errors = [largest(jnp.abs(g - exact)) / largest(jnp.abs(exact)) for g in told]
+    return float(largest(jnp.stack(errors)))
 
 
 # Text: bytes of a stream without end, one seed.

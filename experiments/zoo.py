@@ -59,6 +59,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from experiments import words
+from seqjax.common import predicted
 from seqjax.config import LayerConfig, ModelConfig
 from seqjax.layers import LAYERS
 from seqjax.models import Model
@@ -110,7 +111,7 @@ def learn(
     def loss(flat, x, y):
         logits = nnx.merge(graph, unravel(flat), rest)(x)[0][:, -1]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return losses.mean(), jnp.mean(jnp.argmax(logits, axis=1) == y)
+        return losses.mean(), jnp.mean(predicted(logits) == y)
 
     @jax.jit
     def run(flat, x, y):

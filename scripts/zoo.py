@@ -2,7 +2,7 @@
 
     python scripts/zoo.py time [names]    microseconds and KiB of temporaries a token, forward and
                                           with gradients, of the default evaluator
-    python scripts/zoo.py goldens         cases of the golden folder that a layer or its ops answer
+    python scripts/zoo.py goldens         cases of the golden folders that a layer or its ops answer
 
 Both write scripts/zoo.json, and scripts/readme.py puts it into README.md. A layer that needs what
 an empty constructor does not give (a layer inside) is timed at its row's smoke options.
@@ -83,7 +83,7 @@ def answered() -> dict[str, dict[str, int]]:
     from seqjax.layers import LAYERS
     from seqjax.report import _shape_of
 
-    count = Counter(path.parent.name for path in goldens.FOLDER.glob("*/*.npz"))
+    count = Counter(path.parent.name for path in goldens.paths())
     built: set[type] = set()
 
     def noting(init):
@@ -104,11 +104,11 @@ def answered() -> dict[str, dict[str, int]]:
         cls.__init__ = noting(init)
     try:
         for golden, evaluators in goldens.ADAPTERS.items():
-            paths = sorted(goldens.FOLDER.glob(f"{golden}/*.npz"))
             built.clear()
-            for path in paths:
+            for path in goldens.paths(golden):
                 meta, inputs, *_ = goldens.read(path)
                 arrays = {name: jax.numpy.asarray(v) for name, v in inputs.items()}
+                arrays = goldens.Settings(arrays)
                 run = functools.partial(list(evaluators.values())[-1], arrays, meta)
                 jax.make_jaxpr(run)()
             for cls in built:

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
-from seqjax.common import Notice, keep_memory, unknown
+from seqjax.common import Notice, keep_memory, printable, unknown
 from seqjax.config import Config, Count, NotNegative, Seed, TaskConfig, check_config, smoke
 from seqjax.options import parse
 from seqjax.ranges import Range
@@ -112,12 +112,16 @@ def import_(argv: list[str]) -> int:
         """Read a checkpoint of the transformers library into our model.
 
         Args:
-            checkpoint: folder with config.json and *.safetensors
+            checkpoint: folder with config.json and model.safetensors, or the files of its index
             out: new folder for the model in our format, for `seqjax generate` and `export`
-            context: tokens that full attention can look back; by default the config's, at most 4096
+            context: tokens that full attention can look back, kept in `out`; by default the
+                config's, at most 4096
         """
         from seqjax.hf import read
+        from seqjax.hf.files import vacant
 
+        if out is not None:
+            vacant(out)
         found = read(checkpoint, context=context)
         print(found.summary())
         if out is not None:
@@ -136,11 +140,13 @@ def export(argv: list[str]) -> int:
 
         Args:
             folder: what `seqjax import --out` wrote
-            out: folder for config.json and *.safetensors
+            out: new folder for config.json, the weights, and the tokenizer if there was one
         """
         from seqjax.hf import write
+        from seqjax.hf.files import vacant
         from seqjax.hf.store import load, stored
 
+        vacant(out)
         if not stored(folder):
             raise ValueError(f"{folder} is not the folder of an imported model")
         found = load(folder)
@@ -161,33 +167,51 @@ def generate(argv: list[str]) -> int:
         top_p: Annotated[float, Range(above=0, high=1)] | None = None,
         seed: Seed = 0,
         step: Step | None = None,
+        context: Count | None = None,
+        raw: bool = False,
     ) -> int:
         """Write on after prompts with a trained model of text, or an imported one.
+
+        Control bytes are written as escapes, as in \\x1b, but for newlines and tabs.
 
         Args:
             run: folder of the run, or of an imported model
             prompt: one or more texts to go on from; for an imported model numbers of tokens,
-                as in "17 4 25": it comes without its tokenizer
+                as in "17 4 25": its tokenizer is carried along, and not run
             length: bytes, or tokens, to write after each
             temperature: below 1 likelier bytes are preferred; 0 always takes the likeliest
             top_k: sample from the k likeliest bytes only
             top_p: sample from the likeliest bytes that together have this probability
             seed: of the samples
-            step: which checkpoint; by default the best one
+            step: which checkpoint of a run; by default the best one
+            context: tokens that full attention of an imported model can look back, and so the size
+                of its state; by default what it was imported with
+            raw: bytes as they are, control bytes too, for a file or a pipe
         """
         import jax
 
         from seqjax.generate import generate
         from seqjax.hf.store import load as load_imported, stored
-        from seqjax.train import load
+        from seqjax.record import read_config
+        from seqjax.tasks.char_lm import SPEC
+        from seqjax.train import load_model
 
+        if raw and sys.stdout.isatty():
+            raise ValueError("--raw may write control bytes: send it to a file or a pipe")
         if stored(run):
-            model, encode, decode = load_imported(run).model, _numbers, _spaced
+            if step is not None:
+                raise ValueError(f"{run} is an imported model: it has no steps to choose from")
+            model = load_imported(run, context=context).model
+            encode, decode = _numbers, _spaced
         else:
-            model, task, _, _ = load(run, step)
-            if task.name != "char_lm":
-                raise ValueError(f"{run} was trained on {task.name}: only char_lm writes text")
-            encode, decode = lambda text: list(text.encode()), _bytes
+            task = read_config(run).task.name
+            if task != "char_lm":
+                raise ValueError(f"{run} was trained on {task}: only char_lm writes text")
+            if context is not None:
+                raise ValueError("--context is for imported models: what a trained one sees is "
+                                 "an option of its layers")  # fmt: skip
+            model, _ = load_model(run, SPEC, step)
+            encode, decode = lambda text: list(os.fsencode(text)), _bytes
         rows = generate(
             model,
             [encode(text) for text in prompt],
@@ -198,7 +222,11 @@ def generate(argv: list[str]) -> int:
             top_p=top_p,
         )
         for text, row in zip(prompt, rows, strict=True):
-            print(text + decode(row))
+            if raw:
+                sys.stdout.buffer.write(os.fsencode(text) + decode(row) + b"\n")
+            else:
+                whole = os.fsencode(text) + decode(row)
+                print(printable(whole.decode(errors="backslashreplace")))
         return 0
 
     return parse(command, argv, "generate")
@@ -241,12 +269,12 @@ def _numbers(text: str) -> list[int]:
         raise ValueError(f"a prompt of an imported model is numbers, got {text!r}") from None
 
 
-def _spaced(tokens) -> str:
-    return "".join(f" {token}" for token in tokens.tolist())
+def _spaced(tokens) -> bytes:
+    return "".join(f" {token}" for token in tokens.tolist()).encode()
 
 
-def _bytes(tokens) -> str:
-    return bytes(tokens.tolist()).decode(errors="replace")
+def _bytes(tokens) -> bytes:
+    return bytes(tokens.tolist())
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -295,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("SEQJAX_TRACEBACK"):
             raise
         with suppress(OSError):  # the terminal may be gone
-            print(f"seqjax: {error}", file=sys.stderr)
+            print(f"seqjax: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | TypeError | KeyError) else 1
     except KeyboardInterrupt:
         return 130

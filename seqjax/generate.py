@@ -36,7 +36,8 @@ def generate(
     key: one key, split among the prompts, or one key for each. It may be left out when greedy.
     temperature: the logits are divided by it; 0 takes the likeliest token.
     top_k, top_p: see `sample`.
-    Raises ValueError for empty prompts, tokens outside the vocabulary and impossible options.
+    Raises ValueError for empty prompts, tokens outside the vocabulary and impossible options,
+    FloatingPointError where logits are NaN or +inf: nothing can be chosen by them.
     """
     inputs, outputs = model.inputs, model.outputs
     if not (isinstance(inputs, Tokens) and isinstance(outputs, Classes) and outputs.per_step
@@ -49,6 +50,8 @@ def generate(
             "sampling needs temperature >= 0, top_k >= 1 and top_p > 0, "
             f"got {temperature=}, {top_k=}, {top_p=}"
         )
+    if length < 0:
+        raise ValueError(f"the length has to be at least 0, got {length}")
     tokens, mask = _align(prompts, inputs.vocabulary)
     if key is None:
         if temperature:
@@ -58,7 +61,11 @@ def generate(
     if len(keys) != len(tokens):
         raise ValueError(f"got {len(keys)} keys for {len(tokens)} prompts")
     settings = (temperature or 1.0, top_k, top_p)  # traced: other values compile nothing new
-    return np.asarray(_generate(model, tokens, mask, keys, settings, length, not temperature))
+    chosen, lost = _generate(model, tokens, mask, keys, settings, length, not temperature)
+    if np.any(lost):
+        n, row = np.argwhere(np.asarray(lost))[0]
+        raise FloatingPointError(f"the logits of prompt {row} are not finite before token {n}")
+    return np.asarray(chosen).T
 
 
 def sample(
@@ -89,6 +96,7 @@ def _generate(model, tokens, mask, keys, settings, length, greedy):
 
     def step(carry, n):
         logits, h = carry
+        lost = ~jnp.all(logits < jnp.inf, axis=-1)
         if greedy:
             token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
@@ -96,10 +104,10 @@ def _generate(model, tokens, mask, keys, settings, length, greedy):
             draw = jax.vmap(lambda key, row: sample(key, row, *settings))
             token = draw(now, logits).astype(jnp.int32)
         logits, h = model(token[:, None], h)
-        return (logits[:, -1], h), token
+        return (logits[:, -1], h), (token, lost)
 
     start = logits[:, -1], h
-    return lax.scan(step, start, jnp.arange(length, dtype=jnp.int32))[1].T
+    return lax.scan(step, start, jnp.arange(length, dtype=jnp.int32))[1]
 
 
 def _align(prompts, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:

@@ -237,6 +237,8 @@ class Model(nnx.Module):
             later = lax.cumsum(starts, axis=1, reverse=True) - starts
             keep = keep & (later == 0)
         total = y.astype(before.dtype)
+        if self.pool == "last" and not y.shape[1]:
+            return before.astype(y.dtype), pooled
         if self.pool == "last":
             place = jnp.arange(1, y.shape[1] + 1, dtype=jnp.int32)[None]
             last = jnp.argmax(jnp.where(keep, place, 0), axis=1)

@@ -22,6 +22,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from seqjax.common import largest
 
 Element = Any
 State = Any
@@ -34,12 +37,41 @@ class Monoid:
     structure: the name by which an evaluator recognises an algebra it has a faster form for
         ("diagonal" runs on the linear-scan primitive); "" for an algebra of your own, which every
         generic evaluator takes.
+    element: the parts of an element by name, ("a", "b"); empty where it may be any pytree.
+
+    The laws (associativity, the identity, that combine agrees with act) are a promise: on CPU most
+    recurrences run as a loop over `act`, so that a false `combine` shows on accelerators only.
+    `seqjax.testing.check_monoid` tries them.
     """
 
     combine: Callable[[Element, Element], Element]
     identity: Callable[[Element], Element]
     act: Callable[[Element, State], State]
     structure: str = ""
+    element: tuple[str, ...] = ()
+
+
+def check_element(what: str, monoid: Monoid, elements: Element, state: State) -> None:
+    """One error that names `what` if elements [T, ...] are none that act on such a state."""
+    name, parts = f"the {monoid.structure or 'given'} monoid", monoid.element
+    if parts and not (isinstance(elements, tuple | list) and len(elements) == len(parts)):
+        shapes = jax.tree.map(lambda x: np.shape(x)[1:], elements)
+        raise TypeError(
+            f"{what} is {shapes}, but an element of {name} is ({', '.join(parts)}), of one step"
+        )
+
+    def shapes_of(tree):
+        return jax.tree.map(np.shape, tree)
+
+    one = jax.eval_shape(lambda e: jax.tree.map(lambda x: x[0], e), elements)
+    have = f"{what} has shapes {shapes_of(one)}, the state {shapes_of(state)}: act of {name}"
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # dtypes are the evaluators' business
+            after = jax.eval_shape(monoid.act, one, state)
+    except (TypeError, ValueError, IndexError) as error:
+        raise TypeError(f"{have} cannot take them ({error})") from error
+    if shapes_of(after) != shapes_of(state):
+        raise ValueError(f"{have} makes a state {shapes_of(after)} of them, it must keep its shape")
 
 
 def select(flag: jax.Array, yes: Any, no: Any) -> Any:
@@ -119,6 +151,7 @@ def _affine(times: Callable, one: Callable, structure: str) -> Monoid:
         lambda e: (one(e[0]), jnp.zeros_like(e[1])),
         lambda e, h: times(e[0], h) + e[1],
         structure,
+        ("a", "b"),
     )
 
 
@@ -174,6 +207,7 @@ stabilised = Monoid(
     lambda e: (jnp.zeros_like(e[0]), jnp.full_like(e[1], -jnp.inf), jnp.zeros_like(e[2])),
     lambda e, h: _stabilised_combine((jnp.zeros_like(e[0]), *h), e)[1:],
     "stabilised",
+    ("log f", "i", "x"),
 )
 """v_t = f_t v_{t-1} + exp(i_t) x_t with exponential gates, kept as v = exp(m) x, m the running
 maximum of the exponents (xLSTM, arXiv:2405.04517 eq. 15; softmax attention as a recurrence).
@@ -186,18 +220,19 @@ maxplus = Monoid(
     lambda e: (jnp.zeros_like(e[0]), jnp.full_like(e[1], -jnp.inf)),
     lambda e, m: jnp.maximum(m + e[0], e[1]),
     "maxplus",
+    ("a", "b"),
 )
 """m_t = max(m_{t-1} + a_t, b_t): the affine maps of the max-plus semiring; element (a, b)."""
 
 
 def _matmul_maxplus(A: jax.Array, B: jax.Array) -> jax.Array:
-    return jnp.max(A[..., :, :, None] + B[..., None, :, :], axis=-2)
+    return largest(A[..., :, :, None] + B[..., None, :, :], axis=-2)
 
 
 viterbi = Monoid(
     lambda p, q: _matmul_maxplus(q, p),
     lambda A: jnp.where(jnp.eye(A.shape[-1], dtype=bool), 0.0, -jnp.inf).astype(A.dtype),
-    lambda A, h: jnp.max(A + h[None, :], axis=-1),
+    lambda A, h: largest(A + h[None, :], axis=-1),
     "viterbi",
 )
 """h_t = A_t (x) h_{t-1} with the max-plus matrix product: the Viterbi recursion; element A[N, N]
@@ -235,6 +270,7 @@ def shift(width: int) -> Monoid:
         lambda e: (jnp.zeros_like(e[0]), jnp.zeros_like(e[1])),
         lambda e, w: push(w, *e),
         "shift",
+        ("n", "x"),
     )
 
 

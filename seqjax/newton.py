@@ -27,7 +27,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.common import unknown
+from seqjax.common import accumulation_dtype, largest, unknown
 from seqjax.monoid import block_diagonal, dense, diagonal
 from seqjax.scan import scan
 
@@ -83,9 +83,12 @@ def newton(
 ) -> NewtonResult:
     """All states of h_t = step(h_{t-1}, x_t), by Newton's method on the trajectory.
 
-    jacobian: structure of dh_t/dh_{t-1}, a promise about `step` ("dense" always holds).
+    jacobian: structure of dh_t/dh_{t-1}, a promise about `step` ("dense" always holds). It is not
+        tried here: under a false one the states take more iterations, and all derivatives are
+        wrong. `seqjax.testing.check_jacobian` tries it.
     quasi: iterate with the diagonal of a dense J: O(T n) memory, more iterations.
-    tolerance: on the relative residual; by default 1e-6 (float32) or 1e-12 (float64).
+    tolerance: on the relative residual; by default 1e-6 (float32), 1e-12 (float64), or one
+        rounding of a state of 16 bits, whose affine scans run in float32.
     damping: in [0, 1); J is shrunk by 1 - damping. 0 is Newton; towards 1 it is the fixed-point
         iteration, which always ends after T steps. The solution does not move.
     evaluator: of the affine scans inside (a name of seqjax.scan.EVALUATORS).
@@ -104,21 +107,23 @@ def newton(
 
     def solve(f, xs, h0):
         length = _length(xs)
-        stop = tolerance or (1e-12 if h0.dtype == jnp.float64 else 1e-6)
+        stop = _tolerance(h0.dtype) if tolerance is None else tolerance
 
         def shift(h):
             return jnp.concatenate([h0[None], h])[:-1]
 
         def residual(h):
-            gap = jnp.max(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
-            return gap / (1 + jnp.max(jnp.abs(h), initial=0))
+            gap = largest(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
+            return gap / (1 + largest(jnp.abs(h), initial=0))
 
         def improve(carry):
             h, iterations, _ = carry
             g = shift(h)
             J = jax.vmap(lambda g, x: inner.jacobian(lambda h: f(h, x), g))(g, xs) * (1 - damping)
-            b = jax.vmap(f)(g, xs) - jax.vmap(inner.times)(J, g)
-            h, _ = scan(inner.monoid, (J, b), h0, evaluator=evaluator)
+            J, new, g = _wide((J, jax.vmap(f)(g, xs), g))
+            b = new - jax.vmap(inner.times)(J, g)
+            h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator)
+            h = h.astype(h0.dtype)
             return h, iterations + 1, residual(h)
 
         def unfinished(carry):
@@ -151,6 +156,7 @@ def parallel_backward(
 
     For any cell: the forward pass of a nonlinear recurrence is sequential, but its adjoint
     lambda_{t-1} = J_t' lambda_t + e_{t-1} is affine and needs no sequential pass.
+    jacobian: as for `newton`; under a false one the derivatives are wrong.
     Returns (states [T, ...], last state).
     """
 
@@ -208,12 +214,23 @@ def _implicit(solve, step, xs, state, jacobian, evaluator):
             return J, drive
 
         elements = jax.vmap(linearised)(g, xs, d_xs)
-        dh, _ = scan(kind.monoid, elements, d_h0, evaluator=evaluator)
+        dh, _ = scan(kind.monoid, _wide(elements), _wide(d_h0), evaluator=evaluator)
+        dh = dh.astype(h.dtype)
         nothing = jax.tree.map(_no_tangent, report)
         return (h, report), (dh, nothing)
 
     h, report = run(constants, xs, h0)
     return jax.vmap(unravel)(h), unravel(h[-1]), report
+
+
+def _wide(tree):
+    """16-bit leaves in float32, in which the affine scans run; the step keeps its own dtypes."""
+    return jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)), tree)
+
+
+def _tolerance(dtype) -> float:
+    """Below 32 bits one rounding: no iterate can come closer, and at it no step moves."""
+    return {64: 1e-12, 32: 1e-6}.get(jnp.finfo(dtype).bits) or float(jnp.finfo(dtype).eps)
 
 
 def _no_tangent(x):

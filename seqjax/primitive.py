@@ -220,7 +220,13 @@ def _compiled(*operands, reverse, adjoint):
     return linear_scan_p.bind(*operands, reverse=reverse, adjoint=adjoint)
 
 
-linear_scan_p.def_impl(_compiled)
+def _eager(*operands, reverse, adjoint):
+    """A primitive is compiled also under `jax.disable_jit`, as jax's own are."""
+    with jax.disable_jit(False):
+        return _compiled(*operands, reverse=reverse, adjoint=adjoint)
+
+
+linear_scan_p.def_impl(_eager)
 linear_scan_p.def_abstract_eval(_abstract)
 ad.primitive_jvps[linear_scan_p] = _jvp
 ad.primitive_transposes[linear_scan_p] = _transpose

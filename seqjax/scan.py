@@ -23,7 +23,7 @@ from jax import lax
 
 from seqjax import primitive
 from seqjax.common import accumulation_dtype, unknown
-from seqjax.monoid import Element, Monoid, State, keep_or_identity, resettable
+from seqjax.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
 
 
 def scan(
@@ -48,7 +48,8 @@ def scan(
     mask: bool [T]; a step whose mask is not set is the identity, its reset included.
     options: of the evaluator: chunk=64 for "chunked", axis="name" for "sharded".
     Returns (states [T, ...], last state); for T = 0 no states and the state given.
-    Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here.
+    Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here, and
+    TypeError or ValueError for elements that are none of this monoid.
     """
     length = _length(elements)
     name = evaluator or choose(monoid.structure)
@@ -64,6 +65,7 @@ def scan(
     if length == 0:
         like = jax.tree.map(lambda s: jnp.zeros((0, *jnp.shape(s)), jnp.result_type(s)), state)
         return like, state
+    check_element("elements", monoid, elements, state)
     if mask is not None:
         elements = keep_or_identity(monoid, mask, elements)
         resets = None if resets is None else resets & mask

@@ -31,7 +31,7 @@ from seqjax.models import Model
 from seqjax.progress import Progress, table
 from seqjax.record import Record, read_config, read_data, write_config
 from seqjax.step import Arrays, prepare, start_state, take_apart
-from seqjax.tasks import Task, make
+from seqjax.tasks import Spec, Task, make
 
 AHEAD = 2  # steps the host may be ahead of the device
 
@@ -179,22 +179,29 @@ def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config,
 
     step: which of the checkpoints; None: the one with the best validation loss, or the last.
     """
+    config = read_config(Path(run))
+    task = make(config.task.name, **config.task.options)
+    if read_data(Path(run)) not in ("", task.fingerprint):
+        text = f"the text of {run} has changed since it was trained on"
+        warnings.warn(text, Notice, stacklevel=2)
+    model, at = load_model(run, task.spec, step)
+    return model, task, config, at
+
+
+def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Model, int]:
+    """`load` of the model alone, which needs no data: `spec` is what its task says of it."""
     run = Path(run)
     config = read_config(run)
     if not (run / "checkpoints").exists():
         raise CheckpointError(f"{run} has no checkpoint yet")
-    task = make(config.task.name, **config.task.options)
-    if read_data(run) not in ("", task.fingerprint):
-        text = f"the text of {run} has changed since it was trained on"
-        warnings.warn(text, Notice, stacklevel=2)
-    model = Model(config.model, task.spec, rngs=nnx.Rngs(config.train.seed))
+    model = Model(config.model, spec, rngs=nnx.Rngs(config.train.seed))
     params, frozen, _, rebuild = take_apart(model)
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         at = checkpoints.read()[1]["best"]["step"] if step is None else step
         known = {*checkpoints.steps(), *checkpoints.unsealed()}
         at = at if at in known or step is not None else None
         arrays, extra = checkpoints.restore({"params": params, "frozen": frozen}, at)
-    return rebuild(arrays["params"], arrays["frozen"]), task, config, extra["step"]
+    return rebuild(arrays["params"], arrays["frozen"]), extra["step"]
 
 
 class Stop:

@@ -19,38 +19,38 @@ CELL = ("sequential", "newton", "parallel_backward")
 def sru(inputs, meta, *, evaluator):
     x, options = inputs["x"], meta["options"]
     dirs = 2 if options.get("bidirectional") else 1
-    highway = options.get("has_skip_term", True)
-    width, total = x.shape[2], len(inputs["bias"]) // 2
-    H = total // dirs
-    k = inputs["weight"].shape[1] // total
-    weight = inputs["weight"].reshape(len(inputs["weight"]), dirs, H, k)
-    v, b = (inputs[name].reshape(2, dirs, H) for name in ("weight_c", "bias"))
-    settings = dict(hidden=H, highway=highway)
-    settings["activation"] = "tanh" if options.get("use_tanh") else "linear"
-    shared = {}
-    if "layer_norm.weight" in inputs:
-        settings["norm"] = True
-        shared = {f"norm.{n}": inputs[f"layer_norm.{n}"] for n in ("weight", "bias")}
-    if "weight_proj" in inputs:
-        settings["rank"] = inputs["weight_proj"].shape[1]
-        shared["W_in.kernel"] = inputs["weight_proj"]
-
-    def direction(d):
-        W = jnp.swapaxes(weight[:, d], 1, 2)  # [in, blocks, hidden]
-        values = shared | {"cells.v": v[:, d], "cells.b": b[:, d]}
-        if highway and k == 3 and width == H:
-            values["alpha"] = inputs["scale_x"]
-        elif highway and k == 3:  # each direction carries its own part of x
-            part = inputs["scale_x"][None] * jnp.eye(width)[:, d * H : (d + 1) * H]
-            W = jnp.concatenate([W, part[:, None]], axis=1)
-        return values | {"W": W.reshape(len(W), -1)}
-
+    H, highway = len(inputs["bias"]) // 2 // dirs, options.get("has_skip_term", True)
+    W = inputs["weight"]
+    W = jnp.swapaxes(W.reshape(len(W), dirs, H, -1), 2, 3).reshape(W.shape)  # blocks of [hidden]
+    v, b = (jnp.swapaxes(inputs[name].reshape(2, dirs, H), 0, 1) for name in ("weight_c", "bias"))
+    values = {"W": W}
+    for d, cells in enumerate(("cells", "back")[:dirs]):
+        values |= {f"{cells}.v": v[d], f"{cells}.b": b[d]}
+    rescale = options.get("rescale", True)
+    if highway and rescale and x.shape[2] == dirs * H:
+        values["alpha"] = inputs["scale_x"]
+    else:  # it may be there, unused
+        inputs.ignore("scale_x")
+    if options.get("layer_norm"):
+        values |= {f"norm.{n}": inputs[f"layer_norm.{n}"] for n in ("weight", "bias")}
+    if options.get("n_proj"):
+        values["W_in.kernel"] = inputs["weight_proj"]
+    layer = build(
+        "sru",
+        x.shape[2],
+        values,
+        hidden=H,
+        activation="tanh" if options.get("use_tanh") else "linear",
+        highway=highway,
+        highway_bias=options.get("highway_bias", 0.0),
+        rescale=rescale,
+        norm=options.get("layer_norm", False),
+        normalize_after=options.get("normalize_after", False),
+        bidirectional=dirs == 2,
+        rank=options.get("n_proj"),
+    )
     h = inputs.get("c0")
-    if dirs == 1:
-        layer = build("sru", width, direction(0), **settings)
-    else:
-        values = under("forward", direction(0)) | under("backward", direction(1))
-        layer = build("bidirectional", width, values, layer=("sru", settings))
+    if h is not None and dirs == 2:
         h = BiState(*jnp.split(h, 2, axis=1))
     mask = ~inputs["mask_pad"] if "mask_pad" in inputs else None
     y, h = layer(x, h, mask=mask, evaluator=evaluator)
@@ -121,22 +121,7 @@ def hgru(inputs, meta, *, evaluator):
     return {"y": jax.vmap(lambda x: run(x)[0])(x)}
 
 
-def normed_indrnn(inputs, meta, *, evaluator):
-    x, u = inputs["x"], inputs["recurrent_scale"]
-    values = {
-        "W.kernel": inputs["kernel"],
-        "norm.weight": inputs["gamma"][0],
-        "norm.bias": inputs["bias"],
-        "u": u,
-    }
-    options = dict(hidden=len(u), activation="tanh", bound=None, norm=True)
-    return {
-        "h": build("indrnn", x.shape[2], values, **options)(x, inputs["h0"], evaluator=evaluator)[0]
-    }
-
-
 ADAPTERS = {
-    "haste_ln_indrnn": by_evaluator(normed_indrnn, *CELL),
     "sru": by_evaluator(sru, *CELL),
     "ur_lstm": by_evaluator(partial(ur_lstm, names=("h_n", "c_n")), "sequential"),
     "ur_lstm_btz": by_evaluator(partial(ur_lstm, names=("h", "c")), "sequential"),

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build
+from golden_ops import key_scale
 from golden_tools import with_parameters
 
 from seqjax import ops
 from seqjax.layers import feature_maps as maps
-from seqjax.layers.linear_attention.relit import Oscillators
 from seqjax.layers.linear_attention.retnet import Retention, xpos
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention, head_slopes
 
@@ -76,6 +76,7 @@ def performer(x, meta, evaluator):
         phi_q = maps.favor(scaled["q"], W, eps=1e-4, stabilise="query")
         phi_k = maps.favor(scaled["k"], W, eps=1e-4, stabilise="sequence")
     B, _, H, M = phi_k.shape
+    o.expect(M=M)
     # the causal form adds 1e-6 to the sum of the keys' features: a sum that starts there
     state = (jnp.zeros((B, H, M, x["v"].shape[-1])), jnp.full((B, H, M), 1e-6))
     y = attend(
@@ -91,14 +92,22 @@ def performer(x, meta, evaluator):
 
 def random_features(x, meta):
     o, W = meta["options"], jnp.swapaxes(x["omega"], 0, 1)[None]
-    kind, K = o["kind"], x["x"].shape[-1]
+    kind, options = o["kind"], {"count": W.shape[1]}
+    if "softmax_temp" in o:
+        options["temperature"] = 1 / o["softmax_temp"]
     if kind == "GeneralizedRandomFeatures":
-        return {"phi": maps.random_relu(x["x"], W, eps=0.0)}
-    z = x["x"] * K**-0.25
-    if kind == "Favor":
-        stabilise = "norm" if o.get("stabilize") else "none"
-        return {"phi": maps.favor(z, W, hyperbolic=True, stabilise=stabilise)}
-    phi = maps.fourier(z, W, smoothing=o.get("smoothing", 0.0))
+        name, options = "random_relu", {"temperature": 1.0, "eps": 0.0} | options
+    elif kind == "Favor":
+        name, options = "favor+-", options | {"stabilise": "norm" if o.get("stabilize") else "none"}
+    else:
+        smoothing = o.get("smoothing", 1.0) if kind.startswith("Smoothed") else 0.0
+        name, options = "fourier", options | {"smoothing": smoothing}
+    K = x["x"].shape[-1]
+    phi = nnx.eval_shape(lambda: maps.make_map((name, options), 1, K, rngs=nnx.Rngs(0)))
+    o.expect(n_dims=phi.size)
+    phi = jax.vmap(with_parameters(phi, {"W": W}))(x["x"])
+    if name != "fourier":
+        return {"phi": phi}
     sin, cos, rest = jnp.split(phi, [W.shape[1], 2 * W.shape[1]], axis=-1)
     return {"phi": jnp.concatenate([cos, sin, rest], axis=-1)}
 
@@ -148,9 +157,9 @@ def cosformer(x, meta, evaluator):
 
 
 def based_attn(x, meta, evaluator, feature_map="taylor"):
-    q, k = (
-        jax.vmap(maps.make_map(feature_map, 1, x["q"].shape[-1], rngs=None))(x[n]) for n in "qk"
-    )
+    named = feature_map, {"temperature": 1 / key_scale(x, meta)}
+    phi = maps.make_map(named, 1, x["q"].shape[-1], rngs=None)
+    q, k = (jax.vmap(phi)(x[n]) for n in "qk")
     if meta["normalize"]:
         return {"o": attend(q, k, x["v"], eps=1e-6, evaluator=evaluator)}
     return {"o": ops.linear_attention(q, k, x["v"], evaluator=evaluator)[0]}
@@ -186,6 +195,7 @@ def retnet(x, meta, evaluator):
             features,
             heads=o["heads"],
             value_size=o["value_dim"] // o["heads"],
+            gate=o.get("gate_fn", "swish"),
             norm="rms",
             scale="count" if recurrent else "scores",
             rngs=nnx.Rngs(0),
@@ -193,6 +203,8 @@ def retnet(x, meta, evaluator):
         dense(x, QKVO | {"W_g": "g"}),
     )
     ys, h = [], None
+    o.ignore("chunk")  # 1 in the other modes
+    meta.expect(eps=layer.norm.eps)
     length = o["chunk"] if o["mode"] == "chunk" else x["x"].shape[1]
     for start in range(0, x["x"].shape[1], length):
         y, h = layer(x["x"][:, start : start + length], h, evaluator=evaluator)
@@ -206,11 +218,12 @@ def retnet(x, meta, evaluator):
 
 
 def xpos_positions(x, meta):
-    o, length = meta["options"], x["x"].shape[1]
+    o = meta["options"]
+    length = x["x"].shape[1] + o["offset"]
     turned = jax.vmap(
         lambda z: xpos(
             z[:, None],
-            jnp.arange(length),
+            jnp.arange(o["offset"], length),
             keys=o["downscale"],
             centre=-(-length // 2),
             base=o["scale_base"],
@@ -244,7 +257,7 @@ def lightning_attention(x, meta, evaluator):
     return {"y": layer(x["x"], evaluator=evaluator)[0]}
 
 
-# ---- AFT, ReLiT ---------------------------------------------------------------------------------
+# ---- AFT ----------------------------------------------------------------------------------------
 
 
 def aft(x, meta):
@@ -264,88 +277,6 @@ def aft(x, meta):
     return {"y": layer(x["x"])[0]}
 
 
-def relit_memory(x, meta, evaluator):
-    o, (_, V, K) = meta["options"], x["c0"].shape
-    rule, kernel = o["update_rule"], o["kernel"]
-    projected = rule == "projected_sigmoid"
-    names = {"W_k": "Dense_0", "W_v": "Dense_1", "W_beta": "Dense_2", "W_gamma": "Dense_3"}
-    if rule == "gated_peng":
-        del names["W_gamma"]
-    if projected:
-        key, gate = "ParameteredProjection_0.Dense_", "ParameteredProjection_1.Dense_"
-        names = {"W_k": f"{key}0", "P_1": f"{key}1", "W_v": "Dense_0", "W_beta": "Dense_1"}
-        names |= {"W_gamma": f"{gate}0", "P_3": f"{gate}1"}
-    features = x["x"].shape[2]
-    unasked = {"W_q": (features, V), "W_o": (V, features)}  # queries are given
-    unasked |= {"P_2": (features, K // V)} if projected else {}
-    parameters = {f"{n}.{w}": x[f"{m}.{w}"] for n, m in names.items() for w in ("kernel", "bias")}
-    parameters |= {f"{n}.kernel": jnp.zeros(shape) for n, shape in unasked.items()}
-    parameters |= {f"{n}.bias": jnp.zeros(shape[1]) for n, shape in unasked.items()}
-    feature_map = {"eluplus1": "elu+1", "dpfp": ("dpfp", {"nu": kernel["nu"]})}
-    layer = build(
-        "relit",
-        features,
-        parameters,
-        heads=1,
-        size=V,
-        eta=K // V,
-        feature_map=feature_map.get(kernel["name"], "projected"),
-        gate="scalar" if rule == "gated_peng" else "joint",
-    )
-
-    def order(z, back=False):  # its projected features run over eta fastest, ours over the size
-        if not projected:
-            return z
-        shape = (K // V, V) if back else (V, K // V)
-        return jnp.swapaxes(z.reshape(*z.shape[:-1], *shape), -1, -2).reshape(z.shape)
-
-    C = jnp.concatenate([jnp.swapaxes(order(x["c0"]), 1, 2), order(x["s0"])[..., None]], axis=-1)
-
-    def recall(z, q, h, resets):
-        return layer.exact(q, *layer.write(z), h, resets=resets, mask=None, evaluator=evaluator)
-
-    y, h = jax.vmap(recall)(x["x"], order(x["q"])[:, :, None], C[:, None], x["terminations"])
-    c = order(jnp.swapaxes(h[:, 0, :, :-1], 1, 2), back=True)
-    return {"o": y[:, :, 0], "c": c, "s": order(h[:, 0, :, -1], back=True)}
-
-
-AGATES = {
-    "linear_kqvbetagammas": ("W_k", "W_q", "W_v", "W_beta", "W_gamma"),
-    "linear_p1p2p3": ("P_1", "P_2", "P_3"),
-}
-
-
-def arelit(x, meta, evaluator):
-    o, features = meta["options"], x["x"].shape[2]
-    V = len(x["project.kernel"]) // o["heads"]
-    parameters = {f"W_o.{w}": x[f"project.{w}"] for w in ("kernel", "bias")}
-    for w in ("kernel", "bias"):
-        for theirs, ours in AGATES.items():
-            whole = x[f"{theirs}.{w}"]  # all parts of a head, then the next head
-            parts = whole.reshape(*whole.shape[:-1], o["heads"], len(ours), -1)
-            for i, name in enumerate(ours):
-                parameters[f"{name}.{w}"] = parts[..., i, :].reshape(*whole.shape[:-1], -1)
-    layer = build(
-        "relit",
-        features,
-        parameters,
-        heads=o["heads"],
-        size=V,
-        eta=o["eta"],
-        r=o["r"],
-        restart=False,
-    )
-    h = None
-    if "k0" in x:
-        place = x["tick0"].astype(jnp.int32)[:, 0] - 1
-        h = Oscillators(x["k0"], x["v0"], x["s0"], place)
-    y, h = layer(x["x"], h, x["terminations"] > 0, evaluator=evaluator)
-    tick = (h.place + 1)[:, None].astype(jnp.float64)
-    return {"y": y, "k_last": h.K, "v_last": h.V, "s_last": h.s, "tick": tick}
-
-
-SCAN = tuple(name for name in ops.OPS["linear_scan"].evaluators if name != "naive")
-
 ADAPTERS = {
     "performer_favor": by_evaluators(performer),
     "random_features_idiap": only(random_features),
@@ -360,6 +291,4 @@ ADAPTERS = {
     "transnormerllm_norm_attn": by_evaluators(transnormer_llm),
     "tnl_attention": by_evaluators(lightning_attention),
     "aft": only(aft),
-    "relit_memory": by_evaluators(relit_memory, SCAN),
-    "arelit_attention": by_evaluators(arelit, SCAN),
 }

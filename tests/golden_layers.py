@@ -42,28 +42,39 @@ def all_states(layer, x, h, evaluator):
 # ---- torch.nn.RNN, LSTM, GRU: several layers, both directions, packed ---------------------------
 
 
-def elman_weights(weight_ih, weight_hh, bias_ih, bias_hh):
-    return {"W.kernel": weight_ih.T, "W.bias": bias_ih + bias_hh, "U": weight_hh}
+def elman_weights(weight_ih, weight_hh, bias_ih=None, bias_hh=None, weight_hr=None):
+    values = {"W.kernel": weight_ih.T, "U": weight_hh}
+    if bias_ih is not None:
+        values["W.bias"] = bias_ih + bias_hh
+    return values if weight_hr is None else values | {"P": weight_hr}
 
 
-def gru_weights(weight_ih, weight_hh, bias_ih, bias_hh):
+def gru_weights(weight_ih, weight_hh, bias_ih=None, bias_hh=None):
+    values = {"W.kernel": weight_ih.T, "U": weight_hh}
+    if bias_ih is None:
+        return values
     gates, c_n = jnp.split(bias_hh, [2 * len(bias_hh) // 3])
     bias = bias_ih + jnp.concatenate([gates, jnp.zeros_like(c_n)])
-    return {"W.kernel": weight_ih.T, "W.bias": bias, "U": weight_hh, "c_n": c_n}
+    return values | {"W.bias": bias, "c_n": c_n}
 
 
-def torch_rnn(inputs, meta, *, layer, weights, options=None, evaluator="sequential"):
-    x, hidden = inputs["x"], inputs["weight_hh_l0"].shape[1]
-    inner = (layer, dict(hidden=hidden, **(options or {})))
-    directions = ("", "_reverse") if meta["bidirectional"] else ("",)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+def torch_rnn(inputs, meta, *, layer, weights, blocks, options=None, evaluator="sequential"):
+    x, hidden = inputs["x"], len(inputs["weight_hh_l0"]) // blocks
+    options = dict(hidden=hidden, bias=meta.get("bias", True), **(options or {}))
+    if "proj_size" in meta:
+        options["projection"] = meta["proj_size"]
+    inner = (layer, options)
+    directions = ("", "_reverse") if meta.get("bidirectional") else ("",)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    depth = meta.get("num_layers", sum(name.startswith("weight_ih") for name in inputs))
     parameters, states = {}, []
-    for level in range(meta["num_layers"]):
+    for level in range(depth):
         found = []
         for which, direction in enumerate(directions):
             path = ("layers", level, "forward", "backward")
             prefix = f"layers.{level}" + (f".{path[2 + which]}" if len(directions) == 2 else "")
-            taken = {name: inputs[f"{name}_l{level}{direction}"] for name in names}
+            keys = {name: f"{name}_l{level}{direction}" for name in names}
+            taken = {name: inputs[key] for name, key in keys.items() if key in inputs}
             parameters |= under(prefix, weights(**taken))
             index = level * len(directions) + which
             found.append(
@@ -73,9 +84,9 @@ def torch_rnn(inputs, meta, *, layer, weights, options=None, evaluator="sequenti
             )
         states.append(BiState(*found) if len(directions) == 2 else found[0])
     spec = ("bidirectional", {"layer": inner}) if len(directions) == 2 else inner
-    stack = build("stacked", x.shape[2], parameters, layers=[spec] * meta["num_layers"])
+    stack = build("stacked", x.shape[2], parameters, layers=[spec] * depth)
     mask = None
-    if meta["packed"]:
+    if meta.get("packed"):
         mask = jnp.arange(x.shape[1])[None] < inputs["lengths"][:, None]
     y, last = stack(x, tuple(states), mask=mask, evaluator=evaluator)
     leaves = jax.tree.leaves(last)
@@ -104,17 +115,20 @@ def gru_reset_before(inputs, meta, *, evaluator):
     return {"y": gru(x, inputs["h0"], evaluator=evaluator)[0]}
 
 
-def lstm_peephole(inputs, meta, *, evaluator):
+def lstm_variant(inputs, meta, *, evaluator, gates="ifo", **options):
+    """Rows of the gates there are and of the cell's input; JANET keeps h = c and shows one."""
+    blocks = [name for name in "ifgo" if f"W_{name}" in inputs]
     parameters = {
-        "W.kernel": stack_gates(inputs, "W", "ifgo").T,
-        "W.bias": stack_gates(inputs, "b", "ifgo"),
-        "U": stack_gates(inputs, "U", "ifgo"),
-        "p": jnp.stack([inputs["p_i"], inputs["p_f"], inputs["p_o"]]),
+        "W.kernel": stack_gates(inputs, "W", blocks).T,
+        "W.bias": stack_gates(inputs, "b", blocks),
+        "U": stack_gates(inputs, "U", blocks),
     }
-    x, h = inputs["x"], LSTMState(inputs["h0"], inputs["c0"])
-    lstm = build("lstm", x.shape[2], parameters, hidden=h.h.shape[1], peepholes=True)
-    y, last = lstm(x, h, evaluator=evaluator)
-    return {"y": y, "c": last.c}
+    if options.get("peepholes"):
+        parameters["p"] = stack_gates(inputs, "p", gates).reshape(3, -1)
+    x, h = inputs["x"], LSTMState(inputs["h0"], inputs.get("c0", inputs["h0"]))
+    options = dict(hidden=h.h.shape[1], gates=gates, **options)
+    y, last = build("lstm", x.shape[2], parameters, **options)(x, h, evaluator=evaluator)
+    return {"y": y, "c": last.c} if "c0" in inputs else {"y": y}
 
 
 def block_diagonal_lstm(inputs, meta, *, evaluator):
@@ -178,40 +192,42 @@ def min_lstm(inputs, meta, *, evaluator):
 
 def qrnn(inputs, meta, *, evaluator):
     x, W, b, o = inputs["x"], inputs["linear.weight"], inputs["linear.bias"], meta["options"]
+    masks = inputs.get("zoneout_mask", jnp.zeros((*x.shape[:2], 0), x.dtype))
+    assert (masks.shape[2] > 0) == meta.get("training", False)
     hidden = len(W) // (3 if o["output_gate"] else 2)
     sign = jnp.ones(len(W)).at[hidden : 2 * hidden].set(-1)  # its f is the input gate, 1 - f
     layer = build(
         "qrnn",
-        x.shape[2],
+        x.shape[2] + masks.shape[2],
         {"W.kernel": (sign[:, None] * W).T, "W.bias": sign * b},
         hidden=hidden,
         window=o["window"],
         pooling="fo" if o["output_gate"] else "f",
         zoneout=o["zoneout"],
+        masks=masks.shape[2],
     )
     h = layer.batch_state(len(x), x.dtype)
     if "x_prev" in inputs:
         h = h._replace(window=inputs["x_prev"][:, None])
     if "h0" in inputs:
         h = h._replace(c=inputs["h0"])
-    y, h = layer(x, h, evaluator=evaluator)
+    y, h = layer(jnp.concatenate([x, masks], axis=2), h, evaluator=evaluator)
     return {"y": y, "c": h.c}
 
 
 def lru(inputs, meta, *, evaluator):
-    u, nu, theta = inputs["u"], inputs["nu"], inputs["theta"]
+    u, options = inputs["u"], {name: meta[name] for name in ("exp_param", "gamma_norm")}
     N, features = inputs["B_re"].shape
-    if not meta["exp_param"]:  # a phase may be moved by whole turns
-        nu, theta = jnp.log(nu), jnp.log(theta % (2 * jnp.pi))
-    parameters = {
-        "nu_log": nu,
-        "theta_log": theta,
-        "gamma_log": inputs["gamma_log"] if meta["gamma_norm"] else jnp.zeros(N),
+    log = "_log" if options["exp_param"] else ""
+    gamma = {"gamma_log": inputs["gamma_log"]} if options["gamma_norm"] else {}
+    parameters = gamma | {
+        f"nu{log}": inputs["nu"],
+        f"theta{log}": inputs["theta"],
         "B": jnp.stack([inputs["B_re"], inputs["B_im"]]),
         "C": jnp.stack([inputs["C_re"], inputs["C_im"]]),
         "D": inputs["D"],
     }
-    layer = build("lru", features, parameters, state=N)
+    layer = build("lru", features, parameters, state=N, **options)
     h, y = all_states(layer, u, layer.batch_state(len(u), u.dtype), evaluator)
     return {"h": h, "y": y}
 
@@ -226,7 +242,7 @@ def e59(inputs, meta, *, evaluator):
         "log_alpha": inputs["cell.log_alpha"],
     }
     expansion = len(inputs["cell.b"]) / x.shape[2]
-    layer = build("e59", x.shape[2], parameters, expansion=expansion)
+    layer = build("e59", x.shape[2], parameters, norm=True, expansion=expansion)
     y, h = layer(x, inputs.get("h0"), evaluator=evaluator)
     return {"y": y, "h": h}
 
@@ -313,10 +329,13 @@ def segments(inputs, meta):
     return {"y": y, "mems": jnp.stack([seen[:, seen.shape[1] - kept :] for seen in remembered])}
 
 
-tanh = partial(torch_rnn, layer="elman", weights=elman_weights, options={"activation": "tanh"})
-relu = partial(torch_rnn, layer="elman", weights=elman_weights, options={"activation": "relu"})
-lstm = partial(torch_rnn, layer="lstm", weights=lambda **w: elman_weights(**w))
-gru = partial(torch_rnn, layer="gru", weights=gru_weights, options={"reset": "after"})
+elman = partial(torch_rnn, layer="elman", weights=elman_weights, blocks=1)
+tanh, relu = (partial(elman, options={"activation": name}) for name in ("tanh", "relu"))
+lstm = partial(torch_rnn, layer="lstm", weights=elman_weights, blocks=4)
+gru = partial(torch_rnn, layer="gru", weights=gru_weights, blocks=3, options={"reset": "after"})
+cifg = partial(lstm_variant, gates="fo", coupled=True)
+no_forget = partial(lstm_variant, gates="io")
+janet = partial(lstm_variant, gates="f", coupled=True, output_activation="linear")
 CELL = ("sequential", "newton", "parallel_backward")
 SCAN = ("sequential", "associative", "chunked", "primitive")
 
@@ -324,9 +343,13 @@ ADAPTERS = {
     "torch_rnn_tanh": by_evaluator(tanh, "sequential", "newton"),
     "torch_rnn_relu": by_evaluator(relu, "sequential"),
     "torch_lstm": by_evaluator(lstm, "sequential"),
+    "torch_lstm_proj": by_evaluator(lstm, "sequential", "parallel_backward"),
     "torch_gru": by_evaluator(gru, "sequential", "parallel_backward"),
     "gru_reset_before": by_evaluator(gru_reset_before, *CELL),
-    "lstm_peephole": by_evaluator(lstm_peephole, *CELL),
+    "lstm_peephole": by_evaluator(partial(lstm_variant, peepholes=True), *CELL),
+    "lstm_cifg": by_evaluator(cifg, *CELL),
+    "lstm_no_forget": by_evaluator(no_forget, *CELL),
+    "janet": by_evaluator(janet, *CELL),
     "xlstm_lstm_blockdiag": by_evaluator(block_diagonal_lstm, "sequential"),
     "slstm": by_evaluator(slstm, "sequential", "parallel_backward"),
     "indrnn": by_evaluator(indrnn, *CELL),

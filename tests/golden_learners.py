@@ -42,6 +42,7 @@ def learning_rules(make, everything=False):
     def answer(inputs, meta):
         cell, params, _ = tanh_rnn(inputs)
         xs, ys, mask = inputs["x"], inputs["y"], np.asarray(inputs["W_mask"]) > 0
+        meta.expect(D=len(mask), T=len(xs), sparse=not mask.all())
         fixed = lax.stop_gradient(params)
 
         def told(learner):

@@ -222,9 +222,23 @@ def hyena(inputs, meta, evaluator):
     u, options = inputs["u"], meta["options"]
     order, given = options["order"], "k" in inputs
     length, width = options["l_max"], options.get("filter_order", 2)
-    shift = options.get("shift", 0.0)
+    bands, spare = divmod(options.get("emb_dim", 3) - 1, 2)
+    assert not spare, "a time, and a real and an imaginary part per band"
+    depth = options.get("num_inner_mlps", 2)
     layer = Hyena(
-        u.shape[2], order=order, length=length, width=width, shift=shift, rngs=nnx.Rngs(0)
+        u.shape[2],
+        order=order,
+        length=length,
+        width=width,
+        bands=bands,
+        depth=depth,
+        frequency=options.get("w", 1),
+        shift=options.get("shift", 0.0),
+        window=options.get("modulate", True),
+        slow_decay=options.get("slow_decay_pct", 1.5),
+        fast_decay=options.get("fast_decay_pct", 0.3),
+        target=options.get("target", 0.01),
+        rngs=nnx.Rngs(0),
     )
     values = linear("W_in", "in_proj", inputs) | linear("W_out", "out_proj", inputs)
     values |= {
@@ -242,9 +256,9 @@ def hyena(inputs, meta, evaluator):
         run = partial(layer.operate, filters=filters, evaluator=evaluator)
         return {"y": jax.vmap(run)(u, start)[0]}
     network = "filter_fn.implicit_filter"
-    for place in range(3):
+    for place in range(depth + 1):
         values |= linear(f"filter.inner.{place}", f"{network}.{2 * place}", inputs)
-    values |= linear("filter.last", f"{network}.6", inputs)
+    values |= linear("filter.last", f"{network}.{2 * depth + 2}", inputs)
     values["filter.freq"] = inputs[f"{network}.1.freq"][0]
     values["filter.z"] = inputs["filter_fn.pos_emb.z"][0]
     layer = with_parameters(layer, values)
@@ -253,11 +267,17 @@ def hyena(inputs, meta, evaluator):
 
 def sgconv(inputs, meta, evaluator):
     u, options = inputs["u"], meta["options"]
+    mode, start, *more = options["mode"].split("_")
+    assert start == "randn" and set(more) <= {"nearest", "learnable"}, options["mode"]
     layer = SGConv(
         u.shape[2],
         length=options["l_max"],
         kernel_size=options["kernel_dim"],
-        mode=options["mode"].split("_")[0],
+        mode=mode,
+        upsample="nearest" if "nearest" in more else "linear",
+        learned_decay="learnable" in more,
+        first_scale=options.get("init_scale", 0),
+        bidirectional=options["bidirectional"],
         decay_min=options["decay_min"],
         decay_max=options["decay_max"],
         filters=len(inputs["D"]),
@@ -266,8 +286,14 @@ def sgconv(inputs, meta, evaluator):
     )
     w = jnp.stack([inputs[f"kernel_list.{i}"] for i in range(options["n_scales"])])
     values = {"w": w, "D": inputs["D"], "Z": inputs["kernel_norm"][:, :, 0]}
+    if "decay" in inputs:
+        values["p"] = inputs["decay"]
     layer = with_parameters(layer, values)
-    return {"y": layer(u, evaluator=evaluator)[0], "kernel": layer.kernel(u.shape[1])}
+    kernel = layer.kernel(u.shape[1])
+    if options["bidirectional"]:
+        past, future = jnp.split(kernel, 2)
+        kernel = jnp.concatenate([past, future[..., ::-1]], axis=2)
+    return {"y": layer(u, evaluator=evaluator)[0], "kernel": kernel}
 
 
 ADAPTERS = {

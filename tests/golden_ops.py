@@ -47,6 +47,7 @@ def retention(x, meta, evaluator):
 def lightning(x, meta, evaluator):
     heads = jnp.arange(x["v"].shape[2], dtype=x["v"].dtype)
     depth = 1 - meta["layer_idx"] / meta["num_layers"]
+    meta.ignore("log_decay_per_head")  # the same, as numbers
     return linear_attention(x, meta, evaluator, -8 / len(heads) * depth * heads)
 
 
@@ -108,6 +109,8 @@ def gated_delta_rule(x, meta, evaluator):
 
 
 def gated_delta_product(x, meta, evaluator):
+    meta.expect(num_householder=x["k"].shape[1] // x["q"].shape[1])
+    meta.ignore("scale")  # as the reference does
     o, S = ops.gated_delta_product(
         x["q"], x["k"], x["v"], x["beta"], x.get("g"), x.get("S0"), evaluator=evaluator
     )
@@ -162,6 +165,10 @@ def mlstm(x, meta, evaluator, initial_m):
 
 
 def selective_scan(x, meta, evaluator):
+    forms = {2: "const", 3: "var", 4: "group"}
+    meta.expect(B_kind=forms[x["B"].ndim])
+    if "C_kind" in meta:
+        meta.expect(C_kind=forms[x["C"].ndim])
     o, state = ops.selective_scan(
         x["u"],
         x["delta"],
@@ -179,6 +186,7 @@ def selective_scan(x, meta, evaluator):
 
 
 def ssd(x, meta, evaluator):
+    meta.ignore("chunk_size")  # of the reference's own chunks
     y, _ = ops.ssd(
         x["x"],
         x["dt"],
@@ -189,6 +197,7 @@ def ssd(x, meta, evaluator):
         x.get("z"),
         x.get("dt_bias"),
         dt_softplus=meta["dt_softplus"],
+        dt_limit=meta.get("dt_limit"),
         evaluator=evaluator,
     )
     return {"y": y}

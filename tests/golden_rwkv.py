@@ -54,6 +54,7 @@ def rwkv_weights(inputs, heads):
 
 def rwkv5(inputs, meta, *, evaluator):
     x, heads = inputs["x"], len(inputs["time_faaaa"])
+    meta["options"].expect(head_size=x.shape[2] // heads)
     values = rwkv_weights(inputs, heads)
     values["mu"] = 1 - flat(inputs, *(f"time_mix_{j}" for j in "rkvg"))
     layer = build("rwkv5", x.shape[2], values, heads=heads)
@@ -62,6 +63,7 @@ def rwkv5(inputs, meta, *, evaluator):
 
 def rwkv6(inputs, meta, *, evaluator):
     x, heads = inputs["x"], len(inputs["time_faaaa"])
+    meta["options"].expect(head_size=x.shape[2] // heads)
     order = jnp.array([3, 1, 2, 4, 0])  # theirs w, k, v, r, g to ours r, k, v, g, w
     A, B = inputs["time_maa_w1"], inputs["time_maa_w2"]
     values = rwkv_weights(inputs, heads) | {
@@ -140,12 +142,12 @@ def gateloop_simple(inputs, meta, *, evaluator):
 
 def slots(inputs, meta, *, evaluator, slots_by):
     q, k, v, s = (inputs[name] for name in "qkvs")
-    groups = q.shape[2] // k.shape[2]
-    k, v, s = (jnp.repeat(z, groups, axis=2) for z in (k, v, s))
+    groups, heads = q.shape[2] // k.shape[2], k.shape[2]
+    assert meta.get("options", {}).get("gqa", groups) == groups
     empty = Slots(
-        jnp.zeros((q.shape[2], q.shape[3], s.shape[3])),
-        jnp.zeros((q.shape[2], s.shape[3], v.shape[3])),
-        jnp.full((q.shape[2], s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
+        jnp.zeros((heads, q.shape[3], s.shape[3])),
+        jnp.zeros((heads, s.shape[3], v.shape[3])),
+        jnp.full((heads, s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
     )
     h = jax.tree.map(lambda z: jnp.broadcast_to(z[None], (len(q), *z.shape)), empty)
     if "hk0" in inputs:
@@ -158,7 +160,7 @@ def slots(inputs, meta, *, evaluator, slots_by):
 
         o, h = jax.vmap(attend)(q, k, v, s, h)
     else:
-        log_f = jnp.repeat(inputs["g"], groups, axis=2)
+        log_f = inputs["g"]
         run = partial(slot_attention, start=empty, scale=meta["scale"], evaluator=evaluator)
         o, h = jax.vmap(lambda *args: run(*args))(q, k, v, s, log_f, h)
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
@@ -168,11 +170,16 @@ def forgetting(inputs, meta, *, path=False):
     q, k, v, g = (inputs[name] for name in "qkvg")
     g = g * meta["scale"] if path else g  # that reference scales the forget gates too
     reflections = (inputs["w"], inputs["beta"]) if path else ()
-    groups = q.shape[2] // k.shape[2]
-    k, v = (jnp.repeat(z, groups, axis=2) for z in (k, v))
+    meta["options"].ignore("chunk_size")
     T, heads, K = q.shape[1:]
-    window = meta["options"].get("window") or T
-    options = dict(heads=heads, window=window, path=path)
+    options = dict(
+        heads=heads,
+        kv_heads=k.shape[2],
+        window=meta["options"].get("window") or T,
+        scale=meta["scale"],
+        path=path,
+    )
+    assert meta["options"].get("gqa", heads // k.shape[2]) == heads // k.shape[2]
     layer = nnx.eval_shape(lambda: FoX(heads * K, rngs=nnx.Rngs(0), **options))
 
     def one(q, *items):

@@ -22,6 +22,7 @@ def hippo_transition(inputs, meta):
 def hippo_nplr(inputs, meta):
     measure, N = meta["measure"], int(inputs["N"])
     (A, B), form = hippo.transition(measure, N), hippo.nplr(measure, N)
+    assert len(form.P) == int(inputs["rank"])
     return {
         "A": A,
         "B": B[:, None],
@@ -64,7 +65,8 @@ def dss_kernel(evaluator):
         if "Lambda" in inputs:
             Lambda = inputs["Lambda"].T
         else:
-            Lambda = jnp.stack([inputs["Lambda_log_neg_re"], inputs["Lambda_im"]])
+            imag = "Lambda_log_im" if o["version"] == "exp-re-im" else "Lambda_im"
+            Lambda = jnp.stack([inputs["Lambda_log_neg_re"], inputs[imag]])
 
         def kernel(W):
             features, N, _ = W.shape
@@ -90,9 +92,10 @@ def dlr_kernel(evaluator):
 
         def kernel(W):
             W = W[None] if real_W else jnp.moveaxis(W, 2, 0)
-            parameters = {"Lambda_im": inputs["Lambda_im"], "W": W, "D": jnp.zeros(W.shape[1])}
-            if "Lambda_log_neg_re" in inputs:
-                parameters["Lambda_re"] = inputs["Lambda_log_neg_re"]
+            parameters = {"W": W, "D": jnp.zeros(W.shape[1])}
+            for ours, theirs in (("Lambda_im", "Lambda_im"), ("Lambda_re", "Lambda_log_neg_re")):
+                if theirs in inputs:
+                    parameters[ours] = inputs[theirs]
             layer = build(
                 "dlr",
                 W.shape[1],
@@ -100,6 +103,7 @@ def dlr_kernel(evaluator):
                 state=W.shape[2],
                 to_real=o["kernel_to_real"],
                 undamped="Lambda_imag" in o["version"],
+                real_Lambda="Lambda_real" in o["version"],
                 real_W=real_W,
                 mix=False,
             )
@@ -126,6 +130,8 @@ def s5_ssm(inputs, meta, *, evaluator):
         conj_sym=meta["conj_sym"],
         discretisation=meta["discretization"],
         bidirectional=meta["bidirectional"],
+        step_rescale=meta.get("step_rescale", 1.0),
+        clip=meta.get("clip_eigs", False),
         mix=False,
     )
     Lambda_bar, scale = layer.system()
@@ -141,7 +147,9 @@ def lssl(inputs, meta, *, evaluator):
         "W.kernel": inputs["output_linear.weight"].T,
         "W.bias": inputs["output_linear.bias"],
     }
-    layer = build("lssl", len(C), parameters, state=C.shape[2], channels=C.shape[1])
+    meta["options"].ignore("measure")  # A and B are given
+    channels = meta["options"]["channels"]
+    layer = build("lssl", len(C), parameters, state=C.shape[2], channels=channels)
     A, B = layer.system()
     return {"y": layer(inputs["u"], evaluator=evaluator)[0], "dA": A, "dB": B}
 
@@ -175,6 +183,7 @@ def s4_dplr_kernel(evaluator):
             )
             return kernel_of(layer, meta["L"], evaluator)
 
+        meta.expect(rank=len(inputs["P"]))
         return {"K": per_channel(kernel, inputs["Ctilde"])}
 
     return answer
@@ -186,6 +195,7 @@ def s4_recurrent(inputs, meta, *, evaluator):
     two runs, the second without input."""
     u, state, dense = inputs["u"], inputs["state0"], meta["options"]["mode"] == "dense"
     H, z = u.shape[2], {name: lax.complex(*jnp.moveaxis(inputs[name], -1, 0)) for name in "BPC"}
+    meta["options"].expect(rank=len(inputs["P"]), n_ssm=len(inputs["A_real"]))
     copy = jnp.arange(H) % len(inputs["A_real"])
     half = state.shape[2] // 2 if dense else state.shape[2]
     first = state[:, :, :half]

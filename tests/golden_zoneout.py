@@ -31,14 +31,15 @@ def normed(inputs, order, values, bias):
 
 def zoned(inputs, meta, name, values, h, evaluator, **options):
     """All states of the layer inside zoneout, whose masks come in with x."""
-    x, p = inputs["x"], meta["zoneout"]
+    x, p, training = inputs["x"], meta["zoneout"], meta["training"]
     masks = inputs.get("zoneout_mask", jnp.zeros((*x.shape[:2], 0), x.dtype))
+    assert not masks.shape[2] or training, "a mask is drawn in training"
     layer = build(
         "zoneout",
         x.shape[2] + masks.shape[2],
         under("layer", values),
         layer=(name, options),
-        rate=p if "zoneout_mask" in inputs or not meta["training"] else 0.0,
+        rate=p if masks.shape[2] or not training else 0.0,
         masks=masks.shape[2],
     )
     return all_states(layer, jnp.concatenate([x, masks], axis=2), h, evaluator)
@@ -73,8 +74,12 @@ def gru(inputs, meta, *, evaluator):
 
 def indrnn(inputs, meta, *, evaluator):
     u = inputs["recurrent_scale"]
-    values = {"W.kernel": inputs["kernel"], "W.bias": inputs["bias"], "u": u}
-    options = dict(hidden=len(u), activation="tanh", bound=None)
+    values = {"W.kernel": inputs["kernel"], "u": u}
+    if "gamma" in inputs:
+        values |= {"norm.weight": inputs["gamma"][0], "norm.bias": inputs["bias"]}
+    else:
+        values["W.bias"] = inputs["bias"]
+    options = dict(hidden=len(u), activation="tanh", bound=None, norm="gamma" in inputs)
     return {"h": zoned(inputs, meta, "indrnn", values, inputs["h0"], evaluator, **options)[1]}
 
 
@@ -84,4 +89,5 @@ ADAPTERS = {
     "haste_gru": by_evaluator(gru, *CELL),
     "haste_ln_gru": by_evaluator(gru, *CELL),
     "haste_indrnn": by_evaluator(indrnn, *CELL),
+    "haste_ln_indrnn": by_evaluator(indrnn, *CELL),
 }

@@ -55,17 +55,22 @@ def delta_product(
     return W.linear("W_o", y * silu(W.linear("W_g", x)) if output_gate else y)
 
 
-def comba(W, x, *, heads, key_size, value_size, eigenvalues="[0,1]", **_):
-    q, k, v = (a.reshape(T, heads, -1) for a in short(W, x, heads, key_size, value_size))
-    beta, alpha = step_size(W.linear("W_beta", x), eigenvalues), mamba_decay(W, x)
-    p, q = sigmoid(W["w_b"])[:, None] * k, q - W["d"][:, None] * k
+def comba(
+    W, x, *, heads, key_size, value_size, key_heads=None, state_feedback=True, d=1.0,
+    output_gate=True, **_,
+):  # fmt: skip
+    given = short(W, x, heads, key_size, value_size, key_heads)
+    q, k, v = (a.reshape(T, heads, -1) for a in given)
+    beta, alpha = sigmoid(W.linear("W_beta", x)), mamba_decay(W, x)
+    p = sigmoid(W["w_b"])[:, None] * k if state_feedback else k
+    q = q if d is None else q - W["d"][:, None] * k
     S, o = np.zeros((heads, key_size, value_size)), []
     for t in range(T):
-        S = alpha[t][:, None, None] * S
-        S = S + outer(beta[t][:, None] * k[t], v[t] - read(S, p[t]))
+        error = v[t] - read(S, p[t])
+        S = alpha[t][:, None, None] * S + outer(beta[t][:, None] * k[t], error)
         o.append(read(S, q[t]) / key_size**0.5)
     y = flat(W.rms("norm", np.array(o), 1e-5))
-    return W.linear("W_o", y * sigmoid(W.linear("W_g", x)))
+    return W.linear("W_o", y * sigmoid(W.linear("W_g", x)) if output_gate else y)
 
 
 def kimi(
@@ -182,7 +187,8 @@ CASES = [
     ("deltaproduct", partial(delta_product, eigenvalues="[-1,1]"), SHARED | dict(n_h=3)),
     ("deltaproduct", delta_product, SMALL | dict(n_h=2, gated=False, eigenvalues="[0,1]")),
     ("comba", comba, SMALL),
-    ("comba", comba, NEGATIVE | dict(d=0.02)),
+    ("comba", comba, SHARED | dict(d=0.02, output_gate=False)),
+    ("comba", comba, SMALL | dict(d=None, state_feedback=False)),
     ("kda", kimi, SHARED),
     ("kda", kimi, NEGATIVE | dict(gate_bias=False)),
     ("gdn2", partial(kimi, apart=True), SHARED),

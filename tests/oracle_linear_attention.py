@@ -45,6 +45,11 @@ def taylor(W, q, k):
     return 1 + z + z * z / 2
 
 
+def learned(W, q, k):
+    phi = [np.maximum(np.einsum("thk,hmk->thm", a, W["phi.W"]) + W["phi.b"], 0) for a in (q, k)]
+    return products(*phi)
+
+
 def random_features(kind):
     def similarity(W, q, k):
         w, phi = W["phi.W"][0], []
@@ -219,7 +224,7 @@ def transnormer_llm(W, x, *, heads, depth=0.0, lrpe=True, slopes="linear", **_):
     return block(W, 0, x, gla, lambda W, name, x: rms(x, 1e-6), partial(glu, f=lambda a: a))
 
 
-def retnet(W, x, *, features, heads, xpos=False, norm="group", **_):
+def retnet(W, x, *, features, heads, xpos=False, norm="group", gate="swish", **_):
     K, n = features // heads, np.arange(T)
     gamma = 1 - 2.0 ** (-5 - np.arange(heads))
     pair = np.arange(K // 2)
@@ -236,7 +241,8 @@ def retnet(W, x, *, features, heads, xpos=False, norm="group", **_):
         o = decaying(decay, q.conj(), k, heads_of(W.linear("W_v", x), heads)).real
         o = o / np.sqrt(np.cumsum(gamma ** n[:, None], axis=0))[:, :, None]
         o = W.layer_norm("norm", o, 1e-5) if norm == "group" else rms(o, 1e-5)
-        return W.linear("W_o", silu(W.linear("W_g", x)) * flat(o))
+        f = gelu if gate == "gelu" else silu
+        return W.linear("W_o", f(W.linear("W_g", x)) * flat(o))
 
     def feed(W, x):
         return W.affine("layers.2", gelu(W.affine("layers.0", x)))
@@ -289,6 +295,7 @@ def of(similarity, **options):
 
 CASES = [
     ("linear_transformer", of(elu), dict(heads=2, key_size=4)),
+    ("linear_transformer", of(learned), dict(heads=2, feature_map=("learned", {"count": 5}))),
     ("performer", of(random_features("favor+")), dict(heads=2, count=3)),
     ("performer", of(random_features("favor+-")), dict(heads=2, feature_map="favor+-")),
     ("performer", of(random_features("relu")), dict(heads=2, feature_map="random_relu")),
@@ -315,7 +322,7 @@ CASES = [
     ("transnormer_llm", transnormer_llm, dict(heads=2)),
     ("transnormer_llm", transnormer_llm, dict(heads=2, depth=0.5, lrpe=False, slopes="alibi")),
     ("retnet", retnet, dict(features=8, heads=2, value_size=3)),
-    ("retnet", retnet, dict(features=8, heads=2, xpos=True, norm="rms")),
+    ("retnet", retnet, dict(features=8, heads=2, xpos=True, norm="rms", gate="gelu")),
     (
         "based",
         based,

@@ -14,6 +14,19 @@ def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
+def test_slstm_without_mixing_is_one_whose_units_do_not_meet():
+    mixed, apart = (
+        cast_parameters(make("slstm", 3, mixing=mixing, rngs=nnx.Rngs(0)), jnp.float64)
+        for mixing in (True, False)
+    )
+    x = jax.random.normal(jax.random.key(1), (2, 5, 3))
+    assert apart.R is None and not mixed.R[...].any()  # starts at zero
+    for got, expected in zip(jax.tree.leaves(apart(x)), jax.tree.leaves(mixed(x)), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-12)
+    inside = make("xlstm", 4, pattern=("slstm",), mixing=False)
+    assert inside.layers[0].cell.R is None
+
+
 @pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
 def test_qrnn_is_its_equations(pooling):
     """arXiv:1611.01576 eq. 1 and 3 to 5, step by step: columns of W are the newest input first."""

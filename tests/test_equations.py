@@ -6,6 +6,7 @@ moved off their zeros, and asks for every one of them; tests/oracle_<family>.py 
 
 import jax
 import numpy as np
+import oracle_classic
 import oracle_fast_weights
 import oracle_linear_attention
 import pytest
@@ -13,7 +14,7 @@ from oracle_tools import T, Weights, layer_of, numbers
 
 from seqjax.layers.base import Frozen
 
-CASES = oracle_fast_weights.CASES + oracle_linear_attention.CASES
+CASES = oracle_classic.CASES + oracle_fast_weights.CASES + oracle_linear_attention.CASES
 
 
 @pytest.mark.parametrize("name, oracle, options", CASES, ids=[case[0] for case in CASES])

@@ -88,6 +88,8 @@ def test_positive_features_are_positive_and_unbiased():
     for f in (maps.favor, partial(maps.favor, hyperbolic=True), maps.trigonometric):
         estimate = jnp.sum(f(x, W) * f(y, W))
         assert abs(estimate - jnp.exp(jnp.sum(x * y))) < 0.02
+    estimate = jnp.sum(maps.fourier(x, W) * maps.fourier(y, W))
+    assert abs(estimate - jnp.exp(-jnp.sum((x - y) ** 2) / 2)) < 0.02
     assert jnp.all(maps.favor(x, W) > 0) and jnp.any(maps.trigonometric(x, W) < 0)
 
 
@@ -130,6 +132,17 @@ def test_a_linear_transformer_takes_any_map(name):
 def test_unknown_maps_are_refused():
     with pytest.raises(ValueError, match=r"did you mean 'favor\+'"):
         make("linear_transformer", 4, feature_map="favor")
+
+
+@pytest.mark.parametrize("name", ["elu+1", "taylor", "favor+-", "fourier", "random_relu"])
+def test_a_temperature_divides_what_is_mapped(name):
+    x = normal(0, T, H, K)
+    hot, cold = (
+        double(maps.make_map((name, {"temperature": t}), H, K, rngs=nnx.Rngs(0))) for t in (4, 1)
+    )
+    assert error(hot(2 * x), cold(x)) < 1e-12 < error(hot(x), cold(x))
+    with pytest.raises(ValueError, match="temperature of a feature map is 0, expected above 0"):
+        maps.make_map((name, {"temperature": 0}), H, K, rngs=nnx.Rngs(0))
 
 
 # ---- EcoFormer ----------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Official numbers: outputs, states and gradients of the reference implementations.
 
-Every case found in the folder that SEQJAX_GOLDENS names (default ../shared/goldens) is a test; a
-case whose system has not landed is skipped with that reason. Adapters translate a case's weights
-and names; they never compute. Complex losses follow the references: loss = sum Re(conj(cot) out),
-gradient = dL/dRe + i dL/dIm, the conjugate of `jax.grad`'s.
+Every case found in ../shared/goldens and ../shared/goldens-options, or in the folders that
+SEQJAX_GOLDENS names instead (separated as in PATH), is a test; a case whose system has not landed
+is skipped with that reason. Adapters translate a case's weights and names; they never compute. A
+setting or an input of a case that its adapter does not look at fails the test: an answer that
+cannot depend on an option is no answer to it. Complex losses follow the references:
+loss = sum Re(conj(cot) out), gradient = dL/dRe + i dL/dIm, the conjugate of `jax.grad`'s.
 """
 
 import importlib
@@ -15,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_tools import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens"))
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+NAMED = [Path(name) for name in os.environ.get("SEQJAX_GOLDENS", "").split(os.pathsep) if name]
+FOLDERS = NAMED or [SHARED / "goldens", SHARED / "goldens-options"]
 
 
 def adapters():
@@ -32,29 +36,51 @@ def adapters():
 
 
 ADAPTERS = adapters()
-# `make test` asks the first evaluator of each, the loop, to which the laws of `test_layers` hold
-# the one a user gets; `make test-all` (SEQJAX_TEST_ALL=1) asks all.
+# `make test` asks half the cases of each op, of the first evaluator, the loop, to which the laws of
+# `test_layers` hold the one a user gets; `make test-all` (SEQJAX_TEST_ALL=1) asks everything.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 # Absolute and relative to the largest entry. A case that is ill-conditioned in the reference
 # itself (a denominator near zero) says so in its meta, by its own float32 error.
 TOLERANCE = 1e-8
+# What a case tells about itself, and is no setting.
+TOLD = frozenset(
+    "op case set source licence equation conventions dtype verification".split()
+    + ["differentiable_inputs"]
+)
+
+
+def paths(golden="*"):
+    """The files of a golden's cases, by folder and name."""
+    return [path for folder in FOLDERS for path in sorted(folder.glob(f"{golden}/*.npz"))]
+
+
+def spread(found):
+    """Half of them, at least two: the first, the last and what lies evenly between."""
+    kept = min(len(found), max(2, -(-len(found) // 2)))
+    return [found[round(i * (len(found) - 1) / max(1, kept - 1))] for i in range(kept)]
 
 
 def cases():
-    found = sorted(FOLDER.glob("*/*.npz")) if FOLDER.is_dir() else []
-    if not found:
-        reason = f"no goldens: {FOLDER} is missing or empty (set SEQJAX_GOLDENS)"
-        return [pytest.param(None, None, id="none", marks=pytest.mark.skip(reason=reason))]
-    rows = []
-    for path in found:
-        evaluators = ADAPTERS.get(path.parent.name)
-        case = f"{path.parent.name}/{path.stem}"
-        if evaluators is None:
-            mark = pytest.mark.skip(reason=f"{path.parent.name}: no landed system answers it yet")
-            rows.append(pytest.param(path, None, id=case, marks=mark))
-        labels = list(evaluators or ())
-        for label in labels if FULL else labels[:1]:
-            rows.append(pytest.param(path, label, id=f"{case}[{label}]"))
+    rows, by_golden = [], {}
+    for folder in FOLDERS:
+        if not any(folder.glob("*/*.npz")):
+            if NAMED:
+                raise FileNotFoundError(f"SEQJAX_GOLDENS: no case */*.npz in {folder}")
+            reason = f"no goldens: {folder} is missing or empty (set SEQJAX_GOLDENS)"
+            mark = pytest.mark.skip(reason=reason)
+            rows.append(pytest.param(None, None, id=f"none in {folder.name}", marks=mark))
+    for path in paths():
+        by_golden.setdefault(path.parent.name, []).append(path)
+    for golden, found in sorted(by_golden.items()):
+        evaluators = ADAPTERS.get(golden)
+        for path in found if FULL else spread(found):
+            case = f"{golden}/{path.stem}"
+            if evaluators is None:
+                mark = pytest.mark.skip(reason=f"{golden}: no landed system answers it yet")
+                rows.append(pytest.param(path, None, id=case, marks=mark))
+            labels = list(evaluators or ())
+            for label in labels if FULL else labels[:1]:
+                rows.append(pytest.param(path, label, id=f"{case}[{label}]"))
     return rows
 
 
@@ -65,7 +91,7 @@ def read(path):
     def pick(prefix):
         return {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)}
 
-    return meta, *(pick(prefix) for prefix in ("in_", "out_", "cot_", "grad_"))
+    return Settings(meta), *(pick(prefix) for prefix in ("in_", "out_", "cot_", "grad_"))
 
 
 def close(name, got, expected):
@@ -83,8 +109,12 @@ def test_golden(path, evaluator):
     inexact = {k: jnp.asarray(v) for k, v in inputs.items() if k in gradients}
     others = {k: jnp.asarray(v) for k, v in inputs.items() if k not in gradients}
 
+    unread = []
+
     def loss(inexact):
-        answers = adapter({**others, **inexact}, meta)
+        given = Settings({**others, **inexact})
+        answers = adapter(given, meta)
+        unread[:] = meta.unread(TOLD) + given.unread()
         missing = set(cotangents) - set(answers)
         assert not missing, f"the adapter does not answer {sorted(missing)}"
         if gradients and not cotangents:  # an op with a loss of its own
@@ -94,6 +124,7 @@ def test_golden(path, evaluator):
         return sum(terms, jnp.zeros(())), answers
 
     (_, answers), found = jax.jit(jax.value_and_grad(loss, has_aux=True))(inexact)
+    assert not unread, f"the adapter does not look at {', '.join(unread)} of the case"
     unknown = set(answers) - set(outputs)
     assert not unknown, f"the reference has no output {sorted(unknown)}"
     assert answers, "the adapter answers nothing"
@@ -108,3 +139,17 @@ def test_a_wrong_number_is_caught():
         close("out_y", np.ones(3) + 1e-7 * np.array([0, 0, 1.0]), np.ones(3))
     with pytest.raises(AssertionError, match="shape"):
         close("out_y", np.ones((3, 1)), np.ones(3))
+
+
+def test_an_option_that_nobody_reads_is_named():
+    case = Settings({"scale": 1.0, "op": "x", "options": {"window": 3, "gqa": 2}, "rest": {"b": 1}})
+    assert case["options"].get("window") == 3 and "softcap" not in case["options"]
+    assert case.unread(TOLD) == ["scale", "options.gqa", "rest"]
+    case.ignore("scale")
+    with pytest.raises(AssertionError, match="gqa is 2 in the case, 1 here"):
+        case["options"].expect(gqa=1)
+    assert dict(**case["rest"]) == {"b": 1} and case.unread(TOLD) == []
+
+
+def test_half_the_cases_are_spread():
+    assert [spread(list(range(n))) for n in (1, 2, 3, 7)] == [[0], [0, 1], [0, 2], [0, 2, 4, 6]]

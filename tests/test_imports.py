@@ -8,11 +8,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower floors first; a module may import its own floor's package and every floor below.
 FLOORS = [
-    ["seqjax.kernels", "seqjax.common", "seqjax.files", "seqjax.ranges"],
+    ["seqjax.kernels", "seqjax.common", "seqjax.files", "seqjax.flags", "seqjax.ranges"],
     ["seqjax.monoid", "seqjax.primitive"],
     ["seqjax.scan", "seqjax.newton"],
     ["seqjax.ops"],
     ["seqjax.layers"],
+    ["seqjax.testing"],
     ["seqjax.tasks"],
     ["seqjax.config"],
     ["seqjax.models", "seqjax.hf"],

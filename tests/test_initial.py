@@ -23,6 +23,8 @@ def test_recurrent_weights_start_as_asked():
     np.testing.assert_array_equal(half, 0.5 * np.eye(H))
     glorot = np.asarray(start("lstm", recurrent_init="glorot").U[...])
     assert abs(glorot.std() * H**0.5 - 1) < 0.05
+    uniform = np.abs(start("lstm", recurrent_init="uniform").U[...])
+    assert 0.99 < uniform.max() * H**0.5 <= 1 + 1e-6 and abs(uniform.mean() * H**0.5 - 0.5) < 0.02
     with pytest.raises(ValueError, match="orthogonal"):
         start("elman", recurrent_init="orthogonl")
 
@@ -42,3 +44,22 @@ def test_chrono_gates_forget_over_all_time_scales():
     np.testing.assert_array_equal(plain, np.repeat([0, 1, 0, 0], H))
     with pytest.raises(ValueError, match="'chrono' .* at least 2, or None, got 1"):
         start("gru", chrono=1)
+
+
+@pytest.mark.parametrize(
+    "name, options, says",
+    [
+        ("lstm", dict(gates="oif"), "'ifo', in this order"),
+        ("lstm", dict(gates="io", coupled=True), "forget gate"),
+        ("lstm", dict(gates="", full_recurrence=True), "there are none"),
+        ("lstm", dict(bias=False, chrono=9), "bias=True"),
+        ("lstm", dict(cell_clip=0.0), "cell_clip"),
+        ("lstm", dict(output_activation="relu"), "linear"),
+        ("gru", dict(bias=False, chrono=9), "bias=True"),
+        ("elman", dict(leak=0.0), "leak"),
+        ("qrnn", dict(masks=2), "masks"),
+    ],
+)
+def test_bad_options_say_what_is_right(name, options, says):
+    with pytest.raises(ValueError, match=says):
+        make(name, 3, hidden=3, **options)

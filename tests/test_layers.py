@@ -5,8 +5,10 @@ its value, gradient and tangent; a law that a row is exempt from stands, with th
 row itself.
 """
 
+import copy
 import functools
 import os
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from flax import nnx
 
 from seqjax.layers import LAYERS, make
 from seqjax.layers.base import cast_parameters
+from seqjax.testing import distance
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
@@ -70,17 +73,6 @@ def some_state(layer, seed=3):
     return jax.tree.map(lambda v: v[-1], states)
 
 
-def distance(a, b):
-    """The largest difference of two trees, relative to their size; NaN counts as infinite."""
-    gaps = [
-        jnp.max(jnp.abs(x - y), initial=0) / (1 + jnp.max(jnp.abs(y), initial=0))
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-        if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    ]
-    worst = functools.reduce(jnp.maximum, gaps, jnp.zeros(()))
-    return jnp.where(jnp.isnan(worst), jnp.inf, worst)
-
-
 @functools.partial(jax.jit, static_argnames=("full", "stepwise"))
 def laws(layer, full=FULL, stepwise=True):
     """Every law of one row: name -> how far it is from holding; and which parameters move what.
@@ -114,6 +106,8 @@ def laws(layer, full=FULL, stepwise=True):
         (jnp.where(keep[:, :, None], x, jnp.nan), h, ~keep, keep),  # NaNs in what is left out
         (x.at[:, CUT:].set(other[:, CUT:]), h, never, always),
         (turned(x), turned(h), never, always),
+        (x.at[:, CUT:].set(jnp.nan) if layer.causal else x, h, never, always),  # NaNs ahead
+        (jnp.zeros_like(x), fresh, never, always),  # silence
         (1e4 * jnp.sign(x), h, never, always),
     )
 
@@ -129,7 +123,7 @@ def laws(layer, full=FULL, stepwise=True):
     else:
         gradient, (y, end) = jax.grad(weighed, argnums=(0, 1), has_aux=True)(params, inexact(hs))
         reached = jax.tree.map(lambda g: jnp.any(g != 0), gradient[0])
-    whole, reset_run, held, future, turned_run, extreme = cut_apart((y, end))
+    whole, reset_run, held, future, turned_run, lost, silent, extreme = cut_apart((y, end))
 
     # Step by step: the whole, what follows the reset from a fresh start, what is left in.
     ahead = jnp.concatenate([x[:, RESET:], other[:, : T - CUT]], axis=1)
@@ -145,17 +139,24 @@ def laws(layer, full=FULL, stepwise=True):
     )
     if not stepwise:
         without = layer(x[:, kept], h)
+    zero = jnp.zeros_like(held[0])
     found = {
         "single steps == full pass": apart(steps, whole),
         "reset == fresh start, NaN before it": apart(
             (reset_run[0][:, RESET:], reset_run[1]), begun
         ),
         "masked step == step left out": apart((held[0][:, kept], held[1]), without),
-        "masked output == 0": jnp.max(jnp.abs(jnp.where(keep[:, :, None], 0, held[0]))),
+        "masked output == 0": distance(jnp.where(keep[:, :, None], 0, held[0]), zero),
         "causality": distance(future[0][:, :CUT], whole[0][:, :CUT]),
+        "causality, NaNs ahead": distance(lost[0][:, :CUT], whole[0][:, :CUT]),
         "batch permutation": apart(turned(turned_run), whole),
         "finite at extremes": distance(extreme[0], extreme[0]),
+        "finite in silence": distance(silent, silent),
     }
+    none = slice(0, 0)  # of no steps: no outputs, the state as it came, its cotangent passed on
+    empty, unmoved = layer(x[:, none], h, reset[:, none], keep[:, none])
+    assert empty.shape == (B, 0, layer.out_features) and empty.dtype == x.dtype
+    found["no steps change nothing"] = distance(unmoved, h)
     if full:
         first = layer(x[:, :CUT], h)
         second = layer(x[:, CUT:], first[1])
@@ -236,6 +237,7 @@ def test_laws(name, variant):
     if variant and not FULL:
         pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
     exempt, layer = LAYERS[name].exempt, build(name, variant)
+    check_copies(layer)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
     stepwise = "single steps == full pass" not in exempt
     answers, reached = laws(layer, stepwise=stepwise)
@@ -244,6 +246,15 @@ def test_laws(name, variant):
     assert not broken, f"{name} {variant} breaks {broken}"
     if reached is not None:
         check_reached(name, reached)
+
+
+def check_copies(layer):
+    """Equal structure and equal numbers: a copy's programs, and what they return, are the same."""
+    graph, state = nnx.split(layer)
+    for copied in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        same, numbers = nnx.split(copied)
+        assert same == graph and jax.tree.structure(numbers) == jax.tree.structure(state)
+        jax.tree.map(np.testing.assert_array_equal, numbers, state)
 
 
 def check_reached(name, moved):
@@ -347,16 +358,19 @@ def test_finite_at_extremes(name, variant):
 
 KNOWN_LAWS = {
     "vmap == loop",
+    "no steps change nothing",
     "split stream == whole",
     "single steps == full pass",
     "reset == fresh start, NaN before it",
     "masked step == step left out",
     "masked output == 0",
     "causality",
+    "causality, NaNs ahead",
     "batch permutation",
     "learned h0 has a gradient",
     "parameters have gradients",
     "finite at extremes",
+    "finite in silence",
 }
 
 

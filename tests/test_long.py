@@ -83,6 +83,21 @@ def test_lmu_remembers_a_window():
     assert errors[0] > 1 and errors[1] < 0.06 and errors[2] < 0.03, errors
 
 
+@pytest.mark.parametrize("discretisation", ["zoh", "forward"])
+def test_the_measures_of_a_memory_share_a_window(discretisation):
+    """LegT is LMU's memory in other units, Fourier's mean fills over theta steps, LagT decays."""
+    theta, ones, memory = 100.0, jnp.ones((80, 1)), {}
+    for measure in ("lmu", "legt", "fout", "lagt"):
+        options = dict(order=6, theta=theta, measure=measure, discretisation=discretisation)
+        layer = build("lmu", 1, coupled=False, **options)
+        memory[measure] = np.asarray(jax.jit(layer.convolve)(ones, jnp.zeros(6))[0])
+    ratio = memory["legt"] / memory["lmu"]
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[-1], ratio.shape), rtol=1e-8)
+    np.testing.assert_allclose(memory["fout"][[24, 49, 74], 0], [0.25, 0.5, 0.75], atol=0.08)
+    left = 1 - memory["lagt"][:, 0] / 2
+    np.testing.assert_allclose(left[1:] / left[:-1], np.exp(-1 / 2 / theta), rtol=1e-3)
+
+
 def test_distil_finds_the_modes_of_a_filter():
     t = np.arange(100)
     poles, C = (
@@ -171,6 +186,8 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
         ("flash_gau", dict(size=2, group=3, shift=True, causal=False)),
         ("mega", dict(ndim=2, size=2, length=3, chunked=True, bidirectional=True)),
         ("mega", dict(ndim=2, size=2, length=9, truncation=3, bidirectional=True)),
+        ("sgconv", dict(length=5, kernel_size=2, filters=2, bidirectional=True)),
+        ("sru", dict(hidden=2, norm=True, normalize_after=True, bidirectional=True)),
     ],
 )
 def test_both_ways_packed_equals_apart(name, options):
@@ -211,10 +228,17 @@ def test_published_initialisations():
     "name, options, says",
     [
         ("lmu", dict(discretisation="exact"), "zoh"),
+        ("lmu", dict(measure="legs"), "legt"),
+        ("lmu", dict(theta=0.0), "theta"),
         ("h3", dict(head_size=3), "3"),
         ("hyena", dict(order=1), "order"),
         ("laughing_hyena", dict(modes=0), "modes"),
         ("sgconv", dict(mode="add"), "sum"),
+        ("sgconv", dict(length=8, kernel_size=4, first_scale=2), "0 to 1"),
+        ("hyena", dict(target=0.0), "target"),
+        ("dlr", dict(undamped=True, real_Lambda=True), "at most one"),
+        ("s5", dict(step_rescale=0.0), "ratio"),
+        ("sru", dict(normalize_after=True), "norm=True"),
         ("mega", dict(weights="soft"), "softmax"),
         ("mega", dict(size=3, bias="rotary"), "pairs"),
         ("gau", dict(length=0), "length"),

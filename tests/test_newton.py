@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
+from seqjax.layers import make
 from seqjax.newton import newton, parallel_backward
 
 T, D = 9, 3
@@ -120,3 +122,44 @@ def test_pytree_states_and_empty_sequences():
 def test_errors(wrong, message):
     with pytest.raises(ValueError, match=message):
         newton(STEPS["dense"][0](W), X, H0, **wrong)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("evaluator", [None, "associative"])
+def test_states_of_16_bits(dtype, evaluator):
+    """Within a rounding of the loop in that dtype, and so are the derivatives."""
+    w, xs, h0 = (z.astype(dtype) for z in (W, X, H0))
+    step = STEPS["dense"][0]
+    eps = float(jnp.finfo(dtype).eps)
+
+    def compare(got, expected, scale):
+        assert got.dtype == dtype
+        got, expected = (np.asarray(z, np.float64) for z in (got, expected))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=scale * eps)
+
+    ways = (
+        lambda w: newton(step(w), xs, h0, evaluator=evaluator).states,
+        lambda w: parallel_backward(step(w), xs, h0, evaluator=evaluator)[0],
+        lambda w: sequential(step(w), xs, h0),
+    )
+
+    @jax.jit
+    def all_of(w):
+        result = newton(step(w), xs, h0, evaluator=evaluator)
+        gradient = lambda states: jax.grad(lambda w: states(w).sum())(w)  # noqa: E731
+        return result, *((states(w), gradient(states)) for states in ways)
+
+    result, *others, (states, gradient) = all_of(w)
+    assert not result.fell_back
+    for found, moved in others:
+        compare(found, states, 2)
+        compare(moved, gradient, 4 * float(jnp.abs(gradient).max()))
+
+
+def test_nan_states_are_never_taken_for_converged():
+    """8192 numbers: past 4095 the maxima of XLA:CPU lose a NaN (docs/upstream.md)."""
+    layer = make("elman", 8, recurrent_scale=4.0, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 1024, 8), jnp.float32)
+    y, _ = layer(x, evaluator="newton")
+    assert jnp.all(jnp.isfinite(y))
+    np.testing.assert_allclose(y[:, :20], layer(x[:, :20])[0], atol=1e-4)  # later it is chaotic

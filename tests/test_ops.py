@@ -28,6 +28,7 @@ CASES = {
     "linear_attention, bonus": ("linear_attention", dict(decay="both", bonus=True)),
     "gated_delta_rule, head decay": ("gated_delta_rule", dict(decay="head")),
     "gated_delta_rule, key decay": ("gated_delta_rule", dict(decay="key")),
+    "gated_delta_rule, values": ("gated_delta_rule", dict(decay="head", values=True)),
     "dplr, key decay": ("dplr", dict(decay="key")),
     "stabilised_attention": ("stabilised_attention", {}),
     "selective_scan": ("selective_scan", {}),
@@ -381,7 +382,7 @@ def small(**changes):
         (dict(log_a=jnp.zeros((2, 5))), r"log_a has shape .* expected \(H\) or \(B, T, H\)"),
         (
             dict(v=jnp.zeros((2, 5, 3, 3)), q=jnp.zeros((2, 5, 2, 3)), k=jnp.zeros((2, 5, 2, 3))),
-            "2 heads of q and k cannot serve 3",
+            "q has 2 heads and v 3; expected a divisor",
         ),
         (dict(initial_state=jnp.zeros((2, 1, 3, 4))), "initial_state has shape .*V=3"),
         (dict(resets=jnp.zeros((5,), bool)), r"resets has shape \(5,\), expected \(2, 5\)"),

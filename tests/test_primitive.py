@@ -10,6 +10,7 @@ from jax import export
 from jax.test_util import check_grads
 
 from seqjax import primitive
+from seqjax.layers import LAYERS, make
 from seqjax.primitive import linear_scan, linear_scan_p
 
 N, T, D = 2, 5, 3
@@ -140,6 +141,19 @@ def test_nan_before_a_reset_stays_there():
     value, gradient = jax.value_and_grad(tail)(bad)
     assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
     np.testing.assert_allclose(gradient, jax.grad(tail)(b), rtol=1e-12)
+
+
+def test_without_jit():
+    """The primitive is compiled there too, like jax's own; its impl does not call itself."""
+    a, b, h0, reset = operands((N, T, D), (N, T))
+    loss = lambda a, b, h0: jnp.sin(linear_scan(a, b, h0, reset)).sum()  # noqa: E731
+    layer = make("rg_lru", 4, **LAYERS["rg_lru"].smoke)
+    x = jnp.ones((2, 3, 4))
+    expected = jax.value_and_grad(loss, (0, 1, 2))(a, b, h0), layer(x)
+    with jax.disable_jit():
+        found = jax.value_and_grad(loss, (0, 1, 2))(a, b, h0), layer(x)
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
 
 
 def test_errors_name_the_shapes():

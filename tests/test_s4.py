@@ -67,12 +67,30 @@ def test_normal_plus_low_rank(measure):
     np.testing.assert_allclose(2 * (V @ form.B).real, B, atol=1e-10)
 
 
+def test_s4d_starts_where_the_paper_says():
+    n, N = np.arange(4), 8
+    starts = {
+        "lin": -0.5 + 1j * np.pi * n,
+        "inv": -0.5 + 1j * N / np.pi * (N / (2 * n + 1) - 1),
+        "inv2": -0.5 + 1j * N / np.pi * (N / (n + 1) - 1),
+        "quad": -0.5 + 1j / np.pi * (2 * n + 1) ** 2,
+        "real": -(n + 1.0),
+    }
+    for init, expected in starts.items():
+        layer = make("s4d", 3, state=N, init=init)
+        A = -np.exp(layer.log_A_re[...]) + 1j * np.asarray(layer.A_im[...])
+        np.testing.assert_allclose(A, np.broadcast_to(expected, (3, 4)), rtol=1e-5, atol=1e-6)
+    imag = np.log(make("s4d", 500, state=N, init="random").A_im[...])
+    assert abs(imag.mean()) < 0.1 and abs(imag.std() - 1) < 0.1 and (imag[0] != imag[1]).all()
+
+
 @pytest.mark.parametrize(
     "name, options",
     [
         ("dss", dict(state=2)),
         ("lssl", dict(state=3, channels=2)),
         ("s4", dict(state=4)),
+        pytest.param("s4", dict(state=4, hurwitz=False), marks=pytest.mark.thorough),
         pytest.param("s4", dict(state=4, measure="legt", length=12), marks=pytest.mark.thorough),
         pytest.param("s4", dict(state=4, length=5), marks=pytest.mark.thorough),
     ],
@@ -97,13 +115,18 @@ def test_convolution_is_the_recurrence(name, options):
         np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_s4_matches_its_dense_matrices():
+@pytest.mark.parametrize("hurwitz", [True, False])
+def test_s4_matches_its_dense_matrices(hurwitz):
     """Bilinear steps of the full complex matrix, at an even length (a root of unity is -1)."""
-    layer = build("s4", 1, state=6, mix=False)
+    layer = build("s4", 1, state=6, mix=False, hurwitz=hurwitz)
+    if not hurwitz:
+        layer.Q.set_value(0.7 * layer.Q[...] + 0.1)
+        layer.A_re.set_value(layer.A_re[...] + jnp.array([[0.6, 0.0, -0.2]]))  # one grows
     c, C = layer.continuous(), layer.system().C[0]
     A = np.diag(np.append(c.A[0], c.A[0].conj()))
-    P = np.append(c.P[0, 0], c.P[0, 0].conj())
-    A = A - np.outer(P, P.conj())
+    P, Q = (np.append(z[0, 0], z[0, 0].conj()) for z in (c.P, c.Q))
+    assert np.allclose(P, Q) == hurwitz
+    A = A - np.outer(P, Q.conj())
     B, C, dt = np.append(c.B[0], c.B[0].conj()), np.append(C, C.conj()), float(c.dt[0])
     left = np.eye(6) - dt / 2 * A
     Abar, x = np.linalg.solve(left, np.eye(6) + dt / 2 * A), np.linalg.solve(left, dt * B)

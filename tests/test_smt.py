@@ -14,12 +14,14 @@ from seqjax.learn.smt import (
     Weights,
     decoding_loss,
     dmt,
+    dmt_loss,
     smt,
     smt_optimiser,
     uniformity_loss,
 )
 from seqjax.learn.smt_students import as_student_cell, make_student, roll
 from seqjax.learn.smt_teacher import Teacher
+from seqjax.testing import distance
 
 V, T, K, D, B = 5, 6, 2, 8, 3
 SIZES = dict(features=D, memory=K, heads=2)
@@ -52,7 +54,9 @@ def close(a, b, tolerance=1e-10):
 
 
 def largest(tree):
-    return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+    size = float(distance(tree, jax.tree.map(jnp.zeros_like, tree)))
+    assert size < float("inf"), "not finite"
+    return size
 
 
 # ---- teacher ------------------------------------------------------------------------------------
@@ -300,6 +304,36 @@ def test_the_readout_of_dmt_does_not_enter_the_memory():
     close(without["embed"], with_it["embed"])
     assert largest(without["head"]) == 0 and largest(with_it["head"]) > 0
     assert largest(without["update"]) > 0
+
+
+def test_the_stops_of_dmt_are_options():
+    """Without them the gradient is that of the losses of a rollout that nothing cuts."""
+    t, s = teacher(causal=True), student()
+    learner, params = dmt(t, s, every=2, detach_steps=False, detach_readout=False)
+    graph, _, rest = nnx.split(s, nnx.Param, ...)
+    m = jax.jit(t.prefixes)(X[1])
+
+    def loss(params):
+        s = nnx.merge(graph, params, rest)
+        own = roll(s, m[0], X[1])
+        targets = jnp.concatenate([jnp.array([-1]), Y[1]])
+        return dmt_loss(m[::2], own[::2], jax.vmap(s.readout)(own), targets).total
+
+    got = jax.jit(learner.grad)(params, learner.init(params), X[1], Y[1])
+    close(got[:2], jax.jit(jax.value_and_grad(loss))(params))
+    cut = dmt(t, s, every=2)[0]
+    stopped = jax.jit(cut.grad)(params, cut.init(params), X[1], Y[1])[1]
+    assert largest(jax.tree.map(jnp.subtract, stopped["update"], got[1]["update"])) > 1e-3
+
+
+def test_uniformity_of_whole_memories():
+    t, s = teacher(), student()
+    learner, params = smt(t, s, horizon=2, batch=B, over_tokens=False)
+    by_token = smt(t, s, horizon=2, batch=B)[0]
+    losses = [float(jax.jit(f.grad)(params, f.init(params), X, Y)[0]) for f in (learner, by_token)]
+    m = jnp.stack([jax.jit(t.prefixes)(x)[:T] for x in X])  # every cut with a memory after it
+    apart = uniformity_loss(m.reshape(B, T, -1)) - uniformity_loss(m)
+    np.testing.assert_allclose(losses[0] - losses[1], 0.001 * apart, atol=1e-12)
 
 
 def test_dmt_refuses_a_window_that_is_too_short():

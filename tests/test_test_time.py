@@ -149,9 +149,18 @@ def test_what_reduces_to_the_gated_delta_rule():
     q, k, v, beta = keys_and_values()
     log_a = jax.nn.log_sigmoid(normal(4, T, H))
     expected = gated_delta_rule(q, k, v, beta, log_a)
-    agree(closed_loop_delta_rule(q, k, v, k, beta, log_a), expected)
+    # Comba's correction reads the state before it decays
+    late = jnp.exp(log_a)[..., None] * k
+    agree(closed_loop_delta_rule(q, k, v, late, beta, log_a), expected)
     wide = lambda z: jnp.broadcast_to(z[..., None], k.shape)  # noqa: E731
     agree(decoupled_delta_rule(q, k, v, wide(beta), wide(beta), wide(log_a)), expected)
+
+
+def test_comba_reads_before_the_decay():
+    """With q = k = v = p = 1, beta = 1 and a decay of 1/2: S = 1, then 1/2 + (1 - 1)."""
+    one = jnp.ones((2, 1, 1))
+    y, S = closed_loop_delta_rule(one, one, one, one, one[..., 0], jnp.log(one[..., 0] / 2))
+    agree((y[:, 0, 0], S), (jnp.array([1, 0.5]), jnp.full((1, 1, 1), 0.5)))
 
 
 def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():

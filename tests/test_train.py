@@ -286,7 +286,7 @@ def test_the_schedule():
 # --- the command line
 
 
-def test_the_command_line(streams, text, tmp_path, capsys):
+def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     run = str(tmp_path / "run")
     words = [
         "train", "char_lm", "--tiny", "--run", run, "--task.options", f"path={text}",
@@ -298,8 +298,19 @@ def test_the_command_line(streams, text, tmp_path, capsys):
     assert cli.main(["eval", run, "--batches", "2"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"step 2 .*loss \d.*bits \d.*\nbaseline .*bits \d", said)
+    away = text.rename(text.with_suffix(".away"))  # weights are enough to generate
     assert cli.main(["generate", run, "--prompt", "the", "a", "--length", "3"]) == 0
     assert capsys.readouterr().out.startswith("the")
+    escape = ["generate", run, "--length", "0", "--prompt"]
+    assert cli.main([*escape, "\x1b[2J\udcff"]) == 0
+    assert capsys.readouterr().out == "\\x1b[2J\\xff\n"  # control bytes, and what is no text
+    assert cli.main([*escape, "\x1b[2J", "--raw"]) == 0
+    assert capsys.readouterr().out == "\x1b[2J\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main([*escape, "\x1b[2J", "--raw"]) == 2
+    assert cli.main([*escape, "a", "--context", "4"]) == 2
+    assert "--context is for imported models" in capsys.readouterr().err
+    away.rename(text)
 
 
 @pytest.mark.parametrize("words, message", [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.flags import ends
 from seqjax.layers import factory, make
 from seqjax.layers.base import cast_parameters
-from seqjax.layers.classic.bidirectional import ends
 
 T = 8
 
@@ -69,6 +69,59 @@ def test_bad_specifications_are_refused_before_anything_is_built():
         factory(("stacked", {"layers": ["gru", ["lstm", {"hiden": 3}]]}))
     with pytest.raises(ValueError, match="keeps its width"):
         build("stacked", layers=[("gru", {"hidden": 5})], residual=True)
+
+
+def test_dropout_between_layers_is_of_what_enters_the_next():
+    below, above = ("elman", {"hidden": 3}), ("lstm", {"hidden": 3})
+    options = dict(layers=[below, above, below], dropout=0.25, residual=True)
+    stack = cast_parameters(make("stacked", 9, masks=6, rngs=nnx.Rngs(1), **options), jnp.float64)
+    x = sequence()
+    masks = stack.draw(jax.random.key(0), 1, T, jnp.float64)
+    assert masks.shape == (1, T, 6) and set(np.unique(masks)) == {0, 1}
+    many = stack.draw(jax.random.key(1), 1, 2000)
+    assert jnp.allclose(many.mean((0, 1)), 0.75, atol=0.05)
+    first, second, third = stack.layers
+    z = x + first(x)[0]
+    z = z + second(z * masks[:, :, :3] / 0.75)[0]
+    expected = z + third(z * masks[:, :, 3:] / 0.75)[0]
+    y, _ = stack(jnp.concatenate([x, masks], axis=2))
+    assert jnp.allclose(y, expected, atol=1e-12)
+    plain = build("stacked", **options)  # without masks: evaluation
+    z = x
+    for layer in plain.layers:
+        z = z + layer(z)[0]
+    assert jnp.allclose(plain(x)[0], z, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [(dict(dropout=1.0), "share"), (dict(masks=3), "3 features"), (dict(masks=1), "3 features b")],
+)
+def test_a_stack_says_what_it_cannot_drop(options, says):
+    with pytest.raises(ValueError, match=says):
+        make("stacked", 4 if options.get("masks") == 1 else 3, **options)
+
+
+def test_transformer_xl_takes_another_memory():
+    options = dict(length=2, heads=3, feed_forward=4)
+    short, x = build("transformer_xl", memory=2, **options), sequence()
+    longer, like = short.with_memory(5), build("transformer_xl", memory=5, **options)
+    for got, expected in zip(jax.tree.leaves(longer(x)), jax.tree.leaves(like(x)), strict=True):
+        assert jnp.allclose(got, expected, atol=1e-12)
+    assert short.memory == 2 and jnp.abs(short(x)[0] - longer(x)[0]).max() > 1e-6
+    with pytest.raises(ValueError, match=">= 1"):
+        build("transformer_xl", memory=3, same_length=True).with_memory(0)
+
+
+def test_transformer_xl_of_one_length_sees_the_last_steps():
+    """M of them at every place of a segment; and distances beyond `clamp` are all alike."""
+    layer, x = build("transformer_xl", length=3, memory=4, same_length=True, clamp=1), sequence()
+    seen = jax.jit(jax.jacrev(lambda x: (layer(x)[0][0] ** 3).sum(1)))
+    reached = jnp.abs(seen(x)[:, 0]).max(2)
+    np.testing.assert_array_equal(reached > 1e-12, np.tri(T, k=0) - np.tri(T, k=-4) > 0)
+    turned = x[:, jnp.array([0, 1, 2, 3, 6, 5, 4, 7])]
+    assert jnp.allclose(layer(turned)[0][:, 7], layer(x)[0][:, 7], atol=1e-12)
+    assert jnp.abs(layer(turned)[0][:, 6] - layer(x)[0][:, 6]).max() > 1e-6
 
 
 @pytest.mark.parametrize("name", ["gru", "min_gru", "slstm", "bidirectional", "transformer_xl"])

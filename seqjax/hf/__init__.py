@@ -3,7 +3,8 @@
     config.py         its config.json, read field by field; what is not understood is refused
     decoder.py        one decoder for all; an architecture is a Description of its branches
     tensors.py        names of tensors -> our parameters: one table, read in two directions
-    folder.py         read and write a folder
+    files.py          which files of a folder are read, and folders that are written
+    folder.py         read and write a checkpoint
     architectures.py  model_type -> the function that describes it; one short file per family
 
 Attention, experts and recurrences are the layers of `seqjax.layers`.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from seqjax.common import unknown
 from seqjax.hf import bamba, delta, gemma, jamba, kimi, lfm2, mamba, minimax, rwkv, xlstm, zamba
-from seqjax.hf.config import Config
+from seqjax.hf.config import DEEPEST, LARGEST, Config, describing
 from seqjax.hf.decoder import Description
 
 ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
@@ -32,17 +33,29 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
 MOST = 4096  # tokens of context, unless more is asked for
 
 
-def describe(fields: Mapping[str, Any], context: int | None = None) -> Description:
-    """The description of a config.json, or one error that says what of it is not understood.
+def describe(
+    fields: Mapping[str, Any],
+    context: int | None = None,
+    layout: int = 0,
+    *,
+    most: int = LARGEST,
+    deepest: int = DEEPEST,
+) -> Description:
+    """The description of a config.json, or one error that names what of it is not understood.
 
     context: see `seqjax.hf.read`.
+    layout: which of the ways in which releases of the reference saved the same numbers.
+    most, deepest: how many numbers and tensors there are, which bound all sizes and the depth.
     """
-    config = Config(fields)
-    if config.kind not in ARCHITECTURES:
-        raise ValueError(unknown("model_type", config.kind, ARCHITECTURES))
-    if context is not None and context < 1:
-        raise ValueError(f"context must be at least 1, got {context}")
-    config.context = min(config("max_position_embeddings", MOST), context or MOST)
-    description = ARCHITECTURES[config.kind](config)
-    config.finish()
-    return description
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise ValueError(unknown("model_type", kind, ARCHITECTURES))
+    config = Config(fields, most, deepest)
+    longest = config.size("max_position_embeddings", None, most=LARGEST)
+    longest = config.size("model_max_length", longest, most=LARGEST)
+    if context is not None and not 1 <= context <= (longest or LARGEST):
+        raise ValueError(f"context has to be from 1 to {longest or LARGEST}, got {context}")
+    config.context, config.layout = context or min(longest or MOST, MOST), layout
+    with describing():
+        description = ARCHITECTURES[kind](config)
+    return replace(description, ignored=config.finish(), layout=layout)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, START, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.mamba import MAMBA2
 from seqjax.hf.parts import (
     ATTENTION,
     FEED,
+    MIXERS,
     Parallel,
     Scaled,
     attention,
@@ -35,18 +36,22 @@ EXPERTS: Names = {
 
 
 def mixer(config: Config, eps: float, **options):
-    features = config("hidden_size")
-    config.neutral("mamba_chunk_size time_step_min time_step_max time_step_floor")
-    config.only("hidden_act", "silu")
-    config("mamba_d_head", None)  # heads * mamba_d_head is expand * hidden_size
+    features, heads = config.size("hidden_size"), config.size("mamba_n_heads", 128)
+    inner = config.size("mamba_d_ssm", None) or int(config("mamba_expand", 2) * features)
+    config.ignore("mamba_d_ssm is read", "mamba_expand")
+    config.ignore(RUNNING, "mamba_chunk_size use_mamba_kernels")
+    config.ignore(START, "time_step_min time_step_max time_step_floor")
+    config.only("hidden_act", "the activation around the recurrence", "silu")
+    config.only("mamba_d_head", "the channels of a head are all channels / mamba_n_heads",
+                inner // heads, "auto")  # fmt: skip
     return partial(
         Mamba2,
         features,
-        state=config("mamba_d_state", 256),
-        heads=config("mamba_n_heads", 128),
-        groups=config("mamba_n_groups", 1),
-        conv=config("mamba_d_conv", 4),
-        inner=config("mamba_d_ssm", int(config("mamba_expand", 2) * features)),
+        state=config.size("mamba_d_state", 256),
+        heads=heads,
+        groups=config.size("mamba_n_groups", 1),
+        conv=config.size("mamba_d_conv", 4),
+        inner=inner,
         dt_limit=tuple(config("time_step_limit", [0.0, float("inf")])),
         norm_eps=eps,
         bias=config("mamba_proj_bias", False),
@@ -56,13 +61,14 @@ def mixer(config: Config, eps: float, **options):
 
 
 def bamba(config: Config) -> Description:
-    config.neutral("z_loss_coefficient attn_rotary_emb")  # the share is fixed
+    config.ignore(TRAINING, "z_loss_coefficient")
+    config.ignore(UNREAD, "attn_rotary_emb")  # half of every head has positions
     attends = config("attn_layer_indices", [])
     eps = config("rms_norm_eps", 1e-5)
     attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps, norm_groups=1)
     mlp = feed(config, bias=config("mlp_bias", False))
     branches = []
-    for i in range(config("num_hidden_layers")):
+    for i in range(config.depth()):
         first = (attend, ATTENTION, "self_attn") if i in attends else (mix, MAMBA2, "mamba")
         branches += block(
             f"model.layers.{i}",
@@ -75,24 +81,30 @@ def bamba(config: Config) -> Description:
 
 def granite(config: Config) -> Description:
     """Granite 4: multipliers, no positions unless said, experts beside a shared one if any."""
-    config.only("position_embedding_type", "nope", "rope")
-    config.neutral("rope_parameters rope_theta rope_scaling")  # in a config without positions
-    positions = dict(rotary_fraction=0.0)
+    config.only("position_embedding_type", "how positions enter", "nope", "rope")
+    config.only("normalization_function", "the norm of every block", "rmsnorm")
+    config.ignore(START, "init_method")
     if config("position_embedding_type", "nope") == "rope":
         positions = config.rope()
+    else:
+        positions = dict(rotary_fraction=0.0)
+        config.ignore("there are no positions", "rope_parameters rope_theta rope_scaling")
     attend = attention(config, scale=config("attention_multiplier", 1.0), **positions)
-    eps, count = config("rms_norm_eps", 1e-6), config("num_local_experts", 0)
+    eps, count = config("rms_norm_eps", 1e-6), config.size("num_local_experts", 0, least=0)
     mix = mixer(config, eps, norm_groups=1)
-    shared = config("shared_intermediate_size", 1024)
-    inner, top = config("intermediate_size"), config("num_experts_per_tok", 0)
+    shared = config.size("shared_intermediate_size", 1024)
     if count:
+        inner, top = config.size("intermediate_size"), config.size("num_experts_per_tok")
         second = (experts(config, inner, experts=count, top=top, shared=shared), EXPERTS, "")
     else:
+        config.ignore("there are no experts", "intermediate_size num_experts_per_tok")
         second = (feed(config, shared), SHARED, "shared_mlp")
-    types = config("layer_types", config("layers_block_type", None))
-    branches = []
-    for i in range(config("num_hidden_layers")):
-        mamba = types is None or types[i] in ("mamba", "linear_attention")
+    depth, branches = config.depth(), []
+    older = "layers_block_type"
+    kinds = config.each(
+        "layer_types", depth, MIXERS, lambda: config(older, ["mamba"] * depth), older
+    )
+    for i, mamba in enumerate(kinds):
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "post_attention_layernorm"),
@@ -112,32 +124,36 @@ def granite(config: Config) -> Description:
 def falcon_h1(config: Config) -> Description:
     """Both mixers see the same input and add up; constants stand at every matrix."""
     normed, eps = config("mamba_rms_norm", False), config("rms_norm_eps", 1e-5)
+    if not normed:
+        config.ignore("there is no norm beside the gate", "mamba_norm_before_gate")
     mix = mixer(
         config,
         eps,
-        norm_groups=config("mamba_n_groups", 1) if normed else 0,
-        norm_first=config("mamba_norm_before_gate", True),
+        norm_groups=config.size("mamba_n_groups", 1) if normed else 0,
+        norm_first=config("mamba_norm_before_gate", True) if normed else False,
         scales=config("ssm_multipliers", [1.0] * 5),
     )
-    size = config("head_dim", config("hidden_size") // config("num_attention_heads"))
+    size = config.size("head_dim", config.size("hidden_size") // config.size("num_attention_heads"))
     scale = config("key_multiplier", 1.0) * size**-0.5
     both = partial(
         Parallel,
-        (mix, attention(config, scale=scale, **config.rope())),
+        (mix, attention(config, scale=scale, **config.rope(base=100_000.0))),
         (config("ssm_in_multiplier", 1.0), config("attention_in_multiplier", 1.0)),
         (config("ssm_out_multiplier", 1.0), config("attention_out_multiplier", 1.0)),
     )
-    config.only("projectors_bias", config("mamba_proj_bias", False))
+    config.only("projectors_bias", "the bias of the last matrix of Mamba-2, as of the first",
+                config("mamba_proj_bias", False))  # fmt: skip
     names = {f"mamba.{theirs}": f"layers.0.{ours}" for theirs, ours in MAMBA2.items()}
     names |= {f"self_attn.{theirs}": f"layers.1.{ours}" for theirs, ours in ATTENTION.items()}
-    config.only("mamba_use_mlp", True)
-    config.neutral("mlp_expansion_factor")
+    config.only("mamba_use_mlp", "whether a block has a feed-forward layer", True)
+    config.only("attn_layer_indices", "the blocks that have attention; all have", None)
+    config.ignore(UNREAD, "mlp_expansion_factor")
     gate, down = config("mlp_multipliers", [1.0, 1.0])
-    inner, f = config("intermediate_size"), Scaled(config.activation("hidden_act"), gate)
-    mlp = partial(feed(config, inner).func, config("hidden_size"), inner, f,
+    inner, f = config.size("intermediate_size"), Scaled(config.activation("hidden_act"), gate)
+    mlp = partial(feed(config, inner).func, config.size("hidden_size"), inner, f,
                   bias=config("mlp_bias", False))  # fmt: skip
     branches = []
-    for i in range(config("num_hidden_layers")):
+    for i in range(config.depth()):
         at = f"model.layers.{i}"
         branches += [
             Branch(both, names, at, norm=f"{at}.input_layernorm"),

@@ -51,7 +51,8 @@ class Description:
     norm: Callable[[int], Norm]
     embed: str = "model.embed_tokens"
     last: str = "model.norm"
-    head: str | None = "lm_head"  # None: the embedding, transposed
+    head: str = "lm_head"
+    tied: bool = False  # the head is the embedding, transposed
     first: str | None = None  # a norm of the embedding
     embed_scale: float = 1.0
     logits_scale: float = 1.0
@@ -59,11 +60,20 @@ class Description:
     context: int | None = None  # what full attention can see; None: there is none
     shared: tuple[Callable[..., nnx.Module], ...] = ()
     shared_names: Names = field(default_factory=dict)  # their tensors -> our paths, in full
+    layouts: int = 1  # in how many ways the reference saved the same numbers
+    layout: int = 0  # and which of them this is
+    beside: tuple[str, ...] = ()  # how the tensors begin that no logit needs
+    ignored: Mapping[str, str] = field(default_factory=dict)  # fields of the config -> the reason
+
+    @property
+    def copy(self) -> str | None:
+        """The tensor that some checkpoints store although it is the embedding."""
+        return f"{self.head}.weight" if self.tied else None
 
     def table(self) -> dict[Any, Any]:
         """Every tensor of the checkpoint -> where it goes."""
         table: dict[Any, Any] = {self.embed: "embed", self.last: "norm", **self.shared_names}
-        if self.head:
+        if not self.tied:
             table[self.head] = "head"
         if self.first:
             table[self.first] = "first"
@@ -158,7 +168,7 @@ class Decoder(nnx.Module):
             [Residual(b, description, rngs=rngs) for b in description.branches]
         )
         self.norm = description.norm(D)
-        self.head = nnx.Linear(D, V, use_bias=False, rngs=rngs) if description.head else None
+        self.head = nnx.Linear(D, V, use_bias=False, rngs=rngs) if not description.tied else None
 
     def start(self, batch: int) -> tuple:
         """The state before anything was seen."""

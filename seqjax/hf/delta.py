@@ -6,9 +6,19 @@ from functools import partial
 
 import numpy as np
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import START, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description
-from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe, expert_names, experts, feed
+from seqjax.hf.parts import (
+    ATTENTION,
+    FEED,
+    KINDS,
+    attention,
+    block,
+    describe,
+    expert_names,
+    experts,
+    feed,
+)
 from seqjax.hf.tensors import Joined, Split
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 
@@ -32,31 +42,37 @@ def interleaved(groups: int, *sizes: int) -> tuple[int, ...]:
 def delta(config: Config, eps: float, **options):
     return partial(
         GatedDeltaNet,
-        config("hidden_size"),
-        heads=config("linear_num_value_heads"),
-        key_heads=config("linear_num_key_heads"),
-        key_size=config("linear_key_head_dim"),
-        value_size=config("linear_value_head_dim"),
-        conv=config("linear_conv_kernel_dim", 4),
+        config.size("hidden_size"),
+        heads=config.size("linear_num_value_heads"),
+        key_heads=config.size("linear_num_key_heads"),
+        key_size=config.size("linear_key_head_dim"),
+        value_size=config.size("linear_value_head_dim"),
+        conv=config.size("linear_conv_kernel_dim", 4),
         norm_eps=eps,
         **options,
     )
 
 
-def linear(config: Config, i: int) -> bool:
-    """Whether block i has the recurrence: all but every fourth, unless the config says."""
-    kinds = config("layer_types", None)
-    every = config("full_attention_interval", 4)
-    return (i + 1) % every != 0 if kinds is None else kinds[i] == "linear_attention"
+def linear(config: Config, depth: int) -> list[bool]:
+    """Which blocks have the recurrence: all but every fourth, unless the config says."""
+    interval = "full_attention_interval"
+
+    def words():
+        every = config.size(interval, 4)
+        return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(depth)]
+
+    return config.each("layer_types", depth, KINDS, words, interval)
 
 
 def qwen3_next(config: Config) -> Description:
     eps = config("rms_norm_eps", 1e-6)
-    config.only("hidden_act", "silu")
+    config.only("hidden_act", "the activation around the recurrence", "silu")
+    config.only("use_sliding_window", "attention sees a window of the past", False)
+    config.ignore("no window is used", "max_window_layers sliding_window")
     mix = delta(config, eps)
-    groups, heads = config("linear_num_key_heads"), config("linear_num_value_heads")
-    K, shared = config("linear_key_head_dim"), heads // groups
-    V = shared * config("linear_value_head_dim")
+    groups, heads = config.size("linear_num_key_heads"), config.size("linear_num_value_heads")
+    K, shared = config.size("linear_key_head_dim"), heads // groups
+    V = shared * config.size("linear_value_head_dim")
     mixed = {
         "in_proj_qkvz": Split("W_qkv", ("W_g",), interleaved(groups, K, K, V, V)),
         "in_proj_ba": Split("W_beta", ("W_alpha",), interleaved(groups, shared, shared)),
@@ -69,47 +85,54 @@ def qwen3_next(config: Config) -> Description:
     attend = attention(
         config, qk_norm="head", norm_offset=1.0, norm_eps=eps, gate=True, **config.rope(0.25)
     )
-    queries = config("num_attention_heads")
-    size = config("head_dim", config("hidden_size") // queries)
+    queries = config.size("num_attention_heads")
+    size = config.size("head_dim", config.size("hidden_size") // queries)
     attended = {
         **ATTENTION,
         "q_proj": Split("W_q", ("W_gate",), interleaved(queries, size, size)),
     }
-    mlp, count = feed(config), config("num_experts", 512)
+    mlp, count = feed(config), config.size("num_experts", 512, least=0)
     some = experts(
         config,
-        config("moe_intermediate_size", 512),
+        config.size("moe_intermediate_size", 512),
         experts=count,
-        top=config("num_experts_per_tok", 10),
+        top=config.size("num_experts_per_tok", 10),
         renormalise=config("norm_topk_prob", True),
-        shared=config("shared_expert_intermediate_size", 512),
+        shared=config.size("shared_expert_intermediate_size", 512),
         shared_gate=True,
     )
-    dense, every = config("mlp_only_layers", []), config("decoder_sparse_step", 1)
+    dense, every = config("mlp_only_layers", []), config.size("decoder_sparse_step", 1)
     branches = []
-    for i in range(config("num_hidden_layers")):
+    for i, recurrent in enumerate(linear(config, config.depth())):
         routed = count > 0 and i not in dense and (i + 1) % every == 0
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "post_attention_layernorm"),
-            (mix, mixed, "linear_attn") if linear(config, i) else (attend, attended, "self_attn"),
+            (mix, mixed, "linear_attn") if recurrent else (attend, attended, "self_attn"),
             (some, EXPERTS, "mlp") if routed else (mlp, FEED, "mlp"),
         )
-    return describe(config, branches, eps=eps, offset=1.0)
+    # mtp: what predicts the tokens after the next one, for speculation
+    return describe(config, branches, eps=eps, offset=1.0, beside=("mtp.",))
 
 
 def olmo_hybrid(config: Config) -> Description:
     """The norms stand before the branches of a recurrent block, and after those of attention."""
-    config.neutral("linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max")
-    config.neutral("linear_dt_min")
-    config.only("hidden_act", "silu")
+    config.ignore(START, "linear_a_log_max linear_a_log_min linear_dt_init_floor")
+    config.ignore(START, "linear_dt_max linear_dt_min")
+    config.ignore(UNREAD, "fla_hybrid_attention_indices")
+    config.only("hidden_act", "the activation around the recurrence", "silu")
+    config.only("linear_use_gate", "the output of the recurrence is gated", True)
     signed = config("linear_allow_neg_eigval", True)
     mix = delta(config, 1e-5, eigenvalues="[-1,1]" if signed else "[0,1]")
-    keys = config("linear_num_key_heads") * config("linear_key_head_dim")
-    sizes = (keys, keys, config("linear_num_value_heads") * config("linear_value_head_dim"))
+    keys = config.size("linear_num_key_heads") * config.size("linear_key_head_dim")
+    values = config.size("linear_num_value_heads") * config.size("linear_value_head_dim")
+    sizes = cuts = keys, keys, values
+    if config.layout:  # transformers 5.24 has one convolution, and cuts it in equal parts to save
+        third = -(-sum(sizes) // 3)
+        cuts = third, third, sum(sizes) - 2 * third
     mixed = {
         ("q_proj", "k_proj", "v_proj"): Joined("W_qkv", sizes),
-        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", sizes),
+        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", cuts),
         "g_proj": "W_g",
         "a_proj": "W_alpha",
         "b_proj": "W_beta",
@@ -118,12 +141,18 @@ def olmo_hybrid(config: Config) -> Description:
         "o_norm": "norm",
         "o_proj": "W_o",
     }
+    if config.fields.get("rope_parameters", {}) is None and "rope_theta" not in config.fields:
+        raise config.wrong(
+            "rope_parameters",
+            "the reference documents it as no positions and computes rotary ones; give it as "
+            '{"rope_theta": null} for none, or with a base',
+        )
     eps = config("rms_norm_eps", 1e-6)
     attend = attention(config, qk_norm="all", norm_eps=eps, **config.rope())
     mlp, branches = feed(config), []
-    for i in range(config("num_hidden_layers")):
+    for i, recurrent in enumerate(linear(config, config.depth())):
         at = f"model.layers.{i}"
-        if linear(config, i):
+        if recurrent:
             norms = "attention_layer_norm", "feedforward_layer_norm"
             branches += block(at, norms, (mix, mixed, "linear_attn"), (mlp, FEED, "mlp"))
         else:
@@ -131,4 +160,4 @@ def olmo_hybrid(config: Config) -> Description:
                 Branch(attend, ATTENTION, f"{at}.self_attn", post=f"{at}.feedforward_layer_norm"),
                 Branch(mlp, FEED, f"{at}.mlp", post=f"{at}.post_feedforward_layernorm"),
             ]
-    return describe(config, branches, eps=eps)
+    return describe(config, branches, eps=eps, layouts=2)

@@ -24,11 +24,22 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from seqjax.common import printable
 from seqjax.hf.architectures import describe
+from seqjax.hf.config import describing
 from seqjax.hf.decoder import Decoder, Description
+from seqjax.hf.files import (
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    carried,
+    new_folder,
+    plain_name,
+    read_config,
+    weights,
+)
 from seqjax.hf.tensors import Rule, at, rules
 
-INDEX = "model.safetensors.index.json"
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -39,87 +50,152 @@ DTYPES = {
 
 @dataclass
 class Checkpoint:
-    """A model and what its folder says beside the numbers."""
+    """A model and what its folder holds beside the numbers."""
 
     model: Decoder
     description: Description
     config: str  # the text of config.json
     files: dict[str, dict[str, str]]  # file -> name of tensor -> dtype
     metadata: dict[str, str] = field(default_factory=dict)  # of the files
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)  # no parameter holds them
+    carried: dict[str, bytes] = field(default_factory=dict)  # tokenizer and sampling: name -> file
+    context: int | None = None  # as given to `read`
+    unread: list[str] = field(default_factory=list)  # other *.safetensors in the folder
 
     def summary(self) -> str:
-        """What it is, in one line."""
+        """What it is, in one line, and in further ones what of its folder does not enter."""
         kind, model = json.loads(self.config)["model_type"], self.model
         parameters = sum(math.prod(leaf.shape) for leaf in _leaves(model).values())
         state = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))
         context = "" if model.context is None else f", attention sees {model.context} tokens"
-        return (
+        lines = [
             f"{kind}: {len(model.branches)} branches, {parameters:,} parameters, "
             f"state of {state:,} numbers{context}"
-        )
+        ]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in sorted(self.description.ignored.items()):
+            reasons.setdefault(f"ignored in {CONFIG}, {reason}", []).append(name)
+        beside = [n for n in self.constants if n.startswith(self.description.beside)]
+        if beside:
+            reasons["tensors that no logit needs, kept for export"] = beside
+        if self.unread:
+            reasons["files that are not read"] = self.unread
+        lines += [f"    {reason}: {', '.join(names)}" for reason, names in reasons.items()]
+        return printable("\n".join(lines))
 
 
 def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
-    """The checkpoint in `folder`.
+    """The checkpoint in `folder`: what its index lists, or model.safetensors.
 
     context: how many tokens full attention can look back, and so the size of its state; None: as
         the config says, at most 4096.
     Raises ValueError for an architecture or a field that is not understood, tensors that are
-    missing, unknown or of another shape (all are listed), and damaged files.
+    missing, unknown, of another shape or in two files (all are listed), numbers that are not
+    finite, and damaged files.
     """
     folder = Path(folder)
-    text = _config(folder)
-    description = describe(json.loads(text), context)
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise ValueError(f"there is no *.safetensors in {folder}: other formats are not read")
-    model = skeleton(description)
-    table = list(rules(model, description.table()))
+    text, fields = read_config(folder)
     with ExitStack() as stack:
-        where, files, metadata = {}, {}, {}
-        for path in paths:
-            try:
-                file = stack.enter_context(safe_open(path, framework="np"))
-            except SafetensorError as error:
-                raise ValueError(f"{path} is damaged or cut off: {error}") from None
-            where |= dict.fromkeys(file.keys(), file)
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            files[path.name] = {name: _dtype(dtype, name) for name, dtype in dtypes.items()}
-            metadata |= file.metadata() or {}
+        where, files, metadata, unread = _open(folder, stack)
         shapes = {name: tuple(f.get_slice(name).get_shape()) for name, f in where.items()}
-        _check(shapes, expected(model, table), description)
-        constants: dict[str, np.ndarray] = {}
-        for rule in table:
-            arrays = [where[name].get_tensor(name) for name in rule.theirs]
-            if rule.ours:
-                put(model, rule, arrays)
-            else:
-                _check_constant(rule, arrays)
-                constants |= dict(zip(rule.theirs, arrays))
+        stored = sum(map(math.prod, shapes.values()))
+        limits = dict(most=stored, deepest=len(where))
+        description = describe(fields, context, **limits)
+        model, table, wrong = _fit(description, shapes)
+        for layout in range(1, description.layouts if wrong else 1):
+            other = describe(fields, context, layout, **limits)
+            found = _fit(other, shapes)
+            if not found[2]:
+                description, (model, table, wrong) = other, found
+        if wrong:
+            raise ValueError(f"the tensors are not those of the config. {wrong}")
+        constants = _fill(model, table, where)
+        for name in where:
+            if name.startswith(description.beside):
+                constants[name] = where[name].get_tensor(name)
+        if description.copy and description.copy in where:
+            _check_copy(where, description.copy, f"{description.embed}.weight")
     left = [n for n, leaf in _leaves(model).items() if isinstance(leaf, jax.ShapeDtypeStruct)]
     assert not left, f"the table of {description.embed} forgets {left}"
-    return Checkpoint(model, description, text, files, metadata, constants)
+    return Checkpoint(
+        model, description, text, files, metadata, constants, carried(folder), context, unread
+    )
 
 
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Write the checkpoint as `read` found it, with the numbers its model has now."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(checkpoint.config)
-    tensors = collect(checkpoint.model, checkpoint.description) | checkpoint.constants
-    size, where = 0, {}
-    for file, dtypes in checkpoint.files.items():
-        content = {
-            name: np.ascontiguousarray(tensors[name].astype(jnp.dtype(dtype)))
-            for name, dtype in dtypes.items()
-        }
-        save_file(content, folder / file, metadata=checkpoint.metadata or None)
-        size += sum(array.nbytes for array in content.values())
-        where |= dict.fromkeys(content, file)
-    if len(checkpoint.files) > 1:
-        index = {"metadata": {"total_size": size}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=2))
+    """Write the checkpoint as `read` found it, with the numbers its model has now.
+
+    folder: new or empty. Raises ValueError where something is in it.
+    """
+    description = checkpoint.description
+    files = {plain_name(name, "the checkpoint"): d for name, d in checkpoint.files.items()}
+    beside = {plain_name(name, "the checkpoint"): b for name, b in checkpoint.carried.items()}
+    tensors = collect(checkpoint.model, description) | checkpoint.constants
+    if description.copy:
+        tensors[description.copy] = tensors[f"{description.embed}.weight"]
+    with new_folder(folder) as partial:
+        (partial / CONFIG).write_text(checkpoint.config, encoding="utf-8")
+        for name, content in beside.items():
+            (partial / name).write_bytes(content)
+        size, where = 0, {}
+        for file, dtypes in files.items():
+            content = {
+                name: np.ascontiguousarray(tensors[name].astype(jnp.dtype(dtype)))
+                for name, dtype in dtypes.items()
+            }
+            save_file(content, partial / file, metadata=checkpoint.metadata or None)
+            size += sum(array.nbytes for array in content.values())
+            where |= dict.fromkeys(content, file)
+        if list(files) != [WEIGHTS]:
+            index = {"metadata": {"total_size": size}, "weight_map": where}
+            (partial / INDEX).write_text(json.dumps(index, indent=2))
+
+
+def _open(folder: Path, stack: ExitStack):
+    """(tensor -> open file, file -> tensor -> dtype, metadata, files that are not read)."""
+    names, index, unread = weights(folder)
+    where: dict[str, Any] = {}
+    files: dict[str, dict[str, str]] = {}
+    metadata: dict[str, str] = {}
+    home: dict[str, str] = {}
+    twice = []
+    for file in names:
+        path = folder / file
+        try:
+            opened = stack.enter_context(safe_open(path, framework="np"))
+            dtypes = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged or cut off: {printable(error)}") from None
+        twice += [f"{_shown(n)} in {home[n]} and {file}" for n in dtypes if n in home]
+        files[file] = {name: _dtype(dtype, name) for name, dtype in dtypes.items()}
+        where |= dict.fromkeys(dtypes, opened)
+        home |= dict.fromkeys(dtypes, file)
+        metadata |= opened.metadata() or {}
+    if twice:
+        raise ValueError(f"{len(twice)} tensors are in two files: {', '.join(twice)}")
+    astray = [n for n, file in index.items() if home.get(n) != file]
+    if astray:
+        listed = ", ".join(f"{_shown(n)} in {index[n]}" for n in astray)
+        raise ValueError(f"{INDEX} lists {len(astray)} tensors where they are not: {listed}")
+    return where, files, metadata, unread
+
+
+def _fit(description: Description, shapes: Mapping[str, tuple[int, ...]]):
+    """(the model without numbers, its table, what differs in the tensors that are stored)."""
+    with describing():
+        model = skeleton(description)
+    need = sum(math.prod(leaf.shape) for leaf in _leaves(model).values())
+    have = sum(map(math.prod, shapes.values()))
+    if need > 2 * have + 10_000_000:  # before anything of this size is looked at
+        raise ValueError(f"the config is of a model of {need:,} numbers, and {have:,} are stored")
+    table = list(rules(model, description.table()))
+    known = {description.copy} if description.copy else set()
+    found = {
+        name: shape
+        for name, shape in shapes.items()
+        if name not in known and not name.startswith(description.beside)
+    }
+    return model, table, _differ(found, expected(model, table))
 
 
 def skeleton(description: Description) -> Decoder:
@@ -162,19 +238,48 @@ def expected(model: nnx.Module, table: Iterable[Rule]) -> dict[str, tuple[int, .
     return shapes
 
 
-def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], description: Description) -> None:
+def _fill(model: Decoder, table: Iterable[Rule], where: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Put all numbers into the model; the tensors that follow from the config are returned."""
+    constants: dict[str, np.ndarray] = {}
+    bad = []
+    for rule in table:
+        arrays = [where[name].get_tensor(name) for name in rule.theirs]
+        bad += [name for name, array in zip(rule.theirs, arrays) if not np.isfinite(array).all()]
+        if rule.ours:
+            put(model, rule, arrays)
+        elif not bad:
+            _check_constant(rule, arrays)
+            constants |= dict(zip(rule.theirs, arrays))
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(where)} tensors have numbers that are NaN or infinite: "
+            f"{', '.join(bad)}"
+        )
+    return constants
+
+
+def _differ(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is missing, unknown or of another shape; empty where nothing is."""
     missing = sorted(set(wanted) - set(found))
     other = sorted(set(found) - set(wanted))
     wrong = [n for n in sorted(wanted) if n in found and found[n] != wanted[n]]
-    told = []
+    lines = []
     for what, names in (("missing", missing), ("unknown", other)):
         if names:
-            told.append(f"{len(names)} {what}: {', '.join(names)}")
+            lines.append(f"{len(names)} {what}: {', '.join(map(_shown, names))}")
     if wrong:
-        list_ = (f"{n} is {list(found[n])}, expected {list(wanted[n])}" for n in wrong)
-        told.append(f"{len(wrong)} of another shape: {', '.join(list_)}")
-    if told:
-        raise ValueError("the tensors are not those of the config. " + "; ".join(told))
+        shapes = (f"{n} is {list(found[n])}, expected {list(wanted[n])}" for n in wrong)
+        lines.append(f"{len(wrong)} of another shape: {', '.join(shapes)}")
+    return "; ".join(lines)
+
+
+def _check_copy(where: Mapping[str, Any], name: str, source: str) -> None:
+    """The head that is stored although it is the embedding has to have its numbers."""
+    if not np.array_equal(where[name].get_tensor(name), where[source].get_tensor(source)):
+        raise ValueError(
+            f"{name} is stored with other numbers than {source}, but the config ties them: set "
+            "tie_word_embeddings to false to use it"
+        )
 
 
 def _check_constant(rule: Rule, arrays: list[np.ndarray]) -> None:
@@ -183,21 +288,12 @@ def _check_constant(rule: Rule, arrays: list[np.ndarray]) -> None:
             raise ValueError(f"{name} should follow from the config, and has other numbers")
 
 
-def _config(folder: Path) -> str:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} is no checkpoint folder: it has no config.json")
-    text = path.read_text()
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} does not hold the fields of a config")
-    return text
+def _shown(name: str) -> str:
+    """The name of a tensor, on one line."""
+    return printable(name, "")
 
 
 def _dtype(name: str, tensor: str) -> str:
     if name not in DTYPES:
-        raise ValueError(f"{tensor} is stored as {name}; only {', '.join(DTYPES)} are read")
+        raise ValueError(f"{_shown(tensor)} is stored as {name}; only {', '.join(DTYPES)} are read")
     return DTYPES[name]

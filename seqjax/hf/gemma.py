@@ -6,7 +6,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import LARGEST, START, Config
 from seqjax.hf.decoder import Description
 from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe
 from seqjax.hf.tensors import Shaped
@@ -15,19 +15,21 @@ from seqjax.layers.ssm.griffin import RecurrentBlock
 
 
 def recurrent_gemma(config: Config) -> Description:
-    features, heads = config("hidden_size"), config("num_attention_heads")
-    config.neutral("final_w_init_variance_scale w_init_variance_scale")
+    features, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    config.ignore(START, "final_w_init_variance_scale w_init_variance_scale")
+    config.only("embeddings_scale_by_sqrt_dim", "the embedding is multiplied by sqrt(features)",
+                True)  # fmt: skip
     recur = partial(
         RecurrentBlock,
         features,
-        width=config("lru_width", features),
+        width=config.size("lru_width", features),
         heads=heads,
-        conv=config("conv1d_width", 4),
+        conv=config.size("conv1d_width", 4),
         unscaled_start=True,
     )
     attend = attention(
         config,
-        window=config("attention_window_size", 2048),
+        window=config.size("attention_window_size", 2048, most=LARGEST),
         out_bias=True,
         **config.rope(0.5),
     )
@@ -43,11 +45,14 @@ def recurrent_gemma(config: Config) -> Description:
         "rg_lru.recurrent_gate_bias": Shaped("rg_lru.b_a", (heads, -1)),
     }
     f = config.activation("hidden_activation")
-    mlp = partial(GLU, features, config("intermediate_size") // 2, f, bias=True)
-    kinds = config("block_types", ["recurrent", "recurrent", "attention"])
-    branches = []
-    for i in range(config("num_hidden_layers")):
-        recurrent = kinds[i % len(kinds)] == "recurrent"
+    mlp = partial(GLU, features, config.size("intermediate_size") // 2, f, bias=True)
+    released = config("_block_types", ["recurrent", "recurrent", "attention"])
+    kinds, branches = config("block_types", released), []
+    config.only("_block_types", "the kinds of blocks, as block_types", kinds)
+    meanings = {"recurrent": True, "attention": False}
+    recurs = config.each("block_types", len(kinds), meanings, lambda: kinds)
+    for i in range(config.depth()):
+        recurrent = recurs[i % len(recurs)]
         branches += block(
             f"model.layers.{i}",
             ("temporal_pre_norm", "channel_pre_norm"),

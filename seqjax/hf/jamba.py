@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, UNREAD, Config
 from seqjax.hf.decoder import Description
-from seqjax.hf.mamba import MAMBA
-from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe, expert_names, experts, feed
+from seqjax.hf.mamba import KERNELS, MAMBA, rank
+from seqjax.hf.parts import (
+    ATTENTION,
+    FEED,
+    MIXERS,
+    attention,
+    block,
+    describe,
+    expert_names,
+    experts,
+    feed,
+)
 from seqjax.layers.ssm.mamba import Mamba
 
 NORMS = {"dt_layernorm": "norms.0", "b_layernorm": "norms.1", "c_layernorm": "norms.2"}
@@ -17,41 +26,50 @@ EXPERTS = {"router": "W_r", **expert_names("gate_proj", "up_proj", "down_proj")}
 
 
 def jamba(config: Config) -> Description:
-    features, eps = config("hidden_size"), config("rms_norm_eps", 1e-6)
-    config.neutral("use_mamba_kernels use_mambapy use_associative_scan")
-    config.only("sliding_window", None)
-    rank = config("mamba_dt_rank", "auto")
+    features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-6)
+    config.ignore(RUNNING, f"{KERNELS} calc_logits_for_entire_prompt")
+    config.ignore(UNREAD, "n_ctx")
+    config.only("mamba_inner_layernorms", "norms on the time step, B and C", True)
+    config.only("sliding_window", "attention sees a window of the past", None)
     mix = partial(
         Mamba,
         features,
-        state=config("mamba_d_state", 16),
-        conv=config("mamba_d_conv", 4),
-        inner=config("mamba_expand", 2) * features,
-        dt_rank=math.ceil(features / 16) if rank == "auto" else rank,
+        state=config.size("mamba_d_state", 16),
+        conv=config.size("mamba_d_conv", 4),
+        inner=int(config("mamba_expand", 2) * features),
+        dt_rank=rank(config, "mamba_dt_rank"),
         norms="weighted",
         norm_eps=eps,
         bias=config("mamba_proj_bias", False),
         conv_bias=config("mamba_conv_bias", True),
     )
-    config.only("hidden_act", "silu")
+    config.only("hidden_act", "the activation around the recurrence", "silu")
     attend = attention(config, rotary_fraction=0.0)
-    mlp, count = feed(config), config("num_experts", 16)
+    mlp, count = feed(config), config.size("num_experts", 16)
     some = experts(
         config,
-        config("intermediate_size"),
+        config.size("intermediate_size"),
         experts=count,
-        top=config("num_experts_per_tok", 2),
+        top=config.size("num_experts_per_tok", 2),
         renormalise=False,
     )
-    period, offset = config("attn_layer_period", 8), config("attn_layer_offset", 4)
-    every, first = config("expert_layer_period", 2), config("expert_layer_offset", 1)
+    depth = config.depth()
+
+    def words():
+        period, offset = config.size("attn_layer_period", 8), config("attn_layer_offset", 4)
+        return ["attention" if i % period == offset else "mamba" for i in range(depth)]
+
+    kinds = config.each(
+        "layers_block_type", depth, MIXERS, words, "attn_layer_period attn_layer_offset"
+    )
+    every, first = config.size("expert_layer_period", 2), config("expert_layer_offset", 1)
     branches = []
-    for i in range(config("num_hidden_layers")):
-        attends, routed = i % period == offset, count > 1 and i % every == first
+    for i, recurrent in enumerate(kinds):
+        routed = count > 1 and i % every == first
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "pre_ff_layernorm"),
-            (attend, ATTENTION, "self_attn") if attends else (mix, MIXER, "mamba"),
+            (mix, MIXER, "mamba") if recurrent else (attend, ATTENTION, "self_attn"),
             (some, EXPERTS, "feed_forward") if routed else (mlp, FEED, "feed_forward"),
         )
     return describe(config, branches, eps=eps, last="model.final_layernorm")

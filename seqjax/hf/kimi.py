@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Description, Names
-from seqjax.hf.parts import FEED, block, describe, expert_names, experts, feed
+from seqjax.hf.parts import FEED, KINDS, block, describe, expert_names, experts, feed
 from seqjax.hf.tensors import Joined, Shaped
 from seqjax.layers.attention import LatentAttention
 from seqjax.layers.fast_weights.kda import KDA
@@ -32,28 +32,30 @@ EXPERTS: Names = {
 }
 
 
-def kinds(config: Config, depth: int) -> list[bool]:
-    """Which blocks have full attention."""
-    old = config("linear_attn_config", {})
-    said = config("layer_types", None)
-    if said is not None:
-        return [kind == "full_attention" for kind in said]
-    if "full_attn_layers" not in old:
-        raise ValueError("kimi_linear: config.json does not say which layers have attention")
-    return [i + 1 in old["full_attn_layers"] for i in range(depth)]
+def kinds(config: Config, old: Config, depth: int) -> list[bool]:
+    """Which blocks have full attention; the config counts them from 1."""
+    old.ignore("layer_types is read", "full_attn_layers kda_layers")
+
+    def words():
+        full = old("full_attn_layers")
+        others = [i + 1 for i in range(depth) if i + 1 not in full]
+        old.only("kda_layers", "the blocks that are not in full_attn_layers", others)
+        return ["full_attention" if i + 1 in full else "linear_attention" for i in range(depth)]
+
+    return [not linear for linear in config.each("layer_types", depth, KINDS, words)]
 
 
-def delta(config: Config):
-    old = config("linear_attn_config", {})
-    heads = config("linear_num_heads", old.get("num_heads"))
-    size = config("linear_head_dim", old.get("head_dim"))
+def delta(config: Config, old: Config):
+    heads = config.size("linear_num_heads", old.size("num_heads", 32))
+    size = config.size("linear_head_dim", old.size("head_dim", 128))
+    width = config.size("linear_conv_kernel_dim", old.size("short_conv_kernel_size", 4))
     layer = partial(
         KDA,
-        config("hidden_size"),
+        config.size("hidden_size"),
         heads=heads,
         key_size=size,
         value_size=size,
-        conv=config("linear_conv_kernel_dim", old.get("short_conv_kernel_size", 4)),
+        conv=width,
         gate_bias=False,
         norm_eps=config("rms_norm_eps", 1e-5),
     )
@@ -74,52 +76,65 @@ def delta(config: Config):
 
 
 def kimi_linear(config: Config) -> Description:
-    features, depth = config("hidden_size"), config("num_hidden_layers")
-    config.neutral("head_dim qk_head_dim model_max_length num_key_value_heads pretraining_tp")
-    config.neutral("rope_theta rope_parameters use_grouped_topk aux_loss_alpha seq_aux")
-    config.only("hidden_act", "silu")
-    config.only("attention_bias", False)
-    config.only("rope_scaling", None)
-    config.only("mla_use_nope", True)
-    config.only("moe_router_activation_func", "sigmoid")
-    config.only("moe_layer_freq", 1)
-    config.only("num_nextn_predict_layers", 0)
-    rank = config("q_lora_rank", None)
+    features, depth = config.size("hidden_size"), config.depth()
+    old = config.inside("linear_attn_config")  # of the release; transformers saves linear_* instead
+    config.ignore(UNREAD, "head_dim num_key_value_heads qk_head_dim use_grouped_topk")
+    config.ignore(RUNNING, "pretraining_tp ep_size")
+    config.ignore(TRAINING, "aux_loss_alpha seq_aux")
+    config.ignore("there are no positions", "rope_theta rope_parameters")
+    config.only("hidden_act", "the activation of the feed-forward layers", "silu")
+    config.only("attention_bias", "biases in attention", False)
+    config.only("rope_scaling", "rotary positions", None)
+    config.only("mla_use_nope", "attention has no positions", True)
+    config.only("mla_use_output_gate", "attention is gated", False)
+    config.only("dense_ffn_hidden", "it says the same as intermediate_size",
+                config.size("intermediate_size"))  # fmt: skip
+    config.ignore("the activation is another", "activation_situ_beta activation_situ_linear_beta")
+    config.only("attn_res_block_size", "attention over the residuals of blocks", 0)
+    config.only("moe_router_activation_func", "the scores of the experts", "sigmoid")
+    config.only("moe_layer_freq", "every how many blocks there are experts", 1)
+    config.only("num_nextn_predict_layers", "blocks that predict the tokens after the next", 0)
+    rank = config.size("q_lora_rank", None)
     attend = partial(
         LatentAttention,
         features,
-        heads=config("num_attention_heads"),
-        latent=config("kv_lora_rank"),
-        key_size=config("qk_nope_head_dim"),
-        shared_size=config("qk_rope_head_dim"),
-        value_size=config("v_head_dim"),
+        heads=config.size("num_attention_heads"),
+        latent=config.size("kv_lora_rank"),
+        key_size=config.size("qk_nope_head_dim"),
+        shared_size=config.size("qk_rope_head_dim"),
+        value_size=config.size("v_head_dim"),
         query_latent=rank,
         window=config.context,
         norm_eps=1e-6,
     )
-    inner = config("moe_intermediate_size")
-    count, dense = config("num_experts", None), config("first_k_dense_replace", 1)
+    inner = config.size("moe_intermediate_size")
+    count = config.size("num_experts", 0, least=0)
     mlp = feed(config)
     some = experts(
         config,
         inner,
         experts=count or 1,
-        top=config("num_experts_per_token", 8),
+        top=config.size("num_experts_per_token", 8),
         scores="sigmoid",
         renormalise=config("moe_renormalize", True),
         scale=config("routed_scaling_factor", 1.0),
         choice_bias=True,
-        groups=config("num_expert_group", 1),
-        top_groups=config("topk_group", 1),
-        shared=inner * config("num_shared_experts", 1),
+        groups=config.size("num_expert_group", 1),
+        top_groups=config.size("topk_group", 1),
+        shared=inner * config.size("num_shared_experts", 1),
     )
     said = config("mlp_layer_types", None)  # where this is said, plain ones are under this name too
     plain = "mlp" if said is None else "block_sparse_moe"
-    routed = [count and i >= dense for i in range(depth)]
-    if said is not None:
-        routed = [kind != "dense" for kind in said]
-    linear, branches = delta(config), []
-    for i, full in enumerate(kinds(config, depth)):
+    first = "first_k_dense_replace"
+
+    def words():
+        dense = config.size(first, 1, least=0)
+        return ["sparse" if count and i >= dense else "dense" for i in range(depth)]
+
+    meanings = {"sparse": True, "dense": False}
+    routed = config.each("mlp_layer_types", depth, meanings, words, first)
+    linear, branches = delta(config, old), []
+    for i, full in enumerate(kinds(config, old, depth)):
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "post_attention_layernorm"),
@@ -128,5 +143,6 @@ def kimi_linear(config: Config) -> Description:
             else (*linear, "self_attn"),
             (some, EXPERTS, "block_sparse_moe") if routed[i] else (mlp, FEED, plain),
         )
+    old.finish()
     eps = config("rms_norm_eps", 1e-5)
     return describe(config, branches, eps=eps, context=config.context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import START, UNREAD, Config
 from seqjax.hf.decoder import Description
 from seqjax.hf.parts import GatedShortConv, attention, block, describe, feed
 
@@ -17,38 +17,60 @@ ATTENTION = {
     "q_layernorm": "q_norm",
     "k_layernorm": "k_norm",
 }
+ORIGIN = "block_dim block_norm_eps conv_dim conv_dim_out num_heads"
+INITIAL = "block_mlp_init_scale block_out_init_scale block_use_xavier_init conv_use_xavier_init"
+KINDS = {"conv": True, "full_attention": False}
 FEED = {"w1": "W_1", "w3": "W_2", "w2": "W_3"}
 
 
 def width(config: Config) -> int:
-    """Of the feed-forward layers: two thirds of what is said, up to a multiple."""
-    inner = config("block_ff_dim", config("intermediate_size"))
-    config.only("block_use_swiglu", True)
-    factor, multiple = config("block_ffn_dim_multiplier", 1.0), config("block_multiple_of", 256)
+    """Of the feed-forward layers: two thirds of what the config gives, up to a multiple."""
+    field = "block_ff_dim" if config.fields.get("block_ff_dim") else "intermediate_size"
+    config.ignore("block_ff_dim is read", "intermediate_size")
+    inner = config.size(field, 12288)
     if not config("block_auto_adjust_ff_dim", True):
+        config.ignore("the width is not adjusted", "block_ffn_dim_multiplier block_multiple_of")
         return inner
+    factor = config("block_ffn_dim_multiplier", 1.0)
+    multiple = config.size("block_multiple_of", 256)
     return -(-int(factor * int(2 * inner / 3)) // multiple) * multiple
 
 
 def lfm2(config: Config) -> Description:
-    features, eps = config("hidden_size"), config("norm_eps", 1e-5)
+    features, eps = config.size("hidden_size"), config("norm_eps", 1e-5)
+    config.ignore(START, INITIAL)
+    config.ignore(UNREAD, ORIGIN)  # of the library that the weights were made with
+    config.only("block_use_swiglu", "the feed-forward layers are gated", True)
+    config.only("use_pos_enc", "attention has positions", True)
     mix = partial(
-        GatedShortConv, features, conv=config("conv_L_cache", 3), bias=config("conv_bias", False)
+        GatedShortConv,
+        features,
+        conv=config.size("conv_L_cache", 3),
+        bias=config("conv_bias", False),
     )
-    attend = attention(config, bias=False, qk_norm="head", norm_eps=eps, **config.rope())
-    depth, attends = config("num_hidden_layers"), config("full_attn_idxs", None)
-    kinds = config(
-        "layer_types",
-        ["full_attention" if attends is None or i in attends else "conv" for i in range(depth)],
+    positions = config.rope(base=config("theta", 1_000_000.0))
+    config.only("theta", "it says the same as rope_theta", positions.get("base"))
+    attend = attention(
+        config,
+        bias=False,
+        qk_norm="head",
+        norm_eps=eps,
+        **positions,
     )
-    mlp = feed(config, width(config))
-    branches = []
-    for i in range(depth):
-        conv = kinds[i] == "conv"
+    depth, mlp, branches = config.depth(), feed(config, width(config)), []
+
+    def words():
+        attends = config("full_attn_idxs", list(range(depth)))
+        return ["full_attention" if i in attends else "conv" for i in range(depth)]
+
+    for i, conv in enumerate(config.each("layer_types", depth, KINDS, words, "full_attn_idxs")):
         branches += block(
             f"model.layers.{i}",
             ("operator_norm", "ffn_norm"),
             (mix, CONV, "conv") if conv else (attend, ATTENTION, "self_attn"),
             (mlp, FEED, "feed_forward"),
         )
-    return describe(config, branches, eps=eps, last="model.embedding_norm", tied=True)
+    tied = config("tie_embedding", True)
+    if config.fields.get("tie_embedding") is not None:
+        config.only("tie_word_embeddings", "it says the same as tie_embedding", tied)
+    return describe(config, branches, eps=eps, last="model.embedding_norm", tied=tied)

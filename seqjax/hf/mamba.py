@@ -7,7 +7,7 @@ from functools import partial
 
 from flax import nnx
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, START, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.tensors import Transposed
 from seqjax.layers.parts import Norm
@@ -33,10 +33,14 @@ MAMBA2: Names = {
     "norm": "norm",
     "out_proj": "W_out",
 }
-NEUTRAL = """
-    rescale_prenorm_residual residual_in_fp32 time_step_floor time_step_init_scheme time_step_max
-    time_step_min time_step_scale use_associative_scan use_mambapy
-    d_inner d_model fused_add_norm n_layer pad_vocab_size_multiple rms_norm ssm_cfg
+FIRST = """
+    rescale_prenorm_residual time_step_floor time_step_init_scheme time_step_max time_step_min
+    time_step_scale
+"""
+KERNELS = "use_associative_scan use_mamba_kernels use_mambapy use_falcon_mambapy"
+ORIGIN = """
+    attn_cfg attn_layer_idx d_inner d_intermediate d_model fused_add_norm n_layer norm_before_gate
+    pad_vocab_size_multiple rms_norm ssm_cfg
 """
 
 
@@ -44,35 +48,41 @@ def stack(
     config: Config, layer: Callable[..., nnx.Module], names: Names, *, tied: bool
 ) -> Description:
     """The same mixer in every block."""
-    config.neutral(NEUTRAL)
-    config.only("hidden_act", "silu")
+    config.ignore(START, FIRST)
+    config.ignore(RUNNING, f"{KERNELS} residual_in_fp32")
+    config.ignore(UNREAD, ORIGIN)  # of the library that the weights were made with
+    config.only("hidden_act", "the activation around the recurrence", "silu")
     branches = [
         Branch(layer, names, f"backbone.layers.{i}.mixer", norm=f"backbone.layers.{i}.norm")
-        for i in range(config("num_hidden_layers"))
+        for i in range(config.depth())
     ]
-    tied = config("tie_word_embeddings", tied)
     return Description(
-        vocabulary=config("vocab_size"),
-        features=config("hidden_size"),
+        vocabulary=config.size("vocab_size"),
+        features=config.size("hidden_size"),
         branches=tuple(branches),
         norm=partial(Norm, eps=config("layer_norm_epsilon", 1e-5)),
         embed="backbone.embeddings",
         last="backbone.norm_f",
-        head=None if tied else "lm_head",
+        tied=config("tie_word_embeddings", tied),
     )
 
 
+def rank(config: Config, name: str) -> int | None:
+    """The rank of the projection of the time step; None: a sixteenth of the features."""
+    return None if config(name, "auto") == "auto" else config.size(name)
+
+
 def mamba(config: Config, **options) -> Description:
-    features = config("hidden_size")
-    config("expand", 2)
-    rank = config("time_step_rank", "auto")
+    features = config.size("hidden_size")
+    inner = config.size("intermediate_size", None) or int(config("expand", 2) * features)
+    config.ignore("intermediate_size is read", "expand")
     layer = partial(
         Mamba,
         features,
-        state=config("state_size", 16),
-        conv=config("conv_kernel", 4),
-        inner=config("intermediate_size", config("expand", 2) * features),
-        dt_rank=None if rank == "auto" else rank,
+        state=config.size("state_size", 16),
+        conv=config.size("conv_kernel", 4),
+        inner=inner,
+        dt_rank=rank(config, "time_step_rank"),
         bias=config("use_bias", False),
         conv_bias=config("use_conv_bias", True),
         **options,
@@ -86,20 +96,22 @@ def falcon_mamba(config: Config) -> Description:
 
 
 def mamba2(config: Config) -> Description:
-    features, heads = config("hidden_size"), config("num_heads")
-    config.neutral("time_step_rank")
+    features, heads = config.size("hidden_size"), config.size("num_heads")
+    inner = int(config("expand", 2) * features)
+    config.ignore(UNREAD, "intermediate_size time_step_rank")
+    config.only("head_dim", "the channels of a head are expand * hidden_size / num_heads",
+                inner // heads)  # fmt: skip
     layer = partial(
         Mamba2,
         features,
-        state=config("state_size", 128),
+        state=config.size("state_size", 128),
         heads=heads,
-        groups=config("n_groups", 8),
-        conv=config("conv_kernel", 4),
-        inner=int(config("expand", 2) * features),
+        groups=config.size("n_groups", 8),
+        conv=config.size("conv_kernel", 4),
+        inner=inner,
         dt_limit=tuple(config("time_step_limit", [0.0, float("inf")])),
         norm_eps=config("layer_norm_epsilon", 1e-5),
         bias=config("use_bias", False),
         conv_bias=config("use_conv_bias", True),
     )
-    config("head_dim")  # heads * head_dim is expand * hidden_size
     return stack(config, layer, MAMBA2, tied=False)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import TRAINING, Config
 from seqjax.hf.decoder import Branch, Description
 from seqjax.hf.delta import interleaved
-from seqjax.hf.parts import ATTENTION, attention, describe, expert_names, experts
+from seqjax.hf.parts import ATTENTION, KINDS, attention, describe, expert_names, experts
 from seqjax.hf.tensors import Constant, Shaped, Split
 from seqjax.layers.base import Frozen, Layer
 from seqjax.layers.parts import Norm, merge_heads, split_heads
@@ -67,13 +67,16 @@ def decays(heads: int, block: int, i: int, depth: int) -> dict[str, np.ndarray]:
 
 
 def minimax(config: Config) -> Description:
-    heads, depth = config("num_attention_heads"), config("num_hidden_layers")
-    size = config("head_dim", config("hidden_size") // heads)
-    block = config("block_size", 256)
-    config.neutral("router_jitter_noise")  # of training
-    config.only("sliding_window", None)
-    config.only("hidden_act", "silu")
-    lightning = partial(LightningAttention, config("hidden_size"), heads=heads, head_size=size)
+    heads, depth = config.size("num_attention_heads"), config.depth()
+    size = config.size("head_dim", config.size("hidden_size") // heads)
+    block = config.size("block_size", 256)
+    config.ignore(TRAINING, "router_jitter_noise")
+    config.ignore("there is no shared expert", "shared_moe_mode")
+    config.only("sliding_window", "attention sees a window of the past", None)
+    config.only("hidden_act", "the activation around the recurrence", "silu")
+    config.only("postnorm", "the normed stream is what a branch is added to", True)
+    config.only("shared_intermediate_size", "a shared expert stands beside the others", 0)
+    lightning = partial(LightningAttention, config.size("hidden_size"), heads=heads, head_size=size)
     lit = {
         "qkv_proj": Split("W_q", ("W_k", "W_v"), interleaved(heads, size, size, size)),
         "output_gate": "W_g",
@@ -81,20 +84,23 @@ def minimax(config: Config) -> Description:
         "out_proj": "W_o",
         "slope_rate": Shaped("slope", (heads, 1, 1)),
     }
-    attend = attention(config, **config.rope())
+    # MiniMax-Text-01 gives rotary_dim, and its own code turns that many channels of every head;
+    # transformers reads the field for MiniMax-M2 alone (its issue 48241)
+    turned = config.size("rotary_dim", size, most=size) / size
+    attend = attention(config, **config.rope(turned, 1_000_000.0))
     some = experts(
         config,
-        config("intermediate_size"),
-        experts=config("num_local_experts", 8),
-        top=config("num_experts_per_tok", 2),
+        config.size("intermediate_size"),
+        experts=config.size("num_local_experts", 8),
+        top=config.size("num_experts_per_tok", 2),
     )
-    kinds = config(
-        "layer_types",
-        ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(depth)],
-    )
+
+    def words():
+        return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(depth)]
+
     branches = []
-    for i, kind in enumerate(kinds):
-        at, linear = f"model.layers.{i}", kind == "linear_attention"
+    for i, linear in enumerate(config.each("layer_types", depth, KINDS, words)):
+        at = f"model.layers.{i}"
         tables = decays(heads, block, i, depth) if linear else {}
         names = lit | {n: Constant(v) for n, v in tables.items()} if linear else ATTENTION
         which = "linear" if linear else "full"
@@ -117,6 +123,7 @@ def minimax(config: Config) -> Description:
             scale=config("mlp_beta_factor", 1.0),
         )
         branches += [first, second]
-    for which in ("linear", "full"):  # read even where no block is of this kind
-        config.neutral(f"{which}_attn_alpha_factor {which}_attn_beta_factor")
+    for which in ("linear", "full"):
+        names = f"{which}_attn_alpha_factor {which}_attn_beta_factor"
+        config.ignore("no block is of this kind", names)  # where they were not read
     return describe(config, branches, eps=config("rms_norm_eps", 1e-5))

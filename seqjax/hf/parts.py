@@ -26,6 +26,9 @@ ATTENTION: Names = {
     "q_norm": "q_norm",
     "k_norm": "k_norm",
 }
+# What configs call the blocks with a recurrence (True) and with full attention.
+KINDS = {"linear_attention": True, "full_attention": False}
+MIXERS = {**KINDS, "mamba": True, "attention": False}
 FEED: Names = {"gate_proj": "W_1", "up_proj": "W_2", "down_proj": "W_3"}
 Part = tuple[Callable[..., nnx.Module], Names, str]  # a layer, its tensors, and under which prefix
 
@@ -43,11 +46,11 @@ class Scaled:
 
 def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
     """Grouped-query attention with the fields that most configs have."""
-    features, heads = config("hidden_size"), config("num_attention_heads")
+    features, heads = config.size("hidden_size"), config.size("num_attention_heads")
     settings = dict(
         heads=heads,
-        kv_heads=config("num_key_value_heads", heads),
-        head_size=config("head_dim", features // heads),
+        kv_heads=config.size("num_key_value_heads", heads),
+        head_size=config.size("head_dim", features // heads),
         window=config.context,
         bias=config("attention_bias", False),
     )
@@ -57,12 +60,13 @@ def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
 def feed(config: Config, inner: int | None = None, **options: Any) -> Callable[..., GLU]:
     """A gated linear unit."""
     f = config.activation("hidden_act")
-    return partial(GLU, config("hidden_size"), inner or config("intermediate_size"), f, **options)
+    inner = inner or config.size("intermediate_size")
+    return partial(GLU, config.size("hidden_size"), inner, f, **options)
 
 
 def experts(config: Config, inner: int, **options: Any) -> Callable[..., nnx.Module]:
     f = config.activation("hidden_act")
-    return partial(MoE, config("hidden_size"), inner, f, **options)
+    return partial(MoE, config.size("hidden_size"), inner, f, **options)
 
 
 def expert_names(gate: str, up: str, down: str, at: str = "experts") -> Names:
@@ -83,19 +87,27 @@ def block(prefix: str, norms: Sequence[str], *parts: Part, **options: Any) -> li
 
 
 def describe(
-    config: Config, branches: Sequence[Branch], *, eps: float, **fields: Any
+    config: Config,
+    branches: Sequence[Branch],
+    *,
+    eps: float,
+    features: int | None = None,
+    **fields: Any,
 ) -> Description:
-    """The rest of a description: what is before the first branch and after the last."""
+    """The rest of a description: what is before the first branch and after the last.
+
+    features: where the config does not call them hidden_size.
+    """
     offset = fields.pop("offset", 0.0)
     tied = config("tie_word_embeddings", fields.pop("tied", False))
     attends = any("q_proj" in str(branch.names) for branch in branches)
     fields.setdefault("context", config.context if attends else None)
     return Description(
-        vocabulary=config("vocab_size"),
-        features=config("hidden_size"),
+        vocabulary=config.size("vocab_size"),
+        features=features or config.size("hidden_size"),
         branches=tuple(branches),
         norm=partial(Norm, eps=eps, offset=offset),
-        head=None if tied else "lm_head",
+        tied=tied,
         **fields,
     )
 

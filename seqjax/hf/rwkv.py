@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, TRAINING, Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.tensors import Rows
 from seqjax.layers.linear_attention.rwkv4 import RWKV4
@@ -31,20 +31,20 @@ NAMES: Names = {
 
 
 def rwkv(config: Config) -> Description:
-    features = config("hidden_size")
-    # how often 16-bit activations are halved, which the norms undo, and how long training sees
-    config.neutral("rescale_every context_length")
-    config.only("layer_norm_epsilon", 1e-5)
+    features = config.size("hidden_size")
+    config.ignore(RUNNING, "rescale_every")  # how often activations are halved: the norms undo it
+    config.ignore(TRAINING, "context_length")
+    config.only("layer_norm_epsilon", "the smallest deviation that a norm divides by", 1e-5)
     layer = partial(
         RWKV4,
         features,
-        hidden=config("attention_hidden_size", features),
+        hidden=config.size("attention_hidden_size", features),
         block=True,
-        inner=config("intermediate_size", 4 * features),
+        inner=config.size("intermediate_size", 4 * features),
     )
-    depth = config("num_hidden_layers")
+    depth = config.depth()
     return Description(
-        vocabulary=config("vocab_size"),
+        vocabulary=config.size("vocab_size"),
         features=features,
         branches=tuple(
             Branch(layer, NAMES, f"rwkv.blocks.{i}", residual=0.0) for i in range(depth)
@@ -53,5 +53,6 @@ def rwkv(config: Config) -> Description:
         embed="rwkv.embeddings",
         first="rwkv.blocks.0.pre_ln",
         last="rwkv.ln_out",
-        head=None if config("tie_word_embeddings", False) else "head",
+        head="head",
+        tied=config("tie_word_embeddings", False),
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.hf.config import Config
+from seqjax.hf.config import RUNNING, START, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names, under
-from seqjax.hf.mamba import MAMBA2
+from seqjax.hf.mamba import KERNELS, MAMBA2, rank
 from seqjax.hf.parts import ATTENTION, FEED, describe, feed
 from seqjax.hf.tensors import Shaped, Split, Transposed
 from seqjax.layers.attention import Attention
@@ -92,15 +93,15 @@ def names(i: int, mixer: Names, *, hybrid: bool) -> Names:
 
 def sharing(config: Config, positions: dict, eps: float, bias: bool):
     """(the attention, the shared block around it)."""
-    features, heads = config("hidden_size"), config("num_attention_heads")
-    K = config("attention_head_dim", 2 * features // heads)
-    config.only("attention_hidden_size", 2 * features)
+    features, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    K = config.size("attention_head_dim", 2 * features // heads)
+    config.only("attention_hidden_size", "attention sees twice hidden_size", 2 * features)
     attend = partial(
         Attention,
         2 * features,
         out_features=features,
         heads=heads,
-        kv_heads=config("num_key_value_heads", heads),
+        kv_heads=config.size("num_key_value_heads", heads),
         head_size=K,
         window=config.context,
         scale=(K / 2) ** -0.5,
@@ -109,21 +110,31 @@ def sharing(config: Config, positions: dict, eps: float, bias: bool):
     return attend, partial(SharedBlock, features, attend, feed(config, bias=bias), norm_eps=eps)
 
 
+def hybrids(config: Config, depth: int, words: Callable[[], list[str]], instead="") -> list[bool]:
+    """Which blocks use a shared one."""
+    name, meanings = "layers_block_type", {"mamba": False, "linear_attention": False}
+    found = config.each(name, depth, {**meanings, "hybrid": True}, words, instead)
+    if True not in found:
+        raise ValueError(f"{config.kind}: no block of {name} is hybrid: there is nothing shared")
+    return found
+
+
 def zamba(config: Config) -> Description:
     """One shared block; the rows of in_proj alternate between the two halves."""
-    features, eps = config("hidden_size"), config("rms_norm_eps", 1e-5)
-    config.neutral("use_mamba_kernels time_step_min time_step_max time_step_floor")
-    config.only("hidden_mamba_act", "silu")
-    rank, heads = config("mamba_dt_rank", "auto"), config("n_mamba_heads", 2)
-    inner = config("mamba_expand", 2) * features
+    features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-5)
+    config.ignore(RUNNING, KERNELS)
+    config.ignore(START, "time_step_min time_step_max time_step_floor")
+    config.only("hidden_mamba_act", "the activation around the recurrence", "silu")
+    heads = config.size("n_mamba_heads", 2)
+    inner = int(config("mamba_expand", 2) * features)
     mix = partial(
         Mamba,
         features,
-        state=config("mamba_d_state", 16),
-        conv=config("mamba_d_conv", 4),
+        state=config.size("mamba_d_state", 16),
+        conv=config.size("mamba_d_conv", 4),
         inner=inner,
         heads=heads,
-        dt_rank=math.ceil(features / 16) if rank == "auto" else rank,
+        dt_rank=rank(config, "mamba_dt_rank"),
         bias=config("mamba_proj_bias", False),
         conv_bias=config("mamba_conv_bias", True),
     )
@@ -139,61 +150,68 @@ def zamba(config: Config) -> Description:
         "out_proj": "W_out",
     }
     _, shared = sharing(config, dict(rotary_fraction=0.0), eps, False)
-    depth = config("num_hidden_layers")
-    period, offset = config("attn_layer_period", 6), config("attn_layer_offset", 4)
-    uses = [False, False, True] + [i % period == offset for i in range(depth - 3)]
-    kinds = config("layers_block_type", ["hybrid" if use else "mamba" for use in uses])
-    branches = []
-    for i, kind in enumerate(kinds):
-        hybrid = kind == "hybrid"
+    depth = config.depth()
+
+    def words():
+        period, offset = config.size("attn_layer_period", 6), config("attn_layer_offset", 4)
+        later = ["hybrid" if i % period == offset else "mamba" for i in range(depth - 3)]
+        return ["mamba", "mamba", "hybrid", *later][:depth]
+
+    uses, branches = hybrids(config, depth, words, "attn_layer_period attn_layer_offset"), []
+    for i, hybrid in enumerate(uses):
         here = names(i, mixer, hybrid=hybrid)
         branches.append(use_of(i, mix, here, eps, hybrid=hybrid, features=features))
-    own = shared_names(f"{kinds.index('hybrid')}.shared_transf", 0, SHARED)
+    own = shared_names(f"{uses.index(True)}.shared_transf", 0, SHARED)
     return described(config, branches, eps, (shared,), own)
 
 
 def zamba2(config: Config) -> Description:
     """Several shared blocks in turn, each use with low-rank maps of its own."""
-    features, eps = config("hidden_size"), config("rms_norm_eps", 1e-5)
-    config.neutral("num_query_groups kv_channels time_step_max time_step_floor use_mamba_kernels")
-    config.neutral("use_mem_eff_path")
-    config.only("use_long_context", False)
-    config.only("use_conv_bias", True)
-    config.only("time_step_limit", None)
-    bias, rank = config("add_bias_linear", False), config("adapter_rank", 128)
-    positions = config.rope()
-    if not config("use_mem_rope", True):
+    features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-5)
+    config.ignore(RUNNING, f"{KERNELS} use_mem_eff_path")
+    config.ignore(START, "time_step_max time_step_floor")
+    config.ignore(UNREAD, "kv_channels num_query_groups")
+    config.only("use_long_context", "the rotary positions are stretched", False)
+    config.only("use_conv_bias", "the convolution has a bias", True)
+    config.only("time_step_limit", "bounds of the time step beside time_step_min", None)
+    bias, width = config("add_bias_linear", False), config.size("adapter_rank", 128)
+    if config("use_mem_rope", True):
+        positions = config.rope()
+    else:
         positions = dict(rotary_fraction=0.0)
+        config.ignore("there are no positions", "rope_parameters rope_theta rope_scaling")
     attend, shared = sharing(config, positions, eps, bias)
-    heads, blocks = config("n_mamba_heads", 8), config("num_mem_blocks", 1)
-    inner = config("mamba_expand", 2) * features
-    config.only("mamba_headdim", inner // heads)
+    heads, blocks = config.size("n_mamba_heads", 8), config.size("num_mem_blocks", 1)
+    inner = int(config("mamba_expand", 2) * features)
+    config.only("mamba_headdim", "the channels of a head are all channels / n_mamba_heads",
+                inner // heads)  # fmt: skip
     mix = partial(
         Mamba2,
         features,
-        state=config("mamba_d_state", 64),
+        state=config.size("mamba_d_state", 64),
         heads=heads,
-        groups=config("mamba_ngroups", 1),
-        conv=config("mamba_d_conv", 4),
+        groups=config.size("mamba_ngroups", 1),
+        conv=config.size("mamba_d_conv", 4),
         inner=inner,
         dt_limit=(config("time_step_min", 0.001), math.inf),
         bias=bias,
     )
-    kinds = config("layers_block_type")
-    uses = [i for i, kind in enumerate(kinds) if kind == "hybrid"]
-    config.only("hybrid_layer_ids", uses)
+    depth = config.depth()
+    kinds = hybrids(config, depth, lambda: config("layers_block_type"))
+    uses = [i for i, hybrid in enumerate(kinds) if hybrid]
+    config.only("hybrid_layer_ids", "the blocks that layers_block_type calls hybrid", uses)
     attends = config("use_shared_attention_adapter", False)
     own: Names = {
         **{t: o for t, o in SHARED.items() if not t.endswith(("gate_proj", ".up_proj"))},
         "feed_forward.gate_up_proj": Split("feed.W_1", ("feed.W_2",)),
     }
     options = dict(
-        rank=rank,
-        inner=config("intermediate_size"),
+        rank=width,
+        inner=config.size("intermediate_size"),
         keys=attend.keywords["heads"] * attend.keywords["head_size"] if attends else 0,
     )
     at, branches = "shared_transformer", []
-    for i in range(config("num_hidden_layers")):
+    for i in range(depth):
         hybrid = i in uses
         n = uses.index(i) if hybrid else 0
         here = dict(names(i, MAMBA2, hybrid=hybrid))

@@ -37,6 +37,7 @@ from seqjax.layers.base import (
 )
 from seqjax.layers.entry import Entry
 from seqjax.layers.options import check_options
+from seqjax.layers.outputs import Outputs
 
 FAMILIES = (
     classic,
@@ -105,6 +106,7 @@ __all__ = [
     "Entry",
     "Frozen",
     "Layer",
+    "Outputs",
     "Precise",
     "Recurrent",
     "Segmented",

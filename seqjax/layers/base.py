@@ -21,12 +21,14 @@ from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype, unknown
-from seqjax.monoid import Monoid, select
+from seqjax.monoid import Monoid, check_element, select
 from seqjax.newton import newton, parallel_backward
+from seqjax.ops.quarantine import finite, mark, reach
 from seqjax.scan import EVALUATORS, scan
 
 State = Any
@@ -63,10 +65,10 @@ class Layer(nnx.Module):
     out_features: int
 
     def initial(self) -> State:
-        raise TypeError(f"{type(self).__name__} does not say initial()")
+        raise TypeError(f"{type(self).__name__} must define initial()")
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} does not say sequence()")
+        raise TypeError(f"{type(self).__name__} must define sequence()")
 
     def start(self) -> State:
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
@@ -97,39 +99,40 @@ class Layer(nnx.Module):
     def example(self, x, h, *, resets=None, mask=None, evaluator=None):
         """`sequence` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
 
-        A call maps it over the batch; a layer made of layers calls it on its parts.
+        A step whose x is not finite, or a state with a NaN, makes all outputs from there on, up to
+        the next reset, NaN; what lies before keeps its values and gradients. A call maps this
+        over the batch; a layer made of layers calls it on its parts. Of no steps nothing comes
+        out, and the state is the one given.
         """
+        if not len(x):
+            return jnp.zeros((0, self.out_features), x.dtype), h
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
-        reached = None
-        if resets is not None and self.causal:
-            x, h, reached, lost = self._quarantine(x, h, resets, mask)
+        if self.causal:
+            x, h, lost = self._quarantine(x, h)
         y, h = self.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
+        if y.shape != (len(x), self.out_features):
+            raise ValueError(
+                f"{type(self).__name__} returns outputs {list(y.shape)} for {len(x)} steps, "
+                f"expected [{len(x)}, out_features={self.out_features}]"
+            )
         y = y.astype(x.dtype)
-        if reached is not None:
-            y = select(reached, jnp.full_like(y, jnp.nan), y)
-            h = jax.tree.map(lambda s: _where_inexact(lost, jnp.nan, s), h)
+        if self.causal:
+            begins = resets if resets is None or mask is None else resets & mask
+            reached, at_end = reach(*lost, begins)
+            y, h = mark(reached, y), mark(at_end, h)
         return (y if mask is None else select(mask, y, jnp.zeros_like(y))), h
 
-    def _quarantine(self, x, h, resets, mask):
-        """x and h without what is not finite, the steps [T] that it reaches, and if it stays.
-
-        A select keeps the NaN of a past out of the values, but not out of the gradients: the step
-        that saw it passes its zero cotangent on times NaN. So with resets, which say how far it
-        reaches, it is not computed with at all, and selected back into what it reaches.
-        """
-        bad = ~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
-        x = select(bad, jnp.zeros_like(x), x)
-        bad_state = jnp.zeros((), bool)
+    def _quarantine(self, x, h):
+        """x and h without what is not finite, and whether it was there: steps [T], state []."""
+        lost = ~finite(x, 1)
+        x = select(lost, jnp.zeros_like(x), x)
+        lost_state = jnp.zeros((), bool)
         for s in jax.tree.leaves(h):
-            bad_state |= jnp.any(jnp.isnan(s))
+            lost_state |= jnp.any(jnp.isnan(s))
         fresh = _like(h, self.start(), type(self).__name__)
-        h = jax.tree.map(lambda s, f: _where_inexact(bad_state, f, s), h, fresh)
-        place = jnp.arange(len(x))
-        last_bad = lax.cummax(jnp.where(bad, place, -1))
-        last_reset = lax.cummax(jnp.where(resets if mask is None else resets & mask, place, -1))
-        reached = jnp.where(last_bad < 0, bad_state & (last_reset < 0), last_bad >= last_reset)
-        return x, h, reached, jnp.append(bad_state, reached)[-1]
+        h = jax.tree.map(lambda s, f: jnp.where(lost_state, f, s), h, fresh)
+        return x, h, (lost, lost_state)
 
     def __call__(
         self,
@@ -139,6 +142,7 @@ class Layer(nnx.Module):
         mask: jax.Array | None = None,
         *,
         evaluator: str | None = None,
+        reverse: bool = False,
     ) -> tuple[jax.Array, State]:
         """Outputs [B, T, out_features] in the dtype of x, and the state after the last step.
 
@@ -147,6 +151,9 @@ class Layer(nnx.Module):
         mask: bool [B, T]; where it is not set the step is left out: its x is not looked at, the
             state does not move, its output is zero.
         evaluator: a name of `self.evaluators`; None lets the table choose.
+        reverse: run from the last step to the first, as ops do: h enters at the end, the state
+            returned is the one at the beginning, a reset forgets what lies to its right (the
+            pieces of a packed sequence then reset at their ends: `seqjax.flags.ends`).
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         self._check(x, resets, mask, evaluator)
@@ -157,21 +164,30 @@ class Layer(nnx.Module):
         def example(x, h, resets, mask):
             return working.example(x, h, resets=resets, mask=mask, evaluator=evaluator)
 
+        def turned(tree):
+            return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
+
         with _promotion(x.dtype):
-            y, h = jax.vmap(example)(x, h, resets, mask)
-        return y, _like(start, h, type(self).__name__)
+            y, h = jax.vmap(example)(turned(x), h, *turned((resets, mask)))
+        return turned(y), _like(start, h, type(self).__name__)
 
     def _check(self, x, resets, mask, evaluator):
         name = type(self).__name__
-        if x.ndim < 3 or x.shape[2] != self.features:
-            raise ValueError(f"{name} takes x [B, T, {self.features}], got {list(x.shape)}")
+        for size in ("features", "out_features"):
+            if getattr(self, size, None) is None:
+                raise TypeError(f"{name} must set self.{size} in its __init__")
+        if getattr(x, "ndim", 0) != 3 or x.shape[2] != self.features:
+            got = list(x.shape) if hasattr(x, "shape") else type(x).__name__
+            raise ValueError(f"{name} takes x [B, T, {self.features}], got {got}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"{name} takes floating-point x, got {x.dtype}; embed tokens first")
         for label, flags in (("resets", resets), ("mask", mask)):
-            if flags is not None and (flags.shape != x.shape[:2] or flags.dtype != jnp.bool_):
+            if flags is None:
+                continue
+            kind, shape = getattr(flags, "dtype", type(flags).__name__), np.shape(flags)
+            if shape != x.shape[:2] or kind != jnp.bool_:
                 raise ValueError(
-                    f"{name} takes {label} bool {list(x.shape[:2])}, "
-                    f"got {flags.dtype} {list(flags.shape)}"
+                    f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
                 )
         if evaluator is not None and evaluator not in self.evaluators:
             raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
@@ -188,7 +204,8 @@ class Recurrent(Layer):
     once (the input projection of a gated network, say). By default z = x.
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
-        of seqjax.newton.STRUCTURES.
+        of seqjax.newton.STRUCTURES. A promise: under a false one their gradients are wrong, which
+        nothing but `seqjax.testing.check_layer` notices.
     """
 
     evaluators: tuple[str, ...] = ("sequential", "newton", "parallel_backward")
@@ -198,7 +215,7 @@ class Recurrent(Layer):
         return x
 
     def step(self, h: State, z: Any) -> State:
-        raise TypeError(f"{type(self).__name__} does not say step()")
+        raise TypeError(f"{type(self).__name__} must define step()")
 
     def readout(self, h: State, x: jax.Array) -> jax.Array:
         del x
@@ -236,7 +253,8 @@ class Associative(Recurrent):
     """A recurrence that is a monoid: h_t = act(lift(x_t), h_{t-1}), y_t = readout(h_t, x_t).
 
     A subclass says `monoid`, `initial()`, `lift(x) -> element` and `readout(h, x) -> y`, for one
-    example and one time step. One step is derived from them.
+    example and one time step. One step is derived from them. That the monoid obeys its laws is a
+    promise, which `seqjax.testing.check_layer` verifies.
     """
 
     monoid: ClassVar[Monoid]
@@ -244,6 +262,8 @@ class Associative(Recurrent):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
+            raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
         if "monoid" in cls.__dict__ and "evaluators" not in cls.__dict__:
             names = ("sequential", "associative", "chunked", "primitive")
             cls.evaluators = tuple(
@@ -251,13 +271,16 @@ class Associative(Recurrent):
             )
 
     def lift(self, x: jax.Array) -> Any:
-        raise TypeError(f"{type(self).__name__} does not say lift()")
+        raise TypeError(f"{type(self).__name__} must define lift(x) -> element of its monoid")
 
     def step(self, h: State, z: Any) -> State:
         return self.monoid.act(self.lift(z), h)
 
     def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+        if getattr(self, "monoid", None) is None:
+            raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.monoid")
         elements = jax.vmap(self.lift)(self.drive(x))
+        check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h)
         start = _like(h, self.start(), type(self).__name__)
         return scan(
             self.monoid, elements, h, evaluator=evaluator, resets=resets, initial=start, mask=mask
@@ -275,7 +298,7 @@ class Segmented(Layer):
     length: int
 
     def segment(self, h: State, x, resets=None, mask=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} does not say segment()")
+        raise TypeError(f"{type(self).__name__} must define segment()")
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
@@ -353,13 +376,6 @@ def _cast(tree, dtype):
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(leaf, tree)
-
-
-def _where_inexact(flag, yes, no):
-    """where(flag, yes, no), and `no` where it holds integers."""
-    if not jnp.issubdtype(no.dtype, jnp.inexact):
-        return no
-    return jnp.where(flag, jnp.asarray(yes, no.dtype), no)
 
 
 def _like(expected, given, name: str):

@@ -9,12 +9,15 @@
     favor+          exp(W x - |x|^2/2): exp(q.k), positive                       arXiv:2009.14794
     favor+-         the same with W and -W: hyperbolic, of less variance         ibid., lemma 1
     trigonometric   exp(|x|^2/2) [sin W x, cos W x]: exp(q.k), of any sign       ibid., sec. 2.3
+    fourier         [sin W x, cos W x]: the Gaussian kernel exp(-|q - k|^2/2)    ibid., sec. 2.3
     random_relu     relu(W x): the arc-cosine kernel of order 1                  ibid., sec. 2.2
     rfa             [sin W x, cos W x] of x / |x|: exp(q.k) up to a constant     arXiv:2103.02143
+    learned         relu(W x + b), W and b learned per head                      arXiv:2103.13076
     hash            bits of a kernelised hash: how many of them agree            arXiv:2209.09004
 
-The kernels are those of x / sqrt(temperature), where the temperature is sqrt(K) as in softmax
-attention, unless the map has none (the first four) or says otherwise (rfa).
+The kernels are those of q and k over sqrt(temperature) each. It is an option of all maps but rfa
+(whose tau it is), learned and hash: sqrt(K) by default, as in softmax attention, and 1 in the first
+four.
 
 Here are the functions of arrays x [..., T, H, K], and `FeatureMap`, which holds what a map needs
 (random or learned) and is what layers use: `make_map(name, heads, K, rngs=)` or, with options,
@@ -23,6 +26,7 @@ Here are the functions of arrays x [..., T, H, K], and `FeatureMap`, which holds
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,6 +37,7 @@ from jax import Array, lax
 
 from seqjax.common import unknown
 from seqjax.layers.base import Frozen, Precise, option
+from seqjax.layers.parts import identity, relu
 
 # ---- functions ----------------------------------------------------------------------------------
 
@@ -55,6 +60,11 @@ def taylor(x: Array, order: int = 2) -> Array:
         terms.append(power * math.factorial(n) ** -0.5)
         power = outer(power, x)
     return jnp.concatenate(terms, axis=-1)
+
+
+def square(x: Array) -> Array:
+    """vec(x x^T)."""
+    return outer(x, x)
 
 
 def outer(x: Array, y: Array) -> Array:
@@ -165,13 +175,32 @@ class FeatureMap(nnx.Module):
         raise TypeError(f"{type(self).__name__} does not say __call__()")
 
 
+@dataclass(frozen=True)
+class Given:
+    """f with options. Unlike partial objects two of them are equal, as layers built alike are."""
+
+    f: Callable[..., Array]
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Array, **more: Any) -> Array:
+        return self.f(*args, **dict(self.options), **more)
+
+
 def given(f: Callable[..., Array], options: Mapping[str, Any]) -> Callable[..., Array]:
-    """f with options; without any f itself, so that layers built alike are equal."""
-    return partial(f, **options) if options else f
+    """f with options; without any f itself."""
+    return Given(f, tuple(sorted(options.items()))) if options else f
+
+
+def root_of(temperature: float | None, default: float) -> float:
+    """1 / sqrt(temperature), what q and k are multiplied by."""
+    temperature = default if temperature is None else temperature
+    if temperature <= 0:
+        raise ValueError(f"the temperature of a feature map is {temperature}, expected above 0")
+    return temperature**-0.5
 
 
 class Fixed(FeatureMap):
-    """A function without weights, of x / sqrt(temperature)."""
+    """A function without weights, of x / sqrt(temperature); sqrt(K) by default if `tempered`."""
 
     def __init__(
         self,
@@ -181,12 +210,13 @@ class Fixed(FeatureMap):
         f: Callable[..., Array],
         size: Callable[..., int] = lambda K: K,
         tempered: bool = False,
+        temperature: float | None = None,
         rngs: nnx.Rngs | None = None,
         **options: Any,
     ):
         del heads, rngs
         self.f, self.size = given(f, options), size(K, **options)
-        self.scale = K**-0.25 if tempered else 1.0
+        self.scale = root_of(temperature, K**0.5 if tempered else 1.0)
 
     def __call__(self, x, *, query=False):
         del query
@@ -210,14 +240,15 @@ class Favor(FeatureMap):
         stabilised: bool = False,
         count: int | None = None,
         draw: str = "orthogonal",
+        temperature: float | None = None,
         rngs: nnx.Rngs,
         **options: Any,
     ):
         del heads
         self.f, self.stabilised = given(f, options), stabilised
-        self.scale, self.draw = K**-0.25, DRAWS[option("draw", draw, DRAWS)]
+        self.scale, self.draw = root_of(temperature, K**0.5), DRAWS[option("draw", draw, DRAWS)]
         count = count or max(1, round(K * math.log(K)))
-        self.size = 2 * count if doubles else count
+        self.size = (2 * count if doubles else count) + bool(options.get("smoothing"))
         self.W = Frozen(self.draw(rngs.params(), 1, count, K))
 
     def redraw(self, key: Array) -> None:
@@ -245,6 +276,20 @@ class RFA(FeatureMap):
         sigma = jnp.broadcast_to(self.sigma[...], self.R.shape)
         norm = jnp.sqrt(2 * half_square(x) + 1e-12)  # differentiable at zero
         return fourier(x / (norm + 1e-3), sigma * self.R[...] / self.tau)
+
+
+class Learned(FeatureMap):
+    """relu(W x + b) [T, H, count], W [H, count, K] and b [H, count] trained (T2R); count is K."""
+
+    def __init__(self, heads: int, K: int, *, count: int | None = None, rngs: nnx.Rngs):
+        self.size = count or K
+        init = nnx.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=0)
+        self.W = nnx.Param(init(rngs.params(), (heads, self.size, K)))
+        self.b = nnx.Param(jnp.zeros((heads, self.size)))
+
+    def __call__(self, x, *, query=False):
+        del query
+        return jax.nn.relu(project(x, self.W[...]) + self.b[...][None])
 
 
 class Hash(FeatureMap):
@@ -281,18 +326,20 @@ class Hash(FeatureMap):
 
 FEATURE_MAPS: dict[str, Callable[..., FeatureMap]] = {
     "elu+1": partial(Fixed, f=elu_plus_one),
-    "relu": partial(Fixed, f=jax.nn.relu),
-    "identity": partial(Fixed, f=lambda x: x),
+    "relu": partial(Fixed, f=relu),
+    "identity": partial(Fixed, f=identity),
     "dpfp": partial(Fixed, f=dpfp, size=lambda K, nu=1: 2 * K * nu),
     "taylor": partial(
         Fixed, f=taylor, size=lambda K, order=2: sum(K**n for n in range(order + 1)), tempered=True
     ),
-    "square": partial(Fixed, f=lambda x: outer(x, x), size=lambda K: K * K, tempered=True),
-    "favor+": partial(Favor, f=partial(favor, eps=1e-4), stabilised=True),
-    "favor+-": partial(Favor, f=partial(favor, hyperbolic=True), doubles=True),
+    "square": partial(Fixed, f=square, size=lambda K: K * K, tempered=True),
+    "favor+": partial(Favor, f=given(favor, dict(eps=1e-4)), stabilised=True),
+    "favor+-": partial(Favor, f=given(favor, dict(hyperbolic=True)), doubles=True),
     "trigonometric": partial(Favor, f=trigonometric, doubles=True),
+    "fourier": partial(Favor, f=fourier, doubles=True),
     "random_relu": partial(Favor, f=random_relu),
     "rfa": RFA,
+    "learned": Learned,
     "hash": Hash,
 }
 

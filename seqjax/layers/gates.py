@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import linear_attention
 
 EIGENVALUES = ("[0,1]", "[-1,1]")
@@ -63,6 +64,7 @@ def signed_linear_attention(
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
     sigma = running_sign(a < 0, resets, mask).astype(q.dtype).reshape(*a.shape[:2], -1)
+    q, k = (share_heads("linear_attention", *z, a.shape[1]) for z in (("q", q), ("k", k)))
     y, last = linear_attention(sigma * q, sigma * k, v, log_a, state, **options)
     return y, last if not len(q) else sigma[-1].astype(last.dtype)[:, :, None] * last
 

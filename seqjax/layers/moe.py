@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Precise, option
-from seqjax.layers.parts import GLU, per_head
+from seqjax.layers.parts import GLU, per_head, silu
 
 EVALUATORS = ("ragged", "dense")
 SCORES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
@@ -33,7 +33,7 @@ class MoE(nnx.Module):
         self,
         features: int,
         inner: int,
-        f: Callable[[Array], Array] = jax.nn.silu,
+        f: Callable[[Array], Array] = silu,
         *,
         experts: int,
         top: int,

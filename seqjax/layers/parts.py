@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
@@ -28,6 +30,15 @@ def split_heads(x: Array, heads: int) -> Array:
 def merge_heads(x: Array) -> Array:
     """[T, heads, K] -> [T, heads * K]."""
     return x.reshape(len(x), x.shape[1] * x.shape[2])
+
+
+def wide(x: Array) -> Array:
+    """x in at least float32.
+
+    What heads read is summed over all time before a norm or a quotient brings it back in range: in
+    float16 it would leave 65504 long before. An op whose values are wide returns wide outputs.
+    """
+    return x.astype(accumulation_dtype(x.dtype))
 
 
 class Norm(nnx.Module):
@@ -69,9 +80,34 @@ def unit(x: Array, eps: float = 1e-6) -> Array:
     return (z * lax.rsqrt(jnp.sum(z * z, axis=-1, keepdims=True) + eps)).astype(x.dtype)
 
 
+# Functions that modules keep. Those of jax.nn are compiled, and what is compiled cannot be pickled.
+
+
 def gelu(x: Array) -> Array:
     """x Phi(x), exactly (arXiv:1606.08415); jax.nn.gelu is by default its approximation by tanh."""
     return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """gelu by its approximation, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def silu(x: Array) -> Array:
+    """x sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def sigmoid(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
+
+
+def relu(x: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+def identity(x: Array) -> Array:
+    return x
 
 
 class GLU(nnx.Module):
@@ -81,7 +117,7 @@ class GLU(nnx.Module):
         self,
         features: int,
         inner: int,
-        f: Callable[[Array], Array] = jax.nn.silu,
+        f: Callable[[Array], Array] = silu,
         *,
         bias: bool = False,
         scale: float = 1.0,
@@ -152,6 +188,34 @@ def token_shift(
     return short_convolution(x, taps, window, resets=resets, mask=mask, reset_state=reset_state)
 
 
+def angles(positions: Array, rates: Any, dtype: Any) -> Array:
+    """positions [T] * rates [...] as angles [T, ...] in `dtype`, up to whole turns.
+
+    A product in float32 has an error of its size, that is, of the position. So below float64 the
+    share of a turn is kept in integers, which are exact modulo 1: rate / (2 pi) = hi 2^-32 + lo
+    2^-47, for |position| < 2^31. Angles are then within 3e-7 up to position 10^6, and those of two
+    positions differ by what their distance says anywhere.
+    rates: float64 constants of numpy, or an array that is learned, of which a turn's share is
+        rounded to its 24 bits, once for all positions; its derivative is `positions`.
+    """
+    shape = (len(positions),) + (1,) * np.ndim(rates)
+    learned = isinstance(rates, Array)
+    product = positions.astype(dtype).reshape(shape) * jnp.asarray(rates, dtype)[None]
+    if jnp.finfo(dtype).bits == 64 or not jnp.issubdtype(positions.dtype, jnp.integer):
+        return product
+    lib = jnp if learned else np
+    share = rates / (2 * math.pi)
+    share = (share - lib.floor(share + 0.5)) * 2.0**32
+    hi = lib.floor(share)
+    hi, lo = (jnp.asarray(z.astype(np.int32))[None] for z in (hi, (share - hi) * 2.0**15))
+    n = positions.astype(jnp.int32).reshape(shape)
+    turns = n * hi + (n >> 15) * lo + (((n & 0x7FFF) * lo) >> 15)  # int32 wraps at whole turns
+    angle = turns.astype(dtype) * jnp.asarray(2 * math.pi / 2**32, dtype)
+    if not learned:
+        return angle
+    return lax.stop_gradient(angle) + (product - lax.stop_gradient(product))
+
+
 def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 10_000.0) -> Array:
     """x [T, H, K] with the first `fraction` of its channels turned by positions [T].
 
@@ -161,8 +225,7 @@ def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 1
     """
     half = int(x.shape[-1] * fraction) // 2
     dtype = accumulation_dtype(x.dtype)
-    rate = jnp.asarray([base ** (-i / half) for i in range(half)], dtype)
-    angle = (positions.astype(dtype)[:, None] * rate[None])[:, None]
+    angle = angles(positions, base ** (-np.arange(half) / max(half, 1)), dtype)[:, None]
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)

@@ -66,7 +66,8 @@ def causal(size: int) -> Array:
 def normalise_memory(m: Array) -> Array:
     """m / sqrt(mean m^2 + eps) over the last axis: every memory token has length sqrt(features).
 
-    eps is the machine's; no weight. Of zeros: zeros.
+    eps is the machine's; no weight. Of zeros: zeros, with derivative zero. The formula's there is
+    eps^-1/2 = 2900 a step, which the release follows: over a sequence of zeros it overflows.
     """
-    eps = jnp.finfo(m.dtype).eps
-    return m * jax.lax.rsqrt(jnp.mean(m * m, axis=-1, keepdims=True) + eps)
+    square = jnp.mean(m * m, axis=-1, keepdims=True)
+    return m * jnp.where(square > 0, jax.lax.rsqrt(square + jnp.finfo(m.dtype).eps), 0)

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.sparse.linalg import cg
 
+from seqjax.common import largest
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, to_vector
 from seqjax.learn.learner import Learner, Loss
@@ -61,7 +62,7 @@ def settle(
     def body(carry):
         h, _, n = carry
         new = cell.step(params, h, x)
-        return new, jnp.max(jnp.abs(to_vector(new) - to_vector(h))), n + 1
+        return new, largest(jnp.abs(to_vector(new) - to_vector(h))), n + 1
 
     never = jnp.array(jnp.inf, to_vector(h).dtype)
     return lax.while_loop(go_on, body, (h, never, jnp.zeros((), jnp.int32)))

@@ -17,7 +17,10 @@ memory, every k-th of them; its readout learns beside it, and no gradient of tha
     dmt    = 10 mean_{t in 0, k, ..} (m^_t - m_t)^2 + mean_t ce(readout(sg m^_t), y_t)
     m^_t   = student(sg m^_{t-1}, x_t),  m^_0 = m_0                      sg: a constant
 
-The published loss of dmt adds L_dec and 0.01 L_unif of the frozen teacher: constants, left out.
+Either sg is an option of `dmt`. (The release's `detach_rnn` has the sense of its name turned round:
+its default goes back through the whole way, and detach_rnn=False is this sg.) The published loss of
+dmt adds L_dec and 0.01 L_unif of the frozen teacher: constants, which the learner leaves out and
+`dmt_loss` has.
 
 Both are learners: losses are means over the window, as the published weights presume, not sums.
 Cost of a window of T steps: one encoder pass over 2 c tokens per cut (K + 1 tokens per step with a
@@ -59,6 +62,8 @@ class DMTWeights:
 
     dynamics: float = 10.0
     readout: float = 1.0
+    decoding: float = 1.0  # this and the next of the teacher: `dmt_loss`
+    uniformity: float = 0.01
 
 
 class Losses(NamedTuple):
@@ -68,6 +73,17 @@ class Losses(NamedTuple):
     decoding: Array
     first: Array
     dynamics: Array
+    uniformity: Array
+
+
+class DMTLosses(NamedTuple):
+    """The same for dmt; what the teacher's terms were not asked for is zero."""
+
+    total: Array
+    dynamics: Array
+    readout: Array
+    decoding: Array
+    first: Array
     uniformity: Array
 
 
@@ -124,18 +140,49 @@ def smt_loss(
     weights: Weights = Weights(),
     gamma: float = 1.0,
     detach: bool = False,
+    over_tokens: bool = True,
 ) -> Losses:
     """All losses of memories m [..., K, features], those `following` them, the student's
     `predicted` ones, and the decoder's logits [..., F, outputs] for targets [..., F].
 
     detach: the teacher does not learn to be easy for the student (not the published setting).
+    over_tokens: the memory's tokens are held apart, each; else whole memories [K features].
     """
+    points = m if over_tokens else m.reshape(*m.shape[:-2], -1)
     decoding, first = decoding_loss(logits, targets, gamma)
     dynamics = dynamics_loss(predicted, lax.stop_gradient(following) if detach else following)
-    uniformity = uniformity_loss(m, key)
+    uniformity = uniformity_loss(points, key)
     total = weights.decoding * decoding + weights.dynamics * dynamics
     total += weights.uniformity * uniformity
     return Losses(total, decoding, first, dynamics, uniformity)
+
+
+def dmt_loss(
+    m: Array,
+    own: Array,
+    logits: Array,
+    targets: Array,
+    decoded: tuple[Array, Array] | None = None,
+    key: Array | None = None,
+    *,
+    weights: DMTWeights = DMTWeights(),
+) -> DMTLosses:
+    """All losses of the student's `own` memories [..., n, K, features] beside the teacher's m, and
+    of its readout's logits [..., T, outputs] for targets [..., T].
+
+    decoded: the logits [..., n, F, outputs] of the teacher's decoder and their targets; without
+        them, for they and m are constants of a frozen teacher, neither they nor the uniformity of
+        m (of whole memories) are in the sum.
+    """
+    dynamics, (readout, _) = dynamics_loss(own, m), decoding_loss(logits, targets)
+    total = weights.dynamics * dynamics + weights.readout * readout
+    if decoded is None:
+        zero = jnp.zeros_like(total)
+        return DMTLosses(total, dynamics, readout, zero, zero, zero)
+    (decoding, first), whole = decoding_loss(*decoded), m.reshape(*m.shape[:-2], -1)
+    uniformity = uniformity_loss(whole, key)
+    total += weights.decoding * decoding + weights.uniformity * uniformity
+    return DMTLosses(total, dynamics, readout, decoding, first, uniformity)
 
 
 class Window(NamedTuple):
@@ -182,6 +229,7 @@ def smt(
     weights: Weights = Weights(),
     gamma: float = 1.0,
     detach: bool = False,
+    over_tokens: bool = True,
 ) -> tuple[Learner, dict[str, Any]]:
     """The learner of both, and its parameters {"teacher": ..., "student": ...}.
 
@@ -193,6 +241,7 @@ def smt(
     cuts: at how many places of a window the future is predicted, drawn at random; None: wherever
         there is a whole context and a whole horizon (in the official loop T = context + horizon,
         so once). The student learns there, and with a causal teacher at every step.
+    weights, gamma, detach, over_tokens: as in `smt_loss`.
     Raises ValueError where no place is left.
     """
     if teacher.causal and context is not None:
@@ -243,7 +292,8 @@ def smt(
             else:
                 keys = None if draw is None else jax.random.split(draw, batch)
                 found = jax.vmap(one)(xs, ys, keys)
-            losses = smt_loss(*found, sample, weights=weights, gamma=gamma, detach=detach)
+            options: dict[str, Any] = dict(weights=weights, gamma=gamma, detach=detach)
+            losses = smt_loss(*found, sample, over_tokens=over_tokens, **options)
             return losses.total, jnp.take(found[1], -1, axis=0 if batch is None else 1)
 
         (loss, h), grads = jax.value_and_grad(total, has_aux=True)(params)
@@ -261,12 +311,15 @@ def dmt(
     every: int = 1,
     batch: int | None = None,
     weights: DMTWeights = DMTWeights(),
+    detach_steps: bool = True,
+    detach_readout: bool = True,
 ) -> tuple[Learner, Any]:
     """The learner of the student alone, and its parameters; the teacher lies in the state, frozen.
 
     Windows as in `smt`. The student starts from the encoder's memory of the first `context` tokens
     (None: of none), goes on for `steps` memories (None: to the end of the window), and imitates
-    every `every`-th. Raises ValueError for windows that are too short.
+    every `every`-th. detach_steps False: the gradient goes back along its whole way. detach_readout
+    False: the readout's enters the memory. Raises ValueError for windows that are too short.
     """
     teacher_parts, parts = (nnx.split(m, nnx.Param, ...) for m in (teacher, student))
     if teacher.causal and context is not None:
@@ -283,8 +336,8 @@ def dmt(
             m = teacher.prefixes(x)[at]
         else:
             m = teacher.windows(x, at, T if context is None else context)
-        own = roll(student, m[0], x[first : first + count - 1], detach=True)
-        logits = jax.vmap(student.readout)(lax.stop_gradient(own))
+        own = roll(student, m[0], x[first : first + count - 1], detach=detach_steps)
+        logits = jax.vmap(student.readout)(lax.stop_gradient(own) if detach_readout else own)
         return m, own[::every], logits, window(x, y, first, 1, count).targets, own[-1]
 
     def init(params: Any, key: Array | None = None) -> DMTState:
@@ -296,9 +349,7 @@ def dmt(
             teacher, student = _merge(teacher_parts, state.teacher), _merge(parts, params)
             one = lambda x, y: example(teacher, student, x, y)  # noqa: E731
             found = one(xs, ys) if batch is None else jax.vmap(one)(xs, ys)
-            m, own, logits, targets, h = found
-            dynamics, (readout, _) = dynamics_loss(own, m), decoding_loss(logits, targets)
-            return weights.dynamics * dynamics + weights.readout * readout, h
+            return dmt_loss(*found[:4], weights=weights).total, found[4]
 
         (loss, h), grads = jax.value_and_grad(total, has_aux=True)(params)
         return loss, grads, DMTState(h, state.teacher)

@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.common import largest, predicted
 from seqjax.learn.smt import window
 from seqjax.learn.smt_students import Student, roll
 from seqjax.learn.smt_teacher import Teacher
@@ -104,7 +105,7 @@ def rescaled(module: Module, part: str, gain: float) -> Module:
 
 def accuracy(logits: Array, y: Array) -> Array:
     """The share of asked answers (y >= 0) that are right."""
-    right = (jnp.argmax(logits, axis=-1) == y) & (y >= 0)
+    right = (predicted(logits) == y) & (y >= 0)
     return jnp.sum(right) / jnp.maximum(jnp.sum(y >= 0), 1)
 
 
@@ -180,6 +181,6 @@ def tsne(m: Any, components: int = 2, *, seed: int = 0, **options: Any) -> np.nd
 
 def _norms(gradient: Array) -> Array:
     """Of [..., K, features]; neither an exploded nor a vanished one leaves the range of floats."""
-    largest = jnp.max(jnp.abs(gradient), axis=(-2, -1), keepdims=True)
-    size = jnp.where(largest > 0, largest, 1)
+    top = largest(jnp.abs(gradient), axis=(-2, -1), keepdims=True)
+    size = jnp.where(top > 0, top, 1)
     return size[..., 0, 0] * jnp.sqrt(jnp.sum(jnp.square(gradient / size), axis=(-2, -1)))

@@ -3,7 +3,8 @@
     outputs, final_state = op(..., initial_state, resets=, mask=, evaluator=)
 
 Arrays are [B, T, D] or [B, T, H, D]; the batch axis may be absent. Each op has a naive loop that
-says what it means and evaluators that compute it; `OPS` is the table of them.
+says what it means and evaluators that compute it; `OPS` is the table of them. Resets and masks of
+packed sequences are made from cu_seqlens or segment ids by `seqjax.flags`.
 """
 
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution, short_convolution

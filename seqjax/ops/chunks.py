@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.ops.op import like, with_fill
+from seqjax.ops.quarantine import finite, mark
 
 # exp of it is 0 in every dtype, and sums of it stay finite: products with 0/1 matrices are safe
 LOG_ZERO = -1e4
@@ -112,43 +113,45 @@ def scan_heads(
     """`scan_chunks` of a body for one head: body(S, x [C, ...], segment, reset_state, *per_head).
 
     xs are [T, H, ...], states and `per_head` [H, ...]. The chunk is a power of two, no longer
-    than T asks for. With resets, what is not finite stays inside its segment (see `quarantine`).
+    than T asks for. The body returns (y, S, lost): where `lost` [C] is set a step has written what
+    left the finite numbers, and is replaced by zeros; with it every channel of its head is lost.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
     chunk_size = min(power_of_two(chunk_size), power_of_two(max(steps, 1)))
 
     def all_heads(state: Any, x: Any, resets: Array | None) -> Any:
         segment = None if resets is None else jnp.cumsum(resets, dtype=jnp.int32)
-        one_head = body if segment is None else quarantine(body, fill)
-        return jax.vmap(one_head, in_axes=(0, 1, None, 0, *(0 for _ in per_head)), out_axes=(1, 0))(
-            state, x, segment, reset_state, *per_head
-        )
+        axes = (0, 1, None, 0, *(0 for _ in per_head))
+        heads = jax.vmap(overflowing(body), in_axes=axes, out_axes=(1, 0))
+        return heads(state, x, segment, reset_state, *per_head)
 
     return scan_chunks(all_heads, state, xs, resets, fill, chunk_size)
 
 
-def quarantine(body: Callable, fill: Any) -> Callable:
-    """Keep a NaN or Inf, in an input or in the entering state, inside its own segment.
+def overflowing(body: Callable) -> Callable:
+    """Keep what overflows, in a step or in the entering state, inside its own segment.
 
-    In a matrix product a zero weight does not keep a NaN out (0 * NaN is NaN), neither in value
-    nor in gradient. So what is not finite is replaced before the products, and afterwards
-    selected back, as NaN, into whatever it reaches before the next reset.
+    Inputs are finite (see `quarantine`); their products need not be.
     """
 
-    def guarded(state: Any, x: Any, segment: Array, reset_state: Any, *per_head: Any) -> Any:
-        flat = [v.reshape(segment.shape[0], -1) for v in jax.tree.leaves(x)]
-        good = jnp.all(jnp.isfinite(jnp.concatenate(flat, axis=1)), axis=1)
-        state_good = jnp.all(jnp.stack([jnp.isfinite(s).all() for s in jax.tree.leaves(state)]))
-        x = with_fill(lambda v, f: jnp.where(like(good, v), v, f), x, fill)
-        safe = jax.tree.map(lambda s: jnp.where(state_good, s, 0), state)
-        y, new = body(safe, x, segment, reset_state, *per_head)
-
-        reached = jnp.any(within(segment, segment.shape[0]) & ~good[None], axis=1)
-        reached |= (segment == 0) & ~state_good
-        y = jax.tree.map(lambda v: jnp.where(like(reached, v), jnp.nan, v), y)
-        return y, jax.tree.map(lambda s: jnp.where(reached[-1], jnp.nan, s), new)
+    def guarded(state: Any, x: Any, segment: Any, reset_state: Any, *per_head: Any) -> Any:
+        state_lost = ~jnp.all(jnp.stack([jnp.isfinite(s).all() for s in jax.tree.leaves(state)]))
+        safe = jax.tree.map(lambda s: jnp.where(state_lost, 0, s), state)
+        y, new, lost = body(safe, x, segment, reset_state, *per_head)
+        reached = jnp.any(within(segment, len(lost)) & lost[None], axis=1)
+        reached |= state_lost if segment is None else state_lost & (segment == 0)
+        return mark(reached, y), mark(reached[-1], new)
 
     return guarded
+
+
+def finite_rows(x: Array) -> tuple[Array, Array]:
+    """x [C, ...] with zeros in the rows that are not finite, and which rows [C] these are.
+
+    A row is a step: what it overflows by must not meet the zero weights of the steps before it.
+    """
+    good = finite(x, 1)
+    return jnp.where(like(good, x), x, 0), ~good
 
 
 def power_of_two(n: int) -> int:
@@ -231,7 +234,8 @@ def pair_products(x: Array, y: Array, decay: Decay) -> Array:
     size = x.shape[0]
     joined = within(decay.segment, size) & ~np.eye(size, dtype=bool)
     if not isinstance(decay.pairs, tuple):
-        return jnp.where(joined, (x @ y.T) * jnp.exp(decay.pairs), 0)
+        products = jnp.where(joined, x @ y.T, 0)  # cut also before: 0 * inf is the gradient of exp
+        return jnp.where(joined, products * jnp.exp(decay.pairs), 0)
     pairs = jnp.zeros((size, size), x.dtype)
     for to_middle, meet in zip(decay.pairs, meetings(size)):
         part = jnp.exp(to_middle)
@@ -249,7 +253,8 @@ def decayed_sums(weights: Array, v: Array, decay: Decay) -> Array:
     sums = jnp.zeros_like(v)
     for to_middle, meet in zip(decay.pairs, meetings(len(v))):
         part = jnp.exp(to_middle)
-        sums += part * (jnp.where(meet, weights, 0) @ (part * v))
+        read, lost = finite_rows(jnp.where(meet, weights, 0) @ (part * v))
+        sums = mark(lost, sums) + part * read
     return sums
 
 
@@ -323,3 +328,22 @@ def unit_lower_inverse(a: Array) -> Array:
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     inverse = unit_lower_inverse(*primals)
     return inverse, -exactly(exactly(inverse, tangents[0]), inverse)
+
+
+@jax.custom_jvp
+def unit_lower_solve(a: Array, b: Array) -> Array:
+    """u [C, V] with (I + a) u = b, for strictly lower triangular a [C, C].
+
+    (I + a) du = db - da u: no product of two inverses is formed, which overflows long before the
+    loop does where the recurrence grows.
+    """
+    return unit_lower_inverse(a) @ b
+
+
+@unit_lower_solve.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (a, b), (da, db) = primals, tangents
+    inverse = unit_lower_inverse(a)
+    u = inverse @ b
+    da = jnp.where(np.tri(len(u), k=-1, dtype=bool), da, 0)  # its cotangent overflows above
+    return u, inverse @ (db - da @ u)

@@ -16,7 +16,17 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
-from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec, full_states, like, match
+from seqjax.ops.op import (
+    Call,
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    full_states,
+    like,
+    match,
+)
 
 MOST_TAPS = 64  # that are worth one pass over the input each
 
@@ -97,13 +107,22 @@ def sum_of_products(kernel: Array, seen: list[Array]) -> Array:
 def fft(
     xs: Inputs, window: Array, *, kernel: Array, resets: None, reset_state: Any
 ) -> tuple[Array, Array]:
-    """By the convolution theorem. What is not finite anywhere reaches every output."""
+    """By the convolution theorem.
+
+    What is not finite reaches the outputs that its taps reach. Rounding is relative to the largest
+    input of all, also to one of the future: a number of 1e30 leaves nothing of the others.
+    """
     del resets, reset_state
     steps, back = xs.x.shape[0], window.shape[0]
     x = jnp.concatenate([window, xs.x])
     size = power_of_two(max(steps + back, 1))  # outputs before the first step may wrap around
-    product = jnp.fft.rfft(x, size, axis=0) * jnp.fft.rfft(kernel[::-1], size, axis=0)
-    return jnp.fft.irfft(product, size, axis=0)[back : back + steps], x[steps:]
+    good = jnp.isfinite(x)
+    place = jnp.arange(len(x), dtype=jnp.int32)[:, None]
+    last_lost = lax.cummax(jnp.where(good, -back - 1, place))
+    spectrum = jnp.fft.rfft(jnp.where(good, x, 0), size, axis=0)
+    y = jnp.fft.irfft(spectrum * jnp.fft.rfft(kernel[::-1], size, axis=0), size, axis=0)
+    y = jnp.where(place - last_lost <= back, jnp.nan, y[: len(x)])
+    return y[back:], x[steps:]
 
 
 def short_convolution(
@@ -126,8 +145,9 @@ def short_convolution(
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
     """
-    op, batch = CONVOLUTION.name, "B" if x.ndim == 3 else ""
-    sizes = match(op, x=(x, f"{batch}TD"), kernel=(kernel, "KD"), bias=(bias, "D"))
+    op = CONVOLUTION.name
+    batch = batch_letter(op, "TD", x=x)
+    sizes = match(op, x=(x, f"{batch}TD"), kernel=(kernel, "KD"), bias=(bias, "D?"))
     if not sizes["K"]:
         raise ValueError(f"{op}: kernel has no taps")
     sizes, letters = {**sizes, "W": sizes["K"] - 1}, f"{batch}WD"
@@ -169,6 +189,7 @@ def fft_convolution(
     u [B, T, D] or [T, D], kernel [L, D] with the present at kernel[0], D [D], state [B, L-1, D].
     Any T and L. With `resets` or `mask`, as in `short_convolution`, the direct form runs.
     """
+    match("fft_convolution", kernel=(kernel, "LD"), D=(D, "D?"))
     if D is not None:
         kernel = kernel.at[0].add(D.astype(kernel.dtype))
     return short_convolution(

@@ -1,6 +1,6 @@
 """The delta rule: a matrix state that corrects what it would answer to the key it is written.
 
-    S~_t = diag(exp log_a_t) S_{t-1}                              first decay,
+    S~_t = diag(exp log_a_t) S_{t-1} diag(exp log_b_t)            first decay,
     S_t  = S~_t + beta_t k_t (v_t - S~_t^T k_t)^T                 then correct      S [K, V]
     y_t  = scale q_t^T S_t                                        read after the write
 
@@ -8,7 +8,8 @@ With beta = 1 and |k| = 1 the key reads exactly its value afterwards, S_t^T k_t 
 (0, 2) gives transition eigenvalues in (-1, 1) (2411.12537). Without decay it is DeltaNet
 (2102.11174 eq. 9; chunk form 2406.06484 section 3), with one decay per head Gated DeltaNet
 (2412.06464 eq. 10), with one per key Kimi Delta Attention (2510.26692 eq. 1). DeltaProduct
-(2502.10297 eq. 4) makes several corrections per step: the same op on a longer axis of time.
+(2502.10297 eq. 4) makes several corrections per step: the same op on a longer axis of time. A decay
+log_b or a strength beta per value makes each column of S a delta rule of its own.
 
 Inside a chunk the corrections u_t = beta_t (v_t - S~_t^T k_t) obey (I + A) U = beta (V - K' S),
 where A_ts = beta_t k_t.k_s under the decay from s to t, and K' is K under the decay since the
@@ -26,24 +27,37 @@ from jax import Array
 
 from seqjax.ops.chunks import (
     decay_of,
+    finite_log,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
-    unit_lower_inverse,
+    unit_lower_solve,
 )
-from seqjax.ops.linear_attention import full_decay, log_decays, share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.heads import share_heads
+from seqjax.ops.linear_attention import full_decay, log_decays
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
     q: Any  # [T, H, K]
     k: Any  # [T, H, K]
     v: Any  # [T, H, V]
-    beta: Any  # [T, H]
+    beta: Any  # [T, H], or [T, H, V] of each value
     log_a: Any  # [T, H, K], or [T, H, 1] if all keys share it
+    log_b: Any = None  # [T, H, V], of the values
 
 
 def naive(
@@ -58,8 +72,11 @@ def naive(
 
     def step(S: Array, x: Inputs) -> tuple[Array, Array]:
         S = jnp.exp(x.log_a)[:, :, None] * S
-        error = x.v - jnp.einsum("hk,hkv->hv", x.k, S)
-        S = S + x.beta[:, None, None] * x.k[:, :, None] * error[:, None, :]
+        if x.log_b is not None:
+            S = S * jnp.exp(x.log_b)[:, None, :]
+        beta = x.beta if x.beta.ndim == 2 else x.beta[:, None]
+        u = beta * (x.v - jnp.einsum("hk,hkv->hv", x.k, S))
+        S = S + x.k[:, :, None] * u[:, None, :]
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
     return loop(step, S, xs, resets, reset_state)
@@ -78,15 +95,39 @@ def chunked(
 
     def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
         decay, beta = decay_of(x.log_a, segment), x.beta[:, None]
-        overlap = beta * pair_products(x.k, x.k, decay)
-        error = beta * (x.v - read_entering(x.k, S, decay, reset_state))
-        u = unit_lower_inverse(overlap) @ error
+        overlap, lost = finite_rows(beta * pair_products(x.k, x.k, decay))
+        error, mistaken = finite_rows(beta * (x.v - read_entering(x.k, S, decay, reset_state)))
+        u, unsolved = finite_rows(unit_lower_solve(overlap, error))
         scores = pair_products(x.q, x.k, decay) + jnp.diag((x.q * x.k).sum(1))
-        y = scores @ u + read_entering(x.q, S, decay, reset_state)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, u))
+        scores, unread = finite_rows(scores)
+        y = scores @ u + mark(unread, read_entering(x.q, S, decay, reset_state))
+        new = leave_chunk(S, decay, reset_state, (x.k, u))
+        return scale * y, new, lost | mistaken | unsolved
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 else 32)
     return scan_heads(body, S, xs, resets, reset_state, FILL, size)
+
+
+def by_values(
+    xs: Inputs, S: Array, *, resets: Array | None, reset_state: Array | None, **options: Any
+) -> tuple[Array, Array]:
+    """`chunked`, of each column of S alone where strength or decay differ between values.
+
+    What the columns have in common, such as the products of keys, is computed once.
+    """
+    if xs.beta.ndim == 2 and xs.log_b is None:
+        return chunked(xs, S, resets=resets, reset_state=reset_state, **options)
+
+    def column(v: Array, beta: Array, log_b: Any, S: Array, reset_state: Any) -> Any:
+        log_a = xs.log_a if log_b is None else xs.log_a + log_b[..., None]
+        alone = xs._replace(v=v[..., None], beta=beta, log_a=log_a, log_b=None)
+        fresh = None if reset_state is None else reset_state[..., None]
+        y, S = chunked(alone, S[..., None], resets=resets, reset_state=fresh, **options)
+        return y[..., 0], S[..., 0]
+
+    axes = (-1, -1 if xs.beta.ndim == 3 else None, -1, -1, -1)
+    columns = jax.vmap(column, axes, out_axes=-1)
+    return columns(xs.v, xs.beta, xs.log_b, S, reset_state)
 
 
 def gated_delta_rule(
@@ -97,6 +138,7 @@ def gated_delta_rule(
     log_a: Array | None,
     initial_state: Array | None = None,
     *,
+    log_b: Array | None = None,
     scale: float = 1.0,
     resets: Array | None = None,
     mask: Array | None = None,
@@ -107,25 +149,33 @@ def gated_delta_rule(
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
-    q, k [B, T, G, K], v [B, T, H, V] and beta [B, T, H], where G divides H: each of the G heads
-    of q and k serves H / G heads of v in a row. log_a <= 0 is [H], [B, T, H], [B, T, H, K] or
-    None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step (the state
+    q, k [B, T, H, K], v [B, T, H, V] and beta [B, T, H], or [B, T, H, V] of each value; of q and k
+    there may be fewer heads, of q also more, with as many outputs (see `seqjax.ops.heads`).
+    log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None (no decay), log_b <= 0 is [B, T, H, V] or
+    None; -inf forgets. `resets` [B, T] forgets the past before a step (the state
     becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first. q and k are not scaled or normalised here.
     """
-    op, batch = DELTA_RULE.name, "B" if q.ndim == 4 else ""
+    op = DELTA_RULE.name
+    batch = batch_letter(op, "TQK", q=q)
     sizes = match(
         op,
-        q=(q, f"{batch}TGK"),
+        q=(q, f"{batch}TQK"),
         k=(k, f"{batch}TGK"),
         v=(v, f"{batch}THV"),
-        beta=(beta, f"{batch}TH"),
+        beta=(
+            beta,
+            f"{batch}THV" if getattr(beta, "ndim", 0) == getattr(v, "ndim", 0) else f"{batch}TH",
+        ),
+        log_b=(log_b, f"{batch}THV?"),
     )
-    q, k = share_heads(op, q, sizes["H"]), share_heads(op, k, sizes["H"])
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k = share_heads(op, "k", k, sizes["H"])
+    log_a = full_decay(op, log_a, batch, sizes, v.dtype)
     letters = f"{batch}HKV"
     start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
     y, state = DELTA_RULE(
-        Inputs(q, k, v, beta, full_decay(op, log_a, batch, sizes, v.dtype)),
+        Inputs(q, k, v, beta, log_a, None if log_b is None else finite_log(log_b)),
         start,
         batched=bool(batch),
         dtype=v.dtype,
@@ -155,6 +205,7 @@ def gated_delta_product(
     log_a: Array | None = None,
     initial_state: Array | None = None,
     *,
+    log_b: Array | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
     reverse: bool = False,
@@ -162,11 +213,14 @@ def gated_delta_product(
 ) -> tuple[Array, Array]:
     """Per step one decay, then n corrections, then one read; options as `gated_delta_rule`.
 
-    q [B, T, H, K], log_a [B, T, H] or [B, T, H, K], and k, v, beta [B, T n, H, ...] with the n
-    corrections of step t at t n .. t n + n - 1. With `reverse` the steps run backwards, the
-    corrections inside a step keep their order.
+    q [B, T, H, K], log_a [B, T, H] or [B, T, H, K], log_b [B, T, H, V], and k, v, beta
+    [B, T n, H, ...] with the n corrections of step t at t n .. t n + n - 1. With `reverse` the
+    steps run backwards, the corrections inside a step keep their order.
     """
-    axis = q.ndim - 3
+    op = "gated_delta_product"
+    axis = len(batch_letter(op, "THK", q=q))
+    for name, x, letters in (("k", k, "THK"), ("v", v, "THV"), ("beta", beta, "TH")):
+        batch_letter(op, letters, **{name: x})
     steps, micro = q.shape[axis], k.shape[axis]
     n = micro // steps if steps else 1
     if n < 1 or micro != n * steps:
@@ -188,7 +242,9 @@ def gated_delta_product(
 
     if reverse:
         q = jnp.flip(q, axis)
-        log_a, resets, mask = jax.tree.map(lambda x: jnp.flip(x, axis), (log_a, resets, mask))
+        log_a, log_b, resets, mask = jax.tree.map(
+            lambda x: jnp.flip(x, axis), (log_a, log_b, resets, mask)
+        )
         k, v, beta = (micro_steps(jnp.flip(steps_of(x), axis)) for x in (k, v, beta))
     y, state = gated_delta_rule(
         at(q, n - 1),
@@ -197,6 +253,7 @@ def gated_delta_product(
         beta,
         None if log_a is None else at(log_a, 0),
         initial_state,
+        log_b=None if log_b is None else at(log_b, 0),
         resets=None if resets is None else at(resets, 0),
         mask=None if mask is None else jnp.repeat(mask, n, axis),
         **options,
@@ -210,18 +267,19 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
     draw = np.random.default_rng(seed)
     B, T, H, K, V = (spec.sizes[letter] for letter in "BTHKV")
     q, k = draw.normal(size=(2, B, T, H, K))
-    decay = spec.options.get("decay")
-    return dict(
+    decay, each = spec.options.get("decay"), spec.options.get("values", False)
+    more = dict(log_b=log_decays(draw, (B, T, H, V))) if each else {}
+    return more | dict(
         q=q / np.linalg.norm(q, axis=-1, keepdims=True),
         k=k / np.linalg.norm(k, axis=-1, keepdims=True),
         v=draw.normal(size=(B, T, H, V)),
-        beta=2 * draw.random((B, T, H)),
+        beta=2 * draw.random((B, T, H, V) if each else (B, T, H)),
         log_a=decay and log_decays(draw, (B, T, H) if decay == "head" else (B, T, H, K)),
         initial_state=draw.normal(size=(B, H, K, V)),
     )
 
 
-FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0)
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 DELTA_RULE = Op(
     name="gated_delta_rule",
     reference="2102.11174, 2406.06484, 2412.06464, 2510.26692",
@@ -230,7 +288,7 @@ DELTA_RULE = Op(
     evaluators={
         "naive": Evaluator(naive, chunked=False),
         "sequential": Evaluator(sequential(naive, FILL)),
-        "chunked": Evaluator(chunked),
+        "chunked": Evaluator(by_values),
     },
     table=STEPWISE_WHEN_SHORT,
     fill=FILL,
@@ -240,4 +298,6 @@ DELTA_RULE = Op(
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
     ),
     example=example,
+    readers=("q",),
+    apart=2,
 )

@@ -21,16 +21,27 @@ from jax import Array
 
 from seqjax.ops.chunks import (
     decay_of,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
-    unit_lower_inverse,
+    unit_lower_solve,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_states, match
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_states,
+    match,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -74,12 +85,17 @@ def chunked(
 
     def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> tuple[Array, Array]:
         before, after = decay_of(x.log_w, segment, before=True), decay_of(x.log_w, segment)
-        given = pair_products(x.a, x.k, before) @ x.v + read_entering(x.a, S, before, reset_state)
-        p = unit_lower_inverse(-pair_products(x.a, x.b, before)) @ given
+        seen, unseen = finite_rows(pair_products(x.a, x.k, before))
+        overlap, lost = finite_rows(-pair_products(x.a, x.b, before))
+        given, missing = finite_rows(seen @ x.v + read_entering(x.a, S, before, reset_state))
+        p, unsolved = finite_rows(unit_lower_solve(overlap, given))
         y = read_entering(x.q, S, after, reset_state)
         for left, right in ((x.k, x.v), (x.b, p)):
-            y += (pair_products(x.q, left, after) + jnp.diag((x.q * left).sum(1))) @ right
-        return scale * y, leave_chunk(S, after, reset_state, (x.k, x.v), (x.b, p))
+            scores = pair_products(x.q, left, after) + jnp.diag((x.q * left).sum(1))
+            scores, unread = finite_rows(scores)
+            y = mark(unread, y) + scores @ right
+        new = leave_chunk(S, after, reset_state, (x.k, x.v), (x.b, p))
+        return scale * y, new, unseen | lost | missing | unsolved
 
     size = chunk_size or (64 if xs.log_w.shape[-1] == 1 else 32)
     return scan_heads(body, S, xs, resets, reset_state, FILL, size)
@@ -104,14 +120,19 @@ def dplr(
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
-    q, k, a, b [B, T, H, K] and v [B, T, H, V]; log_w <= 0 is [H], [B, T, H], [B, T, H, K] or
-    None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step (the state
-    becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
-    `reverse` runs from the last step to the first.
+    q, k, a, b [B, T, H, K] and v [B, T, H, V]; of q and of k, a and b there may be fewer heads, of
+    q also more, with as many outputs (see `seqjax.ops.heads`). log_w <= 0 is [H], [B, T, H],
+    [B, T, H, K] or None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step
+    (the state becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is
+    False, `reverse` runs from the last step to the first.
     """
-    op, batch = DPLR.name, "B" if q.ndim == 4 else ""
-    keys, letters = f"{batch}THK", f"{batch}HKV"
-    sizes = match(op, q=(q, keys), k=(k, keys), v=(v, f"{batch}THV"), a=(a, keys), b=(b, keys))
+    op = DPLR.name
+    batch = batch_letter(op, "TQK", q=q)
+    keys, letters = f"{batch}TGK", f"{batch}HKV"
+    reads, values = f"{batch}TQK", f"{batch}THV"
+    sizes = match(op, q=(q, reads), k=(k, keys), v=(v, values), a=(a, keys), b=(b, keys))
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k, a, b = (share_heads(op, name, x, sizes["H"]) for name, x in zip("kab", (k, a, b)))
     start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
     y, state = DPLR(
         Inputs(q, k, v, a, b, full_decay(op, log_w, batch, sizes, v.dtype, "log_w")),
@@ -165,4 +186,6 @@ DPLR = Op(
         Spec("key_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="key")),
     ),
     example=example,
+    readers=("q",),
+    apart=2,
 )

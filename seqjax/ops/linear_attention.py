@@ -23,6 +23,7 @@ from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
     finite_log,
+    finite_rows,
     leave_chunk,
     loop,
     pair_products,
@@ -32,7 +33,19 @@ from seqjax.ops.chunks import (
     since_entering,
     values_at_end,
 )
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.heads import share_heads
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    check_number,
+    full_state,
+    match,
+    state_parts,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -83,15 +96,19 @@ def chunked(
         decay = decay_of(x.log_a, segment, before=before)
         now = x.k if not before else bonus[0][None] * x.k
         scores, now = pair_products(x.q, x.k, decay), (x.q * now).sum(1)
-        entered = read_entering(x.q, S, decay, reset_state)
+        scores, unread = finite_rows(jnp.concatenate([scores, now[:, None]], 1))
+        scores, now = scores[:, :-1], scores[:, -1]
+        entered = mark(unread, read_entering(x.q, S, decay, reset_state))
+        none = jnp.zeros_like(unread)
         if x.log_b is None:
             y = (scores + jnp.diag(now)) @ x.v + entered
-            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v))
+            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v)), none
         decay_b = decay_of(x.log_b, segment, before=before)
         y = decayed_sums(scores, x.v, decay_b) + now[:, None] * x.v
-        y += since_entering(decay_b) * entered
+        entered, unread = finite_rows(entered)
+        y += mark(unread, since_entering(decay_b) * entered)
         S, reset_state, v = values_at_end(decay_b, S, reset_state, x.v)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v))
+        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v)), none
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 and xs.log_b is None else 32)
     per_head = () if bonus is None else (bonus,)
@@ -119,31 +136,40 @@ def linear_attention(
 ) -> tuple[Array, Any]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
-    q, k [B, T, G, K] and v [B, T, H, V], where G divides H: each of the G heads of q and k
-    serves H / G heads of v in a row. log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None (no
-    decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`, the
-    outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states are
-    pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
+    q, k [B, T, H, K] and v [B, T, H, V]; of q and k there may be fewer heads, of q also more, with
+    as many outputs (see `seqjax.ops.heads`). log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None
+    (no decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`,
+    the outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states
+    are pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first. Neither q nor k is scaled, normalised or mapped here.
     """
-    op, batch = LINEAR_ATTENTION.name, "B" if q.ndim == 4 else ""
+    op = LINEAR_ATTENTION.name
+    batch = batch_letter(op, "TQK", q=q)
     sizes = match(
-        op, q=(q, f"{batch}TGK"), k=(k, f"{batch}TGK"), v=(v, f"{batch}THV"), bonus=(bonus, "HK")
+        op,
+        q=(q, f"{batch}TQK"),
+        k=(k, f"{batch}TGK"),
+        v=(v, f"{batch}THV"),
+        bonus=(bonus, "HK?"),
     )
-    q, k = share_heads(op, q, sizes["H"]), share_heads(op, k, sizes["H"])
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k = share_heads(op, "k", k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
     if log_b is not None:
         match(op, sizes, log_b=(log_b, f"{batch}THV"))
         log_b = finite_log(log_b)
     values = v
     if normalise:
+        check_number(f"{op}: eps", eps)
         values = jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1)
         if log_b is not None:
             log_b = jnp.concatenate([log_b, jnp.zeros_like(log_b[..., :1])], -1)
 
     def matrix(name: str, state: Any) -> Array:
-        S, z = state if normalise and state is not None else (state, None)
+        S, z = state, None
+        if normalise and state is not None:
+            S, z = state_parts(f"{op}: {name}", state, "Sz")
         S = full_state(f"{op}: {name}", S, f"{batch}HKV", sizes, v.dtype)
         if not normalise:
             return S
@@ -171,13 +197,6 @@ def linear_attention(
     return y.astype(v.dtype), state
 
 
-def share_heads(op: str, x: Array, heads: int) -> Array:
-    """[..., G, K] -> [..., H, K], each head H / G times in a row."""
-    if heads % x.shape[-2]:
-        raise ValueError(f"{op}: {x.shape[-2]} heads of q and k cannot serve {heads} heads of v")
-    return jnp.repeat(x, heads // x.shape[-2], axis=-2)
-
-
 def full_decay(
     op: str,
     log_a: Array | None,
@@ -190,10 +209,10 @@ def full_decay(
     forms = {len(form): form for form in ("H", f"{batch}TH", f"{batch}THK")}
     if log_a is None:
         log_a = jnp.zeros((sizes["H"],), dtype)
-    elif log_a.ndim not in forms:
+    elif np.ndim(log_a) not in forms:
         expected = " or ".join(f"({', '.join(form)})" for form in forms.values())
-        raise ValueError(f"{op}: {name} has shape {log_a.shape}, expected {expected}")
-    form = forms[log_a.ndim]
+        raise ValueError(f"{op}: {name} has shape {np.shape(log_a)}, expected {expected}")
+    form = forms[np.ndim(log_a)]
     match(op, sizes, **{name: (log_a, form)})
     shape = tuple(sizes[letter] for letter in f"{batch}TH")
     if not form.endswith("K"):
@@ -253,4 +272,6 @@ LINEAR_ATTENTION = Op(
         Spec("value_decay", dict(B=1, T=2048, H=4, K=64, V=64), dict(decay="value")),
     ),
     example=example,
+    readers=("q",),
+    apart=2,
 )

@@ -18,7 +18,7 @@ from jax import Array
 
 from seqjax.common import accumulation_dtype
 from seqjax.monoid import diagonal
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
 from seqjax.scan import scan
 
 
@@ -98,9 +98,9 @@ def linear_scan(
     (their outputs are zero).
     """
     op = LINEAR_SCAN.name
-    batch = "B" if b.ndim == 3 else ""
+    batch = batch_letter(op, "TD", b=b)
     sizes = match(op, b=(b, f"{batch}TD"))
-    match(op, sizes, a=(a, "D" if a.ndim == 1 else f"{batch}TD"))
+    match(op, sizes, a=(a, "D" if getattr(a, "ndim", 0) == 1 else f"{batch}TD"))
     dtype = accumulation_dtype(*(x.dtype for x in (a, b, initial_state) if x is not None))
     start, fresh = full_states(op, initial_state, reset_state, f"{batch}D", sizes, dtype)
     constant = a if a.ndim == 1 and mask is None else None

@@ -14,6 +14,7 @@ as t grows buckets only ever merge: into level(t, j) of any step j of theirs.
 lambda = 1 it is linear attention. Resets and masked steps do not count as steps of t.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +22,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.common import unknown
-from seqjax.ops.chunks import decay_of, finite_log, loop, scan_chunks, within
+from seqjax.ops.chunks import decay_of, finite_log, finite_rows, loop, scan_chunks, within
+from seqjax.ops.heads import read_in_groups, share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call
+from seqjax.ops.quarantine import mark, quarantined
 
 
 class Levels(NamedTuple):
@@ -100,7 +103,8 @@ def chunked(
             decay = decay_of(log_a[:, None], segment)
             weight = jnp.exp(jnp.where(joined, jnp.asarray(decay.pairs), 0))
             weight = weight * jnp.take_along_axis(scales, levels, axis=1)
-            y = jnp.where(joined, (q @ k.T) * weight, 0) @ v
+            scores, unread = finite_rows(jnp.where(joined, q @ k.T, 0) * weight)
+            y = mark(unread, scores @ v)
 
             def entered(S, where, since):
                 seen = jnp.take_along_axis(scales, where, axis=1)
@@ -146,13 +150,21 @@ def log_linear_attention(
     """Outputs [T, H, V] and the next state, for one example.
 
     q, k [T, H, K], v [T, H, V], log_a <= 0 [T, H], scales (lambda) [T, H, levels]; q is not
-    scaled. The state is kept, and all is computed, in its dtype.
+    scaled. Of q and k there may be fewer heads, of q, and then of scales, also more, with as many
+    outputs (see `seqjax.ops.heads`). The state is kept, and all is computed, in its dtype.
     """
     if evaluator is None:
         call = Call(len(q), jax.default_backend(), resets is not None, mask is not None, {})
         evaluator = next(rule for rule in STEPWISE_WHEN_SHORT if rule.holds(call)).order[0]
     if evaluator not in EVALUATORS:
         raise ValueError(unknown("evaluator of log_linear_attention", evaluator, EVALUATORS))
+    op, heads = "log_linear_attention", v.shape[1]
+    q, k = share_heads(op, "q", q, heads, reads=True), share_heads(op, "k", k, heads)
+    if scales.shape[:2] != q.shape[:2]:
+        raise ValueError(
+            f"{op}: scales has shape {scales.shape}, expected (T, H, levels) with those of q, "
+            f"{q.shape[:2]}"
+        )
     dtype, taken = state.S.dtype, jnp.ones(len(q), jnp.int32)
     xs = Inputs(q, k, v, finite_log(log_a), scales, None)
     xs = jax.tree.map(lambda z: z.astype(dtype), xs)._replace(taken=taken)
@@ -162,5 +174,8 @@ def log_linear_attention(
             return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
 
         xs, resets = jax.tree.map(kept, xs), None if resets is None else resets & mask
-    y, state = EVALUATORS[evaluator](xs, state, resets=resets, reset_state=reset_state, **options)
+    flags = dict(resets=resets, reset_state=reset_state)
+    run = partial(EVALUATORS[evaluator], **flags, **options)
+    run = quarantined(run, FILL, ("q", "scales"), 1, **flags)
+    y, state = read_in_groups(run, xs, state, ("q", "scales"))
     return (y if mask is None else kept(y)).astype(v.dtype), state

@@ -14,13 +14,17 @@ N state size, G groups, C chunk.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype, unknown
+from seqjax.ops.heads import read_in_groups
+from seqjax.ops.quarantine import quarantined
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ class Op:
     fill: Any  # the inputs of a step that changes nothing, one scalar for each of xs
     specs: tuple[Spec, ...]
     example: Callable[[Spec, int], dict[str, Any]]  # (spec, seed) -> arguments, float64
+    readers: tuple[str, ...] = ()  # of xs: those that only read, with more heads than states
+    # How many leading axes of xs (time, heads) a lost number does not spread over, see
+    # `quarantined`. None: each channel is by itself, as fast as memory is, and left as it is.
+    apart: int | None = None
 
     def choose(self, call: Call, evaluator: str | Sequence[str] | None = None) -> Choice:
         """Pick by the table (None), by name, or the first of several names that can run."""
@@ -157,6 +165,9 @@ class Op:
             check_flags(f"{self.name}: {name}", flags, shape)
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"{self.name}: chunk_size is {chunk_size}, expected at least 1")
+        for name in ("scale", "eps"):
+            if name in options:
+                check_number(f"{self.name}: {name}", options[name])
         compute = accumulation_dtype(dtype)
         xs, state, reset_state, options = jax.tree.map(
             lambda x: x.astype(compute) if is_float(x) else x, (xs, state, reset_state, options)
@@ -175,7 +186,11 @@ class Op:
             options = {**options, "chunk_size": chunk_size}
 
         def evaluate(xs: Any, state: Any, resets: Any, reset_state: Any) -> tuple[Any, Any]:
-            return chosen.evaluate(xs, state, resets=resets, reset_state=reset_state, **options)
+            flags = dict(resets=resets, reset_state=reset_state)
+            run = partial(chosen.evaluate, **flags, **options)
+            if self.apart is not None:
+                run = quarantined(run, self.fill, self.readers, self.apart, **flags)
+            return read_in_groups(run, xs, state, self.readers) if self.readers else run(xs, state)
 
         with matmul_precision(dtype):
             outputs, state = (jax.vmap(evaluate) if batched else evaluate)(
@@ -189,13 +204,20 @@ class Op:
 
 
 def match(
-    op: str, known: Mapping[str, int] | None = None, **arrays: tuple[Array | None, str]
+    op: str, known: Mapping[str, int] | None = None, /, **arrays: tuple[Any, str]
 ) -> dict[str, int]:
-    """The size of each letter, or one error that names the array that disagrees."""
+    """The size of each letter, or one error that names the array that disagrees.
+
+    An array whose letters end in "?" may be None.
+    """
     sizes = dict(known or {})
     for name, (x, letters) in arrays.items():
-        if x is None:
-            continue
+        optional, letters = letters.endswith("?"), letters.removesuffix("?")
+        if not hasattr(x, "dtype"):
+            if optional and x is None:
+                continue
+            expected = ", ".join(letters)
+            raise TypeError(f"{op}: {name} is {x!r:.40}, expected an array ({expected})")
         if not is_float(x):
             raise TypeError(f"{op}: {name} has dtype {x.dtype}, expected floating point")
         want = [sizes.get(letter, letter) for letter in letters]
@@ -206,12 +228,38 @@ def match(
     return sizes
 
 
+def batch_letter(op: str, letters: str, **array: Array) -> str:
+    """B if the array has an axis more than `letters`, which then are without it; else nothing."""
+    ((name, x),) = array.items()
+    if not hasattr(x, "dtype"):
+        match(op, **{name: (x, f"B{letters}")})
+    return "B" if x.ndim == len(letters) + 1 else ""
+
+
+def check_number(what: str, x: Any) -> None:
+    """A factor is one real number (or a scalar array), never None: nothing is filled in for it."""
+    shape = getattr(x, "shape", None)
+    real = isinstance(x, int | float) if shape is None else shape == () and jnp.isrealobj(x)
+    if not real or isinstance(x, bool):
+        got = f"{x!r:.40}" if shape is None else f"an array of shape {shape}"
+        raise TypeError(f"{what} is {got}, expected one real number")
+
+
+def state_parts(what: str, state: Any, names: str) -> Any:
+    """The parts of a state that is a tuple, or one error if it is none of so many."""
+    if not isinstance(state, tuple | list) or len(state) != len(names):
+        shapes = jax.tree.map(np.shape, state)
+        raise TypeError(f"{what} is {shapes}, expected ({', '.join(names)})")
+    return state
+
+
 def check_flags(what: str, flags: Array | None, shape: tuple[int, ...]) -> None:
     """Flags over time are bool and have exactly the leading axes of the inputs."""
     if flags is None:
         return
-    if flags.dtype != jnp.bool_:
-        raise TypeError(f"{what} has dtype {flags.dtype}, expected bool")
+    if getattr(flags, "dtype", None) != jnp.bool_:
+        kind = getattr(flags, "dtype", type(flags).__name__)
+        raise TypeError(f"{what} has dtype {kind}, expected bool")
     if flags.shape != shape:
         raise ValueError(f"{what} has shape {flags.shape}, expected {shape}")
 
@@ -224,7 +272,7 @@ def full_state(
     if state is None:
         return jnp.zeros(shape, accumulation_dtype(dtype))
     op, name = what.split(": ")
-    match(op, sizes, **{name: (state, letters[-state.ndim :] if state.ndim else letters)})
+    match(op, sizes, **{name: (state, letters[-getattr(state, "ndim", 0) :])})
     return jnp.broadcast_to(state, shape)
 
 

@@ -24,7 +24,17 @@ from seqjax.common import accumulation_dtype
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, full_states, like, match
+from seqjax.ops.op import (
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    full_states,
+    like,
+    match,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -120,16 +130,17 @@ def selective_scan(
     `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
     """
-    op, batch = SELECTIVE_SCAN.name, "B" if u.ndim == 3 else ""
+    op = SELECTIVE_SCAN.name
+    batch = batch_letter(op, "TD", u=u)
     steps, letters = f"{batch}TD", f"{batch}DN"
     sizes = match(
         op,
         u=(u, steps),
         delta=(delta, steps),
         A=(A, "DN"),
-        z=(z, steps),
-        D=(D, "D"),
-        delta_bias=(delta_bias, "D"),
+        z=(z, f"{steps}?"),
+        D=(D, "D?"),
+        delta_bias=(delta_bias, "D?"),
     )
     (B, constant_B), (C, constant_C) = (
         in_groups(op, name, x, batch, sizes) for name, x in (("B", B), ("C", C))
@@ -167,6 +178,7 @@ def ssd(
     initial_state: Array | None = None,
     *,
     dt_softplus: bool = False,
+    dt_limit: tuple[float, float] | None = None,
     mask: Array | None = None,
     reset_state: Array | None = None,
     **options: Any,
@@ -174,10 +186,10 @@ def ssd(
     """Outputs [B, T, H, P] and the final state [B, H, P, N]; the batch axis may be absent.
 
     x, z [B, T, H, P]; dt [B, T, H]; A [H] (negative: it decays), dt_bias [H]; B, C [B, T, G, N],
-    head h uses group h // (H / G); D [H] or [H, P]. Other options as `linear_attention`, which
-    computes it.
+    head h uses group h // (H / G); D [H] or [H, P]. dt_limit (low, high) bounds the dt that bias
+    and softplus leave. Other options as `linear_attention`, which computes it.
     """
-    op, batch = "ssd", "B" if x.ndim == 4 else ""
+    op, batch = "ssd", batch_letter("ssd", "THP", x=x)
     groups = f"{batch}TGN"
     match(
         op,
@@ -186,14 +198,16 @@ def ssd(
         A=(A, "H"),
         B=(B, groups),
         C=(C, groups),
-        z=(z, f"{batch}THP"),
-        dt_bias=(dt_bias, "H"),
-        D=(D, "HP"[: 1 if D is None else D.ndim]),
+        z=(z, f"{batch}THP?"),
+        dt_bias=(dt_bias, "H?"),
+        D=(D, "H?" if getattr(D, "ndim", 1) == 1 else "HP"),
     )
     compute = accumulation_dtype(x.dtype)
     dtype, x = x.dtype, x.astype(compute)
     x, dt, z, B, C = leave_out(mask, x, dt.astype(compute), z, B, C)
     dt = step_size(dt, dt_bias, dt_softplus)
+    if dt_limit is not None:
+        dt = jnp.clip(dt, *within_limits(op, dt_limit))
     y, state = linear_attention(
         C,
         B,
@@ -222,23 +236,42 @@ def leave_out(mask: Array | None, *arrays: Array | None) -> list[Any]:
 
 
 def step_size(delta: Array, bias: Array | None, softplus: bool) -> Array:
-    """dt in at least float32."""
-    dt = delta.astype(accumulation_dtype(delta.dtype))
+    """dt in at least float32; NaN where delta is not finite, which the bias does not learn from."""
+    dt, lost = without_lost(delta.astype(accumulation_dtype(delta.dtype)))
     if bias is not None:
         dt += bias.astype(dt.dtype).reshape((1,) * (dt.ndim - 1) + bias.shape)
-    return jax.nn.softplus(dt) if softplus else dt
+    return mark(lost, jax.nn.softplus(dt) if softplus else dt)
+
+
+def within_limits(op: str, limits: tuple[float, float]) -> tuple[float, float]:
+    """(low, high), or one error if no dt could lie between them."""
+    low, high = limits
+    if not 0 <= low <= high or high == 0:
+        raise ValueError(f"{op}: dt_limit is {limits}, expected (low, high) with 0 <= low <= high")
+    return low, high
 
 
 def skip_and_gate(y: Array, u: Array, D: Array | None, z: Array | None) -> Array:
     """(y + D u) silu(z)."""
     if D is not None:
         D = D.astype(y.dtype).reshape((1,) * (y.ndim - D.ndim) + D.shape)
-        y += D * u.astype(y.dtype)
-    return y if z is None else y * jax.nn.silu(z.astype(y.dtype))
+        y += D * without_lost(u.astype(y.dtype))[0]  # where u is lost, y is
+    if z is None:
+        return y
+    z, lost = without_lost(z.astype(y.dtype))
+    return mark(lost, y * jax.nn.silu(z))
+
+
+def without_lost(x: Array) -> tuple[Array, Array]:
+    """x with zeros for the numbers that are not finite, and which these are."""
+    good = jnp.isfinite(x)
+    return jnp.where(good, x, 0), ~good
 
 
 def in_groups(op: str, name: str, x: Array, batch: str, sizes: Any) -> tuple[Any, Any]:
     """B or C as (varying [B?, T, G, N], None) or (None, constant [D, N])."""
+    if not hasattr(x, "dtype"):
+        match(op, sizes, **{name: (x, f"{batch}TGN")})
     if x.ndim == 2 and batch:
         match(op, sizes, **{name: (x, "DN")})
         return None, x
@@ -289,4 +322,5 @@ SELECTIVE_SCAN = Op(
         Spec("mamba", dict(B=1, T=2048, D=256, N=16)),
     ),
     example=example,
+    apart=1,
 )

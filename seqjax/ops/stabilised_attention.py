@@ -23,12 +23,24 @@ from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
     finite_log,
+    finite_rows,
     loop,
     scan_heads,
     sequential,
     within,
 )
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec, full_state, match
+from seqjax.ops.heads import share_heads
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    full_state,
+    match,
+    state_parts,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Inputs(NamedTuple):
@@ -107,10 +119,11 @@ def chunked(
         entered = jnp.exp(entered - m)
 
         v = jnp.concatenate([x.v, jnp.ones_like(x.v[:, :1])], 1)
-        seen = scale * (((x.q @ x.k.T) * weight) @ v + entered[:, None] * old)
-        h = seen[:, :-1] / denominator(seen[:, -1], m, eps)[:, None]
+        scores, unread = finite_rows(jnp.where(joined, x.q @ x.k.T, 0) * weight)
+        seen = scale * (scores @ v + entered[:, None] * old)
+        h = mark(unread, seen[:, :-1] / denominator(seen[:, -1], m, eps)[:, None])
         last = entered[-1] * last + (x.k * weight[-1][:, None]).T @ v
-        return h, State(last[:, :-1], last[:, -1], m[-1])
+        return h, State(last[:, :-1], last[:, -1], m[-1]), jnp.zeros_like(unread)
 
     return scan_heads(body, state, xs, resets, reset_state, FILL, chunk_size or 64)
 
@@ -135,26 +148,32 @@ def stabilised_attention(
 ) -> tuple[Array, State]:
     """Outputs h [B, T, H, V] and the final state (C, n, m); the batch axis may be absent.
 
-    q, k [B, T, H, K], v [B, T, H, V], log_i and log_f <= 0 [B, T, H]; -inf is allowed in both.
+    q, k [B, T, H, K], v [B, T, H, V], log_i and log_f <= 0 [B, T, H]; -inf is allowed in both. Of q
+    and k there may be fewer heads, of q also more, with as many outputs (see `seqjax.ops.heads`).
     States are (C [B, H, K, V], n [B, H, K], m [B, H]). Absent ones are zero with m = `initial_m`:
     0 is the recurrent form of the paper's code, -inf its parallel form; only eps tells them
     apart. `resets` [B, T] forgets the past before a step (the state becomes `reset_state`),
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
     the first.
     """
-    op, batch = STABILISED_ATTENTION.name, "B" if q.ndim == 4 else ""
-    keys, gates = f"{batch}THK", f"{batch}TH"
+    op = STABILISED_ATTENTION.name
+    batch = batch_letter(op, "TQK", q=q)
+    gates = f"{batch}TH"
     sizes = match(
         op,
-        q=(q, keys),
-        k=(k, keys),
+        q=(q, f"{batch}TQK"),
+        k=(k, f"{batch}TGK"),
         v=(v, f"{batch}THV"),
         log_i=(log_i, gates),
         log_f=(log_f, gates),
     )
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    k = share_heads(op, "k", k, sizes["H"])
 
     def full(name: str, state: Any) -> State:
-        C, n, m = (None, None, jnp.full((sizes["H"],), initial_m)) if state is None else state
+        if state is None:
+            state = None, None, jnp.full((sizes["H"],), initial_m)
+        C, n, m = state_parts(f"{op}: {name}", state, "Cnm")
         C, n, m = (
             full_state(f"{op}: {name}", part, batch + letters, sizes, v.dtype)
             for part, letters in ((C, "HKV"), (n, "HK"), (m, "H"))
@@ -214,4 +233,6 @@ STABILISED_ATTENTION = Op(
         Spec("mlstm_long", dict(B=1, T=2048, H=4, K=64, V=64)),
     ),
     example=example,
+    readers=("q",),
+    apart=2,
 )

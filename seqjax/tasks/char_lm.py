@@ -39,6 +39,8 @@ from seqjax.ranges import Range
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
 from seqjax.tasks.text import Text, read_files, split_text, stdlib_text
 
+SPEC = Spec(Tokens(256), Classes(256, per_step=True))  # of a model of bytes, whatever the text
+
 
 def char_lm(
     *,
@@ -74,7 +76,7 @@ def char_lm(
 
     return CharLM(
         name="char_lm",
-        spec=Spec(Tokens(256), Classes(256, per_step=True)),
+        spec=SPEC,
         sample=sample,
         baseline=lambda length: _frequencies(text),
         carries_state=streams,

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.common import predicted
+
 Metrics = dict[str, Any]  # name -> scalar (traced or float); "loss" is the one to descend
 
 
@@ -161,7 +163,7 @@ class Task:
         chosen = jnp.take_along_axis(y_hat, y[..., None], axis=-1)[..., 0]
         metrics = {"loss": _mean(jax.nn.logsumexp(y_hat, axis=-1) - chosen, mask)}
         counted = mask if outputs.blank is None else jnp.where(y == outputs.blank, 0, mask)
-        right = jnp.argmax(y_hat, axis=-1).astype(y.dtype) == y
+        right = predicted(y_hat).astype(y.dtype) == y
         metrics["accuracy"] = _mean(right.astype(dtype), counted)
         if outputs.per_step:
             whole = jnp.all(right | (counted == 0), axis=1)

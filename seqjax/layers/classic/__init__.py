@@ -14,17 +14,23 @@ ROWS: dict[str, Entry] = {
         "Elman network",
         "Elman 1990",
         state="hidden or features",
-        variants={"relu": dict(activation="relu", feedthrough=True)},
+        variants={
+            "relu": dict(activation="relu", feedthrough=True),
+            "output": dict(hidden=3, activation="sigmoid", leak=0.5, outputs=2, bias=False),
+        },
     ),
     "lstm": Entry(
         LSTM,
         "LSTM with forget gate",
         "Gers et al. 2000",
-        state="2 * (hidden or features)",
+        state="(projection or hidden) + hidden + gated",
         smoke=dict(hidden=3),
         variants={
             "peepholes": dict(hidden=3, peepholes=True),
             "norm": dict(hidden=3, norm=True, chrono=9.0),
+            "projected": dict(hidden=5, projection=3, coupled=True, cell_clip=0.5),
+            "full": dict(hidden=2, full_recurrence=True, peepholes=True, input_activation="linear"),
+            "janet": dict(hidden=3, gates="f", coupled=True, output_activation="linear"),
         },
     ),
     "gru": Entry(
@@ -35,6 +41,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "reset_after": dict(reset="after"),
             "norm": dict(hidden=3, reset="after", norm=True),
+            "unbiased": dict(reset="after", bias=False),
         },
     ),
     "bidirectional": Entry(
@@ -57,7 +64,12 @@ ROWS: dict[str, Entry] = {
         "Layers on top of each other, residual as in GNMT",
         "1609.08144",
         smoke=dict(layers=("elman", ("gru", dict(hidden=3)))),
-        variants={"residual": dict(layers=("lru", "min_gru"), residual=True)},
+        variants={
+            "residual": dict(layers=("lru", "min_gru"), residual=True),
+            "masked": dict(
+                layers=(("elman", dict(hidden=2)), ("gru", dict(hidden=3))), dropout=0.5, masks=2
+            ),
+        },
     ),
     "zoneout": Entry(
         Zoneout,

@@ -4,7 +4,7 @@
 
 Two layers of one kind, one of which reads the sequence from its end. Resets mark the first step of
 a piece; read backwards that piece starts at its last step, so the backward layer resets at the kept
-step *before* each mark.
+step *before* each mark (`seqjax.flags.ends`).
 
 The state is that of both directions, BiState(forward, backward): the backward one enters at the end
 of the sequence and leaves at its beginning. It serves initial and final states (torch's h_0, h_n),
@@ -14,11 +14,10 @@ not streaming: the future must be known.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
+from seqjax.flags import ends
 from seqjax.layers.base import Layer, State
 from seqjax.layers.classic.gru import GRU
 
@@ -63,12 +62,3 @@ class Bidirectional(Layer):
             x_back, h.backward, resets=resets_back, mask=mask_back, evaluator=evaluator
         )
         return jnp.concatenate([y, y_back[::-1]], axis=-1), BiState(forward, backward)
-
-
-def ends(resets: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """bool [T]: the last kept step of each piece that a reset ends."""
-    T = len(resets)
-    place = jnp.arange(T)
-    kept = place if mask is None else jnp.where(mask, place, T)
-    following = lax.cummin(jnp.append(kept, T)[1:], reverse=True)  # the next kept step after each
-    return jnp.append(resets, False)[following]

@@ -1,10 +1,13 @@
 """Elman network (Elman 1990), the vanilla recurrent network.
 
-    h_t = f(W x_t + U h_{t-1} + b)          h [hidden]
-    y_t = h_t + D x_t                       D only with `feedthrough`
+    h_t = (1 - leak) h_{t-1} + leak f(W x_t + U h_{t-1} + b)         h [hidden], leak 1
+    y_t = g(C h_t + D x_t)                                           g the identity
 
-f is tanh or relu. torch.nn.RNN has a second bias, which adds nothing but its sum with b. U starts
-orthogonal, or as `recurrent_init` says (`initial.py`), times `recurrent_scale`.
+C is there with `outputs`, to that many; without, it is the identity. D is there with `feedthrough`.
+f (`activation`) and g (`output_activation`) are tanh, relu, sigmoid or linear. A leak in (0, 1] is
+an Euler step of that length of h' = -h + f(W x + U h + b). torch.nn.RNN has a second bias, which
+adds nothing but its sum with b; `bias` False takes b out. U starts orthogonal, or as
+`recurrent_init` says (`initial.py`), times `recurrent_scale`.
 """
 
 import jax
@@ -14,7 +17,12 @@ from flax import nnx
 from seqjax.layers.base import Recurrent, option
 from seqjax.layers.classic.initial import recurrent_weights
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "linear": lambda x: x,
+}
 
 
 class Elman(Recurrent):
@@ -24,28 +32,44 @@ class Elman(Recurrent):
         *,
         hidden: int | None = None,
         activation: str = "tanh",
+        leak: float = 1.0,
+        outputs: int | None = None,
+        output_activation: str = "linear",
         feedthrough: bool = False,
+        bias: bool = True,
         recurrent_init: str = "orthogonal",
         recurrent_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
         self.features = features
-        H = self.out_features = hidden or features
+        if not 0 < leak <= 1:
+            raise ValueError(f"leak is a step in (0, 1], got {leak}")
+        H = self.hidden = hidden or features
+        self.leak, self.out_features = leak, outputs or H
         self.activation = option("activation", activation, ACTIVATIONS)
-        self.W = nnx.Linear(features, H, rngs=rngs)  # carries b
+        self.output_activation = option("output_activation", output_activation, ACTIVATIONS)
+        self.W = nnx.Linear(features, H, use_bias=bias, rngs=rngs)  # carries b
         self.U = nnx.Param(
             recurrent_weights(H, init=recurrent_init, scale=recurrent_scale, rngs=rngs)
         )
-        self.D = nnx.Linear(features, H, use_bias=False, rngs=rngs) if feedthrough else None
+
+        def linear(n):
+            return nnx.Linear(n, self.out_features, use_bias=False, rngs=rngs)
+
+        self.C = linear(H) if outputs else None
+        self.D = linear(features) if feedthrough else None
 
     def initial(self):
-        return jnp.zeros(self.out_features)
+        return jnp.zeros(self.hidden)
 
     def drive(self, x):
         return self.W(x)
 
     def step(self, h, z):
-        return ACTIVATIONS[self.activation](z + self.U @ h)
+        new = ACTIVATIONS[self.activation](z + self.U @ h)
+        return new if self.leak == 1 else (1 - self.leak) * h + self.leak * new
 
     def readout(self, h, x):
-        return h if self.D is None else h + self.D(x)
+        y = h if self.C is None else self.C(h)
+        y = y if self.D is None else y + self.D(x)
+        return ACTIVATIONS[self.output_activation](y)

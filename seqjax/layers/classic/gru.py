@@ -9,7 +9,8 @@
 Rows of W, U and b are stacked in the order r, z, n (torch's). The reset is "before" by default, as
 in the paper; "after" needs one matrix product a step instead of two.
 z keeps: with `chrono`, the longest time scale expected, b_z starts at log U[1, chrono - 1] instead
-of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
+of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says. `bias`
+False takes b and c out.
 
 norm (arXiv:1607.06450), with reset "after": LN(W x) + b and LN(U h), + c_n, in place of W x + b and
 U h, each LayerNorm over all three blocks at once and with weights.
@@ -34,6 +35,7 @@ class GRU(Recurrent):
         hidden: int | None = None,
         reset: str = "before",
         norm: bool = False,
+        bias: bool = True,
         chrono: float | None = None,
         recurrent_init: str = "orthogonal",
         rngs: nnx.Rngs,
@@ -43,21 +45,24 @@ class GRU(Recurrent):
         self.reset = option("reset", reset, RESETS)
         if norm and reset == "before":
             raise ValueError("the norm is of U h as a whole, which reset='after' has")
+        if chrono is not None and not bias:
+            raise ValueError("chrono is how the biases start: it needs bias=True")
 
         def bias_init(key, shape, dtype):
             b_z = gate_bias(key, H, 0.0, chrono).astype(dtype)
             return jnp.zeros(shape, dtype).at[H : 2 * H].set(b_z)
 
         # carries b, but with norms theirs does
-        self.W = nnx.Linear(features, 3 * H, use_bias=not norm, bias_init=bias_init, rngs=rngs)
+        use_bias = bias and not norm
+        self.W = nnx.Linear(features, 3 * H, use_bias=use_bias, bias_init=bias_init, rngs=rngs)
         self.norm_x, self.norm_h = (
-            Norm(3 * H, centre=True, bias=bias, eps=1e-5) if norm else None
-            for bias in (True, False)
+            Norm(3 * H, centre=True, bias=shifts, eps=1e-5) if norm else None
+            for shifts in (bias, False)
         )
-        if self.norm_x is not None:
+        if self.norm_x is not None and bias:
             self.norm_x.bias = Precise(bias_init(rngs.params(), (3 * H,), jnp.float32))
         self.U = nnx.Param(recurrent_weights(H, 3, init=recurrent_init, rngs=rngs))
-        self.c_n = nnx.Param(jnp.zeros(H)) if reset == "after" else None
+        self.c_n = nnx.Param(jnp.zeros(H)) if reset == "after" and bias else None
 
     def initial(self):
         return jnp.zeros(self.out_features)
@@ -67,11 +72,12 @@ class GRU(Recurrent):
 
     def step(self, h, z):
         n = 2 * self.out_features  # where the rows of n begin
-        mixed = self.U[...] @ h if self.c_n is not None else self.U[:n] @ h
+        after = self.reset == "after"
+        mixed = self.U[...] @ h if after else self.U[:n] @ h
         mixed = mixed if self.norm_h is None else self.norm_h(mixed)
         r, z_ = jnp.split(jax.nn.sigmoid(z[:n] + mixed[:n]), 2)
-        if self.c_n is None:
-            inner = self.U[n:] @ (r * h)
+        if after:
+            inner = r * (mixed[n:] if self.c_n is None else mixed[n:] + self.c_n[...])
         else:
-            inner = r * (mixed[n:] + self.c_n[...])
+            inner = self.U[n:] @ (r * h)
         return z_ * h + (1 - z_) * jnp.tanh(z[n:] + inner)

@@ -3,6 +3,8 @@
 orthogonal   U U' = I: no direction of the state shrinks or grows at first (arXiv:1312.6120)
 identity     U = I: with relu the IRNN of arXiv:1504.00941
 glorot       independent normal entries of variance 1 / hidden: a spectral radius near 1
+uniform      independent entries within 1 / sqrt(hidden) of 0, as torch has them: a spectral radius
+             near 0.58
 chrono       forget and input biases b_f = log(U[1, T_max - 1]), b_i = -b_f: what a unit forgets
              in is spread over the time scales up to T_max (arXiv:1804.11188)
 """
@@ -18,15 +20,22 @@ RECURRENT = {
     "orthogonal": nnx.initializers.orthogonal(),
     "identity": lambda key, shape: jnp.eye(*shape),
     "glorot": nnx.initializers.glorot_normal(),
+    "uniform": nnx.initializers.variance_scaling(1 / 3, "fan_avg", "uniform"),
 }
 
 
 def recurrent_weights(
-    hidden: int, blocks: int = 1, *, init: str, scale: float = 1.0, rngs: nnx.Rngs
+    hidden: int,
+    blocks: int = 1,
+    *,
+    columns: int | None = None,
+    init: str,
+    scale: float = 1.0,
+    rngs: nnx.Rngs,
 ) -> Array:
-    """[blocks * hidden, hidden]: square blocks, each drawn alike and times `scale`."""
-    draw = RECURRENT[option("recurrent_init", init, RECURRENT)]
-    return scale * jnp.concatenate([draw(rngs.params(), (hidden, hidden)) for _ in range(blocks)])
+    """[blocks * hidden, columns]: blocks, square by default, each drawn alike and times `scale`."""
+    draw, shape = RECURRENT[option("recurrent_init", init, RECURRENT)], (hidden, columns or hidden)
+    return scale * jnp.concatenate([draw(rngs.params(), shape) for _ in range(blocks)])
 
 
 def chrono(u: Array, longest: float | Array) -> Array:

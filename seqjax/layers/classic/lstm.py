@@ -9,7 +9,22 @@
 
 Rows of W, U and b are stacked in the order i, f, g, o. b_f starts at 1 (Gers et al., sec. 4);
 with `chrono`, the longest time scale expected, at log U[1, chrono - 1], and b_i at its negative
-(arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says.
+(arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says. `bias` False
+takes b out.
+
+The variants of Greff et al. (arXiv:1503.04069, sec. 4) are options; theirs all have peepholes:
+
+    gates        the gates that there are, of "ifo"; one that is not there is 1 (NIG, NFG, NOG)
+    coupled      i_t = 1 - f_t, with no weights of its own (CIFG)
+    input_activation, output_activation     "tanh" or "linear" (NIAF, NOAF)
+    full_recurrence     G [i; f; o]_{t-1} enters the gates, too, as in 1997 (FGR); then these gates
+                        are part of the state, zero at first; so is G
+
+gates "f", coupled, with a linear output activation is JANET (arXiv:1804.04849): h_t = c_t.
+
+projection (arXiv:1402.1128): h_t = P (o_t * tanh(c_t)), of that size, enters U and is the output.
+cell_clip holds c_t in [-cell_clip, cell_clip], as that paper's implementations do; where it binds,
+the gradient is zero.
 
 norm (arXiv:1607.06450): LN(W x) + LN(U h) + b in place of W x + U h + b, each LayerNorm over all
 four blocks at once and with weights, and h_t = o_t * tanh(LN(c_t)), with weights and a bias.
@@ -21,14 +36,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent
+from seqjax.layers.base import Precise, Recurrent, option
 from seqjax.layers.classic.initial import gate_bias, recurrent_weights
 from seqjax.layers.parts import Norm
+
+ACTIVATIONS = {"tanh": jnp.tanh, "linear": lambda x: x}
 
 
 class LSTMState(NamedTuple):
     h: jax.Array  # [hidden], the output
     c: jax.Array  # [hidden], the cell
+
+
+class FullLSTMState(NamedTuple):
+    h: jax.Array
+    c: jax.Array
+    gates: jax.Array  # [len(gates), hidden], with `full_recurrence`
 
 
 class LSTM(Recurrent):
@@ -37,48 +60,100 @@ class LSTM(Recurrent):
         features: int,
         *,
         hidden: int | None = None,
+        gates: str = "ifo",
+        coupled: bool = False,
+        full_recurrence: bool = False,
         peepholes: bool = False,
+        input_activation: str = "tanh",
+        output_activation: str = "tanh",
+        projection: int | None = None,
+        cell_clip: float | None = None,
         norm: bool = False,
+        bias: bool = True,
         forget_bias: float = 1.0,
         chrono: float | None = None,
         recurrent_init: str = "orthogonal",
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        H = self.out_features = hidden or features
+        if gates != "".join(gate for gate in "ifo" if gate in gates):
+            raise ValueError(f"gates are some of 'ifo', in this order, got {gates!r}")
+        if "f" not in gates and (coupled or chrono is not None):
+            raise ValueError(f"coupled and chrono need a forget gate, got gates={gates!r}")
+        if full_recurrence and not gates:
+            raise ValueError("full_recurrence is that of the gates: there are none")
+        if chrono is not None and not bias:
+            raise ValueError("chrono is how the biases start: it needs bias=True")
+        if cell_clip is not None and cell_clip <= 0:
+            raise ValueError(f"cell_clip is a bound on |c|, > 0; got {cell_clip}")
+        self.features, self.coupled, self.cell_clip = features, coupled, cell_clip
+        H = self.hidden = hidden or features
+        self.out_features = projection or H
+        self.input_activation = option("input_activation", input_activation, ACTIVATIONS)
+        self.output_activation = option("output_activation", output_activation, ACTIVATIONS)
+        self.gates = gates.replace("i", "") if coupled else gates
+        self.blocks = "".join(block for block in "ifgo" if block in self.gates + "g")
+        self.gated = len(self.gates) * H if full_recurrence else 0
 
         def bias_init(key, shape, dtype):
             b_f = gate_bias(key, H, forget_bias, chrono).astype(dtype)
-            b_i = jnp.zeros_like(b_f) if chrono is None else -b_f
-            return jnp.zeros(shape, dtype).at[:H].set(b_i).at[H : 2 * H].set(b_f)
+            first = {"f": b_f} | ({} if chrono is None else {"i": -b_f})
+            return jnp.concatenate([first.get(name, jnp.zeros_like(b_f)) for name in self.blocks])
 
+        rows = len(self.blocks) * H
         # carries b, but with norms theirs does
-        self.W = nnx.Linear(features, 4 * H, use_bias=not norm, bias_init=bias_init, rngs=rngs)
+        use_bias = bias and not norm
+        self.W = nnx.Linear(features, rows, use_bias=use_bias, bias_init=bias_init, rngs=rngs)
         self.norm_x, self.norm_h, self.norm_c = (
-            Norm(n, centre=True, bias=bias, eps=1e-5) if norm else None
-            for n, bias in ((4 * H, True), (4 * H, False), (H, True))
+            Norm(n, centre=True, bias=shifts, eps=1e-5) if norm else None
+            for n, shifts in ((rows, bias), (rows, False), (H, True))
         )
-        if self.norm_x is not None:
-            self.norm_x.bias = Precise(bias_init(rngs.params(), (4 * H,), jnp.float32))
-        self.U = nnx.Param(recurrent_weights(H, 4, init=recurrent_init, rngs=rngs))
-        self.p = nnx.Param(jnp.zeros((3, H))) if peepholes else None  # i, f, o
+        if self.norm_x is not None and bias:
+            self.norm_x.bias = Precise(bias_init(rngs.params(), (rows,), jnp.float32))
+        blocks, columns = len(self.blocks), self.out_features
+        U = recurrent_weights(H, blocks, columns=columns, init=recurrent_init, rngs=rngs)
+        self.U = nnx.Param(U)
+        self.p = nnx.Param(jnp.zeros((len(self.gates), H))) if peepholes else None
+        self.G = nnx.Param(jnp.zeros((self.gated, self.gated))) if full_recurrence else None
+        size = (self.out_features, H)
+        P = nnx.initializers.lecun_normal(in_axis=1, out_axis=0)
+        self.P = None if projection is None else nnx.Param(P(rngs.params(), size))
 
     def initial(self):
-        zero = jnp.zeros(self.out_features)
-        return LSTMState(zero, zero)
+        h, c = jnp.zeros(self.out_features), jnp.zeros(self.hidden)
+        if self.G is None:
+            return LSTMState(h, c)
+        return FullLSTMState(h, c, jnp.zeros((len(self.gates), self.hidden)))
 
     def drive(self, x):
         return self.W(x) if self.norm_x is None else self.norm_x(self.W(x))
 
     def step(self, state, z):
-        h, c = state
+        h, c, *remembered = state
         mixed = self.U @ h
-        i, f, g, o = jnp.split(z + (mixed if self.norm_h is None else self.norm_h(mixed)), 4)
-        p_i, p_f, p_o = (0, 0, 0) if self.p is None else self.p[...]
-        i, f, g = jax.nn.sigmoid(i + p_i * c), jax.nn.sigmoid(f + p_f * c), jnp.tanh(g)
-        c = f * c + i * g
-        shown = c if self.norm_c is None else self.norm_c(c)
-        return LSTMState(jax.nn.sigmoid(o + p_o * c) * jnp.tanh(shown), c)
+        mixed = z + (mixed if self.norm_h is None else self.norm_h(mixed))
+        parts = dict(zip(self.blocks, jnp.split(mixed, len(self.blocks))))
+        peeps = dict(zip(self.gates, () if self.p is None else self.p[...]))
+        if self.G is not None:
+            recalled = jnp.split(self.G @ remembered[0].reshape(-1), len(self.gates))
+            parts |= {gate: parts[gate] + more for gate, more in zip(self.gates, recalled)}
+
+        def gate(name, c):
+            if name not in self.gates:
+                return jnp.ones_like(c)
+            return jax.nn.sigmoid(parts[name] + peeps.get(name, 0) * c)
+
+        f = gate("f", c)
+        i = 1 - f if self.coupled else gate("i", c)
+        c = f * c + i * ACTIVATIONS[self.input_activation](parts["g"])
+        if self.cell_clip is not None:
+            c = jnp.clip(c, -self.cell_clip, self.cell_clip)
+        o = gate("o", c)
+        h = o * ACTIVATIONS[self.output_activation](c if self.norm_c is None else self.norm_c(c))
+        h = h if self.P is None else self.P @ h
+        if self.G is None:
+            return LSTMState(h, c)
+        now = {"i": i, "f": f, "o": o}
+        return FullLSTMState(h, c, jnp.stack([now[name] for name in self.gates]))
 
     def readout(self, state, x):
         return state.h

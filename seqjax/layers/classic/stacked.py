@@ -6,10 +6,19 @@ arXiv:1609.08144).
     y_t = x_t^last
 
 The state is the tuple of the layers' states.
+
+dropout (arXiv:1409.2329, torch's nn.LSTM): while training, what enters a layer but the first is
+d_t x_t^{i-1} / (1 - dropout) with d_t zero for each feature with that probability; with `residual`
+the sum of eq. 6 is of the x_t^{i-1} that was not. Nothing is random inside: a call is the
+evaluation form, and with `masks` that many of the features of x, the last, are d_t of each layer in
+turn. `draw` makes them.
 """
 
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from seqjax.layers.base import Layer
@@ -20,17 +29,28 @@ class Stacked(Layer):
     """layers: callables (features, *, rngs) -> Layer, the lowest first; `make` also takes names,
     and pairs (name, options)."""
 
+    masks: int = 0
+    dropout: float = 0.0
+
     def __init__(
         self,
         features: int,
         *,
         layers: Sequence[Callable[..., Layer]] = (GRU, GRU),
         residual: bool = False,
+        dropout: float = 0.0,
+        masks: int = 0,
         rngs: nnx.Rngs,
     ):
         if not layers:
             raise ValueError("a stack needs at least one layer")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {dropout}")
+        if not 0 <= masks < features:
+            raise ValueError(f"of {features} features, {masks} cannot be masks")
         self.features, self.residual = features, residual
+        self.dropout, self.masks = dropout, masks
+        features -= masks
         self.layers = nnx.List([])
         for layer in layers:
             self.layers.append(layer(features, rngs=rngs))
@@ -41,6 +61,12 @@ class Stacked(Layer):
                 )
             features = self.layers[-1].out_features
         self.out_features = features
+        between = [layer.out_features for layer in self.layers][:-1]
+        self.ends = (0, *np.cumsum(between, dtype=int).tolist())  # where their masks lie
+        if masks and masks != self.ends[-1]:
+            raise ValueError(
+                f"there are {self.ends[-1]} features between the layers, got {masks} masks"
+            )
         self.causal = all(layer.causal for layer in self.layers)
         # those that every layer has; without a name each layer chooses for itself
         self.evaluators = tuple(
@@ -62,10 +88,22 @@ class Stacked(Layer):
     def canonical(self, h):
         return tuple(layer.canonical(s) for layer, s in zip(self.layers, h, strict=True))
 
+    def draw(self, key: jax.Array, batch: int, steps: int, dtype=jnp.float32) -> jax.Array:
+        """Masks [batch, steps, features between the layers]: 1 where they are kept."""
+        shape = (batch, steps, self.ends[-1])
+        return jax.random.bernoulli(key, 1 - self.dropout, shape).astype(dtype)
+
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        states = []
-        for layer, state in zip(self.layers, h, strict=True):
-            y, state = layer.example(x, state, resets=resets, mask=mask, evaluator=evaluator)
+        states, kept = [], None
+        if self.masks:
+            x, masks = jnp.split(x, (self.features - self.masks,), axis=1)
+            kept = masks > 0.5
+        for place, (layer, state) in enumerate(zip(self.layers, h, strict=True)):
+            fed = x
+            if kept is not None and place:
+                part = kept[:, self.ends[place - 1] : self.ends[place]]
+                fed = jnp.where(part, x / (1 - self.dropout), 0)
+            y, state = layer.example(fed, state, resets=resets, mask=mask, evaluator=evaluator)
             x = x + y if self.residual else y
             states.append(state)
         return x, tuple(states)

@@ -49,11 +49,12 @@ ROWS: dict[str, Entry] = {
         QRNN,
         "Quasi-recurrent network: f-, fo- and ifo-pooling, convolution of any width",
         "1611.01576",
-        state="(hidden or features) + (window - 1) * features",
+        state="(hidden or features) + (window - 1) * (features - masks)",
         smoke=dict(hidden=3),
         variants={
             "f": dict(pooling="f", window=1),
             "ifo": dict(hidden=3, pooling="ifo", window=3, zoneout=0.2),
+            "masked": dict(hidden=2, zoneout=0.5, masks=2),
             "negative": dict(hidden=3, eigenvalues="[-1,1]"),
         },
     ),
@@ -63,7 +64,7 @@ ROWS: dict[str, Entry] = {
         "2405.04517",
         state="4 * (hidden or features)",
         smoke=dict(heads=2),
-        variants={"exp": dict(hidden=3, forget="exp")},
+        variants={"exp": dict(hidden=3, forget="exp"), "unmixed": dict(heads=2, mixing=False)},
     ),
     "sru": Entry(
         SRU,
@@ -73,6 +74,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "projected": dict(hidden=3, activation="tanh", norm=True, rank=2),
             "no_highway": dict(hidden=3, highway=False, highway_bias=-1.0),
+            "norm_after": dict(rescale=False, norm=True, normalize_after=True),
             "negative": dict(eigenvalues="[-1,1]"),
         },
     ),

@@ -10,9 +10,12 @@
 Rows of W are stacked in the order z, f, o, i (as many as the pooling has), its columns newest input
 first; W carries a bias. The gates see inputs only, so pooling is a diagonal scan over c [hidden].
 
-zoneout: f becomes 1 - (1 - zoneout) (1 - f), what zoneout is in the mean (sec. 2.1 draws it as
-dropout on 1 - f while training). eigenvalues "[-1,1]": the f_t that multiplies c_{t-1} becomes
-2 f_t - 1 (arXiv:2411.12537), what is written stays.
+zoneout (sec. 2.1): 1 - f becomes d_t (1 - f); while training d_t is 0 for each unit with that
+probability, and the unit keeps what it has; in evaluation d_t is the mean, 1 - zoneout. There is no
+division by 1 - zoneout, as in the release. Nothing is random inside: a call is the evaluation form,
+and with `masks` = hidden the last features of x are d_t, which `draw` makes.
+eigenvalues "[-1,1]": the f_t that multiplies c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), what is
+written stays.
 """
 
 from typing import NamedTuple
@@ -30,7 +33,7 @@ POOLINGS = {"f": 2, "fo": 3, "ifo": 4}  # blocks of W
 
 
 class QRNNState(NamedTuple):
-    window: jax.Array  # [window - 1, features], newest last
+    window: jax.Array  # [window - 1, features - masks], newest last
     c: jax.Array  # [hidden]
 
 
@@ -45,6 +48,7 @@ class QRNN(Layer):
         window: int = 2,
         pooling: str = "fo",
         zoneout: float = 0.0,
+        masks: int = 0,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
@@ -52,25 +56,38 @@ class QRNN(Layer):
             raise ValueError(f"a step sees at least its own input, got window={window}")
         if not 0 <= zoneout < 1:
             raise ValueError(f"zoneout is a share in [0, 1), got {zoneout}")
-        self.features, self.out_features = features, hidden or features
+        self.features, self.masks, self.inputs = features, masks, features - masks
+        self.out_features = hidden or features
+        if masks not in (0, self.out_features) or self.inputs < 1:
+            raise ValueError(
+                f"of {features} features, {masks} cannot be masks: "
+                f"they are those of all {self.out_features} units, or none"
+            )
         self.pooling = option("pooling", pooling, POOLINGS)
         self.window, self.zoneout = window, zoneout
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
-        self.W = nnx.Linear(window * features, POOLINGS[pooling] * self.out_features, rngs=rngs)
+        self.W = nnx.Linear(window * self.inputs, POOLINGS[pooling] * self.out_features, rngs=rngs)
+
+    def draw(self, key: jax.Array, batch: int, steps: int, dtype=jnp.float32) -> jax.Array:
+        """Masks [batch, steps, hidden]: 1 where the new value is taken."""
+        shape = (batch, steps, self.out_features)
+        return jax.random.bernoulli(key, 1 - self.zoneout, shape).astype(dtype)
 
     def initial(self):
-        return QRNNState(jnp.zeros((self.window - 1, self.features)), jnp.zeros(self.out_features))
+        return QRNNState(jnp.zeros((self.window - 1, self.inputs)), jnp.zeros(self.out_features))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        x, taken = jnp.split(x, (self.inputs,), axis=1)
         start, seen, window = self.start(), [x], h.window
         for age in range(1, self.window):  # x_{t - age}: a convolution with that tap alone
-            taps = jnp.zeros((self.window, self.features), x.dtype).at[-1 - age].set(1)
+            taps = jnp.zeros((self.window, self.inputs), x.dtype).at[-1 - age].set(1)
             older, window = short_convolution(
                 x, taps, h.window, resets=resets, mask=mask, reset_state=start.window
             )
             seen.append(older)
         parts = jnp.split(self.W(jnp.concatenate(seen, axis=1)), POOLINGS[self.pooling], axis=1)
-        z, written = jnp.tanh(parts[0]), (1 - self.zoneout) * jax.nn.sigmoid(-parts[1])
+        d = jnp.where(taken > 0.5, 1.0, 0.0) if self.masks else 1 - self.zoneout
+        z, written = jnp.tanh(parts[0]), d * jax.nn.sigmoid(-parts[1])
         entering = jax.nn.sigmoid(parts[3]) if self.pooling == "ifo" else written
         c, last = linear_scan(
             multiplier(1 - written, self.eigenvalues),

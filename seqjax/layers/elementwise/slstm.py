@@ -15,8 +15,10 @@ and exp(m) n are what it stands for.
 
 W has rows in the order i, f, z, o; R is [heads, 4, d, d], d = hidden / heads. As in the official
 code R starts at zero and b_f of a head falls from 5 to -7, as 5 - 12 (k / (d - 1))^0.3 over its
-units k. This is the recurrence alone: the convolution, the group norm and the gated MLP of the
-xLSTM block are not here.
+units k. `mixing` False takes R out: then no unit sees the past of another ("memory mixing").
+
+This is the recurrence alone: the convolution, the group norm and the gated MLP of the xLSTM block
+are not here.
 """
 
 from collections.abc import Callable
@@ -46,6 +48,7 @@ class SLSTM(Recurrent):
         hidden: int | None = None,
         heads: int = 1,
         forget: str = "sigmoid",
+        mixing: bool = True,
         rngs: nnx.Rngs,
     ):
         self.features = features
@@ -57,7 +60,7 @@ class SLSTM(Recurrent):
         self.W: Callable[[jax.Array], jax.Array] = nnx.Linear(
             features, 4 * H, use_bias=False, rngs=rngs
         )
-        self.R = nnx.Param(jnp.zeros((heads, 4, d, d)))
+        self.R = nnx.Param(jnp.zeros((heads, 4, d, d))) if mixing else None
         falling = 5 - 12 * (jnp.arange(d) / max(d - 1, 1)) ** 0.3
         self.b = Precise(jnp.zeros((4, H)).at[1].set(jnp.tile(falling, heads)))
 
@@ -74,8 +77,11 @@ class SLSTM(Recurrent):
 
     def step(self, state, z):
         h, c, n, m = state
-        mixed = jnp.einsum("hgoi,hi->gho", self.R[...], h.reshape(self.heads, -1))
-        i, f, z_, o = z + mixed.reshape(z.shape) + self.b[...]
+        z = z + self.b[...]
+        if self.R is not None:
+            mixed = jnp.einsum("hgoi,hi->gho", self.R[...], h.reshape(self.heads, -1))
+            z = z + mixed.reshape(z.shape)
+        i, f, z_, o = z
         f = FORGET[self.forget](f) + m
         m = jnp.where(jnp.all(n == 0), i, jnp.maximum(f, i))
         # at most 0 by the choice of m, but for f in the first step, where it multiplies zeros

@@ -10,11 +10,18 @@ diagonal. If hidden is not features the highway carries W' x_t instead of alpha 
 alpha = sqrt(1 + 2 exp(b_r)), of the b_r at the start (`highway_bias`), keeps the variance of h
 that of x; it is not trained. Blocks of W: W, W_f, W_r, W'.
 
-activation: g may be tanh, as in the first version. highway False: h = r * g(c). norm: a LayerNorm
-on what W reads, not on the highway. rank: W = a product of two matrices of that rank. eigenvalues
-"[-1,1]": the f_t that multiplies c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537; an eigenvalue where
-v_f = 0). Initialised as the released code does: W of variance 1 / fan-in, halved for the gates, v
-of variance 1/2.
+activation: g may be tanh, as in the first version. highway False: h = r * g(c). rescale False:
+alpha = 1. norm: a LayerNorm on what W reads, not on the highway; with normalize_after on y instead.
+rank: W = a product of two matrices of that rank. eigenvalues "[-1,1]": the f_t that multiplies
+c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537; an eigenvalue where v_f = 0).
+
+bidirectional: a second cell reads from the end, and y has both, [2 hidden]; they share the norm and
+the first factor of W, and where features = 2 hidden each highway carries its half of alpha x. The
+state is that of both, as in `bidirectional`.
+
+Initialised as the released code does: W of variance 1 / fan-in, halved for the gates, v of variance
+1/2. Left out of its constructor: the dropouts (they are of models), custom_m (`sru_pp` is one),
+weight_c_init (the range v starts in) and amp_recurrence_fp16 (states are at least float32 here).
 """
 
 from typing import Any
@@ -24,6 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Frozen, Layer, Precise, Recurrent, entering, option
+from seqjax.layers.classic.bidirectional import BiState, ends
 from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import Norm
 
@@ -70,47 +78,86 @@ class SRU(Layer):
         activation: str = "linear",
         highway: bool = True,
         highway_bias: float = 0.0,
+        rescale: bool = True,
         norm: bool = False,
+        normalize_after: bool = False,
+        bidirectional: bool = False,
         rank: int | None = None,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        H = self.out_features = hidden or features
+        if normalize_after and not norm:
+            raise ValueError("normalize_after is where the norm is: it needs norm=True")
+        self.features, H, ways = features, hidden or features, 1 + bidirectional
+        self.hidden, self.out_features, self.causal = H, ways * H, not bidirectional
         self.activation, self.highway = option("activation", activation, ACTIVATIONS), highway
+        self.normalize_after = normalize_after
         self.cells = Cells(H, highway_bias, eigenvalues, rngs)
-        same = features == H
+        self.back = Cells(H, highway_bias, eigenvalues, rngs) if bidirectional else None
+        same = features == self.out_features
         self.alpha = Frozen(jnp.sqrt(1 + 2 * jnp.exp(jnp.full(1, float(highway_bias)))))
-        self.alpha = self.alpha if highway and same else None
-        self.norm = Norm(features, centre=True, bias=True, eps=1e-5) if norm else None
+        self.alpha = self.alpha if highway and same and rescale else None
+        size = self.out_features if normalize_after else features
+        self.norm = Norm(size, centre=True, bias=True, eps=1e-5) if norm else None
         low = None if rank is None else nnx.Linear(features, rank, use_bias=False, rngs=rngs)
         self.W_in: Any = low
         read, blocks = rank or features, 3 if same or not highway else 4
-        W = uniform(1 / read, (read, blocks, H), rngs).at[:, 1:3].multiply(0.5**0.5)
-        self.W = nnx.Param(W.reshape(read, blocks * H))
+        W = uniform(1 / read, (read, ways, blocks, H), rngs).at[:, :, 1:3].multiply(0.5**0.5)
+        self.W = nnx.Param(W.reshape(read, ways * blocks * H))
 
     def initial(self):
-        return self.cells.initial()
+        return self._both(lambda cells: cells.initial())
 
     def start(self):
-        return self.cells.start()
+        return self._both(lambda cells: cells.start())
 
     def learn_initial(self):
-        self.cells.learn_initial()
+        self._both(lambda cells: cells.learn_initial())
+
+    def _both(self, of) -> Any:
+        first = of(self.cells)
+        return first if self.back is None else BiState(first, of(self.back))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        u = x if self.norm is None else self.norm(x)
+        u = x if self.norm is None or self.normalize_after else self.norm(x)
         u = u if self.W_in is None else self.W_in(u)
         return self.recur(u, x, h, resets=resets, mask=mask, evaluator=evaluator)
 
-    def recur(self, u, x, h, *, resets, mask, evaluator):
-        """y [T, hidden] and the last c, for what W reads and what the highway carries."""
+    def recur(self, u, x, h, *, resets, mask, evaluator) -> tuple[jax.Array, Any]:
+        """y [T, out_features] and the last c, for what W reads and what the highway carries."""
         z = u @ self.W[...]
-        H = self.out_features
+        x = x if self.alpha is None else self.alpha[...][None] * x
+        if self.back is None:
+            y, last = self.one(self.cells, z, x, h, resets, mask, evaluator)
+        else:
+            z, z_back = jnp.split(z, 2, axis=1)
+            x, x_back = self.halves(x)
+            y, forward = self.one(self.cells, z, x, h.forward, resets, mask, evaluator)
+            mask_back = None if mask is None else mask[::-1]
+            resets_back = None if resets is None else ends(resets, mask)[::-1]
+            y_back, backward = self.one(
+                self.back,
+                z_back[::-1],
+                x_back[::-1],
+                h.backward,
+                resets_back,
+                mask_back,
+                evaluator,
+            )
+            y, last = jnp.concatenate([y, y_back[::-1]], axis=1), BiState(forward, backward)
+        return (self.norm(y) if self.norm is not None and self.normalize_after else y), last
+
+    def halves(self, x):
+        """What of x each direction's highway may carry."""
+        return jnp.split(x, 2, axis=1) if self.features == self.out_features else (x, x)
+
+    def one(self, cells, z, x, h, resets, mask, evaluator):
+        """One direction: y [T, hidden] and the last c, of all blocks of W x."""
+        H = self.hidden
         z, r, other = z[:, : 2 * H], z[:, 2 * H : 3 * H], z[:, 3 * H :]
-        c, last = self.cells.states(z, h, resets=resets, mask=mask, evaluator=evaluator)
-        r = self.cells.gate(1, r, entering(c, h, self.cells.start(), resets))
+        c, last = cells.states(z, h, resets=resets, mask=mask, evaluator=evaluator)
+        r = cells.gate(1, r, entering(c, h, cells.start(), resets))
         y = r * ACTIVATIONS[self.activation](c)
         if self.highway:
-            y = y + (1 - r) * (other if self.alpha is None else self.alpha[...][None] * x)
+            y = y + (1 - r) * (other if other.shape[1] else x)
         return y, last

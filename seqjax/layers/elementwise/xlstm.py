@@ -12,8 +12,9 @@
 The memory comes after the up-projection in the one, before it in the other. `pattern` names the
 blocks; by default it is xLSTM[7:1], seven of the first to one of the second. W_q, W_k, W_v are
 block-diagonal with blocks of `block` channels, W_i, W_f, W_z, W_o with one for each head; norms of
-memories are per head. The cells: `seqjax.layers.linear_attention.mlstm` (whose layer is the mixer
-of xLSTM-7B, arXiv:2503.13427) and `seqjax.layers.elementwise.slstm`.
+memories are per head. `mixing` False takes the memory mixing out of the sLSTM. The cells:
+`seqjax.layers.linear_attention.mlstm` (whose layer is the mixer of xLSTM-7B, arXiv:2503.13427) and
+`seqjax.layers.elementwise.slstm`.
 
 As in the official code skip starts at 1, W_if at 0, the biases of f evenly spaced in [3, 6] over
 the heads and those of i normal with deviation 0.1 (mLSTM).
@@ -122,12 +123,21 @@ class Gates(nnx.Module):
 class SLSTMBlock(Layer):
     evaluators = MLSTMBlock.evaluators  # what they name, its own loop answers
 
-    def __init__(self, features: int, *, heads: int, conv: int, expansion: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        conv: int,
+        expansion: float,
+        mixing: bool,
+        rngs: nnx.Rngs,
+    ):
         self.features = self.out_features = features
         self.heads = heads
         self.norm, self.feed_norm = (Norm(features, centre=True, eps=1e-5) for _ in range(2))
         self.conv = ShortConv(features, conv, rngs=rngs)
-        self.cell = SLSTM(2 * features, hidden=features, heads=heads, rngs=rngs)
+        self.cell = SLSTM(2 * features, hidden=features, heads=heads, mixing=mixing, rngs=rngs)
         self.cell.W = Gates(features, heads, rngs=rngs)
         self.head_norm = Norm(heads, features // heads, centre=True, eps=1e-5)
         inner = max(1, round(expansion * features))
@@ -167,11 +177,14 @@ class XLSTM(Stacked):
         expand: int = 2,
         expansion: float = 4 / 3,
         block: int = 4,
+        mixing: bool = True,
         rngs: nnx.Rngs,
     ):
         make = {
             "mlstm": partial(MLSTMBlock, heads=heads, conv=conv, expand=expand, block=block),
-            "slstm": partial(SLSTMBlock, heads=heads, conv=conv, expansion=expansion),
+            "slstm": partial(
+                SLSTMBlock, heads=heads, conv=conv, expansion=expansion, mixing=mixing
+            ),
         }
         pattern = [option("kind of block", name, make) for name in pattern]
         super().__init__(features, layers=[make[name] for name in pattern], rngs=rngs)

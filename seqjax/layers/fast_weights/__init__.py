@@ -91,7 +91,7 @@ ROWS: dict[str, Entry] = {
         "2506.02475",
         state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
-        variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
+        variants={"open": dict(heads=2, key_heads=1, d=None, state_feedback=False)},
     ),
     "gdn2": Entry(
         GDN2,

@@ -1,22 +1,29 @@
 """Comba (Hu et al. 2025, arXiv:2506.02475): a delta rule with closed-loop control.
 
-    S_t = alpha_t S_{t-1} + beta_t k_t (v_t - (alpha_t S_{t-1})^T p_t)^T,   p_t = b k_t
-    o_t = K^-1/2 S_t^T (q_t - d k_t)                         S [heads, K, V], read after the write
+    S_t = alpha_t S_{t-1} + beta_t k_t (v_t - S_{t-1}^T p_t)^T,   p_t = b k_t       S [heads, K, V]
+    o_t = K^-1/2 S_t^T (q_t - d k_t)                                     read after the write
     q_t, k_t = unit(SiLU(conv(W x)_t)),  v_t = SiLU(conv(W_v x)_t)
     beta_t = sigmoid(W_beta x_t)
     log alpha_t = -exp(A_log) softplus(W_alpha x_t + dt_bias)              one per head
     y_t = W_o (RMSNorm(o_t) * sigmoid(W_g x_t))
 
-State feedback: b = sigmoid(w_b), one per head, corrects with less than what is written (the
-transition alpha_t (I - beta_t b k_t k_t^T) is a scalar plus a rank of one). Output feedback: d, one
-per head, takes the key off the query; it starts at `d` (1; the authors use 0.02 in small models),
-w_b at 1. The decay comes before the read of the correction, as released.
+State feedback: b = sigmoid(w_b), one per head, corrects with less than what is written. Output
+feedback: d, one per head, takes the key off the query; it starts at `d` (1; the authors use 0.02 in
+small models), w_b at 1. Without `state_feedback` p_t = k_t, with d = None there is no output
+feedback.
+
+The correction reads the state before it decays, unlike that of Gated DeltaNet: the transition
+alpha_t I - beta_t b k_t k_t^T is a scalar plus a rank of one, and its eigenvalue along k_t,
+alpha_t - beta_t b, lies in (-1, 1) with beta_t in (0, 1), so there is no option `eigenvalues`. So
+read the released kernels and their chunk-wise oracle; a naive function beside them, which decays
+first, is none that their tests run.
 
 The released kernel takes the corrections before the norms: it forms p and q - d p from what the
 convolution gives and then divides q, k and p by their lengths, so that b drops out of p there. Here
 q and k get length one first, which is the control law as the paper writes it. By default
-K = 3/4 features / heads and V = 2 K. eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t)
-(arXiv:2411.12537). `closed_loop_delta_rule` is the recurrence alone.
+K = 3/4 features / heads and V = 2 K. With fewer `key_heads` than heads each q and k serves several
+heads in a row. Not here, of the release: a bias of the convolution, and none at all.
+`closed_loop_delta_rule` is the recurrence alone.
 """
 
 import jax
@@ -26,6 +33,7 @@ from flax import nnx
 from seqjax.layers.base import Precise
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.gates import step_size
+from seqjax.layers.parts import sigmoid
 from seqjax.ops.dplr import DPLR, dplr
 
 
@@ -37,41 +45,40 @@ class Comba(DeltaProduct):
         features: int,
         *,
         heads: int = 4,
+        key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
-        d: float = 1.0,
+        state_feedback: bool = True,
+        d: float | None = 1.0,
+        output_gate: bool = True,
         conv: int = 4,
-        eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         super().__init__(
             features,
             n_h=1,
             heads=heads,
+            key_heads=key_heads,
             key_size=key_size,
             value_size=value_size,
+            output_gate=output_gate,
             conv=conv,
             norm_eps=1e-5,
-            eigenvalues=eigenvalues,
+            eigenvalues="[0,1]",
             rngs=rngs,
         )
-        self.f = jax.nn.sigmoid
-        self.w_b = Precise(jnp.ones(heads))
-        self.d = Precise(jnp.full(heads, d))
+        self.f = sigmoid
+        self.w_b = Precise(jnp.ones(heads)) if state_feedback else None
+        self.d = Precise(jnp.full(heads, d)) if d is not None else None
 
     def associate(self, x, q, k, v, S, **options):
-        per_head = lambda z: z[None, :, None]  # noqa: E731
-        return closed_loop_delta_rule(
-            q - per_head(self.d[...]) * k,
-            k,
-            v,
-            per_head(jax.nn.sigmoid(self.w_b[...])) * k,
-            step_size(self.W_beta(x), self.eigenvalues),
-            self.log_alpha(x),
-            S,
-            scale=self.K**-0.5,
-            **options,
-        )
+        q, p, k = (jnp.repeat(z, self.heads // self.key_heads, axis=1) for z in (q, k, k))
+        if self.d is not None:
+            q = q - self.d[...][None, :, None] * k
+        if self.w_b is not None:
+            p = jax.nn.sigmoid(self.w_b[...])[None, :, None] * p
+        beta, log_alpha = step_size(self.W_beta(x), "[0,1]"), self.log_alpha(x)
+        return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=self.K**-0.5, **options)
 
 
 def closed_loop_delta_rule(q, k, v, p, beta, log_alpha, initial_state=None, **options):
@@ -80,5 +87,4 @@ def closed_loop_delta_rule(q, k, v, p, beta, log_alpha, initial_state=None, **op
     q, k, p [B?, T, H, K], v [B?, T, H, V], beta, log_alpha [B?, T, H].
     """
     bk = beta[..., None] * k
-    a = jnp.exp(log_alpha)[..., None] * p
-    return dplr(q, bk, v, a, -bk, log_alpha, initial_state, **options)
+    return dplr(q, bk, v, p, -bk, log_alpha, initial_state, **options)

@@ -21,9 +21,11 @@ from seqjax.layers.parts import (
     ShortConv,
     merge_heads,
     per_head,
+    silu,
     split_heads,
     time_step_bias,
     unit,
+    wide,
 )
 
 
@@ -58,7 +60,7 @@ class DeltaLayer(Layer):
         corrections: int = 1,
         gate: str = "full",
         gate_bias: bool = True,
-        f: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+        f: Callable[[jax.Array], jax.Array] = silu,
         norm_eps: float = 1e-6,
         rngs: nnx.Rngs,
     ):
@@ -104,13 +106,13 @@ class DeltaLayer(Layer):
             x,
             unit(q),
             unit(k),
-            split_heads(self.per_correction(v), self.heads),
+            wide(split_heads(self.per_correction(v), self.heads)),
             h.S,
             **flags,
             reset_state=start.S,
             evaluator=evaluator,
         )
-        y = merge_heads(self.norm(o))
+        y = merge_heads(self.norm(o)).astype(x.dtype)
         if self.W_g is not None:
             y = y * self.f(self.W_g(x))
         return self.W_o(y), DeltaState(window, S)

@@ -34,7 +34,7 @@ from jax import lax
 from seqjax.layers.base import Layer, option
 from seqjax.layers.feature_maps import make_map
 from seqjax.layers.gates import EIGENVALUES, step_size
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.ops.delta_rule import DELTA_RULE, delta_rule
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
@@ -104,11 +104,13 @@ class FWP(Sublayer):
 
     def mix(self, x, h, *, resets=None, mask=None, evaluator=None):
         start, flags = self.start(), dict(resets=resets, mask=mask)
-        q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
+        q, k, v = (wide(split_heads(W(x), self.heads)) for W in (self.W_q, self.W_k, self.W_v))
         q, k = self.phi(q, query=True), self.phi(k)
         if self.update == "delta":
             q, k = sum_normalised(q), sum_normalised(k)
-        beta: Any = None if self.W_beta is None else step_size(self.W_beta(x), self.eigenvalues)
+        beta: Any = (
+            None if self.W_beta is None else step_size(wide(self.W_beta(x)), self.eigenvalues)
+        )
 
         divisor, z = 1.0, None
         if self.normalise != "none":

@@ -38,8 +38,9 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.parts import places
-from seqjax.ops.chunks import exactly
+from seqjax.ops.chunks import exactly, finite_rows
 from seqjax.ops.op import matmul_precision
+from seqjax.ops.quarantine import mark
 
 
 class Steps(NamedTuple):
@@ -92,6 +93,19 @@ def residual_fla(z: Array, k: Array, v: Array, norm: Any, eps: float) -> Array:
     return D * g - along * rstd / D
 
 
+def still(z: Array, k: Array) -> Array:
+    """z = f(k), held constant where a step is silent: a key of zeros, answered by a constant.
+
+    There the norm's derivative is eps^-1/2, a thousand, and that of its gradient a million: the
+    releases follow it, and after 64 steps of silence their gradients are infinite. The value, and
+    what a gradient owes to the target and the norm's weights, is theirs.
+    """
+    silent = jnp.all(k == 0, axis=-1, keepdims=True) & jnp.all(
+        z == z[:, :1], axis=-1, keepdims=True
+    )
+    return jnp.where(silent, lax.stop_gradient(z), z)
+
+
 # name -> the derivative by z = f(k) of a loss of steps [C, D]
 LOSSES: dict[str, Callable[..., Array]] = {
     "regression": regression,
@@ -140,7 +154,7 @@ class Inner:
 
         zeros = tuple(jnp.zeros((len(k), w.shape[1]), w.dtype) for w in W)
         z, pull, inputs = jax.vjp(f, zeros, has_aux=True)
-        (errors,) = pull(LOSSES[self.loss](z, k, v, norm, self.eps))
+        (errors,) = pull(LOSSES[self.loss](still(z, k), k, v, norm, self.eps))
         return tuple(inputs), errors
 
     def read(self, z: Array, q: Array, norm) -> Array:
@@ -245,7 +259,8 @@ def by_part(inner, x, flags, h, start, norm):
     if resets is not None:
         segment = jnp.cumsum(resets, dtype=jnp.int32)
     begun = segment > 0  # with a reset, from the weights of the start
-    c = coefficients(x, segment, keep)
+    joined = (segment[:, None] == segment[None]) & np.tri(len(last), dtype=bool)
+    c = coefficients(x, joined, keep)
 
     inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
     if resets is not None:
@@ -262,7 +277,10 @@ def by_part(inner, x, flags, h, start, norm):
             return d[:, None] * (q @ h.W[n]) + with_tau(x.tau, moved)
 
         def answer(q):
-            written = (c.writes * (q @ inputs[n].T)) @ errors[n]
+            scores, unread = finite_rows(c.writes * jnp.where(joined, q @ inputs[n].T, 0))
+            error, lost = finite_rows(errors[n])
+            unread |= jnp.any(joined & lost[None], axis=1)
+            written = mark(unread, scores @ error)
             z = entering(q, h)
             if resets is not None:
                 z = choose(begun, entering(q, start), z)
@@ -286,9 +304,8 @@ class Coefficients(NamedTuple):
     momentum_kept: Any  # [C]
 
 
-def coefficients(x: Steps, segment: Array, keep: Array) -> Coefficients:
-    size = len(segment)
-    joined = (segment[:, None] == segment[None]) & np.tri(size, dtype=bool)
+def coefficients(x: Steps, joined: Array, keep: Array) -> Coefficients:
+    size = len(joined)
 
     def products(log):
         """[t, s] over r in (s, t], and [t] since the segment began; steps left out do nothing."""

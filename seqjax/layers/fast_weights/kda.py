@@ -21,7 +21,7 @@ from flax import nnx
 from seqjax.layers.base import option
 from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
 from seqjax.layers.gates import EIGENVALUES, step_size
-from seqjax.layers.parts import per_head, split_heads
+from seqjax.layers.parts import per_head, sigmoid, split_heads
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
 
 
@@ -52,7 +52,7 @@ class KDA(DeltaLayer):
             conv=conv,
             gate="low rank",
             gate_bias=gate_bias,
-            f=jax.nn.sigmoid,
+            f=sigmoid,
             norm_eps=norm_eps,
             rngs=rngs,
         )

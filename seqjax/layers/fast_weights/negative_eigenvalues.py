@@ -11,10 +11,11 @@ turns it on for any layer that has it. Only what multiplies the state changes, a
 stays (RG-LRU's sqrt(1 - a^2) is of the new a). The state is that layer's, in a tuple.
 
 Not for it: decays that do not depend on the input (RetNet, S4: a sign that every step changes
-tracks nothing); those that turn already (GateLoop, Mamba-3, the complex HGRU); states that are
-divided by, or hold, what must stay positive (the normalisers of mLSTM, ReLiT and RFA, the slots of
-GSA, the matrix that MesaNet solves with); RWKV-6, whose read before the decay, with a bonus, has
-two signs where `signed_linear_attention` has one; and steps without such a gate (Longhorn).
+tracks nothing); those that turn already (GateLoop, Mamba-3, the complex HGRU) or whose eigenvalues
+lie there already (Comba); states that are divided by, or hold, what must stay positive (the
+normalisers of mLSTM, ReLiT and RFA, the slots of GSA, the matrix that MesaNet solves with); RWKV-6,
+whose read before the decay, with a bonus, has two signs where `signed_linear_attention` has one;
+and steps without such a gate (Longhorn).
 """
 
 import inspect

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.linear_attention.rwkv_parts import RWKV, LowRank, TimeState, lerp
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift, unit
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift, unit, wide
 from seqjax.ops.dplr import DPLR, dplr
 
 
@@ -114,7 +114,7 @@ class RWKV7(RWKV):
         y, S = dplr(
             r,
             k,
-            values,
+            wide(values),
             -kappa,
             kappa * split(a),
             split(log_w),
@@ -125,5 +125,5 @@ class RWKV7(RWKV):
             evaluator=evaluator,
         )
         bonus = jnp.sum(r * k * self.r_k[...][None], axis=-1, keepdims=True)
-        y = merge_heads(self.norm(y) + bonus * values) * g
+        y = merge_heads(self.norm(y).astype(x.dtype) + bonus * values) * g
         return self.W_o(y), v, TimeState(window, S)

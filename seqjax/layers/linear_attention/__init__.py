@@ -128,6 +128,11 @@ ROWS: dict[str, Entry] = {
             "approximate": dict(heads=2, eta=2, r=3),
             "joint": dict(heads=1, gate="joint", feature_map="dpfp"),
             "scalar": dict(heads=2, size=3, gate="scalar", feature_map="elu+1"),
+            "damped": dict(heads=2, eta=2, f="elu+1", gate="damped"),
+            "delta": dict(heads=2, widening=2, gate="delta", feature_map="elu+1"),
+            "projected_gate": dict(
+                heads=1, widening=2, gate="joint", feature_map="relu", gate_map="projected"
+            ),
         },
     ),
     "mao_decay": Entry(
@@ -248,20 +253,24 @@ ROWS: dict[str, Entry] = {
         GSA,
         "Gated slot attention",
         "2409.07146",
-        state="2 * heads * K * slots",
+        state="kv_heads * (K + V) * slots",
         smoke=dict(heads=2, slots=3),
-        variants={"abc": dict(heads=2, slots=3, slots_by="softmax")},
+        variants={
+            "abc": dict(heads=2, slots=3, slots_by="softmax"),
+            "grouped": dict(heads=4, kv_heads=2, key_size=3, value_size=2, slots=3),
+        },
     ),
     "fox": Entry(
         FoX,
         "Forgetting Transformer: softmax attention with a forget gate",
         "2503.02130",
-        state="(window - 1) * (2 if path else 1) * heads * (K + 1) + (window - 1) * heads * K"
-        " + (2 * features if pro else 0) + (2 * features if path else 0)",
+        state="(window - 1) * (2 * kv_heads * K + heads + (kv_heads * (K + 1) if path else 0))"
+        " + (2 * kv_heads * K if pro else 0) + (2 * kv_heads * K if path else 0)",
         smoke=dict(heads=2, window=4),
         variants={
             "pro": dict(heads=2, window=3, pro=True),
             "path": dict(heads=2, window=4, path=True),
+            "grouped": dict(heads=4, kv_heads=2, window=3, pro=True, path=True),
         },
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},
     ),

@@ -4,6 +4,9 @@
     f_t = sigmoid(w_f x_t + b_f)                    one forget gate per head, b_f = 0 at first
     q, k, v = W x,   y_t = W_o o_t
 
+`scale` takes the place of K^-1/2; with fewer `kv_heads` each k and v serves several heads of q in a
+row.
+
 D takes the place of positions. The paper looks back without limit; here `window` steps are
 remembered, with their forget gates, which is the same while the sequence is no longer.
 
@@ -48,6 +51,7 @@ from seqjax.layers.parts import (
     token_shift,
     unit,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.look_back import Cache, empty, look_back
 
 
@@ -60,22 +64,23 @@ class FoXState(NamedTuple):
 class Pro(nnx.Module):
     """What the Pro block adds to the projections."""
 
-    def __init__(self, features: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, features: int, heads: int, kv_heads: int, *, rngs: nnx.Rngs):
         size = features // heads
-        self.w_kv = nnx.Linear(features, 2 * heads, use_bias=False, rngs=rngs)
-        self.q_norm, self.k_norm, self.norm = (Norm(heads, size) for _ in range(3))
+        self.w_kv = nnx.Linear(features, 2 * kv_heads, use_bias=False, rngs=rngs)
+        self.q_norm, self.norm = Norm(heads, size), Norm(heads, size)
+        self.k_norm = Norm(kv_heads, size)
         self.W_g = nnx.Linear(features, features, use_bias=False, rngs=rngs)
 
 
 class Path(nnx.Module):
     """The reflections between a key and a query."""
 
-    def __init__(self, features: int, heads: int, *, rank: int = 32, rngs: nnx.Rngs):
+    def __init__(self, features: int, heads: int, keys: int, *, rank: int = 32, rngs: nnx.Rngs):
         self.heads = heads
         self.W_1 = nnx.Linear(features, rank, use_bias=False, rngs=rngs)
-        self.W_2 = nnx.Linear(rank, features, use_bias=False, rngs=rngs)
+        self.W_2 = nnx.Linear(rank, keys, use_bias=False, rngs=rngs)
         self.W_beta = nnx.Linear(features, heads, rngs=rngs)
-        self.conv = ShortConv(features, 3, bias=False, rngs=rngs)
+        self.conv = ShortConv(keys, 3, bias=False, rngs=rngs)
 
     def __call__(self, x, window, **flags):
         """w [T, heads, K] and beta [T, heads], and the next window."""
@@ -92,7 +97,9 @@ class FoX(Layer):
         features: int,
         *,
         heads: int = 4,
+        kv_heads: int | None = None,
         window: int = 1024,
+        scale: float | None = None,
         pro: bool = False,
         path: bool = False,
         rngs: nnx.Rngs,
@@ -101,16 +108,19 @@ class FoX(Layer):
             raise ValueError(f"window must be at least 1, got {window}")
         self.features = self.out_features = features
         self.heads, self.K, self.window = heads, per_head("features", features, heads), window
+        self.kv_heads, self.scale = kv_heads or heads, self.K**-0.5 if scale is None else scale
+        per_head("heads", heads, self.kv_heads)
+        keys = self.kv_heads * self.K
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
-        self.W_q, self.W_k, self.W_v, self.W_o = (linear(features) for _ in range(4))
+        self.W_q, self.W_k, self.W_v, self.W_o = map(linear, (features, keys, keys, features))
         self.w_f, self.b_f = linear(heads), Precise(jnp.zeros(heads))
-        self.pro = Pro(features, heads, rngs=rngs) if pro else None
-        self.path = Path(features, heads, rngs=rngs) if path else None
+        self.pro = Pro(features, heads, self.kv_heads, rngs=rngs) if pro else None
+        self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
 
     def initial(self):
-        keys = jnp.zeros((self.window - 1, self.heads, self.K))
-        window = None if self.pro is None else jnp.zeros((1, 2 * self.features))
-        items = keys, keys, keys[:, :, 0]
+        keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))
+        window = None if self.pro is None else jnp.zeros((1, 2 * self.kv_heads * self.K))
+        items = keys, keys, jnp.zeros((self.window - 1, self.heads))
         if self.path is None:
             return FoXState(empty(items), window)
         return FoXState(empty((*items, keys, keys[:, :, 0])), window, self.path.conv.initial())
@@ -118,8 +128,11 @@ class FoX(Layer):
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
         flags = dict(resets=resets, mask=mask)
-        split, window = partial(split_heads, heads=self.heads), h.window
-        q, kv = split(self.W_q(x)), jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1)
+        split, window = partial(split_heads, heads=self.kv_heads), h.window
+        q, kv = (
+            split_heads(self.W_q(x), self.heads),
+            jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1),
+        )
         if self.pro is not None:
             before, window = token_shift(kv, h.window, reset_state=self.start().window, **flags)
             alpha = jnp.repeat(jax.nn.sigmoid(self.pro.w_kv(x)), self.K, axis=1)
@@ -134,19 +147,23 @@ class FoX(Layer):
             items = *items, *passed
         o, cache = look_back(self.attend, q.astype(h.cache.items[0].dtype), items, h.cache, **flags)
         if self.pro is not None:
-            o = self.pro.norm(o) * split(jax.nn.sigmoid(self.pro.W_g(x)))
+            o = self.pro.norm(o) * split_heads(jax.nn.sigmoid(self.pro.W_g(x)), self.heads)
         return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window, conv)
 
     def attend(self, q, items, i, j, seen):
-        """q [n, H, K] over k, v [m, H, K] and log f [m, H], with `path` also w and beta."""
-        k, v, log_f, *path = items
+        """q [n, H, K] over k, v [m, H, K] and log f [m, H], with `path` also w and beta; all but
+        q and log f may have fewer heads."""
+        log_f = items[2]
+        k, v, *path = (
+            share_heads("fox", "k", z, q.shape[1], axis=1) for z in items[:2] + items[3:]
+        )
         so_far = jnp.cumsum(log_f, axis=0)
         D = jnp.take(so_far, i - j[0], axis=0)[:, None] - so_far[None]  # [n, m, H]
         products = jnp.einsum("ihk,jhk->ijh", q, k)
         if path:
             heads, (w, beta) = jax.vmap(reflected, (1, 1, 1, 1, None), 2), path
             products -= heads(q, k, w, beta, j[None] <= i[:, None])
-        scores = products * self.K**-0.5 + D
+        scores = products * self.scale + D
         scores = jnp.where(seen[..., None], scores, jnp.finfo(scores.dtype).min)
         return jnp.einsum("ijh,jhk->ihk", jax.nn.softmax(scores, axis=1), v)
 

@@ -24,7 +24,7 @@ from jax import lax
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.monoid import Monoid
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
@@ -123,7 +123,7 @@ class GateLoop(Layer):
         o, h = gate_loop(
             q,
             k,
-            v,
+            wide(v),
             *self.decays(x),
             h,
             resets=resets,
@@ -133,7 +133,7 @@ class GateLoop(Layer):
         )
         o = merge_heads(o)
         o = o if self.norm is None else self.norm(o)
-        return self.W_o(jax.nn.silu(self.W_g(x)) * o), h
+        return self.W_o(jax.nn.silu(self.W_g(x)) * o.astype(x.dtype)), h
 
 
 class SimpleGateLoop(Layer):

@@ -19,7 +19,7 @@ from flax import nnx
 
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, signed_linear_attention
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
 
@@ -64,7 +64,7 @@ class GLA(Layer):
         o, h = signed_linear_attention(
             split(self.W_q(x)),
             split(self.W_k(x)),
-            split(self.W_v(x)),
+            wide(split(self.W_v(x))),
             split(jax.nn.log_sigmoid(logits) / self.tau),
             h,
             eigenvalues=self.eigenvalues,
@@ -74,4 +74,4 @@ class GLA(Layer):
             reset_state=self.start(),
             evaluator=evaluator,
         )
-        return self.W_o(jax.nn.silu(self.W_r(x)) * merge_heads(self.norm(o))), h
+        return self.W_o(jax.nn.silu(self.W_r(x)) * merge_heads(self.norm(o)).astype(x.dtype)), h

@@ -8,6 +8,8 @@
     y_t = W_o RMSNorm(SiLU(o_t))
 
 Each pass is a gated linear attention, which decays by value in the first, by key in the second.
+With fewer `kv_heads` each k, v and s, and their slots, serve several queries in a row. Not here, of
+the release: short convolutions (off in it) and other maps than SiLU.
 
 slots_by "softmax" is attention with bounded memory (ABC, arXiv:2110.02488): K and V hold means of
 the keys and values so far, weighted by exp(s_i) per slot with s = W_f x,
@@ -15,7 +17,9 @@ the keys and values so far, weighted by exp(s_i) per slot with s = W_f x,
     z_t = log(exp(z_{t-1}) + exp(s_t)),  f_t = exp(z_{t-1} - z_t),  and s_t becomes exp(s_t - z_t)
 
 z [heads, slots] starts at -inf; in a learned start at 0, since out of a weight of exp(-inf) no
-gradient comes.
+gradient comes. A step that finds z = -inf has f_t = 1, as released: slots that come without a
+weight stay, and count as much as that step. The release's clamp of s, its rotary positions and its
+output gate are not here.
 """
 
 from functools import partial
@@ -44,13 +48,14 @@ log_sum = Monoid(
 
 
 class Slots(NamedTuple):
-    K: Array  # [heads, K, slots]
-    V: Array  # [heads, slots, V]
-    z: Array | None  # [heads, slots], with slots_by "softmax"
+    K: Array  # [kv_heads, K, slots]
+    V: Array  # [kv_heads, slots, V]
+    z: Array | None  # [kv_heads, slots], with slots_by "softmax"
 
 
 def slot_attention(q, k, v, s, log_f, h, start, *, scale, **flags):
-    """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]."""
+    """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]; q,
+    and with it o, may have a multiple of H heads."""
     scores, K = linear_attention(
         q, k, s, None, h.K, log_b=log_f, scale=scale, reset_state=start.K, **flags
     )
@@ -67,24 +72,33 @@ class GSA(Layer):
         features: int,
         *,
         heads: int = 4,
+        kv_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
         slots: int = 64,
         tau: float = 8.0,
         slots_by: str = "gate",
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
-        self.heads, self.K = heads, per_head("features", features, heads)
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        per_head("heads", heads, self.kv_heads)
+        self.K, self.V = (
+            n or per_head("features", features, heads) for n in (key_size, value_size)
+        )
         self.slots, self.tau, self.start_z = slots, tau, -jnp.inf
         self.slots_by = option("slots_by", slots_by, SLOTS_BY)
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
-        self.W_q, self.W_k, self.W_v, self.W_o = (linear(features) for _ in range(4))
-        self.W_f = linear(heads * slots)
-        self.norm = Norm(features, eps=1e-5)
+        self.W_q, self.W_k = linear(heads * self.K), linear(self.kv_heads * self.K)
+        self.W_v, self.W_f = linear(self.kv_heads * self.V), linear(self.kv_heads * slots)
+        self.W_o = nnx.Linear(heads * self.V, features, use_bias=False, rngs=rngs)
+        self.norm = Norm(heads * self.V, eps=1e-5)
 
     def initial(self):
-        K = jnp.zeros((self.heads, self.K, self.slots))
-        z = jnp.full((self.heads, self.slots), self.start_z)
-        return Slots(K, jnp.swapaxes(K, 1, 2), None if self.slots_by == "gate" else z)
+        K = jnp.zeros((self.kv_heads, self.K, self.slots))
+        V = jnp.zeros((self.kv_heads, self.slots, self.V))
+        z = jnp.full((self.kv_heads, self.slots), self.start_z)
+        return Slots(K, V, None if self.slots_by == "gate" else z)
 
     def learn_initial(self):
         self.start_z = 0.0
@@ -94,8 +108,9 @@ class GSA(Layer):
         return h if h.z is None else h._replace(z=jnp.exp(h.z))
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        split = partial(split_heads, heads=self.heads)
-        q, k, v = (split(jax.nn.silu(W(x))) for W in (self.W_q, self.W_k, self.W_v))
+        split = partial(split_heads, heads=self.kv_heads)
+        q = split_heads(jax.nn.silu(self.W_q(x)), self.heads)
+        k, v = (split(jax.nn.silu(W(x))) for W in (self.W_k, self.W_v))
         s = split(self.W_f(x)).astype(accumulation_dtype(x.dtype))
         flags = dict(resets=resets, mask=mask)
         o, h = self.attend(q, k, v, s, h, self.start(), 1.0, evaluator=evaluator, **flags)
@@ -108,7 +123,8 @@ class GSA(Layer):
             s = -jnp.expm1(log_f)
         else:
             z, last = scan(log_sum, s, h.z, initial=start.z, resets=resets, mask=mask)
-            log_f, s = entering(z, h.z, start.z, resets) - z, jnp.exp(s - z)
+            found = entering(z, h.z, start.z, resets)
+            log_f, s = jnp.where(jnp.isneginf(found), 0, found - z), jnp.exp(s - z)
             h = h._replace(z=last)
         flags = dict(resets=resets, mask=mask, evaluator=evaluator)
         return slot_attention(q, k, v, s, log_f, h, start, scale=scale, **flags)

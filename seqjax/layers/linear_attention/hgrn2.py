@@ -22,7 +22,7 @@ from flax import nnx
 
 from seqjax.layers.base import Layer, option
 from seqjax.layers.gates import EIGENVALUES, signed_linear_attention
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
 
@@ -60,7 +60,7 @@ class HGRN2(Layer):
         o, h = signed_linear_attention(
             split(jax.nn.sigmoid(self.W_q(x))),
             split((1 - gamma) * jax.nn.sigmoid(-logits)),
-            split(jax.nn.silu(self.W_v(x))),
+            wide(split(jax.nn.silu(self.W_v(x)))),
             split(log_f),
             h,
             eigenvalues=self.eigenvalues,
@@ -69,4 +69,4 @@ class HGRN2(Layer):
             reset_state=self.start(),
             evaluator=evaluator,
         )
-        return self.W_o(self.norm(merge_heads(o))), h
+        return self.W_o(self.norm(merge_heads(o)).astype(x.dtype)), h

@@ -16,7 +16,7 @@ from flax import nnx
 
 from seqjax.layers.linear_attention.transnormer import NormAttention
 from seqjax.layers.linear_attention.transnormer_llm import head_slopes
-from seqjax.layers.parts import Norm
+from seqjax.layers.parts import Norm, silu
 
 
 class LightningAttention(NormAttention):
@@ -32,7 +32,7 @@ class LightningAttention(NormAttention):
         super().__init__(
             features,
             heads=heads,
-            phi=jax.nn.silu,
+            phi=silu,
             norm=Norm(features, centre=True, bias=True, eps=1e-5),
             slope=head_slopes(slopes, heads, depth),
             rngs=rngs,

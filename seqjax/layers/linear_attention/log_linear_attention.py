@@ -22,7 +22,7 @@ from flax import nnx
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, time_step_bias
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, time_step_bias, wide
 from seqjax.ops.log_linear_attention import EVALUATORS, Levels, log_linear_attention
 
 
@@ -64,7 +64,7 @@ class LogLinearAttention(Layer):
         o, h = log_linear_attention(
             q,
             k,
-            v * dt[..., None].astype(v.dtype),
+            wide(v) * dt[..., None],
             -jnp.exp(self.A_log[...])[None] * dt,
             jax.nn.softplus(self.Lambda[...][None] * split(self.W_lambda(x)).astype(precise)),
             h,
@@ -73,4 +73,5 @@ class LogLinearAttention(Layer):
             reset_state=jax.tree.map(lambda s, z: s.astype(z.dtype), self.start(), h),
             evaluator=evaluator,
         )
-        return self.W_o(self.norm(jax.nn.silu(self.W_z(x)) * merge_heads(o))), h
+        o = self.norm(jax.nn.silu(self.W_z(x)) * merge_heads(o))
+        return self.W_o(o.astype(x.dtype)), h

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.stabilised_attention import STABILISED_ATTENTION, State, stabilised_attention
 
@@ -112,7 +112,7 @@ class MLSTM(Layer):
         y, h = attend(
             q,
             k,
-            v,
+            wide(v),
             i,
             FORGET[self.forget](f),
             h,
@@ -122,4 +122,5 @@ class MLSTM(Layer):
             reset_state=self.start(),
             evaluator=evaluator,
         )
-        return self.W_out(jax.nn.sigmoid(self.W_o(x)) * merge_heads(self.norm(y))), h
+        y = merge_heads(self.norm(y)).astype(x.dtype)
+        return self.W_out(jax.nn.sigmoid(self.W_o(x)) * y), h

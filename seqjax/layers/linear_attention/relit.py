@@ -12,8 +12,17 @@
     "factored"  the above, the paper's
     "joint"     C_t = (1 - G) * C_{t-1} + G * (k v^T),  G = gamma beta^T, as released
     "scalar"    the same with beta one number per head, for gamma too: RFA-gate's
-feature_map: "projected" as above, or any of `seqjax.layers.feature_maps`, gamma then being
-sigmoid(W_gamma x) of its size. Every entry of C decays by itself, so all states are formed.
+    "damped"    the same with the sigmoids of parameters for beta and gamma, and two more of them
+                that damp the decay: C_t = (1 - G * (gamma' beta'^T)) * C_{t-1} + G * (k v^T)
+                and s_t = (1 - gamma gamma') * s_{t-1} + gamma * k, as MEGA has them
+    "delta"     k / |k| for k, beta and gamma one number per head each,
+                C_t = (1 - gamma) C_{t-1} + beta gamma k (v - C_{t-1}^T k)^T
+                s_t = (1 - gamma) s_{t-1} + beta gamma k
+The last two are the release's, which does not let "delta" be reset; here every gate is.
+feature_map: "projected" as above, with `f` "relu" or "elu+1", or any of
+`seqjax.layers.feature_maps`, of W x with `widening` size channels. gate_map: gamma is "projected"
+as above, or "linear", sigmoid(W_gamma x); as the features are, by default. But for "delta" every
+entry of C decays by itself, so all states are formed.
 
 r > 0 is AReLiT: C is not kept, but r pairs of vectors, oscillating at r frequencies w,
 
@@ -26,22 +35,35 @@ than steps y_t is a quarter of ReLiT's (the release's 2 r, which W_O takes up). 
 restarts the clock tau; the release lets it run on (`restart=False`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
-from seqjax.layers.base import Layer, option
-from seqjax.layers.feature_maps import make_map, outer
+from seqjax.common import accumulation_dtype
+from seqjax.layers.base import Layer, Precise, option
+from seqjax.layers.feature_maps import elu_plus_one, make_map, outer
 from seqjax.layers.linear_attention.mao_decay import elementwise
-from seqjax.layers.parts import merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import (
+    angles,
+    merge_heads,
+    per_head,
+    places,
+    relu,
+    split_heads,
+    wide,
+)
+from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_scan import LINEAR_SCAN
 
-GATES = ("factored", "joint", "scalar")
+GATES = ("factored", "joint", "scalar", "damped", "delta")
+GATE_MAPS = ("projected", "linear")
+ACTIVATIONS = {"relu": relu, "elu+1": elu_plus_one}
 
 
 class Oscillators(NamedTuple):
@@ -62,7 +84,10 @@ class ReLiT(Layer):
         size: int | None = None,
         eta: int = 4,
         feature_map: str | tuple[str, Mapping[str, Any]] = "projected",
+        f: str = "relu",
+        widening: int = 1,
         gate: str = "factored",
+        gate_map: str | None = None,
         r: int = 0,
         restart: bool = True,
         eps: float | None = None,
@@ -72,19 +97,33 @@ class ReLiT(Layer):
         self.heads, self.V = heads, size or per_head("features", features, heads)
         self.gate, self.r, self.restart = option("gate", gate, GATES), r, restart
         self.eps = eps or (1e-5 if r else 1e-10)
+        if r and gate in ("damped", "delta"):
+            raise ValueError(f"r = {r} approximates gates of x that factor, not gate={gate!r}")
+        if gate == "delta":
+            self.evaluators = tuple(DPLR.evaluators)
         linear = partial(nnx.Linear, features, rngs=rngs)
-        width = heads * self.V
-        self.W_q, self.W_k, self.W_v, self.W_o = (
-            *(linear(width) for _ in range(3)),
-            nnx.Linear(width, features, rngs=rngs),
-        )
-        self.W_beta = linear(heads if gate == "scalar" else width)
-        projected, gated = feature_map == "projected", gate != "scalar"
-        self.phi = None if projected else make_map(feature_map, heads, self.V, rngs=rngs)
+        width, projected = heads * self.V, feature_map == "projected"
+        if projected and widening != 1:
+            raise ValueError(f"projected features are widened by eta, not by widening={widening}")
+        self.f, wide = ACTIVATIONS[option("f of projected features", f, ACTIVATIONS)], widening
+        self.W_q, self.W_k = linear(wide * width), linear(wide * width)
+        self.W_v, self.W_o = linear(width), nnx.Linear(width, features, rngs=rngs)
+        self.phi = None if projected else make_map(feature_map, heads, wide * self.V, rngs=rngs)
         self.K = eta * self.V if self.phi is None else self.phi.size
         self.P_1, self.P_2 = (linear(heads * eta) if projected else None for _ in range(2))
-        self.P_3 = linear(heads * eta) if projected and gated else None
-        self.W_gamma = linear(width if projected else heads * self.K) if gated else None
+        self.add_gates(gate_map or GATE_MAPS[not projected], linear)
+
+    def add_gates(self, gate_map: str, linear: Callable[[int], nnx.Linear]) -> None:
+        heads, K, V = self.heads, self.K, self.V
+        projected = option("gate_map", gate_map, GATE_MAPS) == "projected"
+        sizes = {"scalar": (1, 0), "delta": (1, 1), "damped": (0, 0)}
+        beta, gamma = sizes.get(self.gate, (V, V if projected else K))
+        self.W_beta = linear(heads * beta) if beta else None
+        self.W_gamma = linear(heads * gamma) if gamma else None
+        paired = projected and self.gate not in sizes
+        self.P_3 = linear(heads * per_head("features of a head", K, V)) if paired else None
+        given = dict(beta=V, beta_d=V, gamma=K, gamma_d=K) if self.gate == "damped" else {}
+        self.damped = nnx.Dict({n: Precise(jnp.zeros((heads, k))) for n, k in given.items()})
 
     def initial(self):
         K, V = self.K, self.V
@@ -93,28 +132,39 @@ class ReLiT(Layer):
         keys, values = jnp.zeros((self.r, self.heads, K)), jnp.zeros((self.r, self.heads, V))
         return Oscillators(keys, values, keys[0], jnp.zeros((), jnp.int32))
 
-    def mapped(self, W: nnx.Linear, P: nnx.Linear | None, x: Array, f=jax.nn.relu) -> Array:
+    def projected(self, W: nnx.Linear, P: nnx.Linear | None, x: Array, f) -> Array:
+        """f(P x) (x) f(W x) [T, heads, K]; without P f(W x)."""
+        z = f(wide(split_heads(W(x), self.heads)))
+        return z if P is None else outer(f(wide(split_heads(P(x), self.heads))), z)
+
+    def mapped(self, W: nnx.Linear, P: nnx.Linear | None, x: Array) -> Array:
         """[T, heads, K]: features of W x."""
-        z = split_heads(W(x), self.heads)
-        if self.phi is not None:
-            return self.phi(z)
-        return f(z) if P is None else outer(f(split_heads(P(x), self.heads)), f(z))
+        if self.phi is None:
+            return self.projected(W, P, x, self.f)
+        return self.phi(wide(split_heads(W(x), self.heads)))
 
     def write(self, x: Array) -> tuple[Array, Array, Array, Array]:
-        """k, gamma [T, heads, K] and v, beta [T, heads, V]."""
-        k, v = self.mapped(self.W_k, self.P_1, x), split_heads(self.W_v(x), self.heads)
-        beta = split_heads(jax.nn.sigmoid(self.W_beta(x)), self.heads)
+        """k, gamma [T, heads, K] and v, beta [T, heads, V]; one for each head with "delta"."""
+        k, v = self.mapped(self.W_k, self.P_1, x), wide(split_heads(self.W_v(x), self.heads))
+        if self.damped:
+            beta, gamma = (jax.nn.sigmoid(self.damped[n][...]) for n in ("beta", "gamma"))
+            return k, jnp.broadcast_to(gamma, k.shape), v, jnp.broadcast_to(beta, v.shape)
+        assert self.W_beta is not None
+        beta = wide(split_heads(jax.nn.sigmoid(self.W_beta(x)), self.heads))
         if self.W_gamma is None:
             return k, jnp.broadcast_to(beta, k.shape), v, jnp.ones_like(v)
-        if self.phi is None:
-            return k, self.mapped(self.W_gamma, self.P_3, x, jax.nn.sigmoid), v, beta
-        return k, split_heads(jax.nn.sigmoid(self.W_gamma(x)), self.heads), v, beta
+        return k, self.projected(self.W_gamma, self.P_3, x, jax.nn.sigmoid), v, beta
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         q = self.mapped(self.W_q, self.P_2, x)
-        read = self.approximate if self.r else self.exact
-        y, h = read(q, *self.write(x), h, resets=resets, mask=mask, evaluator=evaluator)
+        y, h = self.recall(q, x, h, resets=resets, mask=mask, evaluator=evaluator)
         return self.W_o(merge_heads(y).astype(x.dtype)), h
+
+    def recall(self, q, x, h, **options) -> tuple[Array, Any]:
+        """[T, heads, V] and the state, for features q [T, heads, K] of queries."""
+        read = self.approximate if self.r else self.exact
+        read = self.corrected if self.gate == "delta" else read
+        return read(q, *self.write(x), h, **options)
 
     def exact(self, q, k, gamma, v, beta, h, **options) -> tuple[Array, Array]:
         one = jnp.ones_like(v[..., :1])
@@ -123,19 +173,48 @@ class ReLiT(Layer):
             kept = jnp.concatenate([1 - beta, one], axis=-1)
             a = (1 - gamma)[..., None] * kept[:, :, None]
         else:
-            a = 1 - gamma[..., None] * jnp.concatenate([beta, one], axis=-1)[:, :, None]
+            left, right = gamma, beta
+            if self.damped:
+                left, right = (
+                    z * jax.nn.sigmoid(self.damped[n][...])[None]
+                    for z, n in ((gamma, "gamma_d"), (beta, "beta_d"))
+                )
+            a = 1 - left[..., None] * jnp.concatenate([right, one], axis=-1)[:, :, None]
         C, h = elementwise(
             a, (gamma * k)[..., None] * v[:, :, None], h, reset_state=self.start(), **options
         )
         y = jnp.einsum("thk,thkv->thv", q, C)
         return y[..., :-1] / (y[..., -1:] + self.eps), h
 
+    def corrected(self, q, k, gamma, v, beta, h, *, resets, mask, evaluator):
+        """`exact` of the gate "delta": beta, gamma [T, heads, 1]."""
+        square, start = jnp.sum(k * k, axis=-1, keepdims=True), self.start()
+        k = k * lax.rsqrt(jnp.where(square > 0, square, 1))
+        written, flags = beta * gamma * k, dict(resets=resets, mask=mask)
+        log_kept = jnp.log1p(-gamma[..., 0])
+        o, C = dplr(
+            q,
+            written,
+            v,
+            k,
+            -written,
+            log_kept,
+            h[..., :-1],
+            reset_state=start[..., :-1],
+            evaluator=evaluator,
+            **flags,
+        )
+        kept = jnp.broadcast_to(1 - gamma, k.shape)
+        s, last = elementwise(kept, written, h[..., -1], reset_state=start[..., -1], **flags)
+        y = o / (jnp.sum(s * q, axis=-1, keepdims=True) + self.eps)
+        return y, jnp.concatenate([C, last[..., None]], axis=-1)
+
     def approximate(self, q, k, gamma, v, beta, h, *, resets, mask, evaluator):
         start = self.start()
         clock_resets = resets if self.restart else None
         place, last = places(h.place, len(q), resets=clock_resets, mask=mask)
-        w = jnp.linspace(-jnp.pi, jnp.pi, self.r)
-        cos = jnp.cos((place + 2).astype(w.dtype)[:, None] * w[None])
+        w = np.linspace(-np.pi, np.pi, self.r)
+        cos = jnp.cos(angles(place + 2, w, accumulation_dtype(q.dtype)))
         cos = cos[:, :, None, None].astype(q.dtype)  # [T, r, 1, 1]
         options = dict(resets=resets, mask=mask, evaluator=evaluator)
 

@@ -14,8 +14,9 @@ xpos: the decay of each pair of channels besides gamma of arXiv:2212.10554, zeta
 (`xpos` below). Retention as released does without. It enters as a decay of the state here: the
 scales zeta^(+- n/512) themselves, of far positions, are not representable.
 
-norm: "group" as in the paper, or "rms" without weights, as released. Before it every o may be
-scaled, which is immaterial but for the norm's epsilon. `scale` says by what:
+gate: "swish" or "gelu" (exact), of W_G x, as released. norm: "group" as in the paper, or
+"rms" without weights, as released. Before it every o may be scaled, which is immaterial but for the
+norm's epsilon. `scale` says by what:
     "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
     "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
                inputs and chunks, without its gradient. It depends on where a stream is split.
@@ -23,7 +24,6 @@ scaled, which is immaterial but for the norm's epsilon. `scale` says by what:
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -32,11 +32,22 @@ from jax import Array, lax
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Layer, option
 from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import Norm, gelu, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import (
+    Norm,
+    angles,
+    gelu,
+    merge_heads,
+    per_head,
+    places,
+    silu,
+    split_heads,
+    wide,
+)
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
 SCALES = ("count", "scores")
+GATES = {"swish": silu, "gelu": gelu}
 
 
 def turn(x: Array, angle: Array) -> Array:
@@ -62,8 +73,8 @@ def xpos(
     of positions enter products, so `centre` is free: it keeps the scales in range.
     """
     K = x.shape[-1]
-    rate = jnp.asarray(10_000.0 ** (-np.arange(0, K, 2) / K))
-    turned = turn(x, place.astype(rate.dtype)[:, None] * rate[None])
+    rate = 10_000.0 ** (-np.arange(0, K, 2) / K)
+    turned = turn(x, angles(place, rate, accumulation_dtype(x.dtype)))
     power = (place - centre).astype(x.dtype) * (-1 if keys else 1)
     scale = jnp.exp(power[:, None] * log_zeta(K, base).astype(x.dtype)[None])
     return turned * scale[:, None]
@@ -84,6 +95,7 @@ class Retention(Layer):
         heads: int = 4,
         value_size: int | None = None,
         xpos: bool = False,
+        gate: str = "swish",
         norm: str = "group",
         scale: str = "count",
         rngs: nnx.Rngs,
@@ -94,6 +106,7 @@ class Retention(Layer):
         self.V = value_size or 2 * self.K
         per_head("the size of a head", self.K, 2)
         self.scale = option("scale", scale, SCALES)
+        self.f = GATES[option("gate", gate, GATES)]
         keys, values = heads * self.K, heads * self.V
         small = nnx.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
 
@@ -134,7 +147,7 @@ class Retention(Layer):
         o, S = linear_attention(
             q,
             k,
-            split_heads(self.W_v(x), self.heads),
+            wide(split_heads(self.W_v(x), self.heads)),
             decay.astype(accumulation_dtype(q.dtype)),
             h.S,
             resets=resets,
@@ -147,7 +160,8 @@ class Retention(Layer):
         else:
             scale = lax.rsqrt(self.counts(place))
         o = self.norm(o * scale[:, :, None].astype(o.dtype))
-        return self.W_o(jax.nn.silu(self.W_g(x)) * merge_heads(o)), RetentionState(S, last)
+        o = merge_heads(o).astype(x.dtype)
+        return self.W_o(self.f(self.W_g(x)) * o), RetentionState(S, last)
 
     def by_scores(self, q, k, S) -> Array:
         """[T, heads]: one over the largest of 1, the row's scores and what entered the call."""
@@ -155,7 +169,9 @@ class Retention(Layer):
         lag = (t[:, None] - t[None]).astype(self.log_gamma().dtype)
         decay = jnp.where(lag[None] >= 0, self.log_gamma()[:, None, None] * lag[None], -jnp.inf)
         count = self.counts(t).T  # [heads, T]
-        scores = jnp.abs(jnp.einsum("thk,shk->hts", q, k) * jnp.exp(decay)).sum(-1)
+        past = (lag >= 0)[None]  # what is ahead is cut off, not multiplied by zero
+        scores = jnp.where(past, jnp.einsum("thk,shk->hts", q, k), 0)
+        scores = jnp.abs(scores * jnp.exp(decay)).sum(-1)
         entered = jnp.abs(S).sum(1).max(1)[:, None] / count[:, -1:]
         largest = jnp.maximum(scores * lax.rsqrt(count), jnp.broadcast_to(entered, count.shape))
         return (lax.rsqrt(count) / jnp.clip(largest, 1, 5e4)).T
@@ -171,6 +187,7 @@ class RetNet(Blocks):
         heads: int = 4,
         value_size: int | None = None,
         xpos: bool = False,
+        gate: str = "swish",
         expansion: float = 2.0,
         norm: str = "group",
         scale: str = "count",
@@ -182,6 +199,7 @@ class RetNet(Blocks):
             heads=heads,
             value_size=value_size,
             xpos=xpos,
+            gate=gate,
             norm=norm,
             scale=scale,
             rngs=rngs,

@@ -23,7 +23,7 @@ from flax import nnx
 
 from seqjax.layers.base import Precise
 from seqjax.layers.linear_attention.rwkv_parts import RWKV, TimeState, lerp, linear
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift
+from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, token_shift, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 
@@ -79,7 +79,7 @@ class RWKV5(RWKV):
         y, S = linear_attention(
             split(self.W_r(x_r)),
             split(self.W_k(x_k)),
-            split(self.W_v(x_v)),
+            wide(split(self.W_v(x_v))),
             split(log_w),
             h.S,
             bonus=self.u[...],
@@ -89,5 +89,5 @@ class RWKV5(RWKV):
             reset_state=start.S,
             evaluator=evaluator,
         )
-        y = jax.nn.silu(self.W_g(x_g)) * merge_heads(self.norm(y))
+        y = jax.nn.silu(self.W_g(x_g)) * merge_heads(self.norm(y)).astype(x.dtype)
         return self.W_o(y), TimeState(window, S)

@@ -26,7 +26,16 @@ from seqjax.layers.attention import Attention
 from seqjax.layers.base import Frozen, Layer, Precise, option
 from seqjax.layers.blocks import Blocks
 from seqjax.layers.feature_maps import elu_plus_one
-from seqjax.layers.parts import GLU, Norm, merge_heads, per_head, places, split_heads
+from seqjax.layers.parts import (
+    GLU,
+    Norm,
+    angles,
+    merge_heads,
+    per_head,
+    places,
+    split_heads,
+    wide,
+)
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 
@@ -81,13 +90,13 @@ class NormAttention(Layer):
         q, k = (self.phi(split_heads(W(x), self.heads)) for W in (self.W_q, self.W_k))
         if self.theta is not None:
             theta = self.theta[...]
-            angle = place.astype(theta.dtype)[:, None, None] * theta[None]
+            angle = angles(place, theta, theta.dtype)
             cos, sin = jnp.cos(angle).astype(q.dtype), jnp.sin(angle).astype(q.dtype)
             q, k = (jnp.concatenate([z * cos, z * sin], axis=-1) for z in (q, k))
         o, S = linear_attention(
             q,
             k,
-            split_heads(self.values(x), self.heads),
+            wide(split_heads(self.values(x), self.heads)),
             None if self.slope is None else -self.slope[...],
             h.S,
             resets=resets,
@@ -95,7 +104,7 @@ class NormAttention(Layer):
             reset_state=self.start().S,
             evaluator=evaluator,
         )
-        return self.W_o(self.gate(x, self.norm(merge_heads(o)))), NormState(S, last)
+        return self.W_o(self.gate(x, self.norm(merge_heads(o)).astype(x.dtype))), NormState(S, last)
 
 
 class DiagonalState(NamedTuple):

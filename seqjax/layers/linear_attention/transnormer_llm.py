@@ -16,7 +16,6 @@ exponents 2^(-8 (h + 1) / H) (1 - l / (L - 1) + 1e-5).
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -24,7 +23,7 @@ from jax import Array
 from seqjax.layers.base import option
 from seqjax.layers.blocks import Blocks
 from seqjax.layers.linear_attention.transnormer import NormAttention
-from seqjax.layers.parts import GLU, Norm
+from seqjax.layers.parts import GLU, Norm, silu
 
 
 def alibi(heads: int) -> list[float]:
@@ -69,7 +68,7 @@ class GatedNormAttention(NormAttention):
         super().__init__(
             features,
             heads=heads,
-            phi=jax.nn.silu,
+            phi=silu,
             norm=simple_norm(features),
             slope=head_slopes(slopes, heads, depth),
             lrpe=lrpe,

@@ -12,9 +12,9 @@ ROWS: dict[str, Entry] = {
         variants={
             "gated": dict(form="gated", expansion=1.5),
             "mixed": dict(form="mixed"),
-            "pure_sum": dict(norm=False),
-            "gated_sum": dict(form="gated", norm=False),
-            "mixed_linear": dict(form="mixed", norm=False),
+            "normed": dict(norm=True),
+            "gated_normed": dict(form="gated", norm=True, expansion=1.5),
+            "mixed_normed": dict(form="mixed", norm=True),
         },
     ),
 }

@@ -1,15 +1,18 @@
 """E59, residual recurrence (the elman project's "highway Elman").
 
     u_t = silu(P x_t)                                                    u, h [expansion features]
-    h_t = norm(h_{t-1} + alpha (W u_t + b))                              form "pure"  (E59)
-    h_t = norm(h_{t-1} + sigmoid(W_g u_t + b_g) * (W u_t + b))           form "gated" (E59b)
-    h_t = norm(h_{t-1} + alpha (W u_t + b) + beta V h_{t-1})             form "mixed" (E59c)
+    h_t = h_{t-1} + alpha (W u_t + b)                                    form "pure"  (E59)
+    h_t = h_{t-1} + sigmoid(W_g u_t + b_g) * (W u_t + b)                 form "gated" (E59b)
+    h_t = h_{t-1} + alpha (W u_t + b) + beta V h_{t-1}                   form "mixed" (E59c)
     y_t = Q (h_t * silu(h_t))
 
-The past enters by the identity, so what was written is kept and its gradient with it; the
-nonlinearity is at the output only. norm(v) = v / sqrt(mean(v^2) + 1e-6) keeps h bounded; without
-it (`norm=False`) h grows with T, "pure" and "gated" are sums over time, and the sum monoid
-evaluates them.
+The past enters by the identity; the nonlinearity is at the output only. So "pure" and "gated" are
+sums over time, which the sum monoid evaluates, and dh_T/dh_0 = I for every T, the theorem of the
+project's report (its sec. 2.1): what was written is kept, and its gradient with it. h grows with T.
+
+The project's code does not run this form but another, here `norm=True`: h_t = norm(of the same),
+norm(v) = v / sqrt(mean(v^2) + 1e-6). It keeps h bounded and loses the theorem: each step shrinks
+the past by the length that norm takes away, and dh_T/dh_0 goes to zero exponentially in T.
 
 alpha = exp(log_alpha) starts at 0.1; beta = sigmoid(log_beta) / 10 with log_beta starting at
 log(0.01); b_g starts at -2 (small gates). P, W, W_g, Q start by Xavier's rule, V at an orthogonal
@@ -33,7 +36,7 @@ class E59(Recurrent):
         features: int,
         *,
         form: str = "pure",
-        norm: bool = True,
+        norm: bool = False,
         expansion: float = 1.0,
         rngs: nnx.Rngs,
     ):

@@ -14,6 +14,7 @@ ROWS: dict[str, Entry] = {
             "pre_norm": dict(length=2, memory=3, head_size=3, pre_norm=True),
             "detached": dict(length=2, memory=3, feed_forward=0, detach_memory=True),
             "no_memory": dict(length=4, memory=0),
+            "same_length": dict(length=2, memory=4, same_length=True, clamp=2),
         },
         exempt={"learned h0 has a gradient": "the memory starts empty: there is nothing to learn"},
     ),

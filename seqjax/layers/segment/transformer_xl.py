@@ -21,6 +21,12 @@ keys and values, as in the paper, so a step costs O((M + L) features^2).
 
 `detach_memory` stops the gradient into the steps before the segment, as the paper trains; W_k and
 W_v still learn from them. By default it flows, and truncation is the learner's business.
+
+No weight depends on the memory: `with_memory` gives the layer with another one, as the paper
+lengthens it for evaluation. Of the official options, `same_length` lets every step attend to the
+last M steps, itself among them, whatever its segment; `clamp` takes distances beyond it for it, as
+in evaluation with memories longer than were trained. Left out are ext_len, dropatt, and what
+belongs to the model around it (adaptive softmax, tied weights).
 """
 
 from functools import partial
@@ -28,12 +34,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype
 from seqjax.layers.base import Segmented
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
+from seqjax.layers.parts import Norm, angles, merge_heads, per_head, split_heads
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 
@@ -70,14 +77,21 @@ class TransformerXL(Segmented):
         feed_forward: int | None = None,
         pre_norm: bool = False,
         detach_memory: bool = False,
+        same_length: bool = False,
+        clamp: int | None = None,
         rngs: nnx.Rngs,
     ):
         if length < 1 or memory < 0:
             raise ValueError(f"length must be >= 1 and memory >= 0, got {length} and {memory}")
+        if same_length and memory < 1:
+            raise ValueError("same_length is that of the memory: it must be >= 1, got 0")
+        if clamp is not None and clamp < 0:
+            raise ValueError(f"clamp is the longest distance, >= 0; got {clamp}")
         self.features = self.out_features = features
         self.heads, self.size = heads, head_size or per_head("features", features, heads)
         self.length, self.memory = length, memory
         self.pre_norm, self.detach_memory = pre_norm, detach_memory
+        self.same_length, self.clamp = same_length, clamp
         inner = heads * self.size
         wide = 4 * features if feed_forward is None else feed_forward
 
@@ -89,6 +103,16 @@ class TransformerXL(Segmented):
         self.W_o = linear(inner, features)
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
         self.feed = FeedForward(features, wide, pre_norm, rngs) if wide else None
+
+    def with_memory(self, memory: int) -> "TransformerXL":
+        """A layer with the same weights, and a memory of so many steps; its state is another."""
+        if memory < self.same_length:
+            raise ValueError(f"memory must be >= {int(self.same_length)}, got {memory}")
+        longer = nnx.merge(*nnx.split(self))
+        longer.memory = memory
+        if getattr(self, "h0", None) is not None:
+            longer.learn_initial()
+        return longer
 
     def initial(self):
         width = self.memory + self.length - 1
@@ -106,7 +130,8 @@ class TransformerXL(Segmented):
         number = h.seen + jnp.arange(steps, dtype=jnp.int32)
         start = lax.cummax(jnp.where(first, number, 0))
         segment = number - (number - start) % self.length
-        oldest = jnp.maximum(start, segment - self.memory)
+        oldest = (number + 1 if self.same_length else segment) - self.memory
+        oldest = jnp.maximum(start, oldest)
         key = h.seen + jnp.arange(-width, steps, dtype=jnp.int32)[None]
         sees = (key >= oldest[:, None]) & (key <= number[:, None])
 
@@ -147,7 +172,7 @@ class TransformerXL(Segmented):
 
         normed, k, v = keys_and_values(inputs)
         q = heads(self.W_q(normed[width:]))
-        r = heads(self.W_r(positions(width, self.features, inputs.dtype)))
+        r = heads(self.W_r(positions(width, self.features, inputs.dtype, self.clamp)))
         u, v_bias = self.u[...][None], self.v[...][None]
         content = score(q + u, k)
         if self.detach_memory:
@@ -164,11 +189,12 @@ class TransformerXL(Segmented):
         return self.W_o(merge_heads(a))
 
 
-def positions(furthest: int, features: int, dtype) -> jax.Array:
-    """R_n [furthest + 1, features] for the distances n = furthest ... 0."""
-    n = jnp.arange(furthest, -1, -1, dtype=accumulation_dtype(dtype))
-    w = 10000.0 ** (-jnp.arange(0, features, 2, dtype=n.dtype) / features)
-    angle = n[:, None] * w[None]
+def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> jax.Array:
+    """R_n [furthest + 1, features] for the distances n = furthest ... 0, at most `clamp`."""
+    n = jnp.arange(furthest, -1, -1)
+    n = n if clamp is None else jnp.minimum(n, clamp)
+    w = 10000.0 ** (-np.arange(0, features, 2) / features)
+    angle = angles(n, w, accumulation_dtype(dtype))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :features].astype(dtype)
 
 

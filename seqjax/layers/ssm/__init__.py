@@ -45,10 +45,14 @@ ROWS: dict[str, Entry] = {
         "2303.06349",
         state="2 * (state or features)",
         smoke=dict(state=3),
+        variants={
+            "direct": dict(state=3, exp_param=False),
+            "unnormalised": dict(state=3, gamma_norm=False),
+        },
     ),
     "s4d": Entry(
         S4D,
-        "S4D: diagonal state spaces; Lin, Inv, LegS inits",
+        "S4D: diagonal state spaces; Lin, Inv, LegS, Real, Quad, random inits",
         "2206.11893",
         state="features * state",
         smoke=dict(state=4),
@@ -57,6 +61,8 @@ ROWS: dict[str, Entry] = {
             "forward": dict(state=2, discretisation="forward", dt_max=0.01, mix=False),
             "dirac": dict(state=2, discretisation="dirac", mix=False),
             "unmixed": dict(state=4, init="legs", mix=False),
+            "real": dict(state=4, init="real"),
+            "random": dict(state=4, init="random"),
         },
     ),
     "lssl": Entry(
@@ -73,7 +79,10 @@ ROWS: dict[str, Entry] = {
         "2111.00396",
         state="features * state",
         smoke=dict(state=4),
-        variants={"truncated": dict(state=4, measure="legt", length=8, mix=False)},
+        variants={
+            "truncated": dict(state=4, measure="legt", length=8, mix=False),
+            "untied": dict(state=4, hurwitz=False),
+        },
     ),
     "sashimi": Entry(
         SaShiMi,
@@ -101,6 +110,7 @@ ROWS: dict[str, Entry] = {
             "blocks": dict(state=4, blocks=2, discretisation="bilinear", clip=True, mix=False),
             "irregular": dict(state=2, irregular=True, conj_sym=False),
             "async": dict(state=2, irregular=True, discretisation="async", mix=False),
+            "rescaled": dict(state=2, step_rescale=0.5, conj_sym=False),
         },
     ),
     "dss": Entry(
@@ -113,6 +123,8 @@ ROWS: dict[str, Entry] = {
             "softmax": dict(state=2, version="softmax", length=9),
             "clip": dict(state=2, version="clip", separate_dt=False),
             "no_scale": dict(state=2, version="exp-no-scale", mix=False),
+            "clip_no_scale": dict(state=2, version="clip-no-scale"),
+            "re_im": dict(state=2, version="exp-re-im", mix=False),
         },
     ),
     "dlr": Entry(
@@ -124,6 +136,8 @@ ROWS: dict[str, Entry] = {
         variants={
             "prod": dict(state=2, to_real="prod"),
             "sum": dict(state=2, to_real="sum", undamped=True, real_W=True, mix=False),
+            "real": dict(state=3, real_Lambda=True, real_W=True),
+            "halves": dict(state=2, to_real="real-prod", mix=False),
         },
     ),
     "mamba": Entry(
@@ -190,6 +204,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "parallel": dict(order=3, theta=5.0, memories=2, coupled=False),
             "forward": dict(hidden=3, order=2, theta=9.0, memories=2, discretisation="forward"),
+            "fourier": dict(order=3, theta=5.0, measure="fout", coupled=False),
         },
     ),
     "mega": Entry(
@@ -234,7 +249,8 @@ ROWS: dict[str, Entry] = {
         state="2 * (order + 1) * features + (order - 1) * (length - 1) * features",
         smoke=dict(length=5, width=3),
         variants={
-            "third": dict(order=3, length=9, width=2, bands=2, depth=1, frequency=3.0, shift=0.1)
+            "third": dict(order=3, length=9, width=2, bands=2, depth=1, frequency=3.0, shift=0.1),
+            "unwindowed": dict(length=5, width=2, depth=0, window=False),
         },
     ),
     "laughing_hyena": Entry(
@@ -252,7 +268,10 @@ ROWS: dict[str, Entry] = {
         state="(length - 1) * features",
         smoke=dict(length=5, kernel_size=2),
         variants={
-            "sum": dict(length=8, kernel_size=3, mode="sum", filters=2, mix=False, decay_min=1.0)
+            "sum": dict(length=8, kernel_size=3, mode="sum", filters=2, mix=False, decay_min=1.0),
+            "learned": dict(
+                length=8, kernel_size=2, learned_decay=True, upsample="nearest", first_scale=1
+            ),
         },
     ),
 }

@@ -12,7 +12,8 @@ conjugate pairs: the real part is taken without a factor 2.
 sum over a length L, a softmax over positions: Lambda is free, and a mode that grows counts from
 the far end (its kernel is 1 at l = L - 1). There 1/z is conj(z) / (|z|^2 + 1e-7), as in the
 release. Of its further versions, "clip" is "exp" with a free Lambda whose real part is at most
-1e-4, and "exp-no-scale" has s = 1.
+1e-4, "exp-re-im" is "exp" with the imaginary part in the form exp(.) as well, hence positive, and
+"exp-no-scale" and "clip-no-scale" have s = 1.
 
 The paper's L is the length of the sequence at hand; a stream has none, so ours is the option
 `length`. What grows overflows where exp(dt Re(Lambda) L) does.
@@ -31,7 +32,7 @@ from jax import lax
 from seqjax.layers.base import Precise, option
 from seqjax.layers.ssm.s4d import DiagonalStateSpace, legs_spectrum, log_time_steps
 
-VERSIONS = ("exp", "softmax", "clip", "exp-no-scale")
+VERSIONS = ("exp", "exp-re-im", "exp-no-scale", "clip", "clip-no-scale", "softmax")
 EPSILON, MOST_GROWTH = 1e-7, 1e-4
 
 
@@ -53,7 +54,8 @@ class DSS(DiagonalStateSpace):
         self.version = option("version", version, VERSIONS)
         spectrum = legs_spectrum(2 * state)
         real = np.log(-np.real(spectrum)) if "exp" in version else np.real(spectrum)
-        self.Lambda = Precise(jnp.asarray(np.stack([real, np.imag(spectrum)])))
+        imag = np.log(np.imag(spectrum)) if version == "exp-re-im" else np.imag(spectrum)
+        self.Lambda = Precise(jnp.asarray(np.stack([real, imag])))
         log_dt = log_time_steps(rngs, (1, features), dt_min, dt_max)
         self.log_dt = Precise(jnp.tile(log_dt, (1 + separate_dt, 1)))
         self.W = Precise(jax.random.normal(rngs.params(), (2, features, state)))
@@ -63,12 +65,13 @@ class DSS(DiagonalStateSpace):
         real, imag = self.Lambda[...]
         if "exp" in self.version:
             real = -jnp.exp(real)
-        elif self.version == "clip":
+        elif "clip" in self.version:
             real = jnp.minimum(real, MOST_GROWTH)
+        imag = jnp.exp(imag) if self.version == "exp-re-im" else imag
         dt = jnp.exp(self.log_dt[...])
         z = lax.complex(dt[0][:, None] * real[None], dt[-1][:, None] * imag[None])
         Lambda = lax.complex(real, imag)[None]
-        if self.version == "exp-no-scale":
+        if "no-scale" in self.version:
             s = jnp.ones_like(z)
         elif self.version == "softmax":
             s = self.softmax_scale(z, Lambda)

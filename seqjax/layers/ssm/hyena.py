@@ -11,8 +11,9 @@ network of the position (sec. 3.3):
     z(t) = [t, Re e^{-iwf}, Im e^{-iwf}],   w = 2 pi step / length, f from 1e-4 to bands - 1
 
 FFN has sines sin(freq x) in place of a nonlinearity, `freq` one learned vector for all its layers,
-and no bias at its end. delta is spread over the channels so that their windows fall to 1/100 at
-1.5 ... 0.3 of the length. As released, z is a parameter and order N has N - 1 long convolutions.
+and no bias at its end; `depth` + 1 of its layers have a sine. delta is spread over the channels so
+that their windows fall to `target` at slow_decay ... fast_decay of the length; with `window` False
+f is the FFN alone. As released, z is a parameter and order N has N - 1 long convolutions.
 
 The state is the window of the short convolution and, per long one, its last length - 1 inputs: it
 is honest O(length), and what lies further back is out of reach (`laughing_hyena` distils filters
@@ -49,9 +50,19 @@ class ImplicitFilter(nnx.Module):
         depth: int,
         frequency: float,
         shift: float,
+        window: bool,
+        slow_decay: float,
+        fast_decay: float,
+        target: float,
         rngs: nnx.Rngs,
     ):
-        self.channels, self.length, self.shift = channels, length, shift
+        if not (0 < target < 1 and slow_decay > 0 and fast_decay > 0):
+            raise ValueError(
+                "a window falls to target in (0, 1) at slow_decay and fast_decay > 0, "
+                f"got {target}, {slow_decay} and {fast_decay}"
+            )
+        self.channels, self.length, self.shift, self.window = channels, length, shift, window
+        self.falls = -math.log(target) / slow_decay, -math.log(target) / fast_decay
         t, w = np.linspace(0, 1, length), 2 * np.pi * np.arange(length) / length
         wave = np.exp(-1j * w[:, None] * np.linspace(1e-4, bands - 1, bands)[None])
         self.z = Precise(
@@ -68,8 +79,9 @@ class ImplicitFilter(nnx.Module):
         x = self.z[...]
         for layer in self.inner:
             x = jnp.sin(self.freq[...][None] * layer(x))
-        falls = np.linspace(math.log(100) / 1.5, math.log(100) / 0.3, self.channels)
-        t = np.linspace(0, 1, self.length)
+        if not self.window:
+            return self.last(x)
+        t, falls = np.linspace(0, 1, self.length), np.linspace(*self.falls, self.channels)
         window = np.exp(-t[:, None] * falls[None]) + self.shift
         return self.last(x) * jnp.asarray(window, x.dtype)
 
@@ -93,6 +105,10 @@ class Hyena(Layer):
         depth: int = 2,
         frequency: float = 1.0,
         shift: float = 0.0,
+        window: bool = True,
+        slow_decay: float = 1.5,
+        fast_decay: float = 0.3,
+        target: float = 0.01,
         rngs: nnx.Rngs,
     ):
         if order < 2 or length < 1:
@@ -107,6 +123,10 @@ class Hyena(Layer):
             depth=depth,
             frequency=frequency,
             shift=shift,
+            window=window,
+            slow_decay=slow_decay,
+            fast_decay=fast_decay,
+            target=target,
             rngs=rngs,
         )
 

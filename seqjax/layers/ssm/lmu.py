@@ -20,6 +20,12 @@ Abar, Bbar discretise with a step of 1: "zoh" exactly (the released code), "forw
 I + A / theta (the paper's example). They are constants. e_x, e_h start LeCun uniform, e_m at zero,
 W Glorot normal. The paper has one memory per layer; with several, each has its own u.
 
+`measure` takes another memory of HiPPO's (arXiv:2008.07669): "legt" is the same window with other
+units, "fout" the window in Fourier coefficients, "lagt" a decay by e in 2 theta steps. Coupled, it
+is then HiPPO-RNN's kind of layer. "legs" is not time-invariant and has no theta: `hippo` has it.
+Left out of the released constructor: a nonlinear cell of another kind (hidden_cell), dropouts, and
+trainable A and B (trainable_theta).
+
 Evaluators of the parallel form: "sequential", and "fft", which is the default for more than 64
 steps without resets or masked ones.
 """
@@ -38,15 +44,22 @@ from seqjax.layers.ssm.hippo import transition
 from seqjax.layers.ssm.lssl import krylov
 from seqjax.ops.convolution import fft_convolution
 
+WINDOWS = {"lmu": 1.0, "legt": 2.0, "fout": 2.0, "lagt": 1.0}  # as HiPPO's A has them
+
 
 class LMUState(NamedTuple):
     h: Array  # [hidden]
     m: Array  # [memories * order]
 
 
-def legendre_delay(order: int, theta: float, discretisation: str) -> tuple[np.ndarray, np.ndarray]:
-    """Abar [order, order] and Bbar [order] of a delay of theta steps."""
-    A, B = (z / theta for z in transition("lmu", order))
+def window_of(
+    theta: float, measure: str, order: int, discretisation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Abar [order, order] and Bbar [order] of a window of theta steps."""
+    if theta <= 0:
+        raise ValueError(f"theta is a number of steps, > 0; got {theta}")
+    step = WINDOWS[option("measure", measure, WINDOWS)] / theta
+    A, B = (step * z for z in transition(measure, order))
     if option("discretisation", discretisation, ("zoh", "forward")) == "forward":
         return np.eye(order) + A, B
     joined = scipy.linalg.expm(np.block([[A, B[:, None]], [np.zeros((1, order + 1))]]))
@@ -61,6 +74,7 @@ class LMU(Recurrent):
         hidden: int | None = None,
         order: int = 16,
         theta: float = 128.0,
+        measure: str = "lmu",
         memories: int = 1,
         coupled: bool = True,
         discretisation: str = "zoh",
@@ -69,7 +83,7 @@ class LMU(Recurrent):
         hidden = hidden or features
         self.features, self.out_features, self.hidden = features, hidden, hidden
         self.memories, self.order, self.coupled = memories, order, coupled
-        A, B = legendre_delay(order, theta, discretisation)
+        A, B = window_of(theta, measure, order, discretisation)
         self.A, self.B = Frozen(jnp.asarray(A)), Frozen(jnp.asarray(B))
         lecun, glorot = nnx.initializers.lecun_uniform(), nnx.initializers.glorot_normal()
 

@@ -6,7 +6,9 @@
     lambda = exp(-exp(nu_log) + i exp(theta_log)),  |lambda| < 1               sec. 3.3
     gamma = sqrt(1 - |lambda|^2) at the start, then learned as gamma_log       eq. 7
 
-|lambda| is drawn uniformly (by area) on the ring [r_min, r_max], the phase on [0, max_phase].
+|lambda| is drawn uniformly (by area) on the ring [r_min, r_max], the phase on [0, max_phase]. What
+the paper's ablations take away are options: without `exp_param` lambda = exp(-nu + i theta), which
+training may move out of the unit disk, and without `gamma_norm` gamma = 1.
 """
 
 import jax
@@ -29,15 +31,23 @@ class LRU(Associative):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 6.283185307179586,
+        exp_param: bool = True,
+        gamma_norm: bool = True,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         N = self.state = state or features
         u1, u2 = (jax.random.uniform(rngs.params(), (N,)) for _ in range(2))
         modulus2 = r_min**2 + u1 * (r_max**2 - r_min**2)
-        self.nu_log = Precise(jnp.log(-0.5 * jnp.log(jnp.maximum(modulus2, 1e-8))))
-        self.theta_log = Precise(jnp.log(jnp.maximum(max_phase * u2, 1e-8)))
-        self.gamma_log = Precise(0.5 * jnp.log1p(-jnp.minimum(modulus2, 1 - 1e-6)))
+        nu = -0.5 * jnp.log(jnp.maximum(modulus2, 1e-8))
+        theta = jnp.maximum(max_phase * u2, 1e-8)
+        self.exp_param = exp_param
+        if exp_param:
+            self.nu_log, self.theta_log = Precise(jnp.log(nu)), Precise(jnp.log(theta))
+        else:
+            self.nu, self.theta = Precise(nu), Precise(theta)
+        gamma_log = 0.5 * jnp.log1p(-jnp.minimum(modulus2, 1 - 1e-6))
+        self.gamma_log = Precise(gamma_log) if gamma_norm else None
         glorot = lambda n, m, scale: nnx.Param(  # noqa: E731  [2, n, m]: real and imaginary part
             jax.random.normal(rngs.params(), (2, n, m)) / jnp.sqrt(scale * m)
         )
@@ -47,10 +57,18 @@ class LRU(Associative):
     def initial(self):
         return jnp.zeros(self.state, complex)
 
+    def eigenvalues(self):
+        """lambda [state]."""
+        if self.exp_param:
+            nu, theta = jnp.exp(self.nu_log[...]), jnp.exp(self.theta_log[...])
+        else:
+            nu, theta = self.nu[...], self.theta[...]
+        return jnp.exp(lax.complex(-nu, theta))
+
     def lift(self, x):
-        lam = jnp.exp(lax.complex(-jnp.exp(self.nu_log[...]), jnp.exp(self.theta_log[...])))
-        gamma, (B_re, B_im) = jnp.exp(self.gamma_log[...]), self.B[...]
-        return lam, lax.complex(gamma * (B_re @ x), gamma * (B_im @ x))
+        B_re, B_im = self.B[...]
+        gamma = 1.0 if self.gamma_log is None else jnp.exp(self.gamma_log[...])
+        return self.eigenvalues(), lax.complex(gamma * (B_re @ x), gamma * (B_im @ x))
 
     def readout(self, h, x):
         C_re, C_im = self.C[...]

@@ -34,6 +34,7 @@ from seqjax.layers.parts import (
     per_head,
     split_heads,
     time_step_bias,
+    wide,
 )
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
@@ -97,7 +98,7 @@ class Mamba2(Layer):
         xBC, window = self.conv(xBC, h.window, resets=resets, mask=mask, reset_state=start.window)
         u, B, C = jnp.split(jax.nn.silu(xBC), (d, d + self.sizes[1]), axis=1)
         dt = jnp.clip(jax.nn.softplus(delta + self.dt_bias[...][None]), *self.dt_limit)
-        u = split_heads(u, self.heads)
+        u = wide(split_heads(u, self.heads))
         y, S = signed_linear_attention(
             split_heads(C, self.groups),
             split_heads(B, self.groups),
@@ -111,7 +112,8 @@ class Mamba2(Layer):
             evaluator=evaluator,
         )
         y = merge_heads(y + self.D[...][None, :, None] * u)
-        return self.W_out(self.gated_norm(y, jax.nn.silu(z))), Mamba2State(window, S)
+        y = self.gated_norm(y, jax.nn.silu(z)).astype(x.dtype)
+        return self.W_out(y), Mamba2State(window, S)
 
     def project(self, x):
         """z, x, B, C and delta of all steps, side by side."""

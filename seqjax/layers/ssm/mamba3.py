@@ -21,10 +21,10 @@ X, Z, O [heads, R, P] start at 1/R, 1, 1/R; B_bias and C_bias at 1, D at 1, soft
 log-uniform in [dt_min, dt_max]. The release pairs channels i and i + N/2 in its MIMO kernels; here
 the pairs are neighbours for any rank.
 
-As one linear attention: what step t + 1 writes of (B_t, x_t) is written at step t already and taken
-out of that step's own read, so that one write per input remains, of weight
-lambda_t dt_t + (1 - lambda_{t+1}) dt_{t+1}. R inputs are R steps of a stretched time axis; the
-reads are completed by what the later ones among them write.
+As one linear attention: what step t + 1 writes of (B_t, x_t) is written at step t already, so that
+one write per input remains, of weight lambda_t dt_t + (1 - lambda_{t+1}) dt_{t+1}; a step reads
+what the ones before it have left, decayed by alpha_t, and adds its own lambda_t dt_t B_t x_t^T to
+that. R inputs are R steps of a stretched time axis, R reads of one step R heads on one state.
 
 The state holds S, theta and the last B and x, none of which but S can be learned to start from.
 """
@@ -45,7 +45,8 @@ from seqjax.layers.parts import (
     time_step_bias,
     token_shift,
 )
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention, share_heads
+from seqjax.ops.heads import share_heads
+from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import linear_scan
 
 FLOOR = 1e-4  # of -A
@@ -158,8 +159,8 @@ class Mamba3(Layer):
             reset_state=start.theta.reshape(-1),
         )
         theta = theta.reshape(T, 1, self.heads, self.angles)
-        B = turn(share_heads("mamba3", B, self.heads) + self.B_bias[...][None], theta)
-        C = turn(share_heads("mamba3", C, self.heads) + self.C_bias[...][None], theta)
+        B = turn(share_heads("mamba3", "B", B, self.heads) + self.B_bias[...][None], theta)
+        C = turn(share_heads("mamba3", "C", C, self.heads) + self.C_bias[...][None], theta)
         v = x[:, None] * self.X[...][None] if R > 1 else x[:, None]  # [T, R, heads, P]
 
         before = (1 - lam) * dt  # what a step writes of the one before
@@ -177,22 +178,25 @@ class Mamba3(Layer):
             return value.reshape(T * R, *value.shape[2:])
 
         each = jnp.zeros((R,), bool).at[0].set(True)
+        # All read what the steps before have left, `write` of the last of them by this step's
+        # `before`; so no output looks at what the next step will write.
+        reads = jnp.swapaxes(C, 1, 2).reshape(T, 1, self.heads * R, self.N)
         y, S = linear_attention(
-            micro(C).astype(v.dtype),
+            micro(jnp.where(each[None, :, None, None], reads, 0)).astype(v.dtype),
             micro(B).astype(v.dtype),
             micro(v * write[:, None, :, None]),
             micro(jnp.where(each[None, :, None], log_alpha[:, None], 0)),
             S,
-            scale=1.0,
+            bonus=jnp.zeros((self.heads, self.N), S.dtype),
             resets=None if resets is None else micro(resets[:, None] & each[None]),
             mask=None if mask is None else jnp.repeat(mask, R),
             reset_state=start.S,
             evaluator=evaluator,
         )
-        later = jnp.triu(jnp.ones((R, R), y.dtype), 1)[None, :, :, None]  # [., read, write, .]
-        missing = later * write[:, None, None] - after[:, None, None].astype(y.dtype)
-        scores = jnp.einsum("tjhn,tihn->tjih", C, B).astype(y.dtype) * missing
-        y = y.reshape(v.shape) + jnp.einsum("tjih,tihp->tjhp", scores, v)
+        y = jnp.swapaxes(y.reshape(T, R, self.heads, R, self.P)[:, 0], 1, 2)
+        y = jnp.exp(log_alpha).astype(y.dtype)[:, None, :, None] * y
+        scores = jnp.einsum("tjhn,tihn->tjih", C, B) * (lam * dt)[:, None, None]
+        y += jnp.einsum("tjih,tihp->tjhp", scores.astype(y.dtype), v)
         y += self.D[...][None, None, :, None].astype(y.dtype) * v
         if z is not None:
             y *= jax.nn.silu(z[:, None] * self.Z[...][None] if R > 1 else z[:, None])

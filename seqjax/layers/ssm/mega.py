@@ -36,8 +36,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flags import ends
 from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.classic.bidirectional import ends
 from seqjax.layers.gated_attention import INIT, GatedHead, Seen, Views
 from seqjax.layers.parts import Norm
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution

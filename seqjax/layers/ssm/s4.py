@@ -9,7 +9,7 @@ Each channel u drives a state of N numbers, N/2 conjugate pairs of which one hal
 
 With E = (1 - dt/2 Lambda)^-1 and G = P^* E P (R x R) one step takes O(N) operations (thm. 2):
 
-    Abar x = (2 E - 1) x - Q (P^* E x),  Q = dt E P (I + dt/2 G)^-1,  P^* x = 2 Re sum conj(P_n) x_n
+    Abar x = (2 E - 1) x - S (P^* E x),  S = dt E P (I + dt/2 G)^-1,  P^* x = 2 Re sum conj(P_n) x_n
 
 The convolution y = K * u, K_l = C Abar^l Bbar = 2 Re(...), goes through the generating function of
 K at the roots of unity w (thm. 3, algorithm 1), a Cauchy matrix times four vectors and Woodbury:
@@ -24,8 +24,9 @@ for which any L does, and pay the power Abar^L.
 
 Lambda, P and B start as the HiPPO operator `measure` in its eigenbasis (rank 1 for "legs", 2 for
 "legt"; Re Lambda at most -1e-4), C standard complex normal, dt log-uniform in [dt_min, dt_max].
-P P^* and Lambda = -exp(.) + i Im keep A stable (SaShiMi's choice, arXiv:2202.09729 sec. 4.1; the
-first release had P Q^* with a free Q). With `mix` the output is GLU(W gelu(y)).
+P P^* and Lambda = -exp(.) + i Im keep A stable (SaShiMi's choice, arXiv:2202.09729 sec. 4.1);
+`hurwitz` False is the first release: Re Lambda is free, and so is Q in A = Lambda - P Q^*, which
+starts as P and takes the place of P in every P^* above. With `mix` the output is GLU(W gelu(y)).
 
 Evaluators: as in `seqjax.layers.ssm.lssl`.
 """
@@ -49,14 +50,15 @@ class Continuous(NamedTuple):
     dt: Array  # [H]
     A: Array  # [H, n] the diagonal part
     P: Array  # [R, H, n]
+    Q: Array  # [R, H, n]
     B: Array  # [H, n]
 
 
 class Discrete(NamedTuple):
-    """Abar x = a x - sum_r Q_r 2 Re(R_r x), and Bbar."""
+    """Abar x = a x - sum_r S_r 2 Re(R_r x), and Bbar."""
 
     a: Array  # [H, n]
-    Q: Array  # [R, H, n]
+    S: Array  # [R, H, n]
     R: Array  # [R, H, n]
     B: Array  # [H, n]
     C: Array  # [H, n]
@@ -72,6 +74,7 @@ class S4(TimeInvariant):
         state: int = 64,
         measure: str = "legs",
         length: int | None = None,
+        hurwitz: bool = True,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         mix: bool = True,
@@ -85,7 +88,12 @@ class S4(TimeInvariant):
             return jnp.asarray(np.broadcast_to(z, (*z.shape[:-2], features, self.N)))
 
         Lambda = per_channel(np.minimum(np.real(form.Lambda), -1e-4) + 1j * np.imag(form.Lambda))
-        self.log_A_re, self.A_im = Precise(jnp.log(-Lambda[0])), Precise(Lambda[1])
+        self.hurwitz = hurwitz
+        if hurwitz:
+            self.log_A_re, self.A_im = Precise(jnp.log(-Lambda[0])), Precise(Lambda[1])
+        else:
+            self.A_re, self.A_im = Precise(Lambda[0]), Precise(Lambda[1])
+            self.Q = Precise(per_channel(form.P))
         self.P, self.B = Precise(per_channel(form.P)), Precise(per_channel(form.B))
         self.log_dt = Precise(log_time_steps(rngs, (features,), dt_min, dt_max))
         self.C = Precise(jax.random.normal(rngs.params(), (2, features, self.N)) * 0.5**0.5)
@@ -98,10 +106,10 @@ class S4(TimeInvariant):
         return jnp.zeros((self.features, self.N), jnp.complex64)
 
     def continuous(self) -> Continuous:
-        A = lax.complex(-jnp.exp(self.log_A_re[...]), self.A_im[...])
-        return Continuous(
-            jnp.exp(self.log_dt[...]), A, lax.complex(*self.P[...]), lax.complex(*self.B[...])
-        )
+        A_re = -jnp.exp(self.log_A_re[...]) if self.hurwitz else self.A_re[...]
+        P, B = lax.complex(*self.P[...]), lax.complex(*self.B[...])
+        Q = P if self.hurwitz else lax.complex(*self.Q[...])
+        return Continuous(jnp.exp(self.log_dt[...]), lax.complex(A_re, self.A_im[...]), P, Q, B)
 
     def plain(self) -> Discrete:
         """The discrete system with the parameter C as it is, C or C~."""
@@ -135,7 +143,7 @@ class S4(TimeInvariant):
         T, c = len(u), self.continuous()
         C, L = self.generator(T)
         # Abar x enters as what B would have to be for Bbar to be that
-        twice = 2 * jnp.sum((c.P.conj() * h[None]).real, axis=-1, keepdims=True).astype(h.dtype)
+        twice = 2 * jnp.sum((c.Q.conj() * h[None]).real, axis=-1, keepdims=True).astype(h.dtype)
         entering = h / c.dt[:, None].astype(h.dtype) + (c.A * h - jnp.sum(c.P * twice, axis=0)) / 2
         K, carried = response(c, C, jnp.stack([c.B, entering]), L)[:, :, :T]
         y, _ = fft_convolution(u, K.T)
@@ -147,19 +155,19 @@ def discretise(c: Continuous, C: Array) -> Discrete:
     """The bilinear system, and its C with it."""
     dt = c.dt[:, None].astype(c.A.dtype)
     E = 1 / (1 - dt / 2 * c.A)
-    R = c.P.conj() * E[None]
+    R = c.Q.conj() * E[None]
     G = 2 * jnp.einsum("rhn,shn->hrs", R, c.P).real
     inner = jnp.linalg.inv(jnp.eye(len(c.P), dtype=G.dtype)[None] + c.dt[:, None, None] / 2 * G)
-    Q = jnp.einsum("rhn,hrs->shn", (dt * E)[None] * c.P, inner.astype(E.dtype))
+    S = jnp.einsum("rhn,hrs->shn", (dt * E)[None] * c.P, inner.astype(E.dtype))
     read = 2 * jnp.sum((R * c.B[None]).real, axis=-1, keepdims=True).astype(E.dtype)
-    B = dt * E * c.B - dt / 2 * jnp.sum(Q * read, axis=0)
-    return Discrete(2 * E - 1, Q, R, B, C)
+    B = dt * E * c.B - dt / 2 * jnp.sum(S * read, axis=0)
+    return Discrete(2 * E - 1, S, R, B, C)
 
 
 def times(d: Discrete, h: Array) -> Array:
     """Abar h, in O(N)."""
     read = 2 * jnp.sum((d.R * h[None]).real, axis=-1, keepdims=True).astype(h.dtype)
-    return d.a * h - jnp.sum(d.Q * read, axis=0)
+    return d.a * h - jnp.sum(d.S * read, axis=0)
 
 
 def response(c: Continuous, C: Array, columns: Array, length: int) -> Array:
@@ -173,7 +181,7 @@ def response(c: Continuous, C: Array, columns: Array, length: int) -> Array:
         nodes = 2 * (1 - w)[None, None] - (dt * A)[:, :, None] * (1 + w)[None, None]
         return jnp.einsum("xyhn,hnl->hlxy", v, 2 * dt[:, :, None] / nodes)
 
-    X, Y = jnp.concatenate([C[None], c.P.conj()]), jnp.concatenate([columns, c.P])
+    X, Y = jnp.concatenate([C[None], c.Q.conj()]), jnp.concatenate([columns, c.P])
     v = X[:, None] * Y[None]
     both = cauchy(v, c.A) + cauchy(v.conj(), c.A.conj())
     half = ((1 + w) / 2)[None, :, None, None]

@@ -16,12 +16,20 @@ conjugate pairs:
     A_n = -1/2 + i pi n                                "lin"         eq. 9
     A_n = -1/2 + i (N/pi) (N/(2n+1) - 1)               "inv"         eq. 8
     A = the spectrum of HiPPO-LegS's normal part       "legs"        sec. 4.1
+    A_n = -(n + 1)                                     "real"        sec. 4.3, S4D-Real
+    A_n = -1/2 + i (N/pi) (N/(n+1) - 1)                "inv2"        of its ablations
+    A_n = -1/2 + i (2n + 1)^2 / pi                     "quad"
+    A_n = -1/2 + i exp(normal)                         "random", of each channel
 
-The paper has the first two. Forward Euler is stable only where |1 + dt A| < 1, which "lin" and
-"inv" leave at large N and dt. A is kept as log(-Re A) and Im A, so that it stays in the left half
-plane; B starts at 1, C is a standard complex normal, dt log-uniform in [dt_min, dt_max], one per
-channel. With `mix` the output is GLU(W_out gelu(y)), as in S4's block; without it the channels stay
-apart.
+The paper proposes the first two; the imaginary part of "real" starts at zero and is trained, as in
+the release. Forward Euler is stable only where |1 + dt A| < 1, which "lin" and "inv" leave at large
+N and dt. A is kept as log(-Re A) and Im A, so that it stays in the left half plane; B starts at 1,
+C is a standard complex normal, dt log-uniform in [dt_min, dt_max], one per channel. With `mix` the
+output is GLU(W_out gelu(y)), as in S4's block; without it the channels stay apart.
+
+Left out of the release's constructor: n_ssm (channels that share A and B), channels (several
+outputs of one), real_transform and imag_transform (other maps than log for Re A and Im A),
+bandlimit, and learning rates by parameter, which belong to the optimiser.
 
 Evaluators: the scans of the recurrence, and "fft", the convolution with K, which is the default for
 more than 64 steps (at 1024 its gradient takes a third of the time and a quarter of the memory). A
@@ -44,7 +52,11 @@ from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 INITS = {
     "lin": lambda N: -0.5 + 1j * np.pi * np.arange(N // 2),
     "inv": lambda N: -0.5 + 1j * N / np.pi * (N / (2 * np.arange(N // 2) + 1) - 1),
+    "inv2": lambda N: -0.5 + 1j * N / np.pi * (N / (np.arange(N // 2) + 1) - 1),
+    "quad": lambda N: -0.5 + 1j / np.pi * (2 * np.arange(N // 2) + 1) ** 2,
     "legs": lambda N: legs_spectrum(N),
+    "real": lambda N: -1.0 - np.arange(N // 2) + 0j,
+    "random": lambda N: np.full(N // 2, -0.5 + 1j),  # times exp(normal)
 }
 DISCRETISATIONS = ("zoh", "bilinear", "forward", "dirac")
 
@@ -137,7 +149,10 @@ class S4D(DiagonalStateSpace):
         self.discretisation = option("discretisation", discretisation, DISCRETISATIONS)
         A = np.broadcast_to(INITS[option("init", init, INITS)](state), (features, self.N))
         self.log_A_re = Precise(jnp.log(jnp.asarray(-np.real(A))))
-        self.A_im = Precise(jnp.asarray(np.imag(A)))
+        A_im = jnp.asarray(np.imag(A))
+        if init == "random":
+            A_im = A_im * jnp.exp(jax.random.normal(rngs.params(), A_im.shape))
+        self.A_im = Precise(A_im)
         self.log_dt = Precise(log_time_steps(rngs, (features,), dt_min, dt_max))
         shape = (2, features, self.N)  # real and imaginary part
         self.B = Precise(jnp.zeros(shape).at[0].set(1))

@@ -13,7 +13,8 @@ Lambda, B and C start as `blocks` HiPPO-LegS normal parts of P / blocks states o
 their eigenbasis V (sec. 3): B = V^* B', C = C' V with B', C' real and complex
 LeCun normal. With `conj_sym` one of each conjugate pair is kept, with negative imaginary part;
 without, all P, and y has no factor 2. Each state has a dt of its own, log-uniform in
-[dt_min, dt_max]. `clip` keeps Re Lambda at most -1e-4, for long streams.
+[dt_min, dt_max], and is `step_rescale` times as long: 1/2 for twice the sampling rate (sec. 6.2).
+`clip` keeps Re Lambda at most -1e-4, for long streams.
 
 irregular: the last of the features of x is the time since the previous step (at least 0), and
     dt_k is dt times it (sec. 6.3): there are features - 1 inputs and outputs. What passes during a
@@ -32,8 +33,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from seqjax.flags import ends
 from seqjax.layers.base import Precise, option
-from seqjax.layers.classic.bidirectional import ends
 from seqjax.layers.parts import per_head
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
@@ -55,6 +56,7 @@ class S5(StateSpace):
         discretisation: str = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        step_rescale: float = 1.0,
         clip: bool = False,
         irregular: bool = False,
         bidirectional: bool = False,
@@ -65,9 +67,12 @@ class S5(StateSpace):
             raise ValueError(
                 "irregular steps are for one direction, and one feature beside the time"
             )
+        if step_rescale <= 0:
+            raise ValueError(f"step_rescale is a ratio of time steps, > 0; got {step_rescale}")
         H = features - irregular
         self.discretisation = option("discretisation", discretisation, (*DISCRETISATIONS, ASYNC))
         self.clip, self.irregular, self.bidirectional = clip, irregular, bidirectional
+        self.step_rescale = step_rescale
         self.causal = not bidirectional
         self.both = 2 if conj_sym else 1  # conjugates that a kept state stands for
         form = hippo.dplr("legs", per_head("state", state, blocks))
@@ -92,7 +97,7 @@ class S5(StateSpace):
         """Lambdabar [P/2] and what B is multiplied with [P/2], over `interval` times dt."""
         real, imag = self.Lambda[...]
         Lambda = lax.complex(jnp.minimum(real, -1e-4) if self.clip else real, imag)[:, None]
-        dt, one = jnp.exp(self.log_dt[...]), jnp.ones_like(Lambda)
+        dt, one = self.step_rescale * jnp.exp(self.log_dt[...]), jnp.ones_like(Lambda)
         if self.discretisation == ASYNC:
             _, scale = discretise(Lambda, one, dt, "zoh")
             return jnp.exp(Lambda[:, 0] * (dt * interval).astype(Lambda.dtype)), scale[:, 0]

@@ -1,0 +1,151 @@
+"""Bad input gets one error that names what was wrong and what would be right."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax import ops
+from seqjax.layers import Associative, Recurrent
+from seqjax.monoid import diagonal
+from seqjax.scan import scan
+
+B, T, D = 2, 5, 3
+X, GATE, FLAT = jnp.zeros((B, T, 1, D)), jnp.zeros((B, T, 1)), jnp.zeros((B, T, D))
+
+OPS = {
+    "linear_attention": dict(q=X, k=X, v=X),
+    "gated_delta_rule": dict(q=X, k=X, v=X, beta=GATE, log_a=None),
+    "gated_delta_product": dict(q=X, k=X, v=X, beta=GATE),
+    "dplr": dict(q=X, k=X, v=X, a=X, b=X, log_w=None),
+    "stabilised_attention": dict(q=X, k=X, v=X, log_i=GATE, log_f=GATE),
+    "linear_scan": dict(a=FLAT, b=FLAT),
+    "selective_scan": dict(u=FLAT, delta=FLAT, A=jnp.zeros((D, D)), B=FLAT, C=FLAT),
+    "ssd": dict(x=X, dt=GATE, A=jnp.zeros(1), B=X, C=X),
+    "short_convolution": dict(x=FLAT, kernel=jnp.zeros((2, D))),
+    "fft_convolution": dict(u=FLAT, kernel=jnp.zeros((2, D))),
+}
+NEEDED = [(op, name) for op, arrays in OPS.items() for name, x in arrays.items() if x is not None]
+
+
+@pytest.mark.parametrize("op, name", NEEDED)
+def test_an_array_that_is_missing_is_named(op, name):
+    with pytest.raises(TypeError, match=rf": {'x' if (op, name) == LENT else name} is None, .* \("):
+        getattr(ops, op)(**{**OPS[op], name: None})
+
+
+LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own name
+
+
+@pytest.mark.parametrize(
+    "op, wrong, message",
+    [
+        (
+            "linear_attention",
+            dict(scale=None),
+            "linear_attention: scale is None, expected one real num",
+        ),
+        ("gated_delta_rule", dict(scale=jnp.ones(D)), r"scale is an array of shape \(3,\)"),
+        ("dplr", dict(scale="1"), "dplr: scale is '1'"),
+        ("stabilised_attention", dict(eps=None), "eps is None"),
+        ("linear_attention", dict(normalise=True, eps=None), "eps is None"),
+        ("linear_attention", dict(normalise=True, initial_state=X), r"expected \(S, z\)"),
+        ("stabilised_attention", dict(initial_state=X), r"expected \(C, n, m\)"),
+        ("gated_delta_rule", dict(initial_state=1.0), "initial_state is 1.0, expected an array"),
+        ("gated_delta_rule", dict(log_a=0.5), r"log_a has shape \(\), expected \(H\) or"),
+        ("linear_scan", dict(resets=[True]), "resets has dtype list, expected bool"),
+    ],
+)
+def test_a_wrong_option_is_named(op, wrong, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(ops, op)(**{**OPS[op], **wrong})
+
+
+def test_a_scale_may_be_any_number():
+    for scale in (2, 2.0, np.float32(2), jnp.float32(2)):
+        ops.linear_attention(X, X, X, scale=scale)
+
+
+class Given(Associative):
+    monoid = diagonal
+
+    def __init__(self, state=D, out=D):
+        self.features, self.out_features, self.state = D, out, state
+
+    def initial(self):
+        return jnp.zeros(self.state)
+
+    def lift(self, x):
+        return x, x
+
+
+class OneArray(Given):
+    def lift(self, x):
+        return x
+
+
+class NoLift(Given):
+    lift = Associative.lift
+
+
+class NoMonoid(Associative):
+    __init__, initial, lift = Given.__init__, Given.initial, Given.lift
+
+
+class NoSizes(Given):
+    def __init__(self):
+        self.features = D
+
+
+class NoState(Recurrent):
+    __init__ = Given.__init__
+
+
+class Forgetful(Recurrent):
+    __init__, initial = Given.__init__, Given.initial
+
+    def step(self, h, z):
+        return h[:2]
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        (OneArray, r"OneArray: lift\(x\) is \(3,\), but an element of the diagonal .* \(a, b\)"),
+        (NoLift, r"NoLift must define lift\(x\)"),
+        (NoMonoid, "NoMonoid must define monoid"),
+        (NoSizes, r"NoSizes must set self\.out_features"),
+        (NoState, r"NoState must define initial\(\)"),
+        (Forgetful, r"Forgetful: the state has shapes \(3,\), got \(2,\)"),
+        (lambda: Given(out=4), r"Given returns outputs \[5, 3\].*expected \[5, out_features=4\]"),
+        (lambda: Given(state=2), r"lift\(x\) has shapes \(\(3,\), \(3,\)\), the state \(2,\)"),
+        (lambda: Given(state=1), r"makes a state \(3,\) of them, it must keep its shape"),
+    ],
+)
+def test_a_layer_that_is_not_finished_says_what_is_missing(made, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        made()(FLAT)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([1.0],), r"Given takes x \[B, T, 3\], got list"),
+        ((FLAT[0],), r"Given takes x \[B, T, 3\], got \[5, 3\]"),
+        ((FLAT, None, [True]), r"takes resets bool \[2, 5\], got list \[1\]"),
+        ((FLAT, None, None, True), r"takes mask bool \[2, 5\], got bool \[\]"),
+        ((FLAT, jnp.zeros(D)), r"Given: the state has shapes \(2, 3\), got \(3,\)"),
+    ],
+)
+def test_a_call_with_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Given()(*arguments)
+
+
+def test_a_monoid_that_is_none():
+    with pytest.raises(TypeError, match="Wrong: monoid is 'diagonal', expected a Monoid"):
+        type("Wrong", (Associative,), {"monoid": "diagonal"})
+
+
+def test_elements_of_another_monoid():
+    with pytest.raises(TypeError, match=r"elements is \(3,\), but an element of the diagonal"):
+        scan(diagonal, FLAT[0], FLAT[0, 0])  # of two steps, these would be taken for a and b

@@ -1,0 +1,230 @@
+"""The configs of released models: every field is used, ignored or refused, and all are read."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hf_published import PUBLISHED
+from safetensors.numpy import save_file
+from test_hf import MAMBA, MIXTURE, checkpoint, in_float64, same, tensors
+
+from seqjax.hf import ARCHITECTURES, describe, read, write
+from seqjax.hf.store import load, store
+
+KDA = PUBLISHED["kimi-linear-48b-a3b"]["linear_attn_config"]
+# used, but of no weight in a model of these sizes, and why
+ONLY_ELSEWHERE = {
+    "max_position_embeddings": "bounds the context, which is at most 4096 anyway",
+    "model_max_length": "bounds the context, which is at most 4096 anyway",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs_are_read(name, tmp_path):
+    checkpoint(tmp_path / "in", PUBLISHED[name])
+    found = read(tmp_path / "in")
+    assert found.model.outputs.count == 11
+    write(found, tmp_path / "out")
+    same(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_stream_finite_logits(name, tmp_path):
+    graph, params = nnx.split(in_float64(read(checkpoint(tmp_path, PUBLISHED[name]))))
+    run = jax.jit(lambda params, tokens, h: nnx.merge(graph, params)(tokens, h))
+    tokens, h = jnp.array([[3, 1, 4, 1, 5]]), nnx.merge(graph, params).start(1)
+    whole = run(params, tokens, None)[0]
+    assert np.isfinite(whole).all() and np.std(whole) > 1e-4
+    for t in range(5):
+        y, h = run(params, tokens[:, t : t + 1], h)
+        np.testing.assert_allclose(y[:, 0], whole[:, t], atol=1e-9)
+
+
+def test_every_architecture_has_a_published_config():
+    assert {config["model_type"] for config in PUBLISHED.values()} == set(ARCHITECTURES)
+
+
+def others(value):
+    """Values of the same kind that are not `value`."""
+    match value:
+        case bool():
+            return [not value]
+        case int() | float():
+            return [value + 1, 2 * value + 3, 0.5]
+        case str():
+            return ["relu", "another"]
+        case list():
+            return [value[::-1], value[:-1], [*value, *value], [0], ["attention", "recurrent"]]
+    return [{}, {"rope_theta": 7.0}, {"another": 1}]
+
+
+def meaning(config):
+    """All of the description, the reasons of ignored fields apart; an error where it is refused."""
+    try:
+        description = describe(config)
+    except ValueError as error:
+        return f"refused: {error}"
+    return repr({name: v for name, v in vars(description).items() if name != "ignored"})
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ignored_fields_change_nothing_and_used_ones_do(name):
+    config = PUBLISHED[name]
+    ignored, whole = describe(config).ignored, meaning(config)
+    given = {field: value for field, value in config.items() if value is not None}
+    for field in ignored:
+        assert meaning({**config, field: "another"}) == whole, field
+        assert meaning({n: v for n, v in config.items() if n != field}) == whole, field
+    for field in set(given) - set(ignored) - set(ONLY_ELSEWHERE):
+        changed = {meaning({**config, field: value}) for value in others(given[field])}
+        assert changed != {whole}, f"{field} is said to be used, and changes nothing"
+
+
+@pytest.mark.parametrize(
+    "model, change, message",
+    [
+        ("qwen3-next-80b-a3b", dict(use_sliding_window=True), "attention sees a window"),
+        ("recurrentgemma-2b", dict(embeddings_scale_by_sqrt_dim=False), "multiplied by sqrt"),
+        ("recurrentgemma-2b", dict(block_types=["recurrent"]), "kinds of blocks, as block_types"),
+        ("granite-4.0-h-tiny", dict(normalization_function="layernorm"), "norm of every block"),
+        ("granite-4.0-h-tiny", dict(layer_types=["mamba", "gru"]), "unknown kind of block .*'gru'"),
+        ("granite-4.0-h-tiny", dict(layer_types=["mamba"]), "has to name 2 blocks"),
+        ("xlstm-7b", dict(add_qk_norm=True), "norms of the queries and keys"),
+        ("xlstm-7b", dict(hidden_size=16), "it says the same as embedding_dim"),
+        ("kimi-linear-48b-a3b", dict(mla_use_nope=False), "attention has no positions"),
+        ("kimi-linear-48b-a3b", dict(linear_attn_config={"num_heads": 10**12}), "has to be an int"),
+        ("kimi-linear-48b-a3b", dict(linear_attn_config={"window": 1, **KDA}), "window = 1"),
+        ("kimi-linear-48b-a3b", dict(linear_attn_config={**KDA, "kda_layers": []}), "not in full"),
+        ("olmo-hybrid-7b", dict(rope_parameters=None), "documents it as no positions"),
+        ("lfm2-1.2b", dict(use_pos_enc=False), "attention has positions"),
+        ("lfm2-1.2b", dict(quantization_config={"bits": 4}), "stored in fewer bits"),
+        ("minimax-text-01", dict(shared_intermediate_size=8), "a shared expert"),
+        ("falcon-h1-0.5b", dict(attn_layer_indices=[0]), "the blocks that have attention"),
+        ("bamba-9b", dict(rope_scaling={"type": "yarn", "factor": 4}), "stretches the rotary"),
+        ("jamba-v0.1", dict(mamba_inner_layernorms=False), "norms on the time step"),
+        ("jamba-v0.1", dict(num_attention_heads="2"), "has to be an integer from 1"),
+        ("jamba-v0.1", dict(num_hidden_layers=10**12), "has to be an integer from 1"),
+        ("jamba-v0.1", dict(hidden_size=10**12), "has to be an integer from 1"),
+        ("jamba-v0.1", dict(hidden_size=0), "has to be an integer from 1"),
+        ("jamba-v0.1", dict(rms_norm_eps="small"), "has to be a number"),
+        ("jamba-v0.1", dict(tie_word_embeddings="no"), "has to be true or false"),
+        ("bamba-9b", dict(rope_theta="high"), "has to be a number"),
+        ("zamba-7b-v1", dict(layers_block_type=["mamba"] * 4), "there is nothing shared"),
+        ("mamba-130m", dict(model_type=["mamba"]), "unknown model_type"),
+    ],
+)
+def test_values_that_are_not_computed_are_refused_with_their_meaning(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        describe({**PUBLISHED[model], **change})
+
+
+def test_fields_that_decide_in_released_configs():
+    xlstm = PUBLISHED["xlstm-7b"]
+    assert len(describe({**xlstm, "num_hidden_layers": 32}).branches) == 2 * xlstm["num_blocks"]
+    released = PUBLISHED["recurrentgemma-2b"]
+    kinds = [branch.names for branch in describe(released).branches][::2]
+    turned = {**released, "_block_types": ["attention", "recurrent", "recurrent"]}
+    assert [b.names for b in describe(turned).branches][::2] == kinds[-1:] + kinds[:-1]
+    attend = describe(PUBLISHED["minimax-text-01"]).branches[2].layer
+    assert attend.keywords["rotary_fraction"] == 0.5 and attend.keywords["base"] == 1e7
+    bare = {n: v for n, v in PUBLISHED["lfm2-1.2b"].items() if n not in ("theta", "rope_theta")}
+    assert describe(bare).branches[2].layer.keywords["base"] == 1e6  # its own default
+    olmo = describe(PUBLISHED["olmo-hybrid-7b"]).branches[2].layer
+    assert olmo.keywords["rotary_fraction"] == 0.0
+    nulled = {**PUBLISHED["olmo-hybrid-7b"], "rope_theta": None}
+    del nulled["rope_parameters"]
+    assert describe(nulled).branches[2].layer.keywords["rotary_fraction"] == 0.0
+
+
+def test_convolutions_that_were_cut_in_equal_parts(tmp_path):
+    """Queries and keys have 6 channels, values 12; the file has three times 8."""
+    config = PUBLISHED["olmo-hybrid-7b"]
+    found = tensors(config)
+    at = "model.layers.0.linear_attn.{}_conv1d.weight"
+    whole = np.concatenate([found[at.format(c)] for c in "qkv"])
+    thirds = dict(zip(map(at.format, "qkv"), np.split(whole, 3)))
+    sized, cut = checkpoint(tmp_path / "a", config), checkpoint(tmp_path / "b", config, **thirds)
+    other = read(cut)
+    one, two = (jax.tree.leaves(nnx.state(model)) for model in (read(sized).model, other.model))
+    assert len(one) == len(two) and all(np.array_equal(a, b) for a, b in zip(one, two))
+    store(other, tmp_path / "ours")
+    write(load(tmp_path / "ours"), tmp_path / "out")
+    same(cut, tmp_path / "out")
+    lost = {**thirds, at.format("q"): thirds[at.format("q")][:5]}
+    with pytest.raises(ValueError, match=r"q_conv1d.weight is \[5, 1, 4\], expected \[6, 1, 4\]"):
+        read(checkpoint(tmp_path / "c", config, **lost))
+
+
+def test_tensors_that_no_logit_needs_are_kept_for_export(tmp_path):
+    extra = {"mtp.fc.weight": np.ones((2, 3), np.float16), "mtp.norm.weight": np.ones(3)}
+    folder = checkpoint(tmp_path / "in", PUBLISHED["qwen3-next-80b-a3b"], **extra)
+    found = read(folder)
+    assert "no logit needs, kept for export: mtp.fc.weight, mtp.norm.weight" in found.summary()
+    store(found, tmp_path / "ours")
+    write(load(tmp_path / "ours"), tmp_path / "out")
+    same(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="1 unknown: mtp.fc.weight"):
+        read(checkpoint(tmp_path / "mamba", MAMBA, **{"mtp.fc.weight": extra["mtp.fc.weight"]}))
+
+
+def test_a_tied_head_may_be_stored_too(tmp_path):
+    embed = tensors(MAMBA)["backbone.embeddings.weight"]
+    folder = checkpoint(tmp_path / "in", MAMBA, **{"lm_head.weight": embed})
+    found = read(folder)
+    assert found.model.head is None
+    write(found, tmp_path / "out")
+    same(folder, tmp_path / "out")
+    table = found.model.embed.table
+    table.set_value(table.get_value() + 1)  # as training does
+    write(found, tmp_path / "trained")
+    again = read(tmp_path / "trained")  # the copy follows
+    np.testing.assert_array_equal(again.model.embed.table[...], embed + 1)
+    with pytest.raises(ValueError, match="other numbers than .* tie_word_embeddings to false"):
+        read(checkpoint(tmp_path / "other", MAMBA, **{"lm_head.weight": embed + 1}))
+    untied = {**MAMBA, "tie_word_embeddings": False}
+    read(checkpoint(tmp_path / "untied", untied, **{"lm_head.weight": embed + 1}))
+
+
+def test_the_summary_names_what_was_ignored(tmp_path):
+    config = {**PUBLISHED["mamba-codestral-7b"]}
+    lines = read(checkpoint(tmp_path, config)).summary().splitlines()
+    assert lines[0].startswith("mamba2: 2 branches, ")
+    told = {line.split(": ")[0].strip(): line.split(": ")[1].split(", ") for line in lines[1:]}
+    unread = "ignored in config.json, not read by the reference"
+    assert told[unread] == ["intermediate_size", "norm_before_gate", "rms_norm", "time_step_rank"]
+    assert sorted(sum(told.values(), [])) == sorted(describe(config).ignored)
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "vocab_size", "num_hidden_layers"])
+def test_sizes_beyond_what_is_stored_are_refused_at_once(field, tmp_path):
+    folder = checkpoint(tmp_path, MIXTURE)
+    for size in (10**12, 2**31 - 1, 10**6):
+        (folder / "config.json").write_text(json.dumps({**MIXTURE, field: size}))
+        with pytest.raises(ValueError, match=f"{field} = {size} is not supported"):
+            read(folder)
+    for field, value in (("mamba_expand", -1), ("num_attention_heads", 3), ("mamba_expand", [2])):
+        (folder / "config.json").write_text(json.dumps({**MIXTURE, field: value}))
+        with pytest.raises(ValueError):  # whatever a layer makes of it
+            read(folder)
+    # each of them fits, all together do not
+    wide = {**MIXTURE, "hidden_size": 400, "intermediate_size": 400, "num_experts": 400}
+    (folder / "config.json").write_text(json.dumps(wide))
+    with pytest.raises(ValueError, match="numbers, and [0-9,]+ are stored"):
+        read(folder)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    names = ["backbone.norm_f.weight", "backbone.layers.1.mixer.D"]
+    bad = dict(zip(names, (np.full(4, np.nan, np.float32), np.full(8, np.inf, np.float32))))
+    with pytest.raises(ValueError, match="2 of .* tensors have numbers that are NaN") as error:
+        read(checkpoint(tmp_path / "some", MAMBA, **bad))
+    assert all(name in str(error.value) for name in names)
+    halves = {n: np.full(t.shape, np.nan, jnp.bfloat16) for n, t in tensors(MAMBA).items()}
+    folder = checkpoint(tmp_path / "all")
+    save_file(halves, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="NaN or infinite: backbone.embeddings.weight, "):
+        read(folder)
