@@ -161,7 +161,7 @@ def generate(argv: list[str]) -> int:
     def command(
         run: Run,
         prompt: tuple[str, ...] = ("\n",),
-        length: Count = 400,
+        length: Annotated[int, Range(0)] = 400,
         temperature: NotNegative = 0.8,
         top_k: Count | None = None,
         top_p: Annotated[float, Range(above=0, high=1)] | None = None,

@@ -95,7 +95,11 @@ def test_dropout_between_layers_is_of_what_enters_the_next():
 
 @pytest.mark.parametrize(
     "options, says",
-    [(dict(dropout=1.0), "share"), (dict(masks=3), "3 features"), (dict(masks=1), "3 features b")],
+    [
+        (dict(dropout=1.0), "below 1"),
+        (dict(masks=3), "3 features"),
+        (dict(masks=1), "3 features b"),
+    ],
 )
 def test_a_stack_says_what_it_cannot_drop(options, says):
     with pytest.raises(ValueError, match=says):

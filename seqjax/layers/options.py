@@ -21,8 +21,8 @@ BELOW_1 = Range(0, below=1)
 SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
-    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "keep_first", "masks",
-                     "memory", "persistent", "r"), Range(0, SIZE.high)),
+    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
+                     "keep_first", "masks", "memory", "persistent", "r"), Range(0, SIZE.high)),
     # squared: matrices from state to state
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other
@@ -32,6 +32,7 @@ COUNTS: dict[str, Range] = {
 NUMBERS: dict[str, Range] = {
     "bias_scale": NOT_NEGATIVE,  # of random biases
     "bound": POSITIVE,  # of the size of recurrent weights
+    "cell_clip": POSITIVE,
     "cell_rate": BELOW_1,  # of zoneout
     "chrono": Range(2),  # longest time scale, in steps
     "d": ANY,  # of a correction
@@ -39,6 +40,7 @@ NUMBERS: dict[str, Range] = {
     "decay_min": POSITIVE,
     "density": Range(above=0, high=1),
     "depth": SHARE,  # of a block in its model: 0 the first, 1 the last
+    "dropout": BELOW_1,
     "dt": POSITIVE,  # time steps
     "dt_limit": Range(0, inf),
     "dt_max": POSITIVE,
@@ -46,6 +48,7 @@ NUMBERS: dict[str, Range] = {
     "eps": NOT_NEGATIVE,
     "eta_base": POSITIVE,  # inner learning rate
     "expansion": NOT_NEGATIVE,  # of a feed-forward part, as a multiple; 0: none, where it may be
+    "fast_decay": POSITIVE,  # where a window falls to its target, as a share of the length
     "floor": NOT_NEGATIVE,
     "forget_bias": ANY,
     "frequency": ANY,
@@ -63,9 +66,13 @@ NUMBERS: dict[str, Range] = {
     "rate": BELOW_1,  # of zoneout
     "recurrent_scale": NOT_NEGATIVE,
     "rotary_fraction": SHARE,
+    "scale": POSITIVE,  # of scores
     "scales": ANY,
     "shift": ANY,
+    "slow_decay": POSITIVE,
     "spectral_radius": NOT_NEGATIVE,
+    "step_rescale": POSITIVE,  # of time steps
+    "target": Range(above=0, below=1),  # of a window
     "tau": POSITIVE,  # temperature
     "theta": POSITIVE,  # window of a delay, in steps
     "zoneout": BELOW_1,
