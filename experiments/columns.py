@@ -48,6 +48,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments import words
 from experiments.learning_rules import linear, network
 from seqjax.layers import make
 from seqjax.learn.bptt import tbptt
@@ -161,4 +162,5 @@ def main(steps: int = 240_000) -> None:
 
 
 if __name__ == "__main__":
+    words()
     main()

@@ -14,10 +14,12 @@ the same training text. It scores as it reads: the state is carried through the 
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+from experiments import words
 from seqjax.config import (
     Config,
     LayerConfig,
@@ -39,11 +41,12 @@ RUN = Path("runs/demo")
 PROMPTS = ("def ", "class ", "import ", "    for ")
 
 
-def main() -> None:
+def main() -> int:
     import jax
     from rich.console import Console
     from rich.table import Table
 
+    from seqjax.files import write_atomically
     from seqjax.generate import generate
     from seqjax.step import make_evaluate, take_apart
     from seqjax.tasks import char_lm
@@ -59,6 +62,8 @@ def main() -> None:
         f"{len(text.validation) / 1e6:.2f} MB held out"
     )
     result = train(CONFIG, RUN)
+    if result.status:  # of the signal that stopped it
+        return result.status
 
     console.print("reading the held-out text ...")
     params, frozen, _, rebuild = take_apart(result.model)
@@ -87,13 +92,15 @@ def main() -> None:
         temperature=0.7,
     )  # fmt: skip
     sample = RUN / "sample.txt"
-    sample.write_text("\n\n".join(
+    write_atomically(sample, "\n\n".join(
         prompt + bytes(row.tolist()).decode(errors="replace")
         for prompt, row in zip(PROMPTS, written, strict=True)
     ))  # fmt: skip
     console.print(f"loss curve  {RUN / 'loss.png'}\nsamples     {sample}")
     console.print(f"{monotonic() - began:.0f} s in all")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    words()
+    sys.exit(main())

@@ -39,6 +39,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments import words
 from experiments.learning_rules import network
 from seqjax.learn.cell import Cell
 from seqjax.learn.feedback import (
@@ -149,4 +150,5 @@ def main(updates: int = 2000) -> None:
 
 
 if __name__ == "__main__":
+    words()
     main()

@@ -45,7 +45,6 @@ no better than BPTT over the same windows.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from math import log
@@ -60,7 +59,9 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from experiments import words
 from seqjax.common import largest
+from seqjax.files import save_figure
 from seqjax.layers import make
 from seqjax.learn.bptt import bptt, tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
@@ -288,7 +289,7 @@ def figure(panels: dict[str, dict[str, np.ndarray]], level: dict[str, float], pa
         axes.legend(frameon=False, fontsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=150)
+    save_figure(fig, path, dpi=150)
 
 
 def run_copy(updates: int = 1000) -> tuple[dict[str, np.ndarray], float]:
@@ -341,4 +342,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["copy", "text"])
+    main(words("task", ("copy", "text")) or ["copy", "text"])

@@ -44,6 +44,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments import words
+from seqjax.files import save_figure
 from seqjax.layers import make
 from seqjax.learn.bptt import tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
@@ -207,7 +209,7 @@ def figure(told: dict[str, Told], order: tuple[int, ...], path: Path) -> None:
     for axes in (running, plastic, kept):
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=150)
+    save_figure(fig, path, dpi=150)
 
 
 def main(order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 0), steps: int = 6000) -> None:
@@ -237,4 +239,5 @@ def main(order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 0), steps: int = 6000) -> N
 
 
 if __name__ == "__main__":
+    words()
     main()

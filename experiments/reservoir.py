@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import words
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.learn.readout import closed_loop, merge, solve, statistics
@@ -86,4 +87,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    words()
     main()

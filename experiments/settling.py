@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import words
 from seqjax.learn.bptt import bptt
 from seqjax.learn.cell import Cell
 from seqjax.learn.implicit import crbp, neumann_rbp, settle
@@ -185,4 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    words()
     main()

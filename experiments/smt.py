@@ -32,7 +32,6 @@ paper's code for such tasks is not published.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +43,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from experiments import words
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.bptt import bptt
 from seqjax.learn.learner import Learner, batched, cross_entropy
@@ -311,5 +311,6 @@ def main(names: list[str], seeds: Iterable[int]) -> None:
 
 
 if __name__ == "__main__":
-    asked = [word for word in sys.argv[1:] if not word.isdigit()]
-    main(asked or [*STUDIES], [int(w) for w in sys.argv[1:] if w.isdigit()] or [0, 1, 2])
+    given = words("study", STUDIES, str.isdigit)  # and numbers, which are seeds
+    asked = [word for word in given if not word.isdigit()]
+    main(asked or [*STUDIES], [int(word) for word in given if word.isdigit()] or [0, 1, 2])

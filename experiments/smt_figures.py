@@ -26,7 +26,6 @@ place along one ray per needle; what SMT's student remembers drifts off its ray,
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,9 @@ import jax
 import numpy as np
 from flax import nnx
 
+from experiments import words
 from experiments.smt import STUDIES, Size, build, fit, needle, score, stack, stream, train_smt
+from seqjax.files import save_figure
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.smt import smt, smt_optimiser
 from seqjax.learn.smt_students import roll
@@ -75,7 +76,7 @@ def figure(found: dict[str, np.ndarray], path: Path) -> None:
     ax.set(xlabel="steps between the memory and the loss", ylabel="|d loss / d memory|")
     ax.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
+    save_figure(fig, path)
     plt.close(fig)
 
 
@@ -187,7 +188,7 @@ def trajectory_figure(found: dict[str, np.ndarray], path: Path) -> dict[str, np.
                 axes[row, column].plot(*line[-2], "o", color=f"C{what}", ms=4)
             axes[row, column].set(title=f"{name}, {way}", xticks=[], yticks=[])
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=150)
+    save_figure(fig, path, dpi=150)
     plt.close(fig)
     return shares
 
@@ -210,5 +211,5 @@ FIGURES = {
 }
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or FIGURES:
+    for name in words("figure", FIGURES) or FIGURES:
         FIGURES[name]()

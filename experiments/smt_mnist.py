@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import words
 from experiments.smt import LARGE, Size, Task, compare, show
 from seqjax.tasks import data_path
 
@@ -60,4 +61,5 @@ def main(size: Size = SIZE, length: int = SIDE * SIDE) -> None:
 
 
 if __name__ == "__main__":
+    words()
     main()

@@ -50,7 +50,6 @@ the chunk its squared rectifier stays at its start, for GAU's reason below.
 
 from __future__ import annotations
 
-import sys
 from time import process_time
 
 import jax
@@ -59,6 +58,7 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from experiments import words
 from seqjax.common import predicted
 from seqjax.config import LayerConfig, ModelConfig
 from seqjax.layers import LAYERS
@@ -134,4 +134,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(words("layer", LAYERS))

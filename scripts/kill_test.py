@@ -4,14 +4,20 @@
 
 The run saves after every third step, so that many kills fall into a save. After each kill the last
 complete checkpoint is read and its hashes checked, and the run goes on from it. In the end its
-state is compared, bit by bit, with that of a run of as many steps that nobody killed.
+state and its metrics are compared, bit by bit, with those of a run of as many steps that nobody
+killed.
+
+Then as many kills fall into the moment in which config.json or metrics.jsonl is written again, and
+at last the disk is full: both files must be as they were.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -28,24 +34,51 @@ from seqjax.config import (
     TaskConfig,
     TrainConfig,
 )
+from seqjax.record import read_config, read_metrics
 
 CONFIG = Config(
     TaskConfig("state_tracking", {"group": "S3"}, batch=4, length=8, evaluation_batches=1),
     ModelConfig(layer=(LayerConfig("elman"),), features=32, depth=2, dropout=0.1),
     OptimiserConfig(schedule="constant"),
-    TrainConfig(steps=10**6, evaluate_every=10**6, save_every=3, max_to_keep=2, log_every=1),
+    TrainConfig(steps=10**6, evaluate_every=7, save_every=3, max_to_keep=2, log_every=2),
 )
+FILES = ("config.json", "metrics.jsonl")
+context = multiprocessing.get_context("forkserver")
 
 
-def run(folder: str, steps: int) -> None:
+def run(folder: str, steps: int, slow: float = 0.0, room: int | None = None) -> None:
+    """Train. slow: seconds that a file written again takes; room: bytes a file may have."""
     from rich.console import Console
 
+    from seqjax import files
     from seqjax.progress import Progress
     from seqjax.train import train
 
+    fsync = files.os.fsync
+
+    def slowly(number: int) -> None:
+        time.sleep(slow)
+        fsync(number)
+
+    if slow:
+        files.os.fsync = slowly
+    if room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     with open(os.devnull, "w") as nowhere:
         config = replace(CONFIG, train=replace(CONFIG.train, steps=steps))
         train(config, folder, Progress(steps, Console(file=nowhere)))
+
+
+def start(*arguments) -> multiprocessing.Process:
+    child = context.Process(target=run, args=arguments)
+    child.start()
+    return child  # type: ignore[return-value]
+
+
+def kill(child: multiprocessing.Process) -> None:
+    assert child.pid and child.is_alive(), "the run ended by itself"
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
 
 
 def last(folder: Path) -> tuple[int, str]:
@@ -57,42 +90,91 @@ def last(folder: Path) -> tuple[int, str]:
 
 def complete(folder: Path) -> int:
     seals = (folder / "checkpoints").glob(f"*/{SEAL}")
-    return max((int(seal.parent.name) for seal in seals), default=0)
+    return max((int(seal.parent.name) for seal in seals if seal.parent.name.isdigit()), default=0)
+
+
+def lines(folder: Path, step: int) -> list[dict]:
+    """The metrics to `step`, but for what a clock says, and an evaluation because it is the end."""
+    rows = [row for row in read_metrics(folder) if row["step"] <= step
+            and ("loss" in row or row["step"] % CONFIG.train.evaluate_every == 0)]  # fmt: skip
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+def while_running(killed: Path, straight: Path, kills: int) -> bool:
+    recovered, saving, step = 0, 0, 0
+    for n in range(1, kills + 1):
+        child = start(str(killed), CONFIG.train.steps)
+        while complete(killed) <= step and child.is_alive():
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.5))
+        kill(child)
+        names = {path.name for path in (killed / "checkpoints").iterdir()} - {"lock"}
+        during = not all(name.isdigit() for name in names)
+        before, (step, _) = step, last(killed)
+        recovered += step > before
+        saving += during
+        print(f"kill {n:2}: {'while saving' if during else '            '}  "
+              f"last complete step {step}", flush=True)  # fmt: skip
+    start(str(straight), step).join()
+    same = last(killed) == last(straight)
+    alike = lines(killed, step) == lines(straight, step)
+    print(f"{kills} kills, {saving} of them while saving: {recovered} recovered; after step {step} "
+          f"the state is {'bitwise' if same else 'NOT'} that of a run nobody killed, and the "
+          f"metrics are{'' if alike else ' NOT'}")  # fmt: skip
+    return recovered == kills and same and alike
+
+
+def while_rewriting(folder: Path, kills: int) -> bool:
+    """Kill in the moment between what was there and what will be; what was there must stay."""
+    whole = 0
+    for n in range(kills):
+        name, step = FILES[n % 2], complete(folder)
+        before = read_config(folder), lines(folder, step)
+        child = start(str(folder), CONFIG.train.steps, 0.3)
+        while not any(folder.glob(f".{name}.*")):
+            assert child.is_alive(), "the run ended by itself"
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.2))
+        kill(child)
+        whole += (read_config(folder), lines(folder, step)) == before
+        for left in folder.glob(".*"):
+            left.unlink()
+    print(f"{kills} kills while {' or '.join(FILES)} was written again: {whole} times as before")
+    return whole == kills
+
+
+def without_room(folder: Path) -> bool:
+    """A full disk: files may have 100 bytes, less than any of the two."""
+    old = [(folder / name).read_bytes() for name in FILES]
+    child = start(str(folder), CONFIG.train.steps, 0.0, 100)
+    child.join()
+    same = old == [(folder / name).read_bytes() for name in FILES]
+    print(f"a full disk: the run {'went on' if child.exitcode == 0 else 'ended'}, and the files "
+          f"are {'' if same else 'NOT '}as before")  # fmt: skip
+    return same and child.exitcode != 0
 
 
 def main(kills: int) -> int:
-    began, recovered, saving, step = time.monotonic(), 0, 0, 0
-    context = multiprocessing.get_context("forkserver")
+    began = time.monotonic()
     context.set_forkserver_preload(["seqjax.train"])  # import once, fork for each run
     with tempfile.TemporaryDirectory() as name:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(name, "compiled"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         killed, straight = Path(name, "killed"), Path(name, "straight")
-        for n in range(1, kills + 1):
-            child = context.Process(target=run, args=(str(killed), CONFIG.train.steps))
-            child.start()
-            while complete(killed) <= step and child.is_alive():
-                time.sleep(0.002)
-            time.sleep(random.uniform(0, 0.5))
-            assert child.pid and child.is_alive(), "the run ended by itself"
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
-            folders = list((killed / "checkpoints").iterdir())
-            during = not all((folder / SEAL).exists() for folder in folders)
-            before, (step, _) = step, last(killed)
-            recovered += step > before
-            saving += during
-            print(f"kill {n:2}: {'while saving' if during else '            '}  "
-                  f"last complete step {step}", flush=True)  # fmt: skip
-        child = context.Process(target=run, args=(str(straight), step))
-        child.start()
-        child.join()
-        same = last(killed) == last(straight)
-    print(f"{kills} kills, {saving} of them while saving: {recovered} recovered; the state after "
-          f"step {step} is {'bitwise' if same else 'NOT'} that of a run nobody killed; "
-          f"{time.monotonic() - began:.0f} s")  # fmt: skip
-    return 0 if recovered == kills and same else 1
+        passed = [while_running(killed, straight, kills), while_rewriting(killed, kills),
+                  without_room(killed)]  # fmt: skip
+    print(f"{time.monotonic() - began:.0f} s")
+    return 0 if all(passed) else 1
+
+
+def count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("kills", nargs="?", type=count, default=20, metavar="KILLS",
+                        help="of each kind, 1 to 1000")  # fmt: skip
+    sys.exit(main(parser.parse_args().kills))

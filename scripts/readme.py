@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from seqjax.files import write_atomically
 from seqjax.layers import FAMILIES, LAYERS
 from seqjax.learn import LEARNERS
 from seqjax.report import Row, sorted_rows
@@ -113,4 +114,4 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(renewed(readme.read_text()))
+    write_atomically(readme, renewed(readme.read_text()))

@@ -17,6 +17,8 @@ import jupytext
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from seqjax.files import write_atomically
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -41,7 +43,7 @@ def main() -> int:
     for source in sorted(FOLDER.glob("*.py")):
         pair = source.with_suffix(".ipynb")
         if args.sync:
-            pair.write_text(paired(source))
+            write_atomically(pair, paired(source))
             continue
         if not pair.exists() or pair.read_text() != paired(source):
             failed.append(f"{pair.name} is out of step: python scripts/run_notebooks.py --sync")

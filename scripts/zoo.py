@@ -150,7 +150,9 @@ def main() -> int:
         kept = stored["rows"].setdefault(name, {})
         kept.update(row if what == "time" else {"goldens": row})
     stored["rows"] = dict(sorted(stored["rows"].items()))
-    FILE.write_text(json.dumps(stored, indent=1) + "\n")
+    from seqjax.files import write_atomically
+
+    write_atomically(FILE, json.dumps(stored, indent=1) + "\n")
     return 0
 
 

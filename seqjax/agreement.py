@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from seqjax.files import check_figure, save_figure
 from seqjax.layers import make
 from seqjax.learn.bptt import bptt, tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
@@ -29,6 +30,7 @@ from seqjax.learn.online_lru import online_lru
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
 from seqjax.learn.snap import eprop, snap
 from seqjax.learn.uoro import uoro
+from seqjax.ranges import Range
 from seqjax.record import environment
 from seqjax.report import announce, print_json, show
 
@@ -126,7 +128,9 @@ def measure(learner: str, recurrence: str, net: Network) -> Agreement:
     )
 
 
-def agreement(steps: int = 64, figure: Path | None = None, json: bool = False) -> int:
+def agreement(
+    steps: Annotated[int, Range(1, 10**6)] = 64, figure: Path | None = None, json: bool = False
+) -> int:
     """Cosine and relative error of every learner's gradient against the exact one, and its cost.
 
     Args:
@@ -134,6 +138,8 @@ def agreement(steps: int = 64, figure: Path | None = None, json: bool = False) -
         figure: write the table as a figure there, too.
         json: print JSON.
     """
+    if figure:
+        check_figure(figure)
     networks = {name: network(name, steps) for name in RECURRENCES}
     work = [(recurrence, learner) for recurrence in RECURRENCES for learner in LEARNERS]
     rows = []
@@ -193,4 +199,4 @@ def plot(rows: list[Agreement], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

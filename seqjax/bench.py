@@ -32,6 +32,7 @@ from tyro.conf import Positional
 
 from seqjax import monoid as m, ops
 from seqjax.common import unknown
+from seqjax.config import Count
 from seqjax.layers import LAYERS, make
 from seqjax.record import environment
 from seqjax.report import announce, print_json, show
@@ -329,7 +330,7 @@ DEFAULT = (*PEERS, "newton")
 
 def bench(
     names: Positional[tuple[str, ...]] = (),
-    repeats: int = 7,
+    repeats: Count = 7,
     every: bool = False,
     json: bool = False,
 ) -> int:

@@ -5,13 +5,16 @@
                             SHA256SUMS   the seal: hashes of all files, as `sha256sum -c` reads it
     checkpoints/lock        held by the process that trains
 
-A step is written under another name, renamed when complete, and sealed last; a step without a seal
-is none. So a process that is killed while it saves leaves the step before, and damage is found
-before anything is read.
+A step is written and sealed as `<step>.seqjax-partial` and then renamed, and renamed to
+`<step>.seqjax-removed` before it is removed. So a process that is killed while it saves leaves the
+step before, and damage is found before anything is read. What goes by these two names is ours to
+remove, and nothing else in the folder: a step whose seal is gone is an error, and any other name,
+as `30-good`, is left alone.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -24,7 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from seqjax.files import write_atomically
+
 SEAL = "SHA256SUMS"
+PARTIAL, REMOVED = ".seqjax-partial", ".seqjax-removed"
+STEP = re.compile("0|[1-9][0-9]*")
+OURS = re.compile(rf"({STEP.pattern})(\{PARTIAL}(\.orbax-checkpoint-tmp.*)?|\{REMOVED})")
 
 
 class CheckpointError(RuntimeError):
@@ -48,9 +56,10 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         if not self.read_only:
             self.lock = _lock(self.folder / "lock")
-            for step in self.folder.iterdir():
-                if step.is_dir() and not (step / SEAL).exists():  # what a killed process wrote
-                    shutil.rmtree(step)
+            self._clear()
+            if unsealed := self.unsealed():
+                self.__exit__()
+                raise CheckpointError(self._no_seal(unsealed[-1]))
         return self
 
     def __exit__(self, *_) -> None:
@@ -64,24 +73,31 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that are complete."""
         self.written.result()
-        return sorted(int(seal.parent.name) for seal in self.folder.glob(f"*/{SEAL}"))
+        return self._numbers(sealed=True)
+
+    def unsealed(self) -> list[int]:
+        """What goes by the name of a step and has no seal: a copy without it, or not a step."""
+        return self._numbers(sealed=False)
 
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
         """Copy the arrays of `state` now, write them in the background. `extra` is JSON."""
         # A copy of our own: the next training step reuses the memory of these arrays.
         arrays = {name: np.array(leaf) for name, leaf in _named(state).items() if leaf.size}
-        kept = [*self.steps(), step]
+        kept = sorted({*self.steps(), step})
         old = [n for n in kept[: -self.keep] if n != self.best]
         self.written = self.writer.submit(self._write, step, arrays, extra, old)
 
     def read(self, step: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The arrays of a step, by name, and its extra; of the last step if none is said."""
+        """The arrays of a step, by name, and its extra; of the last step if none is named."""
         steps = self.steps()
-        if not steps:
+        last = max([*steps, *self.unsealed()], default=None)
+        step = last if step is None else step
+        if step is None:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
-        step = steps[-1] if step is None else step
+        if step in self.unsealed():
+            raise CheckpointError(self._no_seal(step))
         if step not in steps:
-            raise CheckpointError(f"no checkpoint of step {step} in {self.folder}: it has {steps}")
+            raise ValueError(f"step must be of a checkpoint in {self.folder}, {steps}, got {step}")
         damage = _damage(self.folder / str(step))
         if damage:
             older = (s for s in reversed(steps) if s < step and not _damage(self.folder / str(s)))
@@ -115,19 +131,46 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), leaves), extra
 
     def _write(self, step: int, arrays: dict, extra: dict[str, Any], old: list[int]) -> None:
-        folder = self.folder / str(step)
+        final, folder = self.folder / str(step), self.folder / f"{step}{PARTIAL}"
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(extra)
         )
         self.orbax.save(folder, args=args)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
-        partial = folder / f"{SEAL}.partial"
-        partial.write_text("".join(lines))
-        partial.rename(folder / SEAL)
+        write_atomically(folder / SEAL, "".join(lines))
+        if final.exists():  # the same step again, with another extra
+            self._remove(step)
+        folder.rename(final)
         for n in old:
-            (self.folder / str(n) / SEAL).unlink()
-            shutil.rmtree(self.folder / str(n))
+            self._remove(n)
+
+    def _remove(self, step: int) -> None:
+        removed = self.folder / f"{step}{REMOVED}"
+        (self.folder / str(step)).rename(removed)
+        shutil.rmtree(removed)
+
+    def _clear(self) -> None:
+        """Remove what a killed process left under our names, or finish it where it is complete."""
+        for path in self.folder.iterdir():
+            if not (ours := OURS.fullmatch(path.name)) or not path.is_dir():
+                continue
+            final = self.folder / ours[1]
+            if (path / SEAL).exists() and path.name.endswith(PARTIAL) and not final.exists():
+                path.rename(final)
+            else:
+                shutil.rmtree(path)
+
+    def _numbers(self, *, sealed: bool) -> list[int]:
+        found = self.folder.iterdir() if self.folder.exists() else ()
+        steps = (path for path in found if STEP.fullmatch(path.name))
+        return sorted(int(path.name) for path in steps if (path / SEAL).exists() == sealed)
+
+    def _no_seal(self, step: int) -> str:
+        return (
+            f"{self.folder / str(step)} has no seal, the file {SEAL}: it may not be complete. Put "
+            f"the seal back, or move the folder away; the complete steps are {self.steps()}"
+        )
 
 
 def fingerprint(arrays: dict[str, np.ndarray]) -> str:

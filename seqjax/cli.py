@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
 
-from seqjax.common import keep_memory, printable, unknown
-from seqjax.config import Config, TaskConfig, smoke
+from seqjax.common import Notice, keep_memory, printable, unknown
+from seqjax.config import Config, Count, NotNegative, Seed, TaskConfig, check_config, smoke
+from seqjax.options import parse
+from seqjax.ranges import Range
 
+Step = Annotated[int, Range(0)]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 
@@ -45,24 +50,28 @@ def train(argv: list[str]) -> int:
         from datetime import datetime
 
         from seqjax.progress import table
+        from seqjax.step import prepare
         from seqjax.train import train
 
+        if tiny:
+            prepare(config)  # a mistake in what tiny changes is one too
         run = run or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         result = train(smoke(config) if tiny else config, run)
-        print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
-              f"{table(result.metrics)}\nin {run}")  # fmt: skip
-        return 0
+        with suppress(OSError):  # the terminal may be gone
+            print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
+                  f"{table(result.metrics)}\nin {run}", flush=True)  # fmt: skip
+        return result.status
 
-    return _parse(command, rest, f"train {name}")
+    return parse(command, rest, f"train {name}")
 
 
 def evaluate(argv: list[str]) -> int:
     def command(
         run: Run,
-        step: int | None = None,
-        batch: int | None = None,
-        length: int | None = None,
-        batches: int | None = None,
+        step: Step | None = None,
+        batch: Count | None = None,
+        length: Count | None = None,
+        batches: Count | None = None,
     ) -> int:
         """Score a trained model on validation batches.
 
@@ -76,24 +85,30 @@ def evaluate(argv: list[str]) -> int:
         from dataclasses import replace
 
         from seqjax.progress import table
+        from seqjax.record import read_config
         from seqjax.step import make_evaluate, take_apart
         from seqjax.train import load
 
-        model, task, config, at = load(run, step)
+        config = read_config(run)
         given = {"batch": batch, "evaluation_length": length, "evaluation_batches": batches}
         changed = {name: value for name, value in given.items() if value is not None}
-        config = replace(config, task=replace(config.task, **changed))
+        config = replace(
+            config, task=replace(config.task, **changed),
+            optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
+        )  # fmt: skip
+        check_config(config)
+        model, task, _, at = load(run, step)
         params, frozen, _, rebuild = take_apart(model)
         metrics = make_evaluate(config, task, rebuild)(params, frozen)
         length = config.task.evaluation_length or config.task.length
         print(f"step {at}    {table(metrics)}\nbaseline  {table(task.baseline(length))}")
         return 0
 
-    return _parse(command, argv, "eval")
+    return parse(command, argv, "eval")
 
 
 def import_(argv: list[str]) -> int:
-    def command(checkpoint: Folder, out: Path | None = None, context: int | None = None) -> int:
+    def command(checkpoint: Folder, out: Path | None = None, context: Count | None = None) -> int:
         """Read a checkpoint of the transformers library into our model.
 
         Args:
@@ -116,7 +131,7 @@ def import_(argv: list[str]) -> int:
             print(f"in {out}")
         return 0
 
-    return _parse(command, argv, "import")
+    return parse(command, argv, "import")
 
 
 def export(argv: list[str]) -> int:
@@ -139,20 +154,20 @@ def export(argv: list[str]) -> int:
         print(f"{found.summary()}\nin {out}")
         return 0
 
-    return _parse(command, argv, "export")
+    return parse(command, argv, "export")
 
 
 def generate(argv: list[str]) -> int:
     def command(
         run: Run,
         prompt: tuple[str, ...] = ("\n",),
-        length: int = 400,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int = 0,
-        step: int | None = None,
-        context: int | None = None,
+        length: Annotated[int, Range(0)] = 400,
+        temperature: NotNegative = 0.8,
+        top_k: Count | None = None,
+        top_p: Annotated[float, Range(above=0, high=1)] | None = None,
+        seed: Seed = 0,
+        step: Step | None = None,
+        context: Count | None = None,
         raw: bool = False,
     ) -> int:
         """Write on after prompts with a trained model of text, or an imported one.
@@ -214,43 +229,37 @@ def generate(argv: list[str]) -> int:
                 print(printable(whole.decode(errors="backslashreplace")))
         return 0
 
-    return _parse(command, argv, "generate")
+    return parse(command, argv, "generate")
 
 
 def report(argv: list[str]) -> int:
     from seqjax.report import list_tables
 
-    return _parse(list_tables, argv, "list")
+    return parse(list_tables, argv, "list")
 
 
 def explain(argv: list[str]) -> int:
     from seqjax.report import explain
 
-    return _parse(explain, argv, "explain")
+    return parse(explain, argv, "explain")
 
 
 def selfcheck(argv: list[str]) -> int:
     from seqjax.selfcheck import selfcheck
 
-    return _parse(selfcheck, argv, "selfcheck")
+    return parse(selfcheck, argv, "selfcheck")
 
 
 def bench(argv: list[str]) -> int:
     from seqjax.bench import bench
 
-    return _parse(bench, argv, "bench")
+    return parse(bench, argv, "bench")
 
 
 def learners(argv: list[str]) -> int:
     from seqjax.agreement import agreement
 
-    return _parse(agreement, argv, "learners")
-
-
-def _parse(command: Callable[..., int], argv: list[str], name: str) -> int:
-    """Run `command` with its arguments from the command line."""
-    flags = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(command, args=argv, prog=f"seqjax {name}", config=flags)
+    return parse(agreement, argv, "learners")
 
 
 def _numbers(text: str) -> list[int]:
@@ -266,6 +275,14 @@ def _spaced(tokens) -> bytes:
 
 def _bytes(tokens) -> bytes:
     return bytes(tokens.tolist())
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A notice is one line, as an error is."""
+    ours = category is Notice
+    text = f"seqjax: {message}\n" if ours else warnings.formatwarning(
+        message, category, filename, lineno, line)  # fmt: skip
+    (file or sys.stderr).write(text)
 
 
 class Command(NamedTuple):
@@ -299,11 +316,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ValueError(unknown("command", name, COMMANDS))
-        return COMMANDS[name].run(rest)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return COMMANDS[name].run(rest)
     except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, OSError) as error:
         if os.environ.get("SEQJAX_TRACEBACK"):
             raise
-        print(f"seqjax: {printable(error)}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print(f"seqjax: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | TypeError | KeyError) else 1
     except KeyboardInterrupt:
         return 130

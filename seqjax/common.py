@@ -10,6 +10,10 @@ import jax
 import jax.numpy as jnp
 
 
+class Notice(UserWarning):
+    """What somebody should know of their folder; a command shows it in one line and goes on."""
+
+
 def accumulation_dtype(*dtypes):
     """The dtype sums and states are kept in: the common dtype given, and at least float32."""
     with jax.numpy_dtype_promotion("standard"):

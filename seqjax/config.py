@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, every field with its meaning beside it.
+"""What a run is: frozen dataclasses, every field with its range and its meaning beside it.
 
 A config is a value. Experiments are configs, the command line edits one, and a run saves the one
 it was made from. Nothing heavy is imported here; names are looked up in the tables (`LAYERS`,
@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from seqjax.ranges import Range, check
 
-def _value(text: str) -> Any:
+
+def parse_value(text: str) -> Any:
     """A Python number, tuple, True, False or None (in any case); anything else is a string."""
     words = {"true": True, "false": False, "none": None}
     try:
@@ -32,7 +34,7 @@ def _parse_options(words: list[str]) -> dict[str, Any]:
     for name, equals, _ in pairs:
         if not (name and equals):
             raise ValueError(f"options are written KEY=VALUE, got {name!r}")
-    return {name: _value(value) for name, _, value in pairs}
+    return {name: parse_value(value) for name, _, value in pairs}
 
 
 def _show_options(options: Mapping[str, Any]) -> list[str]:
@@ -48,10 +50,16 @@ def _parse_pattern(words: list[str]) -> tuple[LayerConfig, ...]:
     return tuple(LayerConfig(name, _parse_options(options)) for name, *options in parts)
 
 
-def _show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
+def show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
+    """The words of the command line that mean the pattern."""
     return [word for layer in pattern for word in (layer.name, *_show_options(layer.options))]
 
 
+Count = Annotated[int, Range(1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, below=1)]
 Options = Annotated[
     Mapping[str, Any],
     PrimitiveConstructorSpec(
@@ -62,7 +70,7 @@ Pattern = Annotated[
     tuple["LayerConfig", ...],
     PrimitiveConstructorSpec(
         "*", "NAME [KEY=VALUE ...] ...", _parse_pattern,
-        lambda x: isinstance(x, tuple), _show_pattern,
+        lambda x: isinstance(x, tuple), show_pattern,
     ),
 ]  # fmt: skip
 
@@ -71,10 +79,10 @@ Pattern = Annotated[
 class TaskConfig:
     name: str = "state_tracking"  # a name of TASKS (`seqjax list`)
     options: Options = field(default_factory=dict)  # its options
-    batch: int = 32  # sequences per step
-    length: int = 64  # time steps per sequence
-    evaluation_batches: int | None = 8  # validation batches; None: all that the task has
-    evaluation_length: int | None = None  # their length; None: as in training
+    batch: Count = 32  # sequences per step
+    length: Count = 64  # time steps per sequence
+    evaluation_batches: Count | None = 8  # validation batches; None: all that the task has
+    evaluation_length: Count | None = None  # their length; None: as in training
 
 
 @dataclass(frozen=True)
@@ -86,43 +94,44 @@ class LayerConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
-    features: int = 64  # width of the residual stream
-    depth: int = 2  # number of blocks
+    features: Count = 64  # width of the residual stream
+    depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
     norm: Literal["rms", "layer"] = "rms"  # normalisation before each branch
     mlp: Literal["glu", "mlp", "none"] = "glu"  # second branch of a block: gated (SiLU), plain, no
-    expansion: float = 2.0  # hidden units of that branch, as a multiple of features
-    dropout: float = 0.0  # share of each branch's output that is dropped in training
+    expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
+    dropout: Fraction = 0.0  # share of each branch's output that is dropped in training
     variational: bool = False  # one dropout mask for all time steps
     pool: Literal["last", "mean"] = "last"  # how a sequence becomes one answer, where it must
-    unroll: int = 1  # repetitions compiled one by one: faster on CPU, slower to compile
+    unroll: Count = 1  # repetitions compiled one by one: faster on CPU, slower to compile
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
-    compute: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
+    # of activations; parameters are at least float32, and float64 needs JAX_ENABLE_X64=1
+    compute: Literal["float32", "bfloat16", "float64"] = "float32"
     evaluator: str | None = None  # how layers scan (`seqjax explain`); None: chosen by the table
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    learning_rate: float = 3e-3  # of AdamW, at its peak
+    learning_rate: NotNegative = 3e-3  # of AdamW, at its peak
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # its decay, after the warm-up
-    warmup: int = 50  # steps of linear warm-up
-    final: float = 0.1  # learning rate at the end, as a share of the peak
-    weight_decay: float = 0.1  # of matrices; not of norms, biases and Precise parameters
-    clip: float = 1.0  # largest global norm of the gradient
-    beta1: float = 0.9  # decay of the mean of the gradient
-    beta2: float = 0.99  # decay of the mean of its square
-    accumulate: int = 1  # micro-batches a step is computed in, one after the other
+    warmup: Annotated[int, Range(0)] = 50  # steps of linear warm-up
+    final: Annotated[float, Range(0, 1)] = 0.1  # learning rate at the end, a share of the peak
+    weight_decay: NotNegative = 0.1  # of matrices; not of norms, biases and Precise parameters
+    clip: Positive = 1.0  # largest global norm of the gradient
+    beta1: Fraction = 0.9  # decay of the mean of the gradient
+    beta2: Fraction = 0.99  # decay of the mean of its square
+    accumulate: Count = 1  # micro-batches of a step, one after the other; divides the batch
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    steps: int = 1000  # of the optimiser
-    max_seconds: float | None = None  # end earlier after so long; the schedule follows the clock
-    seed: int = 0  # of parameters, data and dropout
-    evaluate_every: int = 200  # steps between evaluations
-    patience: int | None = None  # stop after so many evaluations without a lower loss
-    save_every: int = 200  # steps between checkpoints
-    max_to_keep: int = 2  # latest checkpoints kept, beside the best one
-    log_every: int = 20  # steps between lines of metrics
+    steps: Count = 1000  # of the optimiser
+    max_seconds: Positive | None = None  # end earlier after so long; the schedule follows the clock
+    seed: Seed = 0  # of parameters, data and dropout
+    evaluate_every: Count = 200  # steps between evaluations
+    patience: Count | None = None  # stop after so many evaluations without a lower loss
+    save_every: Count = 200  # steps between checkpoints
+    max_to_keep: Count = 2  # latest checkpoints kept, beside the best one
+    log_every: Count = 20  # steps between lines of metrics
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,27 @@ class Config:
     model: ModelConfig = ModelConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     train: Annotated[TrainConfig, arg(name="")] = TrainConfig()  # flags without a prefix
+
+
+def check_config(config: Config) -> None:
+    """Raise ValueError naming the first field that is not what it is declared to be."""
+    from seqjax.layers import factory
+    from seqjax.tasks import check_task
+
+    check(config, Config, "")
+    check_task(config.task.name, config.task.options)
+    for layer in config.model.layer:
+        factory((layer.name, layer.options))
+    if config.model.depth < len(config.model.layer):
+        raise ValueError(
+            f"model.depth must be at least the {len(config.model.layer)} layers of the pattern, "
+            f"got {config.model.depth}"
+        )
+    if config.task.batch % config.optimiser.accumulate:
+        raise ValueError(
+            f"optimiser.accumulate must divide task.batch={config.task.batch}, "
+            f"got {config.optimiser.accumulate}"
+        )
 
 
 def smoke(config: Config) -> Config:
@@ -156,15 +186,24 @@ def smoke(config: Config) -> Config:
     return Config(task, model, optimiser, train)
 
 
-def from_dict(cls: Any, data: Any) -> Any:
-    """The dataclass `cls` from what `dataclasses.asdict` and JSON made of it."""
+def from_dict(cls: Any, data: Any, name: str = "", unknown: list[str] | None = None) -> Any:
+    """The dataclass `cls` from what `dataclasses.asdict` and JSON made of it.
+
+    unknown: takes the names of fields that the dataclass does not have.
+    """
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     if origin is tuple:
-        return tuple(from_dict(args[0], item) for item in data)
+        return tuple(from_dict(args[0], item, name, unknown) for item in data)
     if isinstance(data, dict) and not is_dataclass(cls):  # options: JSON has no tuples
         return {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     if not is_dataclass(cls):
         return data
     hints = typing.get_type_hints(cls)
-    given = {f.name: from_dict(hints[f.name], data[f.name]) for f in fields(cls) if f.name in data}
+    place = f"{name}." if name else ""
+    if unknown is not None:
+        unknown += [f"{place}{one}" for one in data if one not in hints]
+    given = {
+        f.name: from_dict(hints[f.name], data[f.name], place + f.name, unknown)
+        for f in fields(cls) if f.name in data
+    }  # fmt: skip
     return cls(**given)  # type: ignore[operator]

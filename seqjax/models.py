@@ -27,13 +27,10 @@ from jax import lax
 from seqjax.common import accumulation_dtype
 from seqjax.config import LayerConfig, ModelConfig
 from seqjax.layers import make
-from seqjax.layers.base import cast_parameters, option
+from seqjax.layers.base import cast_parameters
 from seqjax.layers.parts import GLU, Norm
+from seqjax.ranges import check
 from seqjax.tasks.task import Classes, Spec, Tokens
-
-NORMS = ("rms", "layer")
-MLPS = ("glu", "mlp", "none")
-POOLS = ("last", "mean")
 
 
 class ModelState(NamedTuple):
@@ -81,7 +78,7 @@ class Block(nnx.Module):
         self.layer = make(layer.name, features, rngs=rngs, **layer.options)
         out = self.layer.out_features
         self.project = None if out == features else _linear(out, features, scale, rngs)
-        second = option("mlp", config.mlp, MLPS) != "none"
+        second = config.mlp != "none"
         inner = max(1, round(config.expansion * features))
         kind = GLU if config.mlp == "glu" else MLP
         self.mlp_norm = _norm(config) if second else None
@@ -121,15 +118,12 @@ class Model(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, spec: Spec, *, rngs: nnx.Rngs):
+        check(config, ModelConfig, "model")
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
-        if not 0 <= config.dropout < 1:
-            raise ValueError(f"dropout is a share in [0, 1), got {config.dropout}")
-        if config.unroll < 1:
-            raise ValueError(f"at least one repetition is compiled, got unroll={config.unroll}")
         self.features, self.remat, self.unroll = features, config.remat, config.unroll
-        self.pool = option("pool", config.pool, POOLS)
+        self.pool = config.pool
         self.compute = jnp.dtype(config.compute)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         if isinstance(spec.inputs, Tokens):
@@ -258,7 +252,7 @@ class Model(nnx.Module):
 
 
 def _norm(config: ModelConfig) -> Norm:
-    layer = option("norm", config.norm, NORMS) == "layer"
+    layer = config.norm == "layer"
     return Norm(config.features, centre=layer, bias=layer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 
 from rich.console import Console
@@ -12,7 +13,10 @@ SECONDS_BETWEEN_LINES = 5.0  # without a terminal
 
 
 class Progress:
-    """A context with `update` while training, and `say` for what should stay on the screen."""
+    """A context with `update` while training, and `say` for what should stay on the screen.
+
+    A terminal that has gone away, or a pipe that nobody reads, is no reason to stop training.
+    """
 
     def __init__(self, steps: int, console: Console | None = None):
         self.steps, self.console = steps, console or Console(highlight=False)
@@ -29,7 +33,8 @@ class Progress:
 
     def __exit__(self, *_) -> None:
         if self.live:
-            self.live.stop()
+            with suppress(OSError):
+                self.live.stop()
 
     def update(self, step: int, share: float, loss: float, rate: float, left: float) -> None:
         """The step reached, the share of the run, tokens per second and seconds left."""
@@ -37,13 +42,15 @@ class Progress:
             f"step {step}/{self.steps}  loss {loss:.4f}  {short(rate)} tokens/s  {clock(left)} left"
         )
         if self.live:
-            self.live.update(self.bar, completed=share, description=text)
+            with suppress(OSError):
+                self.live.update(self.bar, completed=share, description=text)
         elif monotonic() - self.said >= SECONDS_BETWEEN_LINES or step >= self.steps:
             self.said = monotonic()
             self.say(text)
 
     def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        with suppress(OSError):
+            self.console.print(text, soft_wrap=True)
 
 
 def short(number: float) -> str:

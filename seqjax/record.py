@@ -15,6 +15,7 @@ import json
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -25,7 +26,9 @@ from typing import Any
 import jax
 
 import seqjax
+from seqjax.common import Notice
 from seqjax.config import Config, LayerConfig, from_dict
+from seqjax.files import save_figure, write_atomically
 from seqjax.layers import LAYERS
 from seqjax.tasks import TASKS
 
@@ -37,18 +40,20 @@ FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max
 class Record:
     """Metrics of a run, as JSON lines and TensorBoard events; nothing at all without a folder.
 
-    A resumed run goes on after `step`: what was written beyond it is dropped.
+    A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
+    training beyond the one and of validation beyond the other are dropped.
     """
 
-    def __init__(self, folder: Path | None, step: int = 0):
+    def __init__(self, folder: Path | None, step: int = 0, evaluated: int = 0):
         self.folder, self.lines, self.events = folder, None, None
         if folder is None:
             return
         from tensorboardX import SummaryWriter
 
         path = folder / "metrics.jsonl"
-        rows = [row for row in read_metrics(folder) if row["step"] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = [row for row in read_metrics(folder)
+                if row["step"] <= (evaluated if "validation_loss" in row else step)]  # fmt: skip
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
         self.lines = path.open("a", buffering=1)
         self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
@@ -71,8 +76,17 @@ class Record:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
     path = Path(folder) / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    text = path.read_text(errors="replace") if path.exists() else ""
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            rows.append({"step": int(row["step"]), **row})
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{path}, line {number} is not a line of metrics: remove it to go on"
+            ) from None
+    return rows
 
 
 def plot(folder: Path) -> None:
@@ -94,7 +108,7 @@ def plot(folder: Path) -> None:
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    figure.savefig(folder / "loss.png", dpi=150)
+    save_figure(figure, folder / "loss.png", dpi=150)
 
 
 def environment() -> dict[str, Any]:
@@ -124,31 +138,72 @@ def resolved(config: Config) -> Config:
     return replace(config, task=task, model=replace(config.model, layer=layers))
 
 
-def write_config(folder: Path, config: Config) -> None:
+def write_config(folder: Path, config: Config, data: str = "") -> None:
     """Save what the run is, or check that the folder holds the same run.
 
-    Raises ValueError naming the fields in which it is another one.
+    data: the fingerprint of its text, `Task.fingerprint`.
+    Raises ValueError naming the fields in which it is another one, and if the text has changed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = resolved(config)
     if (folder / "config.json").exists():
-        now, before = _fields(config), _fields(read_config(folder))
+        stored, strange = _read(folder)
+        if strange:
+            raise ValueError(f"{folder} is a run of another version: {', '.join(strange)} unknown")
+        now, before = _fields(config), _fields(stored)
         differ = [name for name in now if now[name] != before[name]]
         if differ:
             raise ValueError(
                 f"{folder} holds another run, which differs in {', '.join(differ)}: "
                 "say the same again to go on with it, or give a new folder"
             )
-    told = {"config": asdict(config), "environment": environment()}
-    (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
+        if read_data(folder) not in ("", data):
+            raise ValueError(
+                f"the text of {folder} has changed since the run began: "
+                "put it back to go on with it, or give a new folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"config": asdict(config), "data": data, "environment": environment()}
+    write_atomically(folder / "config.json", json.dumps(told, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> Config:
-    """The config of the run in `folder`."""
+    """The config of the run in `folder`; fields of another version are a warning."""
+    config, strange = _read(folder)
+    if strange:
+        warnings.warn(
+            f"{folder} is a run of another version: {', '.join(strange)} unknown, and ignored",
+            Notice,
+            stacklevel=2,
+        )
+    return config
+
+
+def read_data(folder: Path) -> str:
+    """The fingerprint of the text the run began with; empty if it has none."""
+    return _json(folder).get("data", "")
+
+
+def _read(folder: Path) -> tuple[Config, list[str]]:
+    """The config, and the fields that are unknown here, by name."""
+    strange: list[str] = []
+    path, stored = Path(folder) / "config.json", _json(folder)
+    if not isinstance(stored.get("config"), dict):
+        raise ValueError(f"{path} is not the config of a run")
+    try:
+        return from_dict(Config, stored["config"], unknown=strange), strange
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the config of a run: {error}") from None
+
+
+def _json(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "config.json"
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"{folder} is not the folder of a run: it has no config.json")
-    return from_dict(Config, json.loads(path.read_text())["config"])
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return stored if isinstance(stored, dict) else {}
 
 
 def _fields(config: Config) -> dict[str, str]:

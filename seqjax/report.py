@@ -25,6 +25,7 @@ from tyro.conf import Positional
 import experiments
 from seqjax import monoid, ops
 from seqjax.common import unknown
+from seqjax.config import Count
 from seqjax.layers import LAYERS, Layer, Recurrent, make
 from seqjax.learn import LEARNERS
 from seqjax.ops.op import Call, Choice, Op
@@ -204,7 +205,7 @@ def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
 
 def explain(
     name: Positional[str],
-    T: int = 2048,
+    T: Count = 2048,
     platform: Literal["cpu", "gpu", "tpu"] | None = None,
     json: bool = False,
 ) -> int:

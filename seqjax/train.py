@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections import deque
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from seqjax.checkpoint import CheckpointError, Checkpoints
-from seqjax.common import keep_memory
+from seqjax.common import Notice, keep_memory
 from seqjax.config import Config
 from seqjax.models import Model
-from seqjax.optimiser import adamw
 from seqjax.progress import Progress, table
-from seqjax.record import Record, read_config, write_config
-from seqjax.step import Arrays, TrainState, make_evaluate, make_update, take_apart
+from seqjax.record import Record, read_config, read_data, write_config
+from seqjax.step import Arrays, prepare, start_state, take_apart
 from seqjax.tasks import Spec, Task, make
 
 AHEAD = 2  # steps the host may be ahead of the device
@@ -37,6 +38,20 @@ AHEAD = 2  # steps the host may be ahead of the device
 
 class NotFinite(ArithmeticError):
     """The loss or its gradient became NaN or infinite."""
+
+
+class Window(NamedTuple):
+    """Sums of the metrics of some steps: constant in size, so that a checkpoint can hold it."""
+
+    count: int = 0
+    sums: Mapping[str, float] = MappingProxyType({})
+
+    def add(self, metrics: Mapping[str, float]) -> Window:
+        sums = {name: self.sums.get(name, 0.0) + value for name, value in metrics.items()}
+        return Window(self.count + 1, sums)
+
+    def mean(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()}
 
 
 class Result(NamedTuple):
@@ -47,6 +62,11 @@ class Result(NamedTuple):
     reason: str  # why it ended: finished, time, patience, or the name of a signal
     seconds: float
 
+    @property
+    def status(self) -> int:
+        """Exit status of a process that did this: 0, or 128 and the number of the signal."""
+        return 128 + signal.Signals[self.reason] if self.reason.startswith("SIG") else 0
+
 
 def train(
     config: Config, run: str | Path | None = None, progress: Progress | None = None
@@ -54,86 +74,91 @@ def train(
     """Train the model of `config`; in the folder `run`, go on from its last checkpoint.
 
     On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
-    decides (`max_seconds`). SIGTERM and Ctrl-C save and end it. Raises NotFinite when the loss
-    does not stay finite; what was saved before stays.
+    decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
+    Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
+    loss does not stay finite; what was saved before stays.
     """
     keep_memory()
     t, run = config.train, None if run is None else Path(run)
-    task = make(config.task.name, **config.task.options)
-    params_key, dropout_key = jax.random.split(jax.random.key(t.seed))
-    model = Model(config.model, task.spec, rngs=nnx.Rngs(params_key))
-    params, frozen, decayed, rebuild = take_apart(model)
-    optimiser = adamw(config.optimiser, decayed)
-    carry = model.start(config.task.batch) if task.carries_state else None
-    moments, key = optimiser.init(params), jax.random.key_data(dropout_key)
-    state = TrainState(jnp.int32(0), params, frozen, moments, key, carry)
-    update = make_update(config, task, rebuild, optimiser)
-    evaluate = make_evaluate(config, task, rebuild)
+    if run and run.exists() and not run.is_dir():
+        raise ValueError(f"run must be a folder, and {run} is a file")
+    task, optimiser, update, evaluate = prepare(config)
+    key = jax.random.split(jax.random.key(t.seed))[0]
+    params, frozen, _, rebuild = take_apart(Model(config.model, task.spec, rngs=nnx.Rngs(key)))
+    state = start_state(config, task, rebuild, optimiser, params, frozen)
     data = task.batches(t.seed, config.task.batch, config.task.length)
 
-    step, seconds, best, checkpoints = 0, 0.0, {"loss": float("inf"), "step": 0}, None
+    step, seconds, best = 0, 0.0, {"loss": float("inf"), "step": 0}
     metrics, evaluated = {}, 0  # the last evaluation, and the step it was of
-    if run is not None:
-        write_config(run, config)
-        checkpoints = Checkpoints(run / "checkpoints", t.max_to_keep)
-        if checkpoints.steps():
-            state, extra = checkpoints.restore(state)
-            data.set_state(extra["data"])
-            step, seconds, best = int(state.step), extra["seconds"], extra["best"]
-            metrics, evaluated = extra["metrics"], extra["evaluated"]
+    window, checkpoints = Window(), None  # metrics since the last line
     progress = progress or Progress(t.steps)
-    if step:
-        progress.say(f"going on from step {step}")
 
-    began, saved = monotonic() - seconds, step
-    ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
-    window: list[dict[str, float]] = []  # metrics since the last line
-    since = None  # the step and the time the rate is measured from: the first one compiles
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        if run is not None:
+            write_config(run, config, task.fingerprint)
+            checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
+            if checkpoints.steps():
+                state, extra = checkpoints.restore(state)
+                data.set_state(extra["data"])
+                step, seconds, best = int(state.step), extra["seconds"], extra["best"]
+                metrics, evaluated = extra["metrics"], extra["evaluated"]
+                window = Window(**extra["window"]) if "window" in extra else window
+                progress.say(f"going on from step {step}")
+        began, saved = monotonic() - seconds, (step, evaluated)
+        ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
+        since = None  # the step and the time the rate is measured from: the first one compiles
 
-    def share() -> float:
-        """How much of the run is over, by steps or by the clock."""
-        time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
-        return min(1.0, max(step / t.steps, time))
+        def share() -> float:
+            """How much of the run is over, by steps or by the clock."""
+            time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
+            return min(1.0, max(step / t.steps, time))
 
-    with Stop() as stop, checkpoints or nullcontext(), Record(run, step) as record, progress:
+        record = stack.enter_context(Record(run, step, evaluated))
+        stack.enter_context(progress)
+
         while True:
             over = "finished" if step >= t.steps else "time" if share() >= 1 else None
             reason = stop.asked or over
             evaluating = evaluated < step and (step % t.evaluate_every == 0 or over is not None)
-            saving = saved < step and (step % t.save_every == 0 or reason is not None)
+            saving = step % t.save_every == 0 or reason is not None
 
             while len(ahead) > (0 if evaluating or saving else AHEAD):
                 number, told = ahead.popleft()
-                window.append({name: float(v) for name, v in jax.device_get(told).items()})
-                if not np.isfinite([window[-1]["loss"], window[-1]["gradient_norm"]]).all():
-                    raise NotFinite(_blame(number, window[-1], checkpoints))
+                now = {name: float(v) for name, v in jax.device_get(told).items()}
+                if not np.isfinite([now["loss"], now["gradient_norm"]]).all():
+                    raise NotFinite(_blame(number, now, checkpoints))
+                window = window.add(now)
                 since = since or (number, monotonic())
                 if number % t.log_every == 0:
-                    mean = {name: float(np.mean([w[name] for w in window])) for name in told}
+                    mean = window.mean()
                     taken = (number - since[0]) * config.task.batch * config.task.length
                     rate = taken / max(1e-9, monotonic() - since[1])
-                    since, window = (number, monotonic()), []
+                    since, window = (number, monotonic()), Window()
                     elapsed = monotonic() - began
                     record.write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
                     left = elapsed * (1 - share()) / share()
                     progress.update(number, share(), mean["loss"], rate, left)
 
             paused = monotonic()
-            measured = evaluate(state.params, state.frozen, stop) if evaluating else {}
-            if measured:
+            measured = None
+            if evaluating:
+                measured = evaluate.unless_asked(stop, state.params, state.frozen)
+            if measured is not None:
                 metrics, evaluated = measured, step
                 record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
                 progress.say(f"step {step}: validation {table(metrics)}")
                 if metrics["loss"] < best["loss"]:
-                    best, saving = {"loss": metrics["loss"], "step": step}, saved < step
-                elif t.patience and step - best["step"] >= t.patience * t.evaluate_every:
-                    reason, saving = reason or "patience", saved < step
+                    best, saving = {"loss": metrics["loss"], "step": step}, True
             elif evaluating:  # it was interrupted, and comes first when the run goes on
-                reason, saving = stop.asked, saved < step
-            if saving and checkpoints:
-                checkpoints.best, saved = best["step"], step
+                reason = stop.asked
+            if t.patience and evaluated - best["step"] >= t.patience * t.evaluate_every:
+                reason = reason or "patience"
+            if checkpoints and saved != (step, evaluated) and (saving or reason):
+                checkpoints.best, saved = best["step"], (step, evaluated)
                 extra = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
                 extra |= {"evaluated": evaluated, "metrics": metrics, "best": best}
+                extra |= {"window": {"count": window.count, "sums": dict(window.sums)}}
                 checkpoints.save(step, state, extra)
             since = since and (since[0], since[1] + monotonic() - paused)
             if reason:
@@ -142,8 +167,9 @@ def train(
             state, told = update(state, next(data), np.float32(share()))
             step += 1
             ahead.append((step, told))
-    if stop.asked:
-        progress.say(f"{stop.asked}: " + (f"saved step {step} in {run}" if run else "stopped"))
+    if stop.asked == reason:
+        kept = f"saved step {step} in {run}" if run and step else "nothing to save"
+        progress.say(f"{stop.asked}: {kept}")
     model = rebuild(state.params, state.frozen)
     return Result(model, step, metrics, best, reason, monotonic() - began)
 
@@ -155,6 +181,9 @@ def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config,
     """
     config = read_config(Path(run))
     task = make(config.task.name, **config.task.options)
+    if read_data(Path(run)) not in ("", task.fingerprint):
+        text = f"the text of {run} has changed since it was trained on"
+        warnings.warn(text, Notice, stacklevel=2)
     model, at = load_model(run, task.spec, step)
     return model, task, config, at
 
@@ -169,13 +198,17 @@ def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Mo
     params, frozen, _, rebuild = take_apart(model)
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         at = checkpoints.read()[1]["best"]["step"] if step is None else step
-        at = at if at in checkpoints.steps() or step is not None else None
+        known = {*checkpoints.steps(), *checkpoints.unsealed()}
+        at = at if at in known or step is not None else None
         arrays, extra = checkpoints.restore({"params": params, "frozen": frozen}, at)
     return rebuild(arrays["params"], arrays["frozen"]), extra["step"]
 
 
 class Stop:
-    """SIGTERM or Ctrl-C ask the loop to save and end; a second Ctrl-C ends it at once."""
+    """SIGTERM, SIGHUP or Ctrl-C ask the loop to save and end; a second Ctrl-C ends it at once.
+
+    A signal that is ignored stays so: under `nohup` a terminal that goes away ends nothing.
+    """
 
     def __init__(self):
         self.asked: str | None = None
@@ -183,8 +216,9 @@ class Stop:
     def __enter__(self) -> Stop:
         self.before = {}
         if threading.current_thread() is threading.main_thread():  # Python's rule for handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._ask)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_) -> None:

@@ -256,7 +256,7 @@ def test_published_initialisations():
         ("sgconv", dict(length=8, kernel_size=4, first_scale=2), "0 to 1"),
         ("hyena", dict(target=0.0), "target"),
         ("dlr", dict(undamped=True, real_Lambda=True), "at most one"),
-        ("s5", dict(step_rescale=0.0), "ratio"),
+        ("s5", dict(step_rescale=0.0), "above 0"),
         ("sru", dict(normalize_after=True), "norm=True"),
         ("mega", dict(weights="soft"), "softmax"),
         ("mega", dict(size=3, bias="rotary"), "pairs"),

@@ -200,9 +200,9 @@ def test_bfloat16_computes_low_and_keeps_the_state_high():
     (dict(depth=1), "at least the pattern's 2"),
     (dict(layer=(LayerConfig("elmann"),)), "did you mean 'elman'"),
     (dict(layer=(LayerConfig("elman", {"hiden": 3}),)), "did you mean 'hidden'"),
-    (dict(norm="rmsnorm"), "did you mean 'rms'"),
-    (dict(mlp="swiglu"), "did you mean 'glu'"),
-    (dict(dropout=1.0), "in \\[0, 1\\)"),
+    (dict(norm="rmsnorm"), "model.norm must be 'rms' or 'layer', got 'rmsnorm'"),
+    (dict(mlp="swiglu"), "model.mlp must be 'glu' or"),
+    (dict(dropout=1.0), "model.dropout must be a number at least 0 and below 1"),
 ])  # fmt: skip
 def test_mistakes_are_told(change, message):
     with pytest.raises(ValueError, match=message):

@@ -149,7 +149,7 @@ def test_rwkv7_asks_for_the_first_values():
         ("gated_deltanet", dict(eigenvalues="[0,2]"), "eigenvalues"),
         ("deltaproduct", dict(n_h=0), "n_h"),
         ("s4d", dict(init="legt"), "legs"),
-        ("mamba", dict(conv=0), "at least 1"),
+        ("mamba", dict(conv=0), "'conv' .* from 1"),
     ],
 )
 def test_bad_options_say_what_is_right(name, options, says):

@@ -274,7 +274,7 @@ def test_typos_are_answered_with_the_nearest_names():
         make("adding", symbols=10)
     with pytest.raises(ValueError, match="no group 'S6'.*A5, S5"):
         make("state_tracking", group="S6")
-    with pytest.raises(ValueError, match="modulus >= 2"):
+    with pytest.raises(ValueError, match="modulus must be a whole number from 2 to"):
         make("state_tracking", modulus=1)
     with pytest.raises(ValueError, match="vocabulary >= 18"):
         make("mqar", pairs=8, vocabulary=16)

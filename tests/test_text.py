@@ -119,6 +119,17 @@ def test_an_epoch_of_windows_is_every_window_once(ordered):
     assert drawn.x.min() == 50 and drawn.y.max() == 249
 
 
+def test_batches_of_one_are_those_of_two(ordered):
+    task = ordered()
+    ones = list(islice(task.batches(0, 1, 40), 4))
+    twos = list(islice(task.batches(0, 2, 40), 2))
+    same(np.concatenate([b.x for b in ones]), np.concatenate([b.x for b in twos]))
+    again = task.batches(0, 1, 40)
+    state = [next(again), again.get_state()][1]
+    (after := task.batches(0, 1, 40)).set_state(state)
+    same(next(after).x, ones[1].x)
+
+
 def test_streams_run_on_from_batch_to_batch_and_reset_when_they_start_over(ordered):
     stream = ordered(streams=True).batches(0, 3, 20)  # 3 streams of 66 bytes: 3 windows each
     batches = list(islice(stream, 6))

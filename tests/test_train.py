@@ -166,10 +166,11 @@ def test_a_damaged_checkpoint_is_one_clear_error(streams, straight, tmp_path, da
 
 
 def test_another_run_in_the_same_folder_is_refused(streams, straight):
+    text = make("char_lm", **streams.task.options).fingerprint
     changed = replace(streams, model=replace(streams.model, features=12))
     with pytest.raises(ValueError, match="differs in model.features: say the same again"):
-        write_config(straight[1], changed)
-    write_config(straight[1], settings(streams, steps=30))  # to go on longer is the same run
+        write_config(straight[1], changed, text)
+    write_config(straight[1], settings(streams, steps=30), text)  # to go on longer is the same run
 
 
 def test_two_trainings_in_one_folder_are_refused(streams, straight):
@@ -204,7 +205,7 @@ def test_patience_and_the_clock_end_a_run():
     assert timed.reason == "time" and 3 <= timed.seconds < 8 and timed.metrics["loss"] < 0.7
 
 
-def test_sigterm_saves_and_exits_cleanly(tmp_path):
+def test_sigterm_saves_and_is_the_exit_status(tmp_path):
     command = [
         sys.executable, "-m", "seqjax.cli", "train", "state_tracking", "--run", f"{tmp_path}/run",
         "--steps", "1000000", "--log-every", "10", "--save-every", "1000000",
@@ -223,7 +224,7 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path):
             time.sleep(0.05)
         child.send_signal(signal.SIGTERM)
         said, _ = child.communicate(timeout=60)
-    assert child.returncode == 0, said
+    assert child.returncode == 128 + signal.SIGTERM, said
     step = int(re.search(r"SIGTERM: saved step (\d+)", said).group(1))
     assert step >= 10 and hash_of(tmp_path / "run", step)
 

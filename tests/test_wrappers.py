@@ -95,7 +95,11 @@ def test_dropout_between_layers_is_of_what_enters_the_next():
 
 @pytest.mark.parametrize(
     "options, says",
-    [(dict(dropout=1.0), "share"), (dict(masks=3), "3 features"), (dict(masks=1), "3 features b")],
+    [
+        (dict(dropout=1.0), "below 1"),
+        (dict(masks=3), "3 features"),
+        (dict(masks=1), "3 features b"),
+    ],
 )
 def test_a_stack_says_what_it_cannot_drop(options, says):
     with pytest.raises(ValueError, match=says):
@@ -207,7 +211,7 @@ def test_zoneout_is_the_mean_of_one_drawn_step():
 @pytest.mark.parametrize(
     "options, says",
     [
-        (dict(rate=1.0), "share"),
+        (dict(rate=1.0), "'rate' .* below 1"),
         (dict(layer="qrnn"), "not a step"),
         (dict(masks=3), "3 features"),
         (dict(layer="slstm", cell_rate=0.5), "no cell"),

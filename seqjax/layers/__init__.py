@@ -36,6 +36,7 @@ from seqjax.layers.base import (
     Segmented,
 )
 from seqjax.layers.entry import Entry
+from seqjax.layers.options import check_options
 from seqjax.layers.outputs import Outputs
 
 FAMILIES = (
@@ -63,7 +64,11 @@ def factory(
     """
     if callable(spec):
         return spec
-    name, options = (spec, {}) if isinstance(spec, str) else spec
+    pair = (spec, {}) if isinstance(spec, str) else spec
+    if not (isinstance(pair, tuple | list) and len(pair) == 2
+            and isinstance(pair[0], str) and isinstance(pair[1], Mapping)):  # fmt: skip
+        raise ValueError(f"a layer is a name, or (name, options), got {spec!r}")
+    name, options = pair
     if name not in LAYERS:
         raise ValueError(unknown("layer", name, LAYERS))
     cls = LAYERS[name].cls
@@ -75,6 +80,7 @@ def factory(
     for option in options:
         if option not in known:
             raise ValueError(unknown(f"option of layer {name!r}:", option, known))
+    check_options(name, cls, options)
     options = dict(options)
     if "layer" in options:
         options["layer"] = factory(options["layer"])

@@ -1,9 +1,11 @@
 """The tasks, by name.  `make("mqar", pairs=4)` builds one; names as in the table of systems."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+from seqjax.ranges import check_options
 from seqjax.tasks.adding import adding
 from seqjax.tasks.associative_recall import associative_recall
 from seqjax.tasks.char_lm import char_lm
@@ -27,7 +29,7 @@ from seqjax.tasks.text import compression_baselines, data_path, stdlib_text
 
 __all__ = [
     "TASKS", "Batch", "Classes", "DataIterator", "Entry", "Features", "Spec", "Task", "Tokens",
-    "Values", "compression_baselines", "data_path", "make", "stdlib_text",
+    "Values", "check_task", "compression_baselines", "data_path", "make", "stdlib_text",
 ]  # fmt: skip
 
 TASKS: dict[str, Entry] = {
@@ -62,8 +64,8 @@ TASKS: dict[str, Entry] = {
 }  # fmt: skip
 
 
-def make(name: str, **options: Any) -> Task:
-    """Build the task `name`; unknown names and options are answered before anything runs."""
+def check_task(name: str, options: Mapping[str, Any]) -> None:
+    """Raise unless there is a task `name` that takes such options."""
     if name not in TASKS:
         raise ValueError(f"no task {name!r}{_nearest(name, list(TASKS))}")
     constructor = TASKS[name].constructor
@@ -71,7 +73,13 @@ def make(name: str, **options: Any) -> Task:
     for option in options:
         if option not in known:
             raise TypeError(f"task {name} has no option {option!r}{_nearest(option, known)}")
-    return constructor(**options)
+    check_options(options, constructor, f"task {name}: ")
+
+
+def make(name: str, **options: Any) -> Task:
+    """Build the task `name`; unknown names and options are answered before anything runs."""
+    check_task(name, options)
+    return TASKS[name].constructor(**options)
 
 
 def _nearest(name: str, known: list[str]) -> str:

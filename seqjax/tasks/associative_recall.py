@@ -11,9 +11,12 @@ Baseline: a guess among the digits, accuracy 1/10 and loss log 10.
 Length generalisation: more pairs to hold, K = (length - 3) / 2, up to one for each letter.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -26,7 +29,9 @@ from seqjax.tasks.task import (
 )
 
 
-def associative_recall(*, keys: int = 26, values: int = 10) -> Task:
+def associative_recall(
+    *, keys: Annotated[int, Range(1)] = 26, values: Annotated[int, Range(1)] = 10
+) -> Task:
     """The value of one key among K = (length - 3) / 2 <= `keys` pairs."""
     question = keys + values
 

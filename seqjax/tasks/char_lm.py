@@ -26,14 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from math import log
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
 from seqjax.tasks.text import Text, read_files, split_text, stdlib_text
 
@@ -45,7 +47,7 @@ def char_lm(
     path: str | None = None,
     glob: str | None = None,
     seed: int = 0,
-    held_out: int | None = None,
+    held_out: Annotated[int, Range(0)] | None = None,
     streams: bool = False,
     reset_at_files: bool = False,
 ) -> CharLM:
@@ -91,6 +93,15 @@ class CharLM(Task):
     reset_at_files: bool
     validation_carries_state: ClassVar[bool] = True
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the text, of what of it is held out, and of where its files begin."""
+        digest = sha256()
+        for part in self.text:
+            digest.update(f"{part.size};".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches; the seed shuffles the windows (streams keep their order)."""
         import grain  # takes a second to import, and only text needs it
@@ -118,7 +129,9 @@ class CharLM(Task):
             pipeline = grain.MapDataset.range(per_stream // length).repeat().map(stream)
         else:
             windows = grain.MapDataset.range(len(text) - length).seed(seed).shuffle().repeat()
-            pipeline = windows.batch(batch).map(window)
+            # of batches of one, `repeat` without end has more than an index can count
+            batches = windows.batch(batch) if batch > 1 else windows.map(np.atleast_1d)
+            pipeline = batches.map(window)
         # A batch is a gather of some microseconds: reading ahead in threads would only cost.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         return cast(DataIterator, iter(pipeline.to_iter_dataset(options)))

@@ -14,14 +14,18 @@ Length generalisation: the same ten symbols over a longer delay, T = length - 20
 """
 
 from math import log
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler
 
 
-def copy(*, symbols: int = 8, memorised: int = 10) -> Task:
+def copy(
+    *, symbols: Annotated[int, Range(1)] = 8, memorised: Annotated[int, Range(1)] = 10
+) -> Task:
     """Recall `memorised` symbols out of `symbols` after a delay of length - 2 memorised steps."""
     blank, delimiter = symbols, symbols + 1
 

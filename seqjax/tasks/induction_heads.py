@@ -12,13 +12,16 @@ Baseline: a guess among the ordinary tokens, accuracy 1/16 and loss log 16.
 Length generalisation: train on 256 steps, test on 2^6 to 2^20: one pair, ever further back.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 
-def induction_heads(*, vocabulary: int = 16) -> Task:
+def induction_heads(*, vocabulary: Annotated[int, Range(1)] = 16) -> Task:
     """The token that followed the special token (id `vocabulary`), for any T >= 3."""
     special = vocabulary
 

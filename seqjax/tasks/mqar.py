@@ -16,9 +16,12 @@ Baseline: any one of the values seen, for every query: accuracy 1/N; a guess amo
 Length generalisation: longer gaps (T), more pairs to hold at once (N = `pairs`).
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -32,7 +35,11 @@ from seqjax.tasks.task import (
 
 
 def mqar(
-    *, pairs: int = 8, vocabulary: int = 8192, power: float = 0.01, random_filling: bool = True
+    *,
+    pairs: Annotated[int, Range(1)] = 8,
+    vocabulary: Annotated[int, Range(4)] = 8192,
+    power: Annotated[float, Range(above=0)] = 0.01,
+    random_filling: bool = True,
 ) -> Task:
     """Recall `pairs` values by their keys; `power` is a, `random_filling` is off for zeros."""
     half = vocabulary // 2

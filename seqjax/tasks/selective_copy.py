@@ -14,9 +14,12 @@ Baseline: a guess among the data tokens has accuracy 1 / (A - 2) and loss log(A 
 Length generalisation: the same M data, sparser, in L = length - M steps.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -31,7 +34,9 @@ from seqjax.tasks.task import (
 NOISE = 0
 
 
-def selective_copy(*, symbols: int = 14, memorised: int = 16) -> Task:
+def selective_copy(
+    *, symbols: Annotated[int, Range(1)] = 14, memorised: Annotated[int, Range(1)] = 16
+) -> Task:
     """Recall, in order, `memorised` tokens out of `symbols` (A = symbols + 2) hidden in noise."""
     marker = symbols + 1
 

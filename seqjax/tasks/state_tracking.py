@@ -21,11 +21,13 @@ Length generalisation: the rule is the same on every step; test far beyond the t
 
 from collections.abc import Callable
 from itertools import permutations
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 
@@ -64,7 +66,7 @@ GROUPS: dict[str, Callable[[int], np.ndarray]] = {  # name -> modulus -> composi
 }
 
 
-def state_tracking(*, group: str = "parity", modulus: int = 5) -> Task:
+def state_tracking(*, group: str = "parity", modulus: Annotated[int, Range(2, 2**15)] = 5) -> Task:
     """The running product in `group`, a name of `GROUPS` (`modulus` is for modular_addition)."""
     if group not in GROUPS:
         raise ValueError(f"no group {group!r}: state_tracking knows {', '.join(GROUPS)}")

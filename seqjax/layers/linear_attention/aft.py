@@ -20,7 +20,7 @@ The state holds what the kind needs: the averages, the window's cache of (k, v, 
 position; of nothing seen there is nothing to learn, so that starts are not.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from seqjax.layers.base import Layer, option
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.layers.parts import per_head, places
 from seqjax.ops.look_back import empty, look_back
+from seqjax.ranges import Range
 
 KINDS = ("full", "local", "simple", "conv")
 
@@ -50,7 +51,7 @@ class AFT(Layer):
         *,
         kind: str = "local",
         hidden: int | None = None,
-        window: int = 32,
+        window: Annotated[int, Range(0)] = 32,  # 0: where the kind needs none
         length: int = 1024,
         rank: int | None = 128,
         heads: int = 4,

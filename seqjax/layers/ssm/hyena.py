@@ -22,7 +22,7 @@ differ from step to step, the direct form runs.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from jax import Array
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import ShortConv
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution
+from seqjax.ranges import Range
 
 TORCH = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +- fan_in^-1/2
 
@@ -102,7 +103,7 @@ class Hyena(Layer):
         length: int = 1024,
         width: int = 64,
         bands: int = 1,
-        depth: int = 2,
+        depth: Annotated[int, Range(0, 1000)] = 2,
         frequency: float = 1.0,
         shift: float = 0.0,
         window: bool = True,
