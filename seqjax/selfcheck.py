@@ -174,7 +174,7 @@ def _wide() -> bool:
 
 def _dtypes(full: bool) -> tuple[str, ...]:
     wide = full and jax.default_backend() != "tpu" or _wide()
-    return ("float32", "bfloat16", "float64") if wide else ("float32", "bfloat16")
+    return ("float32", "bfloat16", "float16", "float64")[: 4 if wide else 3]
 
 
 # ---- ops ------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def scan_problems(full: bool) -> Iterator[Problem]:
             slow = ("associative", "sharded") if with_resets else ("sharded",)
             names = [n for n in names if n not in slow or (name, steps) == ("diagonal", 13)]
         dtypes = _dtypes(full) if full or name == "diagonal" else ("float32",)
-        dtypes = [d for d in dtypes if not (d == "bfloat16" and name in FLOAT32_ONLY)]
+        dtypes = [d for d in dtypes if jnp.finfo(d).bits > 16 or name not in FLOAT32_ONLY]
         yield Problem(
             "scan",
             f"{name}, resets" if with_resets else name,

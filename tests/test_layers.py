@@ -33,6 +33,7 @@ ROWS = [
 # `make test` holds every row to the laws, and one evaluator of those that say a step to the oracle;
 # `make test-all` holds every evaluator of every variant, and long sequences in float32.
 FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
+FLOAT16 = {"relit", "fwp", "gla", "log_linear_attention", "lightning_attention", "rwkv5"}
 
 
 @functools.cache
@@ -354,6 +355,23 @@ def test_finite_at_extremes(name, variant):
     y, h = jax.jit(lambda layer, x: layer(x))(layer, sign.astype(jnp.float32))
     assert bool(jnp.all(jnp.isfinite(y)))
     assert all(bool(jnp.all(jnp.isfinite(v))) for v in inexact(h))
+
+
+@pytest.mark.parametrize("name, variant", ROWS)
+def test_float16_is_finite(name, variant):
+    """70 steps, 30 times as large, of zeros: where float32 stays far below 65504, so does it."""
+    if not FULL and (variant or name not in FLOAT16):
+        pytest.skip("float16 of all rows is for `make test-all` (SEQJAX_TEST_ALL=1)")
+    entry = LAYERS[name]
+    layer = make(name, FEATURES, **(entry.variants[variant] if variant else entry.smoke))
+    layer = cast_parameters(layer, jnp.float32)
+    x = normal(1, 1, 70, FEATURES).astype(jnp.float32)
+    x = jnp.concatenate([x, 30 * x, 0 * x])
+    run = jax.jit(lambda layer, x: layer(x)[0])
+    wide, narrow = run(layer, x), run(layer, x.astype(jnp.float16))
+    for what, w, n in zip(("as drawn", "30 times", "zeros"), wide, narrow):
+        if np.max(np.abs(w)) < 1e4:
+            assert np.isfinite(n).all(), f"{name} {variant}: {what}"
 
 
 KNOWN_LAWS = {
