@@ -45,7 +45,9 @@ class Norm(nnx.Module):
     """x / sqrt(mean x^2 + eps) * weight over the last axis; weights of any `shape` that x ends in.
 
     `centre` subtracts the mean first (LayerNorm; with a shape [H, V], GroupNorm of H groups).
-    `offset` 1 stores weight - 1 (Gemma's way); weight=False has none. In at least float32.
+    `offset` 1 stores weight - 1 (Gemma's way); weight=False has none. In at least float32. At zero
+    its derivative is weight eps^-1/2, as in every release: a thousand times for each norm that
+    silence passes through in a stack.
     """
 
     def __init__(

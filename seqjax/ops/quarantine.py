@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.monoid import select
+
 
 def finite(x: Array, keep: int) -> Array:
     """bool: whether all numbers are finite, for each place of the first `keep` axes."""
@@ -29,11 +31,11 @@ def reach(lost: Array, lost_before: Array, resets: Array | None) -> tuple[Array,
     if resets is None:
         first = jnp.min(jnp.where(lost, place, len(lost)), axis=0, initial=len(lost))
         reached = (place >= first[None]) | lost_before[None]
-    else:
-        last_lost = lax.cummax(jnp.where(lost, place, -1))
-        last_reset = lax.cummax(jnp.where(resets.reshape(over_time), place, -1))
-        before = lost_before[None] & (last_reset < 0)
-        reached = jnp.where(last_lost < 0, before, last_lost >= last_reset)
+    else:  # the last event so far, odd where it is a loss: one scan, for compiling it costs most
+        begun = jnp.where(
+            resets.reshape(over_time), 2 * place, jnp.where(lost_before, -1, -2)[None]
+        )
+        reached = lax.cummax(jnp.where(lost, 2 * place + 1, begun)) % 2 == 1
     return reached, jnp.concatenate([lost_before[None], reached])[-1]
 
 
@@ -41,12 +43,19 @@ def mark(lost: Array, tree: Any) -> Any:
     """NaN where `lost` [...] is set, in all leaves [..., ...] but integers."""
 
     def leaf(x: Array) -> Array:
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return x
-        where = lost.reshape(lost.shape + (1,) * (x.ndim - lost.ndim))
-        return jnp.where(where, jnp.asarray(jnp.nan, x.dtype), x)
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return select(lost, jnp.full_like(x, jnp.nan), x) if inexact else x
 
     return jax.tree.map(leaf, tree)
+
+
+def lost_in(inputs: dict[str, Array], names: Collection[str], keep: int) -> Array:
+    """bool over the first `keep` axes: whether one of the arrays named is not finite there."""
+    lost = jnp.zeros(next(iter(inputs.values())).shape[:keep], bool)
+    for name in names:
+        if jnp.issubdtype(inputs[name].dtype, jnp.inexact):
+            lost |= ~finite(inputs[name], keep)
+    return lost
 
 
 def quarantined(
@@ -67,36 +76,20 @@ def quarantined(
     def guarded(xs: Any, state: Any) -> tuple[Any, Any]:
         inputs = {name: x for name, x in xs._asdict().items() if x is not None}
         writers = [name for name in inputs if name not in readers]
-        lost, unread = lost_in(inputs, writers), lost_in(inputs, readers)
+        lost, unread = lost_in(inputs, writers, keep), lost_in(inputs, readers, keep)
         fills = fill._asdict()
 
         def without(name: str, x: Array) -> Array:
-            gone = unread if name in readers else lost
-            gone = gone.reshape(gone.shape + (1,) * (x.ndim - gone.ndim))
-            return jnp.where(gone, jnp.asarray(fills[name], x.dtype), x)
+            return select(unread if name in readers else lost, jnp.full_like(x, fills[name]), x)
 
         state_lost = jnp.zeros(lost.shape[1:], bool)
         for s in jax.tree.leaves(state):
             if jnp.issubdtype(s.dtype, jnp.inexact):
                 state_lost |= ~finite(s, keep - 1)
         fresh = jax.tree.map(jnp.zeros_like, state) if reset_state is None else reset_state
-
-        def begin(s: Array, f: Array) -> Array:
-            flag = state_lost.reshape(state_lost.shape + (1,) * (s.ndim - state_lost.ndim))
-            return jnp.where(flag, f, s)
-
         xs = xs._replace(**{name: without(name, x) for name, x in inputs.items()})
-        y, end = evaluate(xs, jax.tree.map(begin, state, fresh))
+        y, end = evaluate(xs, select(state_lost, fresh, state))
         reached, at_end = reach(lost, state_lost, resets)
         return mark(reached | unread, y), mark(at_end, end)
-
-    def lost_in(inputs: dict[str, Array], names: Collection[str]) -> Array:
-        """[T] or [T, H]: whether one of them is not finite there."""
-        any_of = next(iter(inputs.values()))
-        lost = jnp.zeros(any_of.shape[:keep], bool)
-        for name in names:
-            if jnp.issubdtype(inputs[name].dtype, jnp.inexact):
-                lost |= ~finite(inputs[name], keep)
-        return lost
 
     return guarded
