@@ -167,7 +167,7 @@ ROWS: dict[str, Entry] = {
         "2603.15569",
         state="heads * (state * P + angles + rank * state + P)",
         smoke=dict(state=4, heads=2),
-        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1, norm=True)},
+        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1, floor=0.8, norm=True)},
     ),
     "rg_lru": Entry(
         RGLRU,
