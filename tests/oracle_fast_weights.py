@@ -193,7 +193,7 @@ CASES = [
     ("comba", comba, SMALL | dict(d=None, state_feedback=False)),
     ("kda", kimi, SHARED),
     ("kda", kimi, NEGATIVE | dict(gate_bias=False)),
-    ("kda", kimi, SMALL | dict(lower_bound=-3.0)),
+    ("kda", kimi, SMALL | dict(conv=1, lower_bound=-3.0)),
     ("gdn2", partial(kimi, apart=True), SHARED),
     ("gdn2", partial(kimi, apart=True), NEGATIVE),
     ("mesa_net", mesa_net, SMALL),

@@ -19,7 +19,7 @@ gradients are those of the exact solution, by another solve. The state is [H, G^
 `mesa_read` is the recurrence alone. H is taken to be symmetric, which every reachable state is.
 Of the constructor of flash-linear-attention `lambda_lower_bound` is `floor`, and the two numbers of
 conjugate gradients are one, `iterations`, since a single step is solved exactly. `conv=1` is no
-convolution up to a scale of each channel, which W_q and W_k have already. Not here: a bias of the
+convolution, up to a scale of each channel that W_qk has already. Not here: a bias of the
 convolution (off in it).
 """
 
