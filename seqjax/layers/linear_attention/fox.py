@@ -31,9 +31,11 @@ The products of a block are those of the delta rule (WY): with lower triangles Q
 (the last two strict) all of them are Q K^T - (Q W^T) (I + Diag(beta) W W^T)^-1 Diag(beta) W K^T.
 
 The state is the cache of k, v and log f (and w and beta), and with `pro` the last W_k x and W_v x,
-with `path` the window of the convolution. Of the release's options not here: forget gates that see
-no input (ablations), rotary positions, of which the paper's models have none, shifting k or v
-alone, and pruning what has decayed below a tolerance, which is a way to compute.
+with `path` the window of the convolution.
+
+Of the release's options not here: forget gates that see no input (ablations), rotary positions,
+which the paper's model does without, shifting k or v alone, other activations of the output gate,
+and pruning what has decayed below a tolerance, which is a way to compute.
 """
 
 from collections.abc import Sequence
