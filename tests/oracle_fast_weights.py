@@ -94,7 +94,7 @@ def kimi(
     return W.linear("W_o", flat(W.rms("norm", np.array(o), 1e-5)) * sigmoid(gate))
 
 
-def mesa_net(W, x, *, heads, key_size, value_size, floor=0.25, **_):
+def mesa_net(W, x, *, heads, key_size, value_size, floor=0.25, output_gate=False, **_):
     qk = silu(causal_conv(W.linear("W_qk", x), W["conv.weight"]))
     q, k = (unit(heads_of(a, heads)) for a in np.split(qk, 2, axis=1))
     v = heads_of(W.linear("W_v", x), heads)
@@ -107,7 +107,8 @@ def mesa_net(W, x, *, heads, key_size, value_size, floor=0.25, **_):
             G = gamma[t, h] * G + beta[t, h] * np.outer(v[t, h], k[t, h])
             H = gamma[t, h] * H + beta[t, h] * np.outer(k[t, h], k[t, h])
             o[t, h] = G @ np.linalg.inv(H + np.diag(Lambda[h])) @ q[t, h]
-    return W.linear("W_o", flat(W.rms("norm", o, 1e-5)))
+    gate = silu(W.linear("W_g", x)) if output_gate else 1
+    return W.linear("W_o", gate * flat(W.rms("norm", o, 1e-5)))
 
 
 def rwkv7(W, x, *, heads, **_):
@@ -192,10 +193,11 @@ CASES = [
     ("comba", comba, SMALL | dict(d=None, state_feedback=False)),
     ("kda", kimi, SHARED),
     ("kda", kimi, NEGATIVE | dict(gate_bias=False)),
-    ("kda", kimi, SMALL | dict(lower_bound=-3.0)),
+    ("kda", kimi, SMALL | dict(conv=1, lower_bound=-3.0)),
     ("gdn2", partial(kimi, apart=True), SHARED),
     ("gdn2", partial(kimi, apart=True), NEGATIVE),
     ("mesa_net", mesa_net, SMALL),
+    ("mesa_net", mesa_net, SMALL | dict(conv=1, output_gate=True)),
     ("rwkv7", rwkv7, dict(heads=2, ranks=(2, 3, 2, 3), block=True, inner=5)),
     ("neural_ode_fwp", neural_ode_fwp, dict(heads=2)),
     ("neural_ode_fwp", neural_ode_fwp, dict(heads=1, rule="hebb", control="cde", solver="euler")),

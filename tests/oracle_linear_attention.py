@@ -40,6 +40,10 @@ def elu(W, q, k):
     return products(*phi)
 
 
+def relu(W, q, k):
+    return products(np.maximum(q, 0), np.maximum(k, 0))
+
+
 def taylor(W, q, k):
     z = products(q, k) / q.shape[-1] ** 0.5
     return 1 + z + z * z / 2
@@ -80,13 +84,29 @@ def agreeing_bits(W, q, k):
     return (np.einsum("thb,shb->htsb", *codes) == 1).sum(-1)
 
 
-def cosine(length):
+def cosine(length, positive=relu):
     def similarity(W, q, k):
         t = np.arange(T)
         near = np.cos(np.pi * (t[:, None] - t) / (2 * length))
-        return products(np.maximum(q, 0), np.maximum(k, 0)) * near
+        return positive(W, q, k) * near
 
     return similarity
+
+
+def fox(W, x, *, heads, pro=(), **_):
+    q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
+    if "shift" in pro:
+        alpha = np.split(sigmoid(W.linear("pro.w_kv", x))[:, :, None], 2, axis=1)
+        k, v = (a * before(z) + (1 - a) * z for a, z in zip(alpha, (k, v)))
+    if "qk_norm" in pro:
+        q, k = W.rms("pro.q_norm", q, 1e-6), W.rms("pro.k_norm", k, 1e-6)
+    passed = np.cumsum(np.log(sigmoid(W.linear("w_f", x) + W["b_f"])), axis=0).T
+    scores = products(q, k) / q.shape[-1] ** 0.5 + passed[:, :, None] - passed[:, None]
+    weight = softmax(np.where(np.tri(T) > 0, scores, -np.inf))
+    o = np.einsum("hts,shv->thv", weight, v)
+    o = W.rms("pro.norm", o, 1e-6) if "output_norm" in pro else o
+    gate = sigmoid(W.linear("pro.W_g", x)) if "output_gate" in pro else 1
+    return W.linear("W_o", gate * flat(o))
 
 
 # ---- decays -------------------------------------------------------------------------------------
@@ -120,6 +140,19 @@ def gla(
     k, v, a = (np.repeat(z, heads // z.shape[1], axis=1) for z in (k, v, a))
     o = decaying(a, q / key_size**0.5, k, v)
     return W.linear("W_o", silu(W.affine("W_r", x)) * flat(W.layer_norm("norm", o, 1e-5)))
+
+
+def gateloop(W, x, *, heads, transition="polar", norm=False, gate=True, **_):
+    q, k, v = (heads_of(W.linear(f"W_{n}", x), heads) for n in "qkv")
+    z = W.linear("W_a", x) + W["b_a"]
+    first, second = np.split(heads_of(z, 2), 2, axis=1) if transition != "modulus_real" else (z, 0)
+    z = first + 1j * second
+    a = sigmoid(np.abs(z)) * np.exp(1j * np.angle(z))
+    if transition == "polar":
+        a = sigmoid(first) * np.exp(1j * second)
+    o = flat(decaying(heads_of(np.reshape(a, (T, -1)), heads)[..., None], q, k, v).real)
+    o = W.layer_norm("norm", o, 1e-5) if norm else o
+    return W.linear("W_o", silu(W.linear("W_g", x)) * o if gate else o)
 
 
 def hgrn2(W, x, *, expansion, lower_bound=0.0, eigenvalues="[0,1]"):
@@ -233,7 +266,7 @@ def transnormer_llm(W, x, *, heads, depth=0.0, lrpe=True, slopes="linear", **_):
     return block(W, 0, x, gla, lambda W, name, x: rms(x, 1e-6), partial(glu, f=lambda a: a))
 
 
-def retnet(W, x, *, features, heads, xpos=False, norm="group", gate="swish", **_):
+def retnet(W, x, *, features, heads, kv_heads=None, xpos=False, norm="group", gate="swish", **_):
     K, n = features // heads, np.arange(T)
     gamma = 1 - 2.0 ** (-5 - np.arange(heads))
     pair = np.arange(K // 2)
@@ -243,15 +276,19 @@ def retnet(W, x, *, features, heads, xpos=False, norm="group", gate="swish", **_
     turn = np.exp(1j * np.outer(n, rate))[:, None]
 
     def msr(W, x):
-        def paired(name):  # neighbouring channels are a complex number
-            return heads_of(W.linear(name, x), heads).reshape(T, heads, K // 2, 2) @ [1, 1j]
+        def shared(name):
+            z = heads_of(W.linear(name, x), kv_heads or heads)
+            return np.repeat(z, heads // z.shape[1], axis=1)
 
-        q, k = paired("W_q") * turn, paired("W_k") * turn / K**0.5
-        o = decaying(decay, q.conj(), k, heads_of(W.linear("W_v", x), heads)).real
+        def turned(z):  # neighbouring channels are a complex number
+            return z.reshape(T, heads, K // 2, 2) @ [1, 1j] * turn
+
+        q, k = turned(heads_of(W.linear("W_q", x), heads)), turned(shared("W_k")) / K**0.5
+        o = decaying(decay, q.conj(), k, shared("W_v")).real
         o = o / np.sqrt(np.cumsum(gamma ** n[:, None], axis=0))[:, :, None]
         o = W.layer_norm("norm", o, 1e-5) if norm == "group" else rms(o, 1e-5)
-        f = gelu if gate == "gelu" else silu
-        return W.linear("W_o", f(W.linear("W_g", x)) * flat(o))
+        f = {"gelu": gelu, "swish": silu}.get(gate)
+        return W.linear("W_o", f(W.linear("W_g", x)) * flat(o) if f else flat(o))
 
     def feed(W, x):
         return W.affine("layers.2", gelu(W.affine("layers.0", x)))
@@ -314,10 +351,18 @@ CASES = [
         dict(heads=2, count=3, feature_map="trigonometric"),
     ),
     ("cosformer", of(cosine(9), divide="max"), dict(heads=2, length=9)),
+    ("cosformer", of(cosine(9, elu), divide="max"), dict(heads=2, length=9, feature_map="elu+1")),
     ("ecoformer", of(agreeing_bits, divide="max", eps=0.5), dict(heads=2, count=8, anchors=4)),
     ("gla", gla, dict(heads=2, key_size=4, rank=5)),
     ("gla", gla, dict(heads=2, key_size=4, rank=5, tau=0.5, eigenvalues="[-1,1]")),
     ("gla", gla, dict(heads=6, kv_heads=2, key_size=4, value_size=3, rank=5, value_gate=True)),
+    ("fox", fox, dict(heads=2, window=9)),
+    ("fox", fox, dict(heads=2, window=9, pro=("shift", "qk_norm", "output_norm", "output_gate"))),
+    ("fox", fox, dict(heads=2, window=9, pro=("qk_norm", "output_gate"))),
+    ("fox", fox, dict(heads=2, window=9, pro=("shift", "output_norm"))),
+    ("gateloop", gateloop, dict(heads=2)),
+    ("gateloop", gateloop, dict(heads=2, transition="modulus", norm=True)),
+    ("gateloop", gateloop, dict(heads=2, transition="modulus_real", gate=False)),
     ("hgrn2", hgrn2, dict(expansion=2)),
     ("hgrn2", hgrn2, dict(expansion=2, lower_bound=0.2, eigenvalues="[-1,1]")),
     ("mao_decay", mao_decay, dict(heads=2, key_size=4)),
@@ -333,6 +378,7 @@ CASES = [
     ("transnormer_llm", transnormer_llm, dict(heads=2, depth=0.5, lrpe=False, slopes="alibi")),
     ("retnet", retnet, dict(features=8, heads=2, value_size=3)),
     ("retnet", retnet, dict(features=8, heads=2, xpos=True, norm="rms", gate="gelu")),
+    ("retnet", retnet, dict(features=16, heads=4, kv_heads=2, value_size=3, gate="none")),
     (
         "based",
         based,

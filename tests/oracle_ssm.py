@@ -29,10 +29,14 @@ def relative_bias(W, kind, distance):
 
 def mega(
     W, x, *, length, chunked=False, weights="softmax", bias="toeplitz", prenorm=False,
-    expansion=2.0, damping="difference", **_,
+    norm="layer", expansion=2.0, damping="difference", **_,
 ):  # fmt: skip
     """Sec. 3.2, and the feed-forward network after it; the order of the norms as released."""
-    n = W.layer_norm("norms.0", x, 1e-5) if prenorm else x
+
+    def normed(name, z):  # a weight of "scale" is one number
+        return W.layer_norm(name, z, 1e-5) if norm == "layer" else W.rms(name, z, 1e-5)
+
+    n = normed("norms.0", x) if prenorm else x
     moved = moving_average(W.under("ema.forward"), n, damping) + W["ema.omega"] * n
     moved = silu(moved)
     z, v = silu(W.affine("W_z", moved)), silu(W.affine("W_v", n))
@@ -52,12 +56,12 @@ def mega(
     gamma, phi = silu(W.affine("W_gamma", moved)), sigmoid(W.affine("W_phi", moved))
     H = silu(W.affine("W_h", moved) + W.linear("U_h", gamma * o))
     y = phi * H + (1 - phi) * x
-    y = y if prenorm else W.layer_norm("norms.0", y, 1e-5)
+    y = y if prenorm else normed("norms.0", y)
     if not expansion:
         return y
-    n = W.layer_norm("norms.1", y, 1e-5) if prenorm else y
+    n = normed("norms.1", y) if prenorm else y
     y = y + W.affine("W_2", silu(W.affine("W_1", n)))
-    return y if prenorm else W.layer_norm("norms.1", y, 1e-5)
+    return y if prenorm else normed("norms.1", y)
 
 
 # ---- S4 2111.00396, SaShiMi 2202.09729, Liquid-S4 2209.12951 -------------------------------------

@@ -232,8 +232,8 @@ def titans(W, x, *, placement, heads, size, hidden=(), window=None, **_):
 
 # ---- all of them ---------------------------------------------------------------------------------
 
-CHUNKS = dict(length=3, chunked=True, weights="laplace", bias="rotary", prenorm=True)
-RELU = dict(length=4, weights="relu2", damping="product", expansion=0.0)
+CHUNKS = dict(length=3, chunked=True, weights="laplace", bias="rotary", prenorm=True, norm="scale")
+RELU = dict(length=4, weights="relu2", damping="product", expansion=0.0, norm="rms")
 MIXED = dict(attention_at=1, kv_heads=1, experts=3, top=2, state=3, conv=2, dt_rank=2)
 STRIPES = dict(depth=2, attention_every=2, heads=2)
 TITANS = dict(heads=2, size=3, conv=2, persistent=2, window=3)

@@ -63,3 +63,13 @@ def test_chrono_gates_forget_over_all_time_scales():
 def test_bad_options_say_what_is_right(name, options, says):
     with pytest.raises(ValueError, match=says):
         make(name, 3, hidden=3, **options)
+
+
+def test_forget_gates_of_slstm_blocks_fall_by_their_place_in_the_stack():
+    """b_f from 5 to -7 over the units of a head, as a power from 0.3 to 1.6 (the official code)."""
+    stack = make("xlstm", 8, pattern=("slstm", "mlstm", "slstm"), heads=2, rngs=nnx.Rngs(0))
+    for n, power in ((0, 0.3), (2, 1.6)):
+        falling = 5 - 12 * (np.arange(4) / 3) ** power
+        b = stack.layers[n].cell.b[...]
+        np.testing.assert_allclose(b[1], np.tile(falling, 2), rtol=1e-6)
+        assert not b[np.array([0, 2, 3])].any()

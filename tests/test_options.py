@@ -14,7 +14,7 @@ import pytest
 from seqjax import cli
 from seqjax.config import Config, LayerConfig, ModelConfig, TaskConfig, check_config
 from seqjax.layers import LAYERS, make
-from seqjax.layers.options import NUMBERS, hints
+from seqjax.layers.options import NUMBERS, check_options, hints
 from seqjax.options import value
 from seqjax.ranges import Range, check, describe, fits, number
 from seqjax.step import prepare
@@ -181,3 +181,10 @@ def test_experiments_refuse_words_they_do_not_know(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         words()
     assert words("layer", ("gru", "gruu")) == ["gru", "gruu"]
+
+
+def test_the_option_sets_of_rows_are_what_their_options_may_be():
+    """Those that the contract is asked of: an option may share its name with one of another row."""
+    for name, entry in LAYERS.items():
+        for options in (entry.smoke, *entry.variants.values()):
+            check_options(name, entry.cls, options)

@@ -20,6 +20,8 @@ def test_radius_is_the_largest_eigenvalue(size, density):
 def test_weights_are_frozen_and_the_state_forgets():
     esn = make("esn", 2, hidden=30, spectral_radius=0.8, density=0.2, leak=0.7)
     assert not jax.tree.leaves(nnx.state(esn, nnx.Param))
+    sparse = make("esn", 20, hidden=30, input_density=0.3).W_in[...]
+    assert 0.2 < np.mean(sparse != 0) < 0.4 and np.all(esn.W_in[...])
     assert np.abs(np.linalg.eigvals(esn.W[...])).max() == pytest.approx(0.8, 1e-4)
     x = jax.random.normal(jax.random.key(0), (1, 200, 2))
     _, a = esn(x)

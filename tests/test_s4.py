@@ -188,6 +188,20 @@ def test_liquid_s4_is_its_recurrence_while_no_product_is_left_out(kernel):
     np.testing.assert_allclose(layer(jnp.asarray(u)[None, :, None])[0][0, :, 0], y, atol=1e-12)
 
 
+def test_what_a_mamba3_forgets_at_least():
+    """Where `floor` is above all rates the input has no say in them: A = -floor."""
+    run = nnx.jit(lambda layer: layer(normal(0, 1, 3, 4))[0])
+    outputs = {}
+    for floor in (1e-4, 9.0):
+        layer = build("mamba3", 4, state=4, heads=2, floor=floor)
+        first = run(layer)
+        rates = slice(sum(layer.sizes[:5]), sum(layer.sizes[:6]))
+        layer.W_in.kernel[...] = layer.W_in.kernel[...].at[:, rates].set(0)
+        outputs[floor] = first, run(layer)
+    np.testing.assert_array_equal(*outputs[9.0])
+    assert not np.allclose(*outputs[1e-4], rtol=0, atol=1e-6)
+
+
 @pytest.mark.thorough
 def test_mamba3_with_several_inputs():
     """The recurrence as the paper writes it, rank-R writes and all, against the stretched scan."""

@@ -55,6 +55,7 @@ NUMBERS: dict[str, Range] = {
     "gate_bias": ANY,
     "gate_cap": POSITIVE,
     "highway_bias": ANY,
+    "input_density": Range(above=0, high=1),
     "input_scale": ANY,
     "leak": Range(above=0, high=1),
     "longest": Range(2),  # time scale, in steps

@@ -15,7 +15,9 @@ as rotary frequencies, 10000^(-j / features).
 `expansion` wide (0: none); its state is the tuple of the layers' h. complex_gate False: h, c real
 and no theta. The gate SiLU(W_g x) and the norm before it are those of the official code.
 eigenvalues "[-1,1]", of the real gate (the complex one turns already): the lambda_t that multiplies
-h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2.
+h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2. Of the
+constructor of flash-linear-attention not here: expand_ratio, a state wider than x (1 in it), and
+short convolutions (off in it).
 """
 
 from functools import partial

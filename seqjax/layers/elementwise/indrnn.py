@@ -11,7 +11,8 @@ default 1 is the limit for sequences of any length, None leaves u free. u starts
 With `norm`, W x_t + b is LayerNorm(W x_t) * gamma + b (arXiv:1607.06450), as in released kernels.
 
 f is relu (the paper's choice), tanh or linear. With a linear f the recurrence is affine and the
-"newton" evaluator is exact after one scan.
+"newton" evaluator is exact after one scan. Zoneout, as the same kernels have it, is `zoneout`
+around this layer.
 """
 
 import jax

@@ -16,7 +16,8 @@ eigenvalues "[-1,1]": what multiplies h_{t-1}, here 1 - z_t, becomes twice it le
 (arXiv:2411.12537); what multiplies h~_t stays. z = 1 then turns h into h~ - h.
 
 With `expansion` other than 1 the state is that much wider and y_t = V h_t is projected back, as in
-the official code.
+the official code. Of minGRU-pytorch's options not here: a V without expansion (proj_out), a linear
+map that may follow.
 """
 
 from typing import ClassVar

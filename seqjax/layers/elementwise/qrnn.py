@@ -15,7 +15,8 @@ probability, and the unit keeps what it has; in evaluation d_t is the mean, 1 - 
 division by 1 - zoneout, as in the release. Nothing is random inside: a call is the evaluation form,
 and with `masks` = hidden the last features of x are d_t, which `draw` makes.
 eigenvalues "[-1,1]": the f_t that multiplies c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), what is
-written stays.
+written stays. Of the release's options all are here: output_gate False is "f", and the state always
+holds the last inputs (save_prev_x).
 """
 
 from typing import NamedTuple

@@ -14,11 +14,13 @@ n is 1 after the first step and never less: c / n needs no epsilon. (c, n, m) ha
 and exp(m) n are what it stands for.
 
 W has rows in the order i, f, z, o; R is [heads, 4, d, d], d = hidden / heads. As in the official
-code R starts at zero and b_f of a head falls from 5 to -7, as 5 - 12 (k / (d - 1))^0.3 over its
-units k. `mixing` False takes R out: then no unit sees the past of another ("memory mixing").
+code R starts at zero and b_f of a head falls from 5 to -7, as 5 - 12 (k / (d - 1))^p over its units
+k, with p = 0.3 + 1.3 `depth`, the layer's place in its stack from 0 to 1. `mixing` False takes R
+out: then no unit sees the past of another ("memory mixing").
 
 This is the recurrence alone: the convolution, the group norm and the gated MLP of the xLSTM block
-are not here.
+are not here. Nor are, of the official code, other starts of R and b, and limits on outputs and
+gradients (off in it), under which the gradient is not that of the equations.
 """
 
 from collections.abc import Callable
@@ -49,6 +51,7 @@ class SLSTM(Recurrent):
         heads: int = 1,
         forget: str = "sigmoid",
         mixing: bool = True,
+        depth: float = 0.0,
         rngs: nnx.Rngs,
     ):
         self.features = features
@@ -61,7 +64,7 @@ class SLSTM(Recurrent):
             features, 4 * H, use_bias=False, rngs=rngs
         )
         self.R = nnx.Param(jnp.zeros((heads, 4, d, d))) if mixing else None
-        falling = 5 - 12 * (jnp.arange(d) / max(d - 1, 1)) ** 0.3
+        falling = 5 - 12 * (jnp.arange(d) / max(d - 1, 1)) ** (0.3 + 1.3 * depth)
         self.b = Precise(jnp.zeros((4, H)).at[1].set(jnp.tile(falling, heads)))
 
     def initial(self):

@@ -17,10 +17,12 @@ memories are per head. `mixing` False takes the memory mixing out of the sLSTM. 
 `seqjax.layers.elementwise.slstm`.
 
 As in the official code skip starts at 1, W_if at 0, the biases of f evenly spaced in [3, 6] over
-the heads and those of i normal with deviation 0.1 (mLSTM).
+the heads and those of i normal with deviation 0.1 (mLSTM); the sLSTM's fall more slowly in higher
+blocks, by the `depth` of its cell. Not here, of its options: biases of the projections, norms
+without weights and dropout, all off in it, and the norm after the last block, which is the model's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -131,13 +133,16 @@ class SLSTMBlock(Layer):
         conv: int,
         expansion: float,
         mixing: bool,
+        depth: float,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.heads = heads
         self.norm, self.feed_norm = (Norm(features, centre=True, eps=1e-5) for _ in range(2))
         self.conv = ShortConv(features, conv, rngs=rngs)
-        self.cell = SLSTM(2 * features, hidden=features, heads=heads, mixing=mixing, rngs=rngs)
+        self.cell = SLSTM(
+            2 * features, hidden=features, heads=heads, mixing=mixing, depth=depth, rngs=rngs
+        )
         self.cell.W = Gates(features, heads, rngs=rngs)
         self.head_norm = Norm(heads, features // heads, centre=True, eps=1e-5)
         inner = max(1, round(expansion * features))
@@ -187,6 +192,10 @@ class XLSTM(Stacked):
             ),
         }
         pattern = [option("kind of block", name, make) for name in pattern]
-        super().__init__(features, layers=[make[name] for name in pattern], rngs=rngs)
+        layers: list[Callable[..., Layer]] = [make[name] for name in pattern]
+        for n, name in enumerate(pattern):
+            if name == "slstm":
+                layers[n] = partial(make[name], depth=n / max(1, len(pattern) - 1))
+        super().__init__(features, layers=layers, rngs=rngs)
         self.inner, self.K = expand * features, expand * features // heads
         self.mlstms, self.slstms = pattern.count("mlstm"), pattern.count("slstm")

@@ -117,6 +117,7 @@ ROWS: dict[str, Entry] = {
         "2506.05233",
         state="(conv - 1) * 2 * heads * K + heads * K * (K + V)",
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={"gated": dict(heads=1, key_size=2, conv=1, output_gate=True)},
     ),
     "rwkv7": Entry(
         RWKV7,

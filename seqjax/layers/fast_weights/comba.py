@@ -22,8 +22,8 @@ The released kernel takes the corrections before the norms: it forms p and q - d
 convolution gives and then divides q, k and p by their lengths, so that b drops out of p there. Here
 q and k get length one first, which is the control law as the paper writes it. By default
 K = 3/4 features / heads and V = 2 K. With fewer `key_heads` than heads each q and k serves several
-heads in a row. Not here, of the release: a bias of the convolution, and none at all.
-`closed_loop_delta_rule` is the recurrence alone.
+heads in a row. `conv=1` is no convolution, up to a scale of each channel that W has already; a bias
+of it (off in the release) is not here. `closed_loop_delta_rule` is the recurrence alone.
 """
 
 import jax

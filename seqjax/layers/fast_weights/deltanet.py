@@ -10,7 +10,8 @@ The state is corrected towards answering k_t with v_t; without decay, what it ho
 overwritten. It is DeltaProduct with one correction per step, without decay and output gate: see
 `seqjax.layers.fast_weights.deltaproduct` for the code. By default K = V = features / heads.
 
-Not here, of the release: beta_t = 1, and q and k without convolution, SiLU or length one.
+`conv=1` is no convolution, up to a scale of each channel that W has already. Not here, of the
+release: beta_t = 1, a bias of the convolution, and q and k without SiLU or length one.
 2102.11174 itself maps q and k by DPFP and divides them by their sums: that is `fwp` with
 update="delta". eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t) (arXiv:2411.12537).
 """

@@ -14,7 +14,9 @@ grows what the state can track at the cost of n_h delta rules per token.
 
 exp(A_log) starts uniform in [1, 16], softplus(dt_bias) log-uniform in [0.001, 0.1]; by default
 K = 3/4 features / heads and V = 2 K (the release's). `conv` spans that many steps. With fewer
-`key_heads` than heads each q and k serves several heads in a row.
+`key_heads` than heads each q and k serves several heads in a row. `conv=1` is no convolution, up to
+a scale of each channel that W has already. Not here, of the release: a bias of the convolution (off
+in it).
 """
 
 from flax import nnx

@@ -12,8 +12,8 @@ implementation applies them is immaterial. It is DeltaProduct with one correctio
 `seqjax.layers.fast_weights.deltaproduct` for the code.
 
 By default K = 3/4 features / heads and V = 2 K, as released. eigenvalues "[-1,1]": beta_t becomes
-2 sigmoid(W_beta x_t) (arXiv:2411.12537). Not here, of the release: a bias of the convolution, and
-none at all.
+2 sigmoid(W_beta x_t) (arXiv:2411.12537). `conv=1` is no convolution, up to a scale of each channel
+that W has already. Not here, of the release: a bias of the convolution (off in it).
 """
 
 from flax import nnx

@@ -7,7 +7,8 @@
 
 and q, k, v, alpha and the output as in Kimi Delta Attention (`seqjax.layers.fast_weights.kda`),
 which is the case b_t = beta_t, w_t = beta_t. As released; eigenvalues "[-1,1]": b_t becomes
-2 sigmoid(W_b x_t) (arXiv:2411.12537). `decoupled_delta_rule` is the recurrence alone.
+2 sigmoid(W_b x_t) (arXiv:2411.12537). `decoupled_delta_rule` is the recurrence alone. Its options,
+and what of the release is not here, are those of `kda`.
 """
 
 import jax

@@ -13,8 +13,11 @@ softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t beco
 2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
 several heads in a row. The released models have no b_g: `gate_bias`. With a `lower_bound` c < 0, as
 its later kernels have it, log alpha_t = c sigmoid(exp(A_log) (W_a2 W_a1 x_t + dt_bias)): no key
-forgets faster than exp(c) per step.
+forgets faster than exp(c) per step. `conv=1` is no convolution, up to a scale of each channel that
+W has already. Not here, of the release: a bias of the convolution (off in it).
 """
+
+from typing import Annotated
 
 from flax import nnx
 
@@ -23,6 +26,7 @@ from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay
 from seqjax.layers.gates import EIGENVALUES, log_decay, negative_bound, step_size
 from seqjax.layers.parts import per_head, sigmoid, split_heads
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
+from seqjax.ranges import Range
 
 
 class KDA(DeltaLayer):
@@ -40,7 +44,7 @@ class KDA(DeltaLayer):
         gate_bias: bool = True,
         norm_eps: float = 1e-5,
         eigenvalues: str = "[0,1]",
-        lower_bound: float | None = None,
+        lower_bound: Annotated[float | None, Range(below=0)] = None,
         rngs: nnx.Rngs,
     ):
         self.lower_bound = negative_bound(lower_bound)

@@ -12,7 +12,9 @@
 The exact minimiser has the transition I - Delta k k^T per channel; as in the paper its diagonal is
 taken, which makes the recurrence elementwise. The decay lies in (0, 1) by construction: it is no
 gate, so there is no range of eigenvalues to choose. q and k are not normalised. The block and its
-initialisation are Mamba's. `longhorn_scan` is the recurrence alone.
+initialisation are Mamba's. `longhorn_scan` is the recurrence alone. Of the release's options not
+here: how W_dt starts (dt_init, dt_scale, dt_init_floor), and switches of biases: the convolution
+has one, W_in and W_out have none.
 """
 
 import math

@@ -7,7 +7,7 @@
     q_t, k_t = unit(SiLU(conv(W x)_t)),  v_t = W_v x_t       (v has no convolution)
     gamma_t = sigmoid(W_gamma x_t + b_gamma),  beta_t = sigmoid(W_beta x_t + b_beta)
     Lambda = diag(softplus(lam) + floor)              K numbers per head, 1 at the start
-    y_t = W_o RMSNorm(o_t)
+    y_t = W_o RMSNorm(o_t),  or with `output_gate` W_o (RMSNorm(o_t) * SiLU(W_g x_t))
 
 G_t (H_t + Lambda)^-1 is the matrix that maps the keys so far to their values with the least squared
 error, discounted by gamma and regularised by Lambda. Both sums are linear attentions. "sequential"
@@ -17,6 +17,10 @@ between chunks is kept. It takes `iterations` of them, at most K, and is exact i
 gradients are those of the exact solution, by another solve. The state is [H, G^T] per head.
 
 `mesa_read` is the recurrence alone. H is taken to be symmetric, which every reachable state is.
+Of the constructor of flash-linear-attention `lambda_lower_bound` is `floor`, and the two numbers of
+conjugate gradients are one, `iterations`, since a single step is solved exactly. `conv=1` is no
+convolution, up to a scale of each channel that W_qk has already. Not here: a bias of the
+convolution (off in it).
 """
 
 from typing import NamedTuple
@@ -49,6 +53,7 @@ class MesaNet(Layer):
         key_size: int | None = None,
         value_size: int | None = None,
         conv: int = 4,
+        output_gate: bool = False,
         floor: float = 0.25,
         iterations: int = 30,
         rngs: nnx.Rngs,
@@ -68,6 +73,7 @@ class MesaNet(Layer):
         self.W_gamma, self.W_beta = linear(heads, bias=True), linear(heads, bias=True)
         self.lam = Precise(jnp.full((heads, self.K), jnp.log(jnp.expm1(1 - floor))))
         self.norm = Norm(self.V, eps=1e-5)
+        self.W_g = linear(heads * self.V) if output_gate else None
         self.W_o = nnx.Linear(heads * self.V, features, use_bias=False, rngs=rngs)
 
     def initial(self):
@@ -91,7 +97,10 @@ class MesaNet(Layer):
             evaluator=evaluator or ("sequential" if len(x) == 1 else "chunked"),
             **flags,
         )
-        return self.W_o(merge_heads(self.norm(o)).astype(x.dtype)), MesaState(window, S)
+        y = merge_heads(self.norm(o)).astype(x.dtype)
+        if self.W_g is not None:
+            y = y * jax.nn.silu(self.W_g(x))
+        return self.W_o(y), MesaState(window, S)
 
 
 def mesa_read(

@@ -8,7 +8,8 @@ W [heads, D, 3 D + 4] (the transpose of the above) is the only weight matrix of 
 it makes its own keys, queries, values and rates. There are four rates, one each for the rows that
 make y, q, k and beta. y_t is read before the update. The state is W; what it starts from are slow
 weights, normal with variance 1 / D. `order` of residual and norm as in
-`seqjax.layers.fast_weights.fwp`.
+`seqjax.layers.fast_weights.fwp`. Of the release's options not here: dropout, a size of heads of
+their own (dim_head), and the layers of its ablations.
 """
 
 import jax

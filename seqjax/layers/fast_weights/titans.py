@@ -27,7 +27,9 @@ of two branches (SiLU after a norm here) and the gates' parameters: theta is div
 the chunk, over which its gradients add up at the same weights; alpha starts near 0.02. `hidden` are
 the widths of the memory's hidden layers, one of 4 D by default (L_M = 2); () is the linear memory.
 Without `momentum` eta is 0, without `decay` alpha is: two of the paper's ablations. Without both,
-the linear memory in chunks of one step is the delta rule with beta = 2 theta.
+the linear memory in chunks of one step is the delta rule with beta = 2 theta. Of titans-pytorch,
+which is not the authors', not here what goes beyond the paper: momentum of higher order, several
+keys per step, pooled rates, rates per weight, norms of surprises and transitions.
 """
 
 from functools import partial

@@ -70,6 +70,7 @@ ROWS: dict[str, Entry] = {
                 heads=2,
                 window=2,
                 rotary_fraction=1.0,
+                mamba_heads=2,
                 expansion=1.0,
                 state=2,
                 conv=2,

@@ -8,7 +8,9 @@ every other layer: 16 of them, each token to the best 2. Attention has grouped q
 positions (sec. 6.5: Mamba knows where it is); Mamba normalises its time step, B and C (sec. 6.4).
 The weights of the chosen experts are their probabilities among all, as released.
 
-The state is that of every mixer: of Mamba, or the cache of the attention.
+The state is that of every mixer: of Mamba, or the cache of the attention. Of the release's options
+not here: biases of the projections (off in it), other activations, and the loss that balances the
+experts, which is the training's.
 """
 
 from flax import nnx

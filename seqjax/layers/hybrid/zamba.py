@@ -7,7 +7,9 @@
 The attention A, its norms and the MLP are one set of weights for all the blocks that use them; the
 map W_l is each block's own. A sees the block's input beside the first one, 2 * features channels,
 and scores are scaled by (K / 2)^-1/2, K the size of its heads. `depth` blocks, the first of them
-with attention is block `every - 1`.
+with attention is block `every - 1`. With `mamba_heads` (2 in the released model) each head of
+Mamba's channels makes its own delta, B and C. Of the release's options not here: biases of the
+projections (off in it) and other activations.
 
 The state is that of every block: of Mamba, or a pair of the attention's cache and Mamba's.
 `SharedBlock` and `HybridBlock` are also what Zamba2 (arXiv:2411.15242) is made of, with Mamba-2,
@@ -98,6 +100,7 @@ class Zamba(Layer):
         state: int = 16,
         conv: int = 4,
         expand: int = 2,
+        mamba_heads: int | None = None,
         rngs: nnx.Rngs,
     ):
         if not 1 <= every <= depth:
@@ -106,7 +109,9 @@ class Zamba(Layer):
         self.uses = depth // every
 
         def mamba(rngs):
-            return Mamba(features, state=state, conv=conv, expand=expand, rngs=rngs)
+            return Mamba(
+                features, state=state, conv=conv, expand=expand, heads=mamba_heads, rngs=rngs
+            )
 
         def attention(rngs):
             K = 2 * features // heads

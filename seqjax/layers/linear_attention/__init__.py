@@ -67,6 +67,7 @@ ROWS: dict[str, Entry] = {
         "2202.08791",
         state="heads * size * (V + 1)",
         smoke=dict(heads=2, length=20),
+        variants={"elu": dict(heads=1, length=20, feature_map="elu+1")},
     ),
     "ecoformer": Entry(
         EcoFormer,
@@ -116,7 +117,10 @@ ROWS: dict[str, Entry] = {
         "2307.08621",
         state="heads * K * V",
         smoke=dict(heads=2),
-        variants={"xpos": dict(heads=2, value_size=3, xpos=True, norm="rms", expansion=1.0)},
+        variants={
+            "xpos": dict(heads=2, value_size=3, xpos=True, norm="rms", expansion=1.0),
+            "grouped": dict(heads=2, kv_heads=1, gate="none", expansion=1.0),
+        },
     ),
     "relit": Entry(
         ReLiT,
@@ -257,7 +261,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2),
         variants={
             "modulus": dict(heads=1, inner=3, transition="modulus", norm=True),
-            "real": dict(heads=2, transition="modulus_real"),
+            "real": dict(heads=2, transition="modulus_real", gate=False),
         },
     ),
     "gsa": Entry(
@@ -276,11 +280,12 @@ ROWS: dict[str, Entry] = {
         "Forgetting Transformer: softmax attention with a forget gate",
         "2503.02130",
         state="(window - 1) * (2 * kv_heads * K + heads + (kv_heads * (K + 1) if path else 0))"
-        " + (2 * kv_heads * K if pro else 0) + (2 * kv_heads * K if path else 0)",
+        " + (2 * kv_heads * K if shift else 0) + (2 * kv_heads * K if path else 0)",
         smoke=dict(heads=2, window=4),
         variants={
             "pro": dict(heads=2, window=3, pro=True),
             "path": dict(heads=2, window=4, path=True),
+            "normed": dict(heads=2, window=4, pro=("qk_norm", "output_gate")),
             "grouped": dict(heads=4, kv_heads=2, window=3, pro=True, path=True),
         },
         exempt={"learned h0 has a gradient": "the state is a cache, and starts empty"},

@@ -11,7 +11,9 @@ with one kind of mixing per name in `pattern`:
     conv     W_o (silu(conv(W_1 x)) * W_2 x)                       `conv` steps, 2 features wide
 
 The default is the pattern of the released 360 million parameters, where it is repeated. The
-released features are all K^2 products, of which the symmetric half would do.
+released features are all K^2 products, of which the symmetric half would do. Of the constructors
+for its linear mixer not here: num_key_value_heads (as many as heads in it), and other feature maps,
+which `linear_transformer` takes.
 """
 
 from collections.abc import Sequence

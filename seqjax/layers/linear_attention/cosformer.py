@@ -6,7 +6,9 @@
 
 which is linear attention with twice the features. `length` is M: at least as long as what is read
 between two resets, for cos turns negative beyond. The release sets M to the length of each input,
-so that the first outputs depend on how much follows; a causal layer must be told. Not `causal` and
+so that the first outputs depend on how much follows; a causal layer must be told. feature_map:
+"elu+1" may take the place of relu. Of the release's options not here: kdim and vdim, sizes of
+another sequence's features, dropout, and an output without W_o. Not `causal` and
 `cross` are those of `seqjax.layers.linear_attention.linear_transformer`, of positions from 0 on.
 
 The state holds S and z [heads, 2 key, value + 1], and the position i.
@@ -18,9 +20,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.layers.base import option
 from seqjax.layers.feature_maps import cosine_weights
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
 from seqjax.layers.parts import merge_heads, places
+
+FEATURE_MAPS = ("relu", "elu+1")  # not negative, as the scores must be
 
 
 class CosFormerState(NamedTuple):
@@ -35,6 +40,7 @@ class CosFormer(LinearTransformer):
         *,
         heads: int = 4,
         length: int = 4096,
+        feature_map: str = "relu",
         eps: float = 1e-6,
         bias: bool = True,
         causal: bool = True,
@@ -43,7 +49,7 @@ class CosFormer(LinearTransformer):
         super().__init__(
             features,
             heads=heads,
-            feature_map="relu",
+            feature_map=option("feature map", feature_map, FEATURE_MAPS),
             denominator="max",
             eps=eps,
             bias=bias,

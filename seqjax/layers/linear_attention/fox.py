@@ -17,6 +17,9 @@ and all but the values normalised, per head:
     v_t the same with w_v, without a norm;   q_t = RMSNorm(W_q x_t)
     y_t = W_o (sigmoid(W_g x_t) * RMSNorm(o_t))
 
+or some of it: "shift" of keys and values, "qk_norm", "output_norm", "output_gate" (the paper's
+ablations).
+
 path: positions that depend on the data, as in PaTH attention (Yang et al. 2025, arXiv:2505.16381,
 there "PaTH-FoX"): between j and i the key passes the reflections of all steps in between,
 
@@ -29,8 +32,13 @@ The products of a block are those of the delta rule (WY): with lower triangles Q
 
 The state is the cache of k, v and log f (and w and beta), and with `pro` the last W_k x and W_v x,
 with `path` the window of the convolution.
+
+Of the release's options not here: forget gates that see no input (ablations), rotary positions,
+which the paper's model does without, shifting k or v alone, other activations of the output gate,
+and pruning what has decayed below a tolerance, which is a way to compute.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -41,7 +49,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, Precise
+from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.parts import (
     Norm,
     ShortConv,
@@ -61,15 +69,22 @@ class FoXState(NamedTuple):
     conv: Array | None = None  # [2, features]
 
 
-class Pro(nnx.Module):
-    """What the Pro block adds to the projections."""
+PRO = ("shift", "qk_norm", "output_norm", "output_gate")
 
-    def __init__(self, features: int, heads: int, kv_heads: int, *, rngs: nnx.Rngs):
+
+class Pro(nnx.Module):
+    """What the Pro block adds to the projections; what is left out is None."""
+
+    def __init__(
+        self, features: int, heads: int, kv_heads: int, parts: Sequence[str], *, rngs: nnx.Rngs
+    ):
+        linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         size = features // heads
-        self.w_kv = nnx.Linear(features, 2 * kv_heads, use_bias=False, rngs=rngs)
-        self.q_norm, self.norm = Norm(heads, size), Norm(heads, size)
-        self.k_norm = Norm(kv_heads, size)
-        self.W_g = nnx.Linear(features, features, use_bias=False, rngs=rngs)
+        self.w_kv = linear(2 * kv_heads) if "shift" in parts else None
+        self.q_norm = Norm(heads, size) if "qk_norm" in parts else None
+        self.k_norm = Norm(kv_heads, size) if "qk_norm" in parts else None
+        self.norm = Norm(heads, size) if "output_norm" in parts else None
+        self.W_g = linear(features) if "output_gate" in parts else None
 
 
 class Path(nnx.Module):
@@ -100,7 +115,7 @@ class FoX(Layer):
         kv_heads: int | None = None,
         window: int = 1024,
         scale: float | None = None,
-        pro: bool = False,
+        pro: bool | Sequence[str] = False,
         path: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -114,12 +129,14 @@ class FoX(Layer):
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k, self.W_v, self.W_o = map(linear, (features, keys, keys, features))
         self.w_f, self.b_f = linear(heads), Precise(jnp.zeros(heads))
-        self.pro = Pro(features, heads, self.kv_heads, rngs=rngs) if pro else None
+        parts = PRO if pro is True else [option("part of pro", name, PRO) for name in pro or ()]
+        self.pro = Pro(features, heads, self.kv_heads, parts, rngs=rngs)
+        self.shift = "shift" in parts
         self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))
-        window = None if self.pro is None else jnp.zeros((1, 2 * self.kv_heads * self.K))
+        window = jnp.zeros((1, 2 * self.kv_heads * self.K)) if self.shift else None
         items = keys, keys, jnp.zeros((self.window - 1, self.heads))
         if self.path is None:
             return FoXState(empty(items), window)
@@ -133,12 +150,12 @@ class FoX(Layer):
             split_heads(self.W_q(x), self.heads),
             jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1),
         )
-        if self.pro is not None:
+        if self.pro.w_kv is not None:
             before, window = token_shift(kv, h.window, reset_state=self.start().window, **flags)
             alpha = jnp.repeat(jax.nn.sigmoid(self.pro.w_kv(x)), self.K, axis=1)
             kv = kv + alpha * (before - kv)
         k, v = (split(z) for z in jnp.split(kv, 2, axis=1))
-        if self.pro is not None:
+        if self.pro.q_norm is not None and self.pro.k_norm is not None:
             q, k = self.pro.q_norm(q), self.pro.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
         items, conv = (k, v, jax.nn.log_sigmoid(logits)), h.conv
@@ -146,8 +163,10 @@ class FoX(Layer):
             passed, conv = self.path(x, h.conv, reset_state=self.start().conv, **flags)
             items = *items, *passed
         o, cache = look_back(self.attend, q.astype(h.cache.items[0].dtype), items, h.cache, **flags)
-        if self.pro is not None:
-            o = self.pro.norm(o) * split_heads(jax.nn.sigmoid(self.pro.W_g(x)), self.heads)
+        if self.pro.norm is not None:
+            o = self.pro.norm(o)
+        if self.pro.W_g is not None:
+            o = o * split_heads(jax.nn.sigmoid(self.pro.W_g(x)), self.heads)
         return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window, conv)
 
     def attend(self, q, items, i, j, seen):

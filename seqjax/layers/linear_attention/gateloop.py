@@ -11,7 +11,9 @@ and keys turned by phi, as rotary positions would, twice as wide (cos and sin of
 
 transition: "polar" is the paper's; "modulus" is a = sigmoid(|z|) exp(i angle(z)) of one linear
 complex z per head, so 1/2 < |a| < 1, and "modulus_real" the same of a real z: the forms of the
-gateloop-transformer package. norm: a LayerNorm over o before the gate, as there.
+gateloop-transformer package. norm: a LayerNorm over o before the gate, as there. Without `gate` W_g
+is left out. Of that package's options not here: frac_gradient_state_transition, which scales the
+gradient of a and no value.
 `SimpleGateLoop` is that package's element-wise form without keys and queries to match.
 """
 
@@ -90,6 +92,7 @@ class GateLoop(Layer):
         inner: int | None = None,
         transition: str = "polar",
         norm: bool = False,
+        gate: bool = True,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
@@ -98,7 +101,8 @@ class GateLoop(Layer):
         self.transition = option("transition", transition, TRANSITIONS)
         size = 2 * (inner if transition == "polar" else heads)
         linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
-        self.W_q, self.W_k, self.W_v, self.W_g = (linear(features, inner) for _ in range(4))
+        self.W_q, self.W_k, self.W_v = (linear(features, inner) for _ in range(3))
+        self.W_g = linear(features, inner) if gate else None
         self.W_a = linear(features, size // 2 if transition == "modulus_real" else size)
         self.b_a = Precise(jnp.zeros(self.W_a.out_features))
         self.norm = Norm(inner, centre=True, bias=True, eps=1e-5) if norm else None
@@ -132,8 +136,8 @@ class GateLoop(Layer):
             evaluator=evaluator,
         )
         o = merge_heads(o)
-        o = o if self.norm is None else self.norm(o)
-        return self.W_o(jax.nn.silu(self.W_g(x)) * o.astype(x.dtype)), h
+        o = (o if self.norm is None else self.norm(o)).astype(x.dtype)
+        return self.W_o(o if self.W_g is None else jax.nn.silu(self.W_g(x)) * o), h
 
 
 class SimpleGateLoop(Layer):

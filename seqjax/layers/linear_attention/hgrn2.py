@@ -10,7 +10,8 @@ The input gate 1 - f is the key, and the output gate of HGRN is the query; neith
 head has `expansion` keys and values (128 in the paper's language models), so that there are
 features / expansion of them. gamma is `lower_bound`: the paper lets it grow from layer to layer.
 eigenvalues "[-1,1]": the f_t that multiplies S_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), which is
-negative only where gamma < 1/2; the key stays 1 - f_t.
+negative only where gamma < 1/2; the key stays 1 - f_t. Of the constructor of flash-linear-attention
+not here: short convolutions (off in it).
 """
 
 import math

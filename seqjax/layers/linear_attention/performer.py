@@ -10,7 +10,8 @@ K log K. They are drawn once; `layer.phi.redraw(key)` draws others, as the paper
 
 The release subtracts from the keys' exponents a maximum over time, which looks ahead (through an
 epsilon that does not cancel). Here keys have no stabiliser: their exponents are bounded by |w|^2/2.
-Not `causal` and `cross` are those of `seqjax.layers.linear_attention.linear_transformer`.
+Not `causal` and `cross` are those of `seqjax.layers.linear_attention.linear_transformer`. The
+release's rows of W of equal length (`scaling=1`) are not here: they make the estimate a biased one.
 """
 
 from flax import nnx

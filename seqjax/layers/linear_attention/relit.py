@@ -32,7 +32,8 @@ r > 0 is AReLiT: C is not kept, but r pairs of vectors, oscillating at r frequen
 
 whose products of cosines approximate that a key meets its own value only: with more frequencies
 than steps y_t is a quarter of ReLiT's (the release's 2 r, which W_O takes up). A reset also
-restarts the clock tau; the release lets it run on (`restart=False`).
+restarts the clock tau; the release lets it run on (`restart=False`). Of the release not here: the
+block around it, gated as a GRU, which is the model's, and dropout.
 """
 
 from collections.abc import Callable, Mapping

@@ -14,12 +14,15 @@ xpos: the decay of each pair of channels besides gamma of arXiv:2212.10554, zeta
 (`xpos` below). Retention as released does without. It enters as a decay of the state here: the
 scales zeta^(+- n/512) themselves, of far positions, are not representable.
 
-gate: "swish" or "gelu" (exact), of W_G x, as released. norm: "group" as in the paper, or
-"rms" without weights, as released. Before it every o may be scaled, which is immaterial but for the
-norm's epsilon. `scale` says by what:
+With fewer `kv_heads` each k and v serves several heads in a row; gamma, and so S, is each head's
+own. gate: "swish" or "gelu" (exact), of W_G x, as released, or "none". norm: "group" as in the
+paper, or "rms" without weights, as released. Before it every o may be scaled, which is immaterial
+but for the norm's epsilon. `scale` says by what:
     "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
     "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
                inputs and chunks, without its gradient. It depends on where a stream is split.
+Of the constructor of flash-linear-attention not here: a feature map and short convolutions (off
+in it, and no part of retention).
 """
 
 from typing import NamedTuple
@@ -43,11 +46,12 @@ from seqjax.layers.parts import (
     split_heads,
     wide,
 )
+from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
 SCALES = ("count", "scores")
-GATES = {"swish": silu, "gelu": gelu}
+GATES = {"swish": silu, "gelu": gelu, "none": None}
 
 
 def turn(x: Array, angle: Array) -> Array:
@@ -93,6 +97,7 @@ class Retention(Layer):
         features: int,
         *,
         heads: int = 4,
+        kv_heads: int | None = None,
         value_size: int | None = None,
         xpos: bool = False,
         gate: str = "swish",
@@ -107,14 +112,17 @@ class Retention(Layer):
         per_head("the size of a head", self.K, 2)
         self.scale = option("scale", scale, SCALES)
         self.f = GATES[option("gate", gate, GATES)]
-        keys, values = heads * self.K, heads * self.V
+        self.kv_heads = kv_heads or heads
+        per_head("heads", heads, self.kv_heads)
+        keys, values = self.kv_heads * self.K, heads * self.V
         small = nnx.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
 
         def linear(n, m, init=small):
             return nnx.Linear(n, m, use_bias=False, kernel_init=init, rngs=rngs)
 
-        self.W_q, self.W_k = linear(features, keys), linear(features, keys)
-        self.W_v, self.W_g = linear(features, values), linear(features, values)
+        self.W_q, self.W_k = linear(features, heads * self.K), linear(features, keys)
+        self.W_v = linear(features, self.kv_heads * self.V)
+        self.W_g = None if self.f is None else linear(features, values)
         self.W_o = linear(values, features, nnx.initializers.xavier_uniform())
         self.norm = Norm(heads, self.V, eps=1e-5, **NORMS[option("norm", norm, NORMS)])
 
@@ -142,12 +150,15 @@ class Retention(Layer):
         else:
             decay, rate = log_gamma, jnp.asarray(10_000.0 ** -np.linspace(0.0, 1.0, K // 2))
         angle = place.astype(rate.dtype)[:, None] * rate[None]
-        q, k = (turn(split_heads(W(x), self.heads), angle) for W in (self.W_q, self.W_k))
-        k = k * K**-0.5
+        q = turn(split_heads(self.W_q(x), self.heads), angle)
+        k, v = (split_heads(W(x), self.kv_heads) for W in (self.W_k, self.W_v))
+        k, v = (
+            share_heads("retnet", "k", z, self.heads) for z in (turn(k, angle) * K**-0.5, wide(v))
+        )
         o, S = linear_attention(
             q,
             k,
-            wide(split_heads(self.W_v(x), self.heads)),
+            v,
             decay.astype(accumulation_dtype(q.dtype)),
             h.S,
             resets=resets,
@@ -161,7 +172,9 @@ class Retention(Layer):
             scale = lax.rsqrt(self.counts(place))
         o = self.norm(o * scale[:, :, None].astype(o.dtype))
         o = merge_heads(o).astype(x.dtype)
-        return self.W_o(self.f(self.W_g(x)) * o), RetentionState(S, last)
+        if self.W_g is not None and self.f is not None:
+            o = self.f(self.W_g(x)) * o
+        return self.W_o(o), RetentionState(S, last)
 
     def by_scores(self, q, k, S) -> Array:
         """[T, heads]: one over the largest of 1, the row's scores and what entered the call."""
@@ -185,6 +198,7 @@ class RetNet(Blocks):
         features: int,
         *,
         heads: int = 4,
+        kv_heads: int | None = None,
         value_size: int | None = None,
         xpos: bool = False,
         gate: str = "swish",
@@ -197,6 +211,7 @@ class RetNet(Blocks):
         retention = Retention(
             features,
             heads=heads,
+            kv_heads=kv_heads,
             value_size=value_size,
             xpos=xpos,
             gate=gate,

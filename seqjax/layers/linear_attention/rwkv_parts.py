@@ -17,7 +17,9 @@ The layer norm that the released models put on their embeddings is the model's, 
 
 A row of RWKV is its time mixing alone, to stand in a model that has norms, residuals and an MLP of
 its own; with `block=True` it is the block. `depth` in [0, 1) is the layer's place in the stack, on
-which the released initialisation depends; `inner` is the width of the channel mixing.
+which the released initialisation depends; `inner` is the width of the channel mixing. Of the
+release's options not here: an attention wider or narrower than x from version 5 on (dim_att), and
+what it may put beside the blocks (pre_ffn, tiny_att, head_qk), which are the model's.
 """
 
 from functools import partial

@@ -11,7 +11,8 @@
 
 `depth` in [0, 1] is l / L. lrpe is for the first layer only in the paper; the decay reads S after
 the write. slopes "alibi": as released, the
-exponents 2^(-8 (h + 1) / H) (1 - l / (L - 1) + 1e-5).
+exponents 2^(-8 (h + 1) / H) (1 - l / (L - 1) + 1e-5). Of the release's options not here: other
+norms and activations than the paper's, and biases (off in it).
 """
 
 import math

@@ -12,7 +12,12 @@ ROWS: dict[str, Entry] = {
         smoke=dict(hidden=6, density=0.5, leak=0.5),
         variants={
             "leaks": dict(
-                hidden=3, density=1.0, leak=(0.1, 0.5, 1.0), bias_scale=0.2, activation="sigmoid"
+                hidden=3,
+                density=1.0,
+                input_density=0.7,
+                leak=(0.1, 0.5, 1.0),
+                bias_scale=0.2,
+                activation="sigmoid",
             )
         },
     ),

@@ -5,9 +5,13 @@
 A reservoir: W, W_in, b and the leak a are drawn once and `Frozen`; what is trained is a readout of
 the states, outside this layer. f is tanh or sigmoid; the leak is one number or one per unit.
 
-W has a fraction `density` of entries, uniform on [-1, 1], scaled to the `spectral_radius` asked
+W has a fraction `density` of its entries, uniform on [-1, 1], scaled to the `spectral_radius` asked
 for; below 1 (with tanh) the state forgets where it started, the echo state property. W_in and b are
-uniform on [-input_scale, input_scale] and [-bias_scale, bias_scale].
+uniform on [-input_scale, input_scale] and [-bias_scale, bias_scale]; of W_in a fraction
+`input_density` is kept.
+
+Of the constructor of reservoirpy not here: other laws of W and W_in (normal and Bernoulli there), a
+scale for each input feature, which the data can carry, and matrices given: set `layer.W`.
 """
 
 from collections.abc import Sequence
@@ -47,6 +51,7 @@ class ESN(Recurrent):
         spectral_radius: float = 0.9,
         leak: float | Sequence[float] = 1.0,
         density: float = 0.1,
+        input_density: float = 1.0,
         input_scale: float = 1.0,
         bias_scale: float = 0.0,
         activation: str = "tanh",
@@ -64,7 +69,11 @@ class ESN(Recurrent):
 
         W = jnp.where(jax.random.bernoulli(rngs.params(), density, (H, H)), uniform(H, H), 0)
         self.W = Frozen(W * (spectral_radius / jnp.maximum(radius(W), 1e-6)))
-        self.W_in = Frozen(input_scale * uniform(H, features))
+        W_in = input_scale * uniform(H, features)
+        if input_density < 1:
+            kept = jax.random.bernoulli(rngs.params(), input_density, W_in.shape)
+            W_in = jnp.where(kept, W_in, 0)
+        self.W_in = Frozen(W_in)
         self.b = Frozen(bias_scale * uniform(H))
         self.a = Frozen(jnp.broadcast_to(leaks, (H,)))
 

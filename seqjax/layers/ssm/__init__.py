@@ -167,7 +167,7 @@ ROWS: dict[str, Entry] = {
         "2603.15569",
         state="heads * (state * P + angles + rank * state + P)",
         smoke=dict(state=4, heads=2),
-        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1, norm=True)},
+        variants={"mimo": dict(state=5, heads=2, groups=2, rank=2, expand=1, floor=0.8, norm=True)},
     ),
     "rg_lru": Entry(
         RGLRU,
@@ -227,6 +227,7 @@ ROWS: dict[str, Entry] = {
                 weights="laplace",
                 bias="rotary",
                 prenorm=True,
+                norm="scale",
             ),
             "truncated": dict(ndim=3, size=2, inner=3, length=9, truncation=3, expansion=0.0),
         },
@@ -245,7 +246,7 @@ ROWS: dict[str, Entry] = {
         "2212.14052",
         state="shift * features + head_size * features * state",
         smoke=dict(state=4, shift=3),
-        variants={"heads": dict(head_size=2, state=2, shift=2, discretisation="zoh")},
+        variants={"heads": dict(head_size=2, state=2, shift=2, init="inv", discretisation="zoh")},
     ),
     "hyena": Entry(
         Hyena,

@@ -11,10 +11,12 @@ and each of its d^2 products k'_i v_j runs through the head's one diagonal SSM. 
 lays k, v, q out as [heads, d] and y as [d, heads]; here all are [heads, d].)
 
 B of the shift starts as a delta at place 0, C uniform in +- shift^-1/2; the diagonal SSM is `s4d`
-with the "lin" spectrum and, as released, the bilinear rule.
+with any of its spectra (`init`) and, as released, "lin" and the bilinear rule by default.
 
 The state is the window of the last `shift` keys (s is B convolved with it: see `shifted`) and that
-of the diagonal SSM. Evaluators: those of the diagonal SSM; the shift is a short convolution.
+of the diagonal SSM. Evaluators: those of the diagonal SSM; the shift is a short convolution. Of the
+kernel's options not here: S4 in place of S4D (mode "nplr"), and A, B shared by several heads
+(n_ssm).
 """
 
 from functools import partial
@@ -70,6 +72,7 @@ class H3(Layer):
         head_size: int = 1,
         state: int = 64,
         shift: int = 64,
+        init: str = "lin",
         discretisation: str = "bilinear",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -87,6 +90,7 @@ class H3(Layer):
         self.diagonal = S4D(
             self.heads,
             state=state,
+            init=init,
             discretisation=discretisation,
             dt_min=dt_min,
             dt_max=dt_max,

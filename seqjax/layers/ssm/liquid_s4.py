@@ -17,7 +17,9 @@ degree - 1 inputs. The rest is `seqjax.layers.ssm.s4`.
 The released code computes something else; `released` is that, for whole sequences of known length:
 the products are turned around in time (so y_k sees the future), the degree doubles with each term
 (u_k u_{k-1}^2 u_{k-2} and s^3 for p = 3), Bbar leaves the low-rank part out, and "kb" multiplies
-spectra of different lengths.
+spectra of different lengths. Of its options not here: allcombs, products of inputs that need not be
+neighbours, whose choice depends on the length of the whole input, and lcontract, a tanh of the
+products.
 """
 
 import itertools

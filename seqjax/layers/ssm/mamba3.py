@@ -28,6 +28,9 @@ what the ones before it have left, decayed by alpha_t, and adds its own lambda_t
 that. R inputs are R steps of a stretched time axis, R reads of one step R heads on one state.
 
 The state holds S, theta and the last B and x, none of which but S can be learned to start from.
+Of the release's options not here: dt_init_floor, below the default dt_min; and for rank > 1
+one norm over all heads and the gate in front of it (fuse_pregate_headwise_norm False): it needs a
+norm of another shape.
 """
 
 from typing import NamedTuple
@@ -49,8 +52,6 @@ from seqjax.layers.parts import (
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import linear_scan
-
-FLOOR = 1e-4  # of -A
 
 
 class Mamba3State(NamedTuple):
@@ -75,12 +76,13 @@ class Mamba3(Layer):
         rotary_fraction: float = 0.5,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        floor: float = 1e-4,
         norm: bool = False,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         d, self.N, self.groups, self.rank = expand * features, state, groups, rank
-        self.heads = heads or max(1, d // 64)
+        self.heads, self.floor = heads or max(1, d // 64), floor
         self.P = per_head("expand * features", d, self.heads)
         per_head("heads", self.heads, groups)
         self.angles = int(state * rotary_fraction) // 2
@@ -136,7 +138,7 @@ class Mamba3(Layer):
             self.B_norm(B),
             split_heads(u, self.heads),
             split_heads(z, self.heads),
-            -jnp.maximum(heavy_tail(a), FLOOR) * dt,
+            -jnp.maximum(heavy_tail(a), self.floor) * dt,
             dt,
             jax.nn.sigmoid(tau),
             phi,

@@ -15,6 +15,7 @@ and a single attention head over it, in gates of GRU's kind (sec. 3.2):
     Y = Norm(y),   Norm(Y + W_2 silu(W_1 Y))               `prenorm` norms what enters instead
                                                            (the released default)
 
+`norm` is "layer", "rms", or "scale": RMSNorm with one weight for all channels.
 `chunked` is MEGA-chunk: attention inside chunks of `length` steps, in linear time, with
 only the moving average passing between them. Otherwise attention looks back over `length` steps.
 "laplace" and "relu2" divide q.k by the number of keys seen, as released.
@@ -27,8 +28,12 @@ inputs are then its state. `bidirectional` adds an average from the end (lag 0 c
 released), and attends both ways; then nothing streams.
 
 Evaluators: those of the moving average; "fft" is the convolution the paper trains with.
+Of the release's options not here: batch normalisation, under which examples depend on each other,
+and dropouts.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +49,11 @@ from seqjax.ops.convolution import CONVOLUTION, fft_convolution
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 
 DAMPINGS = ("difference", "product")
+NORMS: dict[str, Callable[[int], Norm]] = {
+    "layer": partial(Norm, centre=True, bias=True, eps=1e-5),
+    "rms": partial(Norm, eps=1e-5),
+    "scale": lambda features: Norm(eps=1e-5),
+}
 
 
 class EMA(nnx.Module):
@@ -147,6 +157,7 @@ class MEGA(Layer):
         bias: str = "toeplitz",
         expansion: float = 2.0,
         prenorm: bool = False,
+        norm: str = "layer",
         truncation: int | None = None,
         damping: str = "difference",
         bidirectional: bool = False,
@@ -182,12 +193,10 @@ class MEGA(Layer):
         self.W_gamma, self.W_phi = linear(features, self.inner), linear(features, features)
         self.W_h, self.U_h = linear(features, features), linear(self.inner, features, bias=False)
         self.views, wide = Views(2, size, rngs=rngs), int(expansion * features)
-        self.norms = nnx.List([self._norm() for _ in range(2 if wide else 1)])
+        new_norm = NORMS[option("norm", norm, NORMS)]
+        self.norms = nnx.List([new_norm(features) for _ in range(2 if wide else 1)])
         self.W_1 = linear(features, wide) if wide else None
         self.W_2 = linear(wide, features) if wide else None
-
-    def _norm(self):
-        return Norm(self.features, centre=True, bias=True, eps=1e-5)
 
     def initial(self):
         return MEGAState(self.ema.initial(), self.head.initial())

@@ -13,6 +13,9 @@ unscaled_start: the first step of a sequence, and the step of a reset, take i_t 
     multiplier 1 in place of sqrt(1 - a_t^2), as the released code does.
 eigenvalues "[-1,1]": a_t becomes 2 a_t - 1 (arXiv:2411.12537).
 The derivative of the square root is bounded by 1000, as in the released code.
+
+Of the release's options not here: complex gates (only_real=False), which the paper's models do
+without, a least radius other than the paper's 0.9, and scales of initial weights.
 """
 
 from typing import NamedTuple
