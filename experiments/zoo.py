@@ -111,7 +111,7 @@ def learn(
     def loss(flat, x, y):
         logits = nnx.merge(graph, unravel(flat), rest)(x)[0][:, -1]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return losses.mean(), jnp.mean(predicted(logits) == y)
+        return losses.mean(), jnp.mean(predicted(logits).astype(y.dtype) == y)
 
     @jax.jit
     def run(flat, x, y):

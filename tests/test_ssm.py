@@ -159,7 +159,7 @@ def test_bad_options_say_what_is_right(name, options, says):
 
 @pytest.mark.parametrize("limit", [(0.5, 0.1), (-1.0, 1.0), (0.0, 0.0)])
 def test_limits_of_dt_that_no_dt_can_meet_are_refused(limit):
-    with pytest.raises(ValueError, match="expected .low, high. with 0 <= low <= high"):
+    with pytest.raises(ValueError, match="dt_limit.*(0 <= low <= high|from 0 to inf)"):
         make("mamba2", 4, dt_limit=limit, rngs=nnx.Rngs(0))
     x, A = jnp.ones((1, 3, 1, 2)), -jnp.ones(1)
     with pytest.raises(ValueError, match="ssd: dt_limit is"):
@@ -168,8 +168,8 @@ def test_limits_of_dt_that_no_dt_can_meet_are_refused(limit):
 
 def test_sizes_and_bounds_out_of_range_are_refused():
     for size in (0, 9, -1):
-        with pytest.raises(ValueError, match="ssm_size = .* of 8 channels, expected 1 to 8"):
+        with pytest.raises(ValueError, match="ssm_size.*(of 8 channels, expected 1 to 8|from 1)"):
             make("mamba2", 4, ssm_size=size, rngs=nnx.Rngs(0))
     for bound in (0.0, 5.0):
-        with pytest.raises(ValueError, match="lower_bound of log alpha is .*, expected below 0"):
+        with pytest.raises(ValueError, match="lower_bound.*below 0"):
             make("kda", 4, heads=1, lower_bound=bound, rngs=nnx.Rngs(0))

@@ -22,7 +22,8 @@ SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
     **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
-                     "keep_first", "masks", "memory", "persistent", "r"), Range(0, SIZE.high)),
+                     "keep_first", "masks", "memory", "norm_groups", "persistent", "r"),
+                    Range(0, SIZE.high)),
     # squared: matrices from state to state
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other

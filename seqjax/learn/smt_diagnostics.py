@@ -105,7 +105,7 @@ def rescaled(module: Module, part: str, gain: float) -> Module:
 
 def accuracy(logits: Array, y: Array) -> Array:
     """The share of asked answers (y >= 0) that are right."""
-    right = (predicted(logits) == y) & (y >= 0)
+    right = (predicted(logits).astype(y.dtype) == y) & (y >= 0)
     return jnp.sum(right) / jnp.maximum(jnp.sum(y >= 0), 1)
 
 
