@@ -20,7 +20,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(number, "wb") as file:
-            os.fchmod(number, 0o666 & ~_umask())  # mkstemp's are readable by their owner alone
+            os.fchmod(number, 0o666 & ~umask())  # mkstemp's are readable by their owner alone
             file.write(data)
             file.flush()
             os.fsync(number)
@@ -48,7 +48,8 @@ def check_figure(path: str | Path) -> None:
         raise ValueError(f"figure must be a file in a folder that exists, got {str(path)!r}")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Of this process: the permissions that new files do not get."""
     mask = os.umask(0)  # the only way to ask for it is to set it
     os.umask(mask)
     return mask

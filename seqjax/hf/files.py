@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.common import printable
+from seqjax.files import umask
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -109,16 +110,15 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=beside))
     try:
         yield partial
-        umask = os.umask(0)
-        os.umask(umask)
+        closed = umask()
         for path in partial.iterdir():  # some libraries write files for their owner alone
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~closed)
         if beside is folder:
             for path in partial.iterdir():
                 path.rename(folder / path.name)
             partial.rmdir()
         else:
-            partial.chmod(0o777 & ~umask)  # so is a temporary folder
+            partial.chmod(0o777 & ~closed)  # so is a temporary folder
             partial.rename(vacant(folder))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -131,7 +131,7 @@ def scan_heads(
 def overflowing(body: Callable) -> Callable:
     """Keep what overflows, in a step or in the entering state, inside its own segment.
 
-    Inputs are finite (see `quarantine`); their products need not be.
+    Inputs are finite (see `seqjax.ops.quarantine`); their products need not be.
     """
 
     def guarded(state: Any, x: Any, segment: Any, reset_state: Any, *per_head: Any) -> Any:
