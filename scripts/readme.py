@@ -31,7 +31,7 @@ def zoo() -> str:
         "structure of the map from one state to the next (a shift is what a convolution\ncarries). "
         "state: the floats that an example carries from step to step.\n"
     )
-    rows = sorted_rows("layers")
+    rows = sorted_rows("layers", traced=True)
     for family in FAMILIES:
         name = family.__name__.rpartition(".")[2]
         mine = [row for row in rows if row.family == name]

@@ -67,13 +67,16 @@ EVALUATORS = (
 
 def _layers() -> Iterator[Row]:
     for name, entry in LAYERS.items():
-        layer, ran = _shape_of(name), parts(name, 16)
-        own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
-        told = [ops.OPS[part].structure if part in ops.OPS else part for part in ran]
-        transition = ", ".join(dict.fromkeys(filter(None, [*told, *own])))
-        evaluators = tuple(layer.evaluators)
-        yield Row(name, entry.title, entry.reference, entry.family, transition, evaluators,
-                  entry.exempt)  # fmt: skip
+        yield Row(name, entry.title, entry.reference, entry.family, exempt=entry.exempt)
+
+
+def _traced(row: Row) -> Row:
+    """The row of a layer with its transition and evaluators, for which it is built and traced."""
+    layer = _shape_of(row.name)
+    own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
+    told = [ops.OPS[part].structure if part in ops.OPS else part for part in _parts_of(layer, 16)]
+    transition = ", ".join(dict.fromkeys(filter(None, [*told, *own])))
+    return replace(row, transition=transition, evaluators=tuple(layer.evaluators))
 
 
 def _ops() -> Iterator[Row]:
@@ -120,7 +123,7 @@ def list_tables(kind: Kind | None = None, json: bool = False) -> int:
         json: print JSON.
     """
     kinds: Sequence[Kind] = [kind] if kind else list(TABLES)
-    tables = {k: sorted_rows(k) for k in kinds}
+    tables = {k: sorted_rows(k, traced=json) for k in kinds}
     if json:
         print_json({k: [_filled(asdict(row)) for row in rows] for k, rows in tables.items()})
         return 0
@@ -130,9 +133,11 @@ def list_tables(kind: Kind | None = None, json: bool = False) -> int:
     return 0
 
 
-def sorted_rows(kind: Kind) -> list[Row]:
-    """The rows of a table, families together."""
+def sorted_rows(kind: Kind, *, traced: bool = True) -> list[Row]:
+    """The rows of a table, families together; layers that are not `traced` lack what it shows."""
     rows = list(TABLES[kind]())
+    if kind == "layers" and traced:
+        rows = list(map(_traced, rows))
     order = list(dict.fromkeys(row.family for row in rows))
     return sorted(rows, key=lambda row: order.index(row.family))
 
@@ -148,15 +153,21 @@ def parts(layer: str, T: int) -> dict[str, Callable[[str], Verdicts]]:
 
     Nobody has to declare it: the layer is traced, and the choices it meets are noted.
     """
+    return _parts_of(_shape_of(layer), T)
 
-    def run(x: jax.Array) -> jax.Array:
-        return make(layer, FEATURES, **LAYERS[layer].smoke)(x)[0]
+
+def _parts_of(layer: Layer, T: int) -> dict[str, Callable[[str], Verdicts]]:
+    """`parts` of a layer whose parameters may be shapes only."""
+    graph, parameters = nnx.split(layer)
+
+    def run(parameters: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, parameters)(x)[0]
 
     with _noted_choices() as noted:
-        jax.eval_shape(run, jax.ShapeDtypeStruct((1, T, FEATURES), jnp.float32))
+        jax.eval_shape(run, parameters, jax.ShapeDtypeStruct((1, T, FEATURES), jnp.float32))
     steps = {
         f"nonlinear with {module.jacobian} Jacobian": partial(_step_verdicts, module.evaluators)
-        for _, module in nnx.iter_modules(_shape_of(layer))
+        for _, module in nnx.iter_modules(layer)
         if isinstance(module, Recurrent) and "associative" not in module.evaluators
     }
     return steps | noted

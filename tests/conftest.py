@@ -1,5 +1,6 @@
 """Tests run in float64, with strict promotion, no implicit broadcasting of rank, no warnings."""
 
+import gc
 import itertools
 import os
 import time
@@ -29,21 +30,47 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+gc.set_threshold(50_000, 20, 20)  # traces are many small objects, and no garbage yet
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 _ran = itertools.count(1)
 
 
+def spread(found, kept):
+    """At most `kept` of a list, the first and the last among them, in even steps."""
+    kept = min(kept, len(found))
+    return [found[round(i * (len(found) - 1) / max(1, kept - 1))] for i in range(kept)]
+
+
 def pytest_configure(config):
-    config.addinivalue_line("markers", "thorough: for `make test-all`, SEQJAX_TEST_ALL=1")
+    config.addinivalue_line("markers", "share(n): `make test` takes n of its cases, spread evenly")
+    config.addinivalue_line("markers", "thorough: none of them: `make test-all`, SEQJAX_TEST_ALL=1")
 
 
-def pytest_runtest_setup(item):
-    """What `make test` leaves out: thorough tests; past SEQJAX_TEST_UNTIL (of the clock) all."""
-    if item.get_closest_marker("thorough") and os.environ.get("SEQJAX_TEST_ALL") != "1":
-        pytest.skip("what it adds is for `make test-all` (SEQJAX_TEST_ALL=1)")
+@pytest.hookimpl(trylast=True)  # after -k
+def pytest_collection_modifyitems(config, items):
+    """However many cases a test grows to have, `make test` takes the share it is marked with.
+
+    Which ones depends on what is collected: a case of a share, named alone, runs.
+    """
+    cases, left_out = {}, set()
+    for item in items if not FULL else ():
+        share = item.get_closest_marker("share")
+        if item.get_closest_marker("thorough"):
+            left_out.add(item)
+        elif share:
+            cases.setdefault((item.nodeid.partition("[")[0], *share.args), []).append(item)
+    for (_, n), found in cases.items():
+        left_out |= set(found) - set(spread(found, n))
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_runtest_setup():
+    """Past SEQJAX_TEST_UNTIL (of the clock) nothing new is begun."""
     if time.time() > float(os.environ.get("SEQJAX_TEST_UNTIL", "inf")):
         pytest.skip("the time given is up (SEQJAX_TEST_UNTIL)")
 

@@ -31,7 +31,7 @@ def with_future(arrays, value):
     return {name: replace(name, x) for name, x in arrays.items()}
 
 
-def share(cases, of=lambda case: case):
+def one_of_each(cases, of=lambda case: case):
     """One case of each op for `make test`, the others for `make test-all`."""
     mark = pytest.mark.thorough
     return [
@@ -61,9 +61,10 @@ def before(tree):
     }
 
 
+@pytest.mark.share(10)
 @pytest.mark.parametrize(
     "case, evaluator",
-    share([*((case, "naive") for case in CASES), *PAIRS], of=lambda pair: pair[0]),
+    one_of_each([*((case, "naive") for case in CASES), *PAIRS], of=lambda pair: pair[0]),
 )
 def test_the_past_does_not_see_the_future(case, evaluator):
     arrays = jax.tree.map(lambda x: x.astype(jnp.float32), example(case, T=T)[0])
@@ -83,7 +84,8 @@ def test_the_past_does_not_see_the_future(case, evaluator):
             agree(found, gradient, 1e-5)
 
 
-@pytest.mark.parametrize("case", share(c for c in CASES if SIGNED & set(example(c)[0])))
+@pytest.mark.share(2)
+@pytest.mark.parametrize("case", one_of_each(c for c in CASES if SIGNED & set(example(c)[0])))
 def test_growth_has_finite_gradients_as_in_the_loop(case):
     """Log decays of 1.1 over 70 steps in float32: states of 1e33, far from an overflow."""
     arrays, options = example(case, T=70)

@@ -44,6 +44,7 @@ def quadratic(layer, x, context, place, context_place, seen):
     return layer.W_o(jnp.asarray(y).reshape(len(y), -1))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_an_encoder_sees_all_of_its_segment(name):
     layer, x = layer_of(name, causal=False), draw(0, 2, T, D)
@@ -67,6 +68,7 @@ def test_an_encoder_sees_all_of_its_segment(name):
                 np.testing.assert_allclose(y[b][kept], expected[kept], atol=1e-10)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_cross_attention_looks_at_all_of_the_context(name):
     layer, x, context = layer_of(name), draw(0, 2, T, D), draw(1, 2, S, D)
@@ -85,6 +87,7 @@ def test_cross_attention_looks_at_all_of_the_context(name):
     np.testing.assert_allclose(layer.cross(x, x), whole(x)[0], atol=1e-10)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ROWS)
 def test_nothing_to_look_at_and_16_bits(name):
     layer = make(name, D, **ROWS[name], causal=False, rngs=nnx.Rngs(0))

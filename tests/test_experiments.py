@@ -13,6 +13,7 @@ from seqjax.record import resolved
 from seqjax.train import train
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_takes_two_steps(name):
     config = resolved(EXPERIMENTS[name])  # as written: every name and option is known

@@ -52,6 +52,7 @@ def estimated(name, seed, **options):
     return y, attention(jnp.exp(products(q, k) * K**-0.5), v)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ["favor+", "favor+-", "trigonometric", "rfa"])
 def test_random_features_approach_softmax_attention(name):
     """The error over the number of features falls like its root, and to little."""
@@ -114,6 +115,7 @@ def test_cosine_weights_decompose_the_quadratic_form():
     assert error(products(q, k), exact) < 1e-12
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", maps.FEATURE_MAPS)
 def test_a_linear_transformer_takes_any_map(name):
     """It is attention with the similarity phi(q).phi(k)."""
@@ -186,6 +188,7 @@ def test_hashes_learn_what_attention_finds_alike():
 # ---- causal forms against their sums ------------------------------------------------------------
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", ["full", "local", "simple", "conv"])
 def test_causal_aft_is_its_equation(kind):
     layer = double(make("aft", 4, kind=kind, window=3, length=T, rank=2, heads=2))
@@ -200,6 +203,7 @@ def test_causal_aft_is_its_equation(kind):
     assert error(layer(x[None])[0][0], layer.W_o(jax.nn.sigmoid(q) * y)) < 1e-9
 
 
+@pytest.mark.thorough
 def test_retention_with_xpos_is_the_product_of_scaled_queries_and_keys():
     layer = double(Retention(8, heads=2, xpos=True, rngs=nnx.Rngs(0)))
     x, place = normal(4, T, 8), jnp.arange(T)
@@ -218,6 +222,7 @@ def test_diagonal_attention_stays_in_its_block():
     assert error(layer(x)[0], blocks.reshape(1, 6, 4)) < 1e-9
 
 
+@pytest.mark.thorough
 def test_arelit_approaches_a_quarter_of_relit():
     """Its oscillators resolve the steps once there are more of them than steps."""
     exact = double(make("relit", 4, heads=1, eta=2))

@@ -125,6 +125,7 @@ def test_a_layer_runs_backwards_as_its_op_does():
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("masked", [False, True])
 def test_each_piece_backwards_is_the_piece_alone(masked):
     """cu_seqlens to resets, read from either end: every piece is as if it were the only one."""

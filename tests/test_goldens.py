@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL, spread
 from golden_tools import Settings
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -36,9 +37,9 @@ def adapters():
 
 
 ADAPTERS = adapters()
-# `make test` runs half the cases of each op, by the first evaluator, the loop, to which the laws of
-# `test_layers` hold the one a user gets; `make test-all` (SEQJAX_TEST_ALL=1) runs everything.
-FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
+# `make test` runs a sixth of each op's cases, and all cases of folders that are named, by the
+# first evaluator, the loop, to which the laws of `test_layers` hold the one a user gets;
+# `make test-all` (SEQJAX_TEST_ALL=1) runs everything.
 # Absolute and relative to the largest entry. A case that is ill-conditioned in the reference
 # itself (a denominator near zero) says so in its meta, by its own float32 error.
 TOLERANCE = 1e-8
@@ -54,10 +55,9 @@ def paths(golden="*"):
     return [path for folder in FOLDERS for path in sorted(folder.glob(f"{golden}/*.npz"))]
 
 
-def spread(found):
-    """Half of them, at least two: the first, the last and what lies evenly between."""
-    kept = min(len(found), max(2, -(-len(found) // 2)))
-    return [found[round(i * (len(found) - 1) / max(1, kept - 1))] for i in range(kept)]
+def chosen(found):
+    """The cases of one op that run."""
+    return found if FULL or NAMED else spread(found, -(-len(found) // 6))
 
 
 def cases():
@@ -73,7 +73,7 @@ def cases():
         by_golden.setdefault(path.parent.name, []).append(path)
     for golden, found in sorted(by_golden.items()):
         evaluators = ADAPTERS.get(golden)
-        for path in found if FULL else spread(found):
+        for path in chosen(found):
             case = f"{golden}/{path.stem}"
             if evaluators is None:
                 mark = pytest.mark.skip(reason=f"{golden}: no landed system answers it yet")
@@ -151,5 +151,6 @@ def test_an_option_that_nobody_reads_is_named():
     assert dict(**case["rest"]) == {"b": 1} and case.unread(NOTES) == []
 
 
-def test_half_the_cases_are_spread():
-    assert [spread(list(range(n))) for n in (1, 2, 3, 7)] == [[0], [0, 1], [0, 2], [0, 2, 4, 6]]
+def test_a_share_is_spread():
+    shares = [spread(list(range(n)), kept) for n, kept in ((1, 1), (2, 1), (3, 2), (7, 4), (2, 9))]
+    assert shares == [[0], [0], [0, 2], [0, 2, 4, 6], [0, 1]]

@@ -1,12 +1,12 @@
 """Heads that share are heads that are alike: the ops with fewer of q and k, or of k and v."""
 
-import os
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL
 from flax import nnx
 
 from seqjax import ops
@@ -14,7 +14,6 @@ from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 
-FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"  # or the evaluator a user gets
 EVALUATORS = ("naive", "sequential", "chunked")
 T, K, V, LEVELS = 11, 3, 2, 4
 HEADS = {"queries": (6, 1, 2), "keys": (2, 1, 4), "all but keys": (4, 2, 4)}  # of q, k and v
@@ -78,6 +77,7 @@ def repeated(x, axis, heads):
     return jnp.repeat(x, heads // x.shape[axis], axis=axis)
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_heads_that_share_are_heads_that_are_alike(name, shape):
@@ -153,6 +153,7 @@ def test_groups_of_a_signed_decay():
         np.testing.assert_allclose(found, one, atol=1e-10)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_steps_and_16_bits(name):
     """No step leaves the state as it is; of 16 bits the outputs are, and the state is not."""

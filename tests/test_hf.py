@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -25,7 +26,6 @@ from seqjax.hf.tensors import rules
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens")) / "hf"
-FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
 MAMBA = dict(
     model_type="mamba", hidden_size=4, intermediate_size=8, state_size=2, time_step_rank=1,
     conv_kernel=2, num_hidden_layers=2, vocab_size=7, tie_word_embeddings=True,
@@ -56,6 +56,7 @@ def in_float64(checkpoint):
     return checkpoint.model
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("folder", models())
 def test_logits_are_the_stored_ones_at_once_and_one_by_one(folder):
     io, meta = numbers(folder)
@@ -81,7 +82,7 @@ def test_logits_are_the_stored_ones_at_once_and_one_by_one(folder):
         np.testing.assert_allclose(streamed, io["out_logits_decode"], atol=bound)
 
 
-@pytest.mark.skipif(not FULL, reason="make test-all: as many compilations as models")
+@pytest.mark.thorough  # as many compilations as models
 @pytest.mark.parametrize("folder", models())
 def test_gradients_are_the_stored_ones(folder):
     io, meta = numbers(folder)
@@ -109,6 +110,7 @@ def next_token_loss(logits, tokens):
     return -jnp.mean(right)
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize("folder", models())
 def test_what_is_written_is_what_was_read(folder, tmp_path):
     write(read(folder), tmp_path)
@@ -309,6 +311,7 @@ BEYOND = {  # what no stored model has: experts, constants, biases, adapters
 }  # fmt: skip
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", BEYOND)
 def test_options_that_no_stored_model_has(name, tmp_path):
     folder = checkpoint(tmp_path / "in", BEYOND[name])

@@ -22,6 +22,7 @@ ONLY_ELSEWHERE = {
 }
 
 
+@pytest.mark.share(10)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_are_read(name, tmp_path):
     checkpoint(tmp_path / "in", PUBLISHED[name])

@@ -7,13 +7,13 @@ row itself.
 
 import copy
 import functools
-import os
 import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL, spread
 from flax import nnx
 
 from seqjax.layers import LAYERS, make
@@ -25,15 +25,17 @@ CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET
 LEFT_OUT = 1, 2, 5  # what is masked
 TOLERANCE = 1e-9  # float64; the chunked forms sum in another order
 
-ROWS = [
-    pytest.param(name, variant, id=name + (f"-{variant}" if variant else ""))
+# `make test` holds SHARE of the rows, spread over the families, to the laws, and twice as many to
+# their dtypes. `make contract` holds the rows that changed, `make test-all` all rows and variants,
+# to the laws, every evaluator to the oracle, and long sequences in float32 to being finite.
+SHARE = 24
+ROWS = [pytest.param(name, "", id=name) for name in LAYERS]
+VARIANTS = [
+    pytest.param(name, variant, id=f"{name}-{variant}", marks=pytest.mark.thorough)
     for name, entry in LAYERS.items()
-    for variant in ("", *entry.variants)
+    for variant in entry.variants
 ]
-# `make test` holds every row to the laws, and one evaluator of those that say a step to the oracle;
-# `make test-all` holds every evaluator of every variant, and long sequences in float32.
-FULL = os.environ.get("SEQJAX_TEST_ALL") == "1"
-FLOAT16 = {"relit", "fwp", "gla"}  # in `make test`; all rows in `make test-all`
+every_row = pytest.mark.parametrize("name, variant", ROWS + VARIANTS)
 
 
 @functools.cache
@@ -233,10 +235,9 @@ def put_inexact(tree, leaves):
     return jax.tree.map(put, tree)
 
 
-@pytest.mark.parametrize("name, variant", ROWS)
+@pytest.mark.share(SHARE)
+@every_row
 def test_laws(name, variant):
-    if variant and not FULL:
-        pytest.skip("variants are held to the laws by `make test-all` (SEQJAX_TEST_ALL=1)")
     exempt, layer = LAYERS[name].exempt, build(name, variant)
     check_copies(layer)
     assert set(exempt) <= KNOWN_LAWS, f"{name} is exempt from laws that do not exist"
@@ -273,11 +274,10 @@ def check_reached(name, moved):
         assert not still, f"{name}: no gradient reaches {still}"
 
 
-@pytest.mark.parametrize("name, variant", ROWS)
+@pytest.mark.thorough
+@every_row
 def test_evaluators_agree(name, variant):
     """Value, gradient (parameters, input, state) and tangent of every evaluator."""
-    if not FULL:
-        pytest.skip("evaluators are held to the oracle by `make test-all` (SEQJAX_TEST_ALL=1)")
     layer = build(name, variant)
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
     x, h = normal(1, B, T, FEATURES), some_state(layer)
@@ -291,11 +291,10 @@ def test_evaluators_agree(name, variant):
     check_reached(name, jax.tree.map(lambda g: jnp.any(g != 0), expected[1][0]))
 
 
-@pytest.mark.parametrize("name, variant", ROWS)
+@pytest.mark.share(2 * SHARE)
+@every_row
 def test_dtypes_and_compilation(name, variant):
     """Outputs keep the dtype of x, states at least float32; two calls compile once; errors."""
-    if variant and not FULL:
-        pytest.skip("dtypes of variants are for `make test-all` (SEQJAX_TEST_ALL=1)")
     entry = LAYERS[name]
     options = entry.variants[variant] if variant else entry.smoke
 
@@ -330,7 +329,7 @@ def test_dtypes_and_compilation(name, variant):
 
 
 def test_the_size_of_every_state_is_what_its_row_says():
-    for name, entry in LAYERS.items():
+    for name, entry in spread(list(LAYERS.items()), len(LAYERS) if FULL else SHARE):
         if entry.state:
             h = jax.eval_shape(
                 lambda name=name: make(name, FEATURES, **LAYERS[name].smoke).initial()
@@ -341,14 +340,13 @@ def test_the_size_of_every_state_is_what_its_row_says():
             assert {"layer", "layers"} & set(entry.smoke), f"{name} does not say its state"
 
 
-@pytest.mark.parametrize("name, variant", ROWS)
+@pytest.mark.thorough
+@every_row
 def test_finite_at_extremes(name, variant):
     """|x| = 1e4 over 4096 steps in float32: nothing overflows, nothing turns into a NaN."""
     entry = LAYERS[name]
     if "finite at extremes" in entry.exempt:
         pytest.skip(entry.exempt["finite at extremes"])
-    if not FULL:
-        pytest.skip("a long sequence in float32 is for `make test-all` (SEQJAX_TEST_ALL=1)")
     layer = make(name, FEATURES, **(entry.variants[variant] if variant else entry.smoke))
     layer = cast_parameters(layer, jnp.float32)
     sign = jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, (1, 4096, FEATURES)), 1e4, -1e4)
@@ -357,11 +355,10 @@ def test_finite_at_extremes(name, variant):
     assert all(bool(jnp.all(jnp.isfinite(v))) for v in inexact(h))
 
 
-@pytest.mark.parametrize("name, variant", ROWS)
+@pytest.mark.share(3)
+@every_row
 def test_float16_is_finite(name, variant):
     """70 steps, 30 times as large, of zeros: where float32 stays far below 65504, so does it."""
-    if not FULL and (variant or name not in FLOAT16):
-        pytest.skip("float16 of all rows is for `make test-all` (SEQJAX_TEST_ALL=1)")
     entry = LAYERS[name]
     layer = make(name, FEATURES, **(entry.variants[variant] if variant else entry.smoke))
     layer = cast_parameters(layer, jnp.float32)

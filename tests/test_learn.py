@@ -124,6 +124,7 @@ EXACT = {
 }
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name",
     ["elman", "lru", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("gru", "mamba"))],
@@ -204,6 +205,7 @@ def test_parallel_backward_is_bptt():
     equal(*both(learner, cell, params, xs, ys, T))
 
 
+@pytest.mark.thorough
 def test_elementwise_rtrl_is_exact_and_small():
     xs, ys = stream(outputs=3)
     for name, units in (("indrnn", 1), ("min_gru", 1), ("lru", 2)):
@@ -217,6 +219,7 @@ def test_elementwise_rtrl_is_exact_and_small():
         rtrl_elementwise(cell, squared_error, params, xs)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name, options", [
     ("gla", dict(heads=2)),
     pytest.param("gated_deltanet", dict(heads=1, key_size=2, value_size=2, conv=2),
@@ -249,6 +252,7 @@ def test_snap_is_exact_where_nothing_reaches_further_and_differs_elsewhere():
         snap(cell, squared_error, params, xs, n=0)
 
 
+@pytest.mark.thorough
 def test_online_lru_is_exact_for_one_layer_and_for_the_upper_of_two():
     xs, ys = stream()
     cells, params = network("lru", state=3)
@@ -295,6 +299,7 @@ def test_columns_are_exact_and_small():
     assert learner.init(many).M.shape[1] == 1
 
 
+@pytest.mark.thorough
 def test_a_constructive_network_learns_one_stage_at_a_time():
     stages, per_stage, period = 2, 2, 5
     one, _, _ = layer_cell("elman", D + stages * per_stage, hidden=1)
@@ -342,6 +347,7 @@ LONG = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", LONG)
 def test_an_endless_stream_takes_constant_memory(name):
     """10^5 online updates of a tracking task: it learns, stays finite, and needs no more memory."""

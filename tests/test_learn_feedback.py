@@ -185,6 +185,7 @@ def professor(**options):
     )
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("both", [False, True])
 def test_professor_forcing_is_its_three_losses(both):
     players = Players(PARAMS, D)
@@ -229,6 +230,7 @@ def test_professor_forcing_plays_inside_its_band():
         learner.init(players)
 
 
+@pytest.mark.thorough
 def test_the_discriminator_learns_to_tell_the_modes():
     read, phi = discriminator(H + V, hidden=4, rngs=nnx.Rngs(0))
     forced, free = behaviours(PARAMS)

@@ -46,6 +46,7 @@ def test_diagonal_ssm_as_a_convolution(shared):
     np.testing.assert_allclose(impulse_response(*arguments[1:4], T).T, response, atol=1e-12)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -148,6 +149,7 @@ def plain_attention(weights, q, k, v, bias, sees, length):
     return np.stack(out)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "weights, chunked, causal",
     [("softmax", True, True), ("laplace", False, True), ("relu2", True, False)],
@@ -179,6 +181,7 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
     np.testing.assert_allclose(o, expected, atol=1e-10)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     "name, options",
     [

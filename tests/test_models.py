@@ -53,6 +53,7 @@ def flags(seed=3):
     return resets, ~mask
 
 
+@pytest.mark.share(3)
 def test_a_stream_split_anywhere_is_the_whole(kind):
     model, spec, call = kind
     x, (resets, mask) = inputs(spec), flags()
@@ -108,6 +109,7 @@ def test_what_goes_in_and_out(name):
     assert shapes(h) == shapes(like)
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("name", LAYERS)
 def test_any_layer_makes_a_model_whose_state_streams(name):
     layer = (LayerConfig(name, LAYERS[name].smoke),)

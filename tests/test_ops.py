@@ -119,6 +119,7 @@ def agree(found, expected, tolerance=1e-9):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("case, evaluator", PAIRS)
 def test_value_gradient_and_tangent(case, evaluator):
     for what in ("resets and masks", "strong decay"):
@@ -128,6 +129,7 @@ def test_value_gradient_and_tangent(case, evaluator):
         agree(found, expected)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("case", CASES)
 def test_a_nan_does_not_cross_a_reset(case):
     dirty = numbers(case, "nan")
@@ -162,6 +164,7 @@ def test_a_masked_step_is_left_out(case):
     assert not np.delete(y, keep, axis=1).any()
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_stream_in_pieces(case):
     """Pieces of 0, 1 and 10 steps, by the evaluators that are chosen, equal the naive whole."""

@@ -21,6 +21,7 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "measure, window, options",
     [
@@ -84,6 +85,7 @@ def test_s4d_starts_where_the_paper_says():
     assert abs(imag.mean()) < 0.1 and abs(imag.std() - 1) < 0.1 and (imag[0] != imag[1]).all()
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -137,6 +139,7 @@ def test_s4_matches_its_dense_matrices(hurwitz):
     np.testing.assert_allclose(layer.kernel(8)[0], K, atol=1e-10)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("how", ["zoh", "bilinear", "forward", "dirac", "async"])
 def test_s5_irregular_steps(how):
     """Each step runs by its own time: the equations of the discretisations in numpy."""

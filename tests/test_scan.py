@@ -82,6 +82,7 @@ def everything(name, evaluator, reverse, flags):
     return value(run(*primals)), gradient, tangent
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize(
     "reverse, flags",

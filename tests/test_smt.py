@@ -98,6 +98,7 @@ def test_the_decoder_is_causal_and_starts_at_the_memory():
 # ---- students -----------------------------------------------------------------------------------
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -186,6 +187,7 @@ def by_hand(teacher, student, x, y, context, horizon, detach=False):
     return dec + 0.1 * dyn + 0.001 * jnp.log(jnp.mean(jnp.exp(-2 * square)))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("detach", [False, True])
 def test_smt_is_the_published_loss(detach):
     t, s, context, horizon = teacher(), student(), 3, 3
@@ -257,6 +259,7 @@ def test_smt_trains():
 # ---- dmt ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "causal, context, every",
     [(True, None, 2), pytest.param(False, 2, 1, marks=pytest.mark.thorough)],
@@ -326,6 +329,7 @@ def test_the_stops_of_dmt_are_options():
     assert largest(jax.tree.map(jnp.subtract, stopped["update"], got[1]["update"])) > 1e-3
 
 
+@pytest.mark.thorough
 def test_uniformity_of_whole_memories():
     t, s = teacher(), student()
     learner, params = smt(t, s, horizon=2, batch=B, over_tokens=False)

@@ -23,6 +23,7 @@ def build(name, features, **options):
     return cast_parameters(make(name, features, rngs=nnx.Rngs(1), **options), jnp.float64)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("discretisation", ["zoh", "bilinear"])
 def test_s4d_as_a_convolution(discretisation):
     """The FFT form: outputs, final state and gradients from any entering state."""
@@ -53,6 +54,7 @@ def test_legs_spectrum():
     np.testing.assert_allclose(legs_spectrum(8), upper, atol=1e-12)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("per_key", [False, True])
 def test_negative_decays(per_key):
     """Signs folded into queries and keys against the loop, with resets and masked steps."""

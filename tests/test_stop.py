@@ -122,6 +122,7 @@ def test_an_evaluation_that_no_checkpoint_knows_is_not_twice(tmp_path):
         assert read_metrics(tmp_path) == [{"step": 5, "loss": 1.0}, {"step": 6, "loss": 1.0}]
 
 
+@pytest.mark.thorough
 def test_a_terminal_that_goes_away_saves_and_the_exit_status_is_of_the_signal(tmp_path):
     """SIGHUP comes with a terminal that can no longer be written to."""
     ours, theirs = os.openpty()

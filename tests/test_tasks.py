@@ -148,6 +148,7 @@ SHORT = {
 CASES |= {f"{n}-short": (n, TASKS[n].length, TASKS[n].smoke, SHORT[n]) for n in SHORT}
 
 
+@pytest.mark.share(9)
 @pytest.mark.parametrize("case", CASES)
 def test_the_inputs_alone_determine_the_answer(case):
     name, length, options, solve = CASES[case]
@@ -183,6 +184,7 @@ def guess(task, batch):
 GUESSED = [name for name in CASES if "adding" not in name and name != "mqar-uniform"]
 
 
+@pytest.mark.share(7)
 @pytest.mark.parametrize("case", GUESSED)
 def test_a_trivial_predictor_scores_the_stated_baseline(case):
     name, length, options, _ = CASES[case]

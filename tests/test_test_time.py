@@ -157,6 +157,7 @@ def test_what_reduces_to_the_gated_delta_rule():
     agree(decoupled_delta_rule(q, k, v, wide(beta), wide(beta), wide(log_a)), expected)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["ttt_linear", "titans"])
 def test_one_step_of_a_plain_linear_model_is_the_delta_rule(name):
     """Through the table of layers: the options take away norm, residual, momentum and decay."""
@@ -246,6 +247,7 @@ def test_a_unit_step_of_euler_is_a_step_of_the_delta_net():
     agree(h.W, jnp.swapaxes(S, 1, 2))
 
 
+@pytest.mark.thorough
 def test_the_context_of_titans_begins_anew_with_every_chunk():
     """MAC attends inside its chunk: what was before reaches it through the memory only."""
     options = dict(placement="context", heads=2, size=3, hidden=(), conv=1)

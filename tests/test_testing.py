@@ -250,6 +250,7 @@ FAULTY = {
 }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("cls", FAULTY, ids=lambda cls: cls.__name__)
 def test_faulty_layers_are_named(cls):
     with pytest.raises(LawBroken, match=FAULTY[cls]) as broken:

@@ -111,6 +111,7 @@ def test_it_learns_and_leaves_a_record(tmp_path):
     assert task.score(model(batch.x)[0], batch)["accuracy"] > 0.95
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_was_stopped_goes_on_bitwise(streams, straight, tmp_path, number):
     whole, run = straight
@@ -141,6 +142,7 @@ def test_a_checkpoint_is_the_whole_state_and_the_best_one_is_kept(straight):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "seal"])
 def test_a_damaged_checkpoint_is_one_clear_error(streams, straight, tmp_path, damage):
     run = shutil.copytree(straight[1], tmp_path / "run")

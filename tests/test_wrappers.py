@@ -25,6 +25,7 @@ def flags(*places):
     return jnp.zeros((1, T), bool).at[0, jnp.array(places, int)].set(True)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("left_out", [(), (2, 3), (0, 4, 7)], ids=str)
 def test_bidirectional_reads_each_piece_on_its_own(left_out):
     """Resets at 4 (kept or not: then there is no boundary) and 6, and a NaN in the first piece."""
@@ -117,6 +118,7 @@ def test_transformer_xl_takes_another_memory():
         build("transformer_xl", memory=3, same_length=True).with_memory(0)
 
 
+@pytest.mark.thorough
 def test_transformer_xl_of_one_length_sees_the_last_steps():
     """M of them at every place of a segment; and distances beyond `clamp` are all alike."""
     layer, x = build("transformer_xl", length=3, memory=4, same_length=True, clamp=1), sequence()
@@ -128,6 +130,7 @@ def test_transformer_xl_of_one_length_sees_the_last_steps():
     assert jnp.abs(layer(turned)[0][:, 6] - layer(x)[0][:, 6]).max() > 1e-6
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", ["gru", "min_gru", "slstm", "bidirectional", "transformer_xl"])
 def test_a_nan_before_a_reset_is_in_no_gradient(name):
     layer = build(name)

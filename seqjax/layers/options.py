@@ -31,6 +31,7 @@ COUNTS: dict[str, Range] = {
                      "substeps"), Range(1, 1000)),
 }  # fmt: skip
 NUMBERS: dict[str, Range] = {
+    "base": POSITIVE,  # of rotary angles
     "bias_scale": NOT_NEGATIVE,  # of random biases
     "bound": POSITIVE,  # of the size of recurrent weights
     "cell_clip": POSITIVE,

@@ -19,7 +19,8 @@ for the others, as the paper does. The scale V^-1/2 is the release's.
 
 order: "post" as above; "pre" is y = x + W_o o(LN x); "pre_released" adds LN x in place of x, which
 is what the release's pre-norm does. Weights start normal, 0.02. eigenvalues "[-1,1]" (delta):
-beta = 2 sigmoid(W_beta x), arXiv:2411.12537.
+beta = 2 sigmoid(W_beta x), arXiv:2411.12537. Of the release's options not here: dropout, and random
+features drawn anew at every call (ours are fixed).
 """
 
 from collections.abc import Mapping

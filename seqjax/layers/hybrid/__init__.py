@@ -11,10 +11,15 @@ ROWS: dict[str, Entry] = {
         "Interleaved SSM/attention at a set ratio (about one quarter attention)",
         "2403.17844",
         state=(
-            "hyenas * (2 * (order + 1) + (order - 1) * (length - 1)) * features"
+            "hyenas * (2 * (order + 1) + (order - 1) * past) * features"
             " + attentions * 2 * (window - 1) * keys"
         ),
         smoke=dict(depth=2, attention_every=2, heads=2, window=3, length=5, width=3, expansion=1.0),
+        variants={
+            "modes": dict(
+                depth=2, attention_every=2, heads=2, window=3, modes=2, expansion=1.0, bias=True
+            ),
+        },
     ),
     "jamba": Entry(
         Jamba,

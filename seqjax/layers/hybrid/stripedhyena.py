@@ -5,9 +5,13 @@
 
 The paper finds hybrids with about one quarter of attention best at equal compute, and calls a stack
 that alternates its mixers striped. Attention is last of its stripe, with grouped queries and rotary
-positions; Hyena is that of `seqjax.layers.ssm.hyena`, with filters of `length` steps.
+positions; Hyena is that of `seqjax.layers.ssm.hyena`, with filters of `length` steps. `modes`: the
+filters are sums of that many complex exponentials instead, as in the released models and in
+`seqjax.layers.ssm.laughing_hyena`: h_t = Re sum_n C_n lambda_n^t, whose past is a state.
 
-The state is that of every mixer: of Hyena, its last inputs, or the cache of the attention.
+The state is that of every mixer: of Hyena, its last inputs or its modes, or the cache of the
+attention. Of the release's options not here: filters shared by groups of channels, rotary
+positions interpolated for longer texts, and another order of the rows of its projections.
 """
 
 from flax import nnx
@@ -16,6 +20,7 @@ from seqjax.layers.attention import Attention
 from seqjax.layers.blocks import Blocks
 from seqjax.layers.parts import GLU, Norm
 from seqjax.layers.ssm.hyena import Hyena
+from seqjax.layers.ssm.laughing_hyena import LaughingHyena
 
 
 class StripedHyena(Blocks):
@@ -33,7 +38,10 @@ class StripedHyena(Blocks):
         order: int = 2,
         length: int = 1024,
         width: int = 64,
+        modes: int | None = None,
         expansion: float = 8 / 3,
+        base: float = 10_000.0,
+        bias: bool = False,
         rngs: nnx.Rngs,
     ):
         if attention_every < 1:
@@ -41,7 +49,17 @@ class StripedHyena(Blocks):
 
         def mixer(n):
             if n % attention_every == attention_every - 1:
-                return Attention(features, heads=heads, kv_heads=kv_heads, window=window, rngs=rngs)
+                return Attention(
+                    features,
+                    heads=heads,
+                    kv_heads=kv_heads,
+                    window=window,
+                    base=base,
+                    bias=bias,
+                    rngs=rngs,
+                )
+            if modes:
+                return LaughingHyena(features, order=order, modes=modes, rngs=rngs)
             return Hyena(features, order=order, length=length, width=width, rngs=rngs)
 
         inner = max(1, round(expansion * features))
@@ -51,6 +69,9 @@ class StripedHyena(Blocks):
             norm=lambda: Norm(features),
             feed=lambda: GLU(features, inner, rngs=rngs),
         )
+        if modes:
+            self.evaluators = LaughingHyena.evaluators
+        self.past = 2 * modes if modes else length - 1  # numbers of a long convolution's channel
         self.attentions = depth // attention_every
         self.hyenas = depth - self.attentions
         self.keys = (kv_heads or heads) * (features // heads)

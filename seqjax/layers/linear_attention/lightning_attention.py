@@ -8,7 +8,8 @@
 Lightning attention is how this is computed: in chunks, attention inside and the state between
 them; that is the evaluator "chunked". The decay is before the write. `depth` in [0, 1] is
 l / (L - 1). slopes "linear": the lambda_h of the TransNormerLLM paper, see `transnormer_llm`.
-W_g1 has the size of a head.
+W_g1 has the size of a head. `bias` is that of all maps. The release takes `norm_type` and `causal`
+too, which change nothing in it.
 """
 
 import jax
@@ -27,6 +28,7 @@ class LightningAttention(NormAttention):
         heads: int = 4,
         depth: float = 0.0,
         slopes: str = "alibi",
+        bias: bool = False,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -35,10 +37,11 @@ class LightningAttention(NormAttention):
             phi=silu,
             norm=Norm(features, centre=True, bias=True, eps=1e-5),
             slope=head_slopes(slopes, heads, depth),
+            bias=bias,
             rngs=rngs,
         )
-        self.W_g1 = nnx.Linear(features, self.K, use_bias=False, rngs=rngs)
-        self.W_g2 = nnx.Linear(self.K, features, use_bias=False, rngs=rngs)
+        self.W_g1 = nnx.Linear(features, self.K, use_bias=bias, rngs=rngs)
+        self.W_g2 = nnx.Linear(self.K, features, use_bias=bias, rngs=rngs)
 
     def values(self, x):
         return jax.nn.silu(self.W_v(x))

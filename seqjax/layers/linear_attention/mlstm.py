@@ -17,7 +17,9 @@ by the epsilon of the denominator only. We scale q, not k: h is the same, C and 
 b_f starts evenly spaced in [3, 6] over the heads, b_i normal with deviation 0.1, w_i and w_f zero.
 input "sigmoid": i_t = sigmoid(w_i x_t + b_i) (arXiv:2503.14376). Then nothing grows: m stays
 0, and this is linear attention; normalise=False leaves the denominator out. gate_cap c:
-pre-activations of i and f go through c tanh(. / c) (arXiv:2503.13427, c = 15).
+pre-activations of i and f go through c tanh(. / c) (arXiv:2503.13427, c = 15). The release's layer,
+with its up-projection, convolution, block-diagonal q, k, v and gates that see all three, is the
+block of `seqjax.layers.elementwise.xlstm`.
 """
 
 from functools import partial

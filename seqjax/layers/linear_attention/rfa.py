@@ -14,7 +14,8 @@ recurrent form divides by max(., 1) and has 0.1 for M^-1/2: for short sequences 
 normalise at all. `denominator="max", eps=1` is that, up to the factor of phi.)
 
 Not `causal` and `cross` are those of `seqjax.layers.linear_attention.linear_transformer`, without
-the gate.
+the gate. Of the release's options not here: R drawn anew at every step of training (ours is drawn
+once), and a sigma that is not learned.
 """
 
 import jax

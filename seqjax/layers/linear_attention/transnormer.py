@@ -6,12 +6,13 @@ with one kind of mixing per name in `pattern` (diagonal for the first half of th
 
     norm      o_t = phi(q_t)^T S_t,  S_t = S_{t-1} + phi(k_t) v_t^T       S [heads, key, value]
               y_t = W_o RMSNorm(o_t)                   over all heads at once, in place of phi(q).z
-              phi = elu + 1
+              phi = elu + 1, or another of `feature_map`
     diagonal  softmax attention inside blocks of `window` steps that do not overlap
 
 A stream cuts the blocks where a whole sequence does: they count the steps since the last reset.
 `NormAttention` is shared with TransNormerLLM and Lightning Attention, which add fixed decays,
-positions and gates to it.
+positions and gates to it. Of the release's options not here: norms other than RMS, attention that
+is not causal, and positions (LRPE with reflections; the rotations of arXiv:2307.09270 are here).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,10 +34,15 @@ from seqjax.layers.parts import (
     merge_heads,
     per_head,
     places,
+    relu,
+    sigmoid,
+    silu,
     split_heads,
     wide,
 )
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+
+FEATURE_MAPS = {"elu+1": elu_plus_one, "relu": relu, "silu": silu, "sigmoid": sigmoid}
 
 
 class NormState(NamedTuple):
@@ -62,12 +68,13 @@ class NormAttention(Layer):
         norm: Norm,
         slope: Array | None = None,
         lrpe: bool = False,
+        bias: bool = False,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.heads, self.K = heads, per_head("features", features, heads)
         self.phi, self.norm = phi, norm
-        linear = partial(nnx.Linear, features, features, use_bias=False, rngs=rngs)
+        linear = partial(nnx.Linear, features, features, use_bias=bias, rngs=rngs)
         self.W_q, self.W_k, self.W_v, self.W_o = (linear() for _ in range(4))
         self.slope = None if slope is None else Frozen(slope)
         rates = 10_000.0 ** (-2 * jnp.arange(features) / features)
@@ -135,18 +142,22 @@ class TransNormer(Blocks):
         pattern: Sequence[str] = ("diagonal", "norm"),
         heads: int = 4,
         window: int = 64,
+        feature_map: str = "elu+1",
+        bias: bool = False,
         expansion: float = 2.0,
         rngs: nnx.Rngs,
     ):
+        phi = FEATURE_MAPS[option("feature map of TransNormer", feature_map, FEATURE_MAPS)]
+
         def norm():
             return Norm(features)
 
         kinds = {
             "norm": lambda: NormAttention(
-                features, heads=heads, phi=elu_plus_one, norm=norm(), rngs=rngs
+                features, heads=heads, phi=phi, norm=norm(), bias=bias, rngs=rngs
             ),
             "diagonal": lambda: DiagonalAttention(
-                features, heads=heads, window=window, rotary_fraction=0.0, rngs=rngs
+                features, heads=heads, window=window, rotary_fraction=0.0, bias=bias, rngs=rngs
             ),
         }
         super().__init__(

@@ -12,7 +12,7 @@ its cost is in their number; the width is in the gate. The states are not halves
 pairs: no factor 2. By default hidden = 4 features and reduced = features / 4. `imag_exp=False`
 takes the imaginary part as it is. Lambda, C and D start standard normal.
 
-Evaluators: those of `diagonal_ssm`; "fft" is the form the paper trains with.
+Evaluators: those of `diagonal_ssm`; "fft" is the form the paper trains with. No code was released.
 """
 
 import jax
