@@ -20,23 +20,8 @@ from pathlib import Path
 from time import monotonic
 
 from experiments import words
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
+from seqjax.recipes.demo import CONFIG
 
-CONFIG = Config(
-    task=TaskConfig("char_lm", batch=8, length=128, evaluation_batches=8),
-    model=ModelConfig(
-        layer=(LayerConfig("min_gru"),), features=128, depth=3, expansion=2.0, unroll=3
-    ),
-    optimiser=OptimiserConfig(learning_rate=6e-3, warmup=100, final=0.02),
-    train=TrainConfig(steps=100_000, max_seconds=185, evaluate_every=500, save_every=100_000),
-)
 RUN = Path("runs/demo")
 PROMPTS = ("def ", "class ", "import ", "    for ")
 

@@ -23,18 +23,18 @@ Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 
 
 def train(argv: list[str]) -> int:
-    from experiments.table import EXPERIMENTS
+    from seqjax.recipes import RECIPES
     from seqjax.tasks import TASKS
 
     if not argv or argv[0].startswith("-"):
         print("usage: seqjax train NAME [OPTIONS]    (seqjax train NAME --help says more)\n")
-        print("NAME is an experiment:", *EXPERIMENTS)
-        print("           or a task:", *TASKS)
+        print("NAME is a recipe:", *RECIPES)
+        print("       or a task:", *TASKS)
         return 0 if {"-h", "--help"} & set(argv) else 2
     name, *rest = argv
-    if name not in EXPERIMENTS and name not in TASKS:
-        raise ValueError(unknown("experiment or task", name, {**EXPERIMENTS, **TASKS}))
-    default = EXPERIMENTS[name] if name in EXPERIMENTS else Config(task=TaskConfig(name))
+    if name not in RECIPES and name not in TASKS:
+        raise ValueError(unknown("recipe or task", name, {**RECIPES, **TASKS}))
+    default = RECIPES[name] if name in RECIPES else Config(task=TaskConfig(name))
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = default,

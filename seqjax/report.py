@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 import re
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -22,13 +20,13 @@ from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
-import experiments
-from seqjax import monoid, ops
+from seqjax import monoid, ops, recipes
 from seqjax.common import unknown
 from seqjax.config import Count
 from seqjax.layers import LAYERS, Layer, Recurrent, make
 from seqjax.learn import LEARNERS
 from seqjax.ops.op import Call, Choice, Op
+from seqjax.recipes import RECIPES
 from seqjax.scan import explain as explain_scan
 from seqjax.tasks import TASKS
 
@@ -36,7 +34,7 @@ scanning: Any = sys.modules[
     "seqjax.scan"
 ]  # the module; as an attribute of seqjax it is the function
 FEATURES = 4  # of the layers looked at
-Kind = Literal["layers", "ops", "evaluators", "learners", "tasks", "experiments"]
+Kind = Literal["layers", "ops", "evaluators", "learners", "tasks", "recipes"]
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,10 @@ def _tasks() -> Iterator[Row]:
         yield Row(name, entry.title, entry.reference)
 
 
-def _experiments() -> Iterator[Row]:
-    for path in sorted(Path(next(iter(experiments.__path__))).glob("*.py")):
-        name, document = path.stem, ast.get_docstring(ast.parse(path.read_text())) or ""
-        if "\ncommand" not in document:  # not one of them
-            continue
+def _recipes() -> Iterator[Row]:
+    for name, config in RECIPES.items():
+        module = next(m for m in vars(recipes).values() if getattr(m, "CONFIG", None) is config)
+        document = module.__doc__ or ""
         found = re.findall(r"\b\d{4}\.\d{4,5}\b", document)
         yield Row(name, document.splitlines()[0].rstrip("."), ", ".join(dict.fromkeys(found)))
 
@@ -111,7 +108,7 @@ TABLES: dict[Kind, Callable[[], Iterable[Row]]] = {
         Row(name, entry.title, entry.reference, entry.family) for name, entry in LEARNERS.items()
     ),
     "tasks": _tasks,
-    "experiments": _experiments,
+    "recipes": _recipes,
 }
 
 

@@ -16,17 +16,17 @@ FLOORS = [
     ["seqjax.testing"],
     ["seqjax.tasks"],
     ["seqjax.config"],
-    ["seqjax.models", "seqjax.hf"],
+    ["seqjax.models", "seqjax.hf", "seqjax.recipes"],
     ["seqjax.generate", "seqjax.learn"],
     ["seqjax.optimiser", "seqjax.checkpoint", "seqjax.progress", "seqjax.record"],
     ["seqjax.hf.store"],
     ["seqjax.step"],
     ["seqjax.train"],
-    ["experiments"],
     ["seqjax.report"],
     ["seqjax.agreement", "seqjax.bench", "seqjax.selfcheck"],
     ["seqjax.options"],
     ["seqjax.cli"],
+    ["experiments"],
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # tasks stand beside the tower: they import nothing of it but the small things every floor needs

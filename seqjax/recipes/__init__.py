@@ -1,0 +1,11 @@
+"""The recipes that `seqjax train` runs by name: a config, with what it needs and what it gives."""
+
+from seqjax.config import Config
+from seqjax.recipes import copy_memory, demo, mqar, parity
+
+RECIPES: dict[str, Config] = {
+    "parity": parity.CONFIG,
+    "mqar": mqar.CONFIG,
+    "copy": copy_memory.CONFIG,
+    "demo": demo.CONFIG,
+}
