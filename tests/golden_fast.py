@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from golden_layers import build
+from golden_tools import without_resets
 
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
@@ -217,7 +218,7 @@ def recurrent_delta_net(x, meta, *, evaluator):
     layer = build("recurrent_deltanet", features, parameters, heads=H, head_size=D)
     S = jnp.swapaxes(x.get("W0", jnp.zeros((B, H, D, D))), 2, 3)
     h = RDNState(S, x.get("o0", jnp.zeros((B, H, D))))
-    states, last = jax.vmap(partial(layer.states, evaluator=evaluator))(given, h)
+    states, last = without_resets(layer.states, evaluator)(given, h)
     return {"o": states.o, "W": jnp.swapaxes(last.S, 2, 3)}
 
 
@@ -232,7 +233,7 @@ def srwm(x, meta, *, evaluator):
         "norm.bias": jnp.zeros(H * D),
     }
     layer = build("srwm", H * D, parameters, heads=H)
-    refer = jax.vmap(partial(layer.refer, evaluator=evaluator))
+    refer = without_resets(layer.refer, evaluator)
     y, before = refer(x["x"][:, : T - 1], W)  # the reference does not update at the last step
     last = jnp.split(before, (D, 2 * D, 3 * D), axis=3)
     y = jnp.concatenate([y, refer(x["x"][:, T - 1 :], before)[0]], axis=1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build
 from golden_ops import key_scale
-from golden_tools import with_parameters
+from golden_tools import with_parameters, without_resets
 
 from seqjax import ops
 from seqjax.layers import feature_maps as maps
@@ -129,7 +129,7 @@ def rfa(x, meta, evaluator):
     state = jnp.zeros((len(x["q"]), heads, 2 * count, K + 1))
     if "S0" in x:
         state = jnp.concatenate([x["S0"], x["z0"][..., None]], -1) / ratio
-    y, h = jax.vmap(partial(layer.attend, evaluator=evaluator))(phi_q, phi_k, x["v"], state)
+    y, h = without_resets(layer.attend, evaluator)(phi_q, phi_k, x["v"], state)
     found = {"phi_q": phi_q * ratio, "phi_k": phi_k * ratio, "o": y}
     return found if parallel else found | {"S": h[..., :-1] * ratio, "z": h[..., -1] * ratio}
 

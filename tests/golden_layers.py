@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from golden_tools import with_parameters
+from golden_tools import with_parameters, without_resets
 
 from seqjax.layers import make
 from seqjax.layers.classic.bidirectional import BiState
@@ -35,7 +35,7 @@ def by_evaluator(adapter, *evaluators):
 
 def all_states(layer, x, h, evaluator):
     """Every state, and the outputs read off them (layers return the last state only)."""
-    states, _ = jax.vmap(partial(layer.states, evaluator=evaluator))(x, h)
+    states, _ = without_resets(layer.states, evaluator)(x, h)
     return states, jax.vmap(jax.vmap(layer.readout))(states, x)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Frozen
 
 
@@ -18,6 +20,16 @@ def with_parameters(layer, values):
         assert p.shape == values[name].shape, f"{name}: {p.shape}, given {values[name].shape}"
         flat[name] = path, p.replace(jnp.asarray(values[name]))
     return nnx.merge(graph, nnx.from_flat_state(flat.values()), rest)
+
+
+def without_resets(method, evaluator):
+    """A method(..., h, flow) of a layer, over a batch: its last argument is the state."""
+
+    def one(*arguments):
+        *arguments, h = arguments
+        return method(*arguments, Carry(h, h), Flow(evaluator=evaluator))
+
+    return jax.vmap(one)
 
 
 class Settings(Mapping[str, Any]):

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lower floors first; a module may import its own floor's package and every floor below.
 FLOORS = [
     ["seqjax.kernels", "seqjax.common", "seqjax.files", "seqjax.flags", "seqjax.ranges"],
+    ["seqjax.flow"],
     ["seqjax.monoid", "seqjax.primitive"],
     ["seqjax.scan", "seqjax.newton"],
     ["seqjax.ops"],

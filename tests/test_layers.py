@@ -16,6 +16,7 @@ import pytest
 from conftest import FULL, spread
 from flax import nnx
 
+from seqjax.flow import Flow
 from seqjax.layers import LAYERS, make
 from seqjax.layers.base import cast_parameters
 from seqjax.testing import distance
@@ -393,9 +394,9 @@ def test_the_contract_can_fail():
     """A layer that leaks across resets and looks ahead is caught: the laws are not vacuous."""
 
     class Leaky(type(build("elman", ""))):
-        def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+        def run(self, x, h, flow):
             ahead = jnp.concatenate([x[1:], x[:1]])
-            return super().sequence(x + 0.1 * ahead, h, resets=None, mask=None)
+            return super().run(x + 0.1 * ahead, h, Flow())
 
     leaky = cast_parameters(Leaky(FEATURES, rngs=nnx.Rngs(0)), jnp.float64)
     found, _ = laws(leaky, full=True)

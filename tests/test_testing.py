@@ -1,5 +1,7 @@
 """`seqjax.testing`: faulty layers are named right, and good ones pass."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,13 +189,13 @@ class NoWindow(Good):
 
 
 class ForgottenStart(Good):
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        return super().sequence(x, h, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        return super().run(x, h, replace(flow, resets=None))
 
 
 class ForgottenMask(Good):
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        return super().sequence(x, h, resets=resets, evaluator=evaluator)
+    def run(self, x, h, flow):
+        return super().run(x, h, replace(flow, mask=None))
 
 
 class Segments(Segmented):
@@ -218,9 +220,9 @@ class MixesExamples(Good):
 
 
 class FalseEvaluator(Good):
-    def sequence(self, x, h, *, evaluator=None, **flags):
-        y, h = super().sequence(x, h, evaluator=evaluator, **flags)
-        return (1.001 * y if evaluator == "associative" else y), h
+    def run(self, x, h, flow):
+        y, h = super().run(x, h, flow)
+        return (1.001 * y if flow.evaluator == "associative" else y), h
 
 
 class SquareRoot(Good):

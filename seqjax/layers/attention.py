@@ -27,6 +27,9 @@ QK_NORMS = ("none", "head", "all")
 class Attention(Layer):
     structure = "window of the past"
 
+    def learn_initial(self):
+        """A cache starts empty."""
+
     def __init__(
         self,
         features: int,

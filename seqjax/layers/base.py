@@ -1,9 +1,9 @@
 """The base classes of all layers: what a recurrence must say, and everything that follows from it.
 
-    Layer         says `sequence`: a whole sequence and a state in, outputs and a state out
-    Recurrent     says `step` and `readout`; any recurrence, also nonlinear ones
-    Associative   says `monoid`, `lift` and `readout`; every evaluator of `seqjax.scan` follows
-    Segmented     says `segment`: one step eats a whole segment of the sequence
+    Layer         defines `run`: a whole sequence and a state in, outputs and a state out
+    Recurrent     defines `step` and `readout`; any recurrence, also nonlinear ones
+    Associative   defines `monoid`, `lift` and `readout`; every evaluator of `seqjax.scan` follows
+    Segmented     defines `segment`: one step eats a whole segment of the sequence
 
 Layers are written for one example, time first. Calling a layer adds the rest: the batch axis,
 dtypes, checks, resets, masks and streaming,
@@ -16,8 +16,7 @@ step is a call at T = 1. No Variable is written during a call.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,32 +25,47 @@ from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype, unknown
+from seqjax.flow import Carry, Flow
+from seqjax.layers.variables import (
+    Frozen,
+    Precise,
+    cast,
+    cast_parameters,
+    from_real,
+    promotion,
+    to_real,
+)
 from seqjax.monoid import Monoid, check_element, select
 from seqjax.newton import newton, parallel_backward
 from seqjax.ops.quarantine import finite, mark, reach
 from seqjax.scan import EVALUATORS, scan
 
 State = Any
-Module = TypeVar("Module", bound=nnx.Module)
-
-
-class Precise(nnx.Param):
-    """A parameter that is never cast below float32: decays, time steps, gate biases."""
-
-
-class Frozen(nnx.Variable):
-    """A weight that is drawn once and not trained, such as a reservoir's."""
+__all__ = [
+    "Associative",
+    "Frozen",
+    "Layer",
+    "Precise",
+    "Recurrent",
+    "Segmented",
+    "cast_parameters",
+    "entering",
+    "option",
+]
 
 
 class Layer(nnx.Module):
     """A map from [B, T, features] and a state to [B, T, out_features] and a state.
 
-    A subclass sets `features` and `out_features` and says
+    A subclass sets `features` and `out_features` and defines
 
-        initial()                   the state before anything was seen (one example)
-        sequence(x, h, *, resets, mask, evaluator) -> (y, h)
-                                    x [T, features]; resets, mask bool [T] or None. A reset
-                                    returns to `self.start()`; a masked step is the identity.
+        initial()                 the state before anything was seen (one example)
+        run(x, h, flow) -> (y, state)
+                                  x [T, features]; h a Carry: the state `now` and the `start` that a
+                                  reset goes to; flow.resets, flow.mask bool [T] or None: a masked
+                                  step is the identity (`seqjax.flow`).
+
+    Layers that are not yet written so define `sequence`, which takes the flow apart.
 
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
     structure: of the transition from state to state, in words, where no op, monoid or step that
@@ -64,17 +78,42 @@ class Layer(nnx.Module):
     features: int
     out_features: int
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "sequence" in cls.__dict__ and cls.run is not Layer.run:
+            base = next(c for c in cls.__mro__ if "run" in c.__dict__)
+            raise TypeError(
+                f"{cls.__name__}: {base.__name__} defines run(x, h, flow), override that"
+            )
+
+    def parts(self) -> Any:
+        """A layer made of layers: its modules in the shape of its state, which then is theirs."""
+        return None
+
+    def _of_parts(self, what: str) -> Any:
+        if self.parts() is None:
+            raise TypeError(f"{type(self).__name__} must define initial()")
+        return jax.tree.map(lambda part: getattr(part, what)(), self.parts(), is_leaf=_is_module)
+
     def initial(self) -> State:
-        raise TypeError(f"{type(self).__name__} must define initial()")
+        return self._of_parts("initial")
+
+    def run(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
+        if type(self).sequence is Layer.sequence:
+            raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
+        return self.sequence(x, h.now, resets=flow.resets, mask=flow.mask, evaluator=flow.evaluator)
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} must define sequence()")
+        start = _like(h, self.start(), type(self).__name__)
+        return self.run(x, Carry(h, start), Flow(resets, mask, evaluator))
 
     def start(self) -> State:
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
+        if self.parts() is not None:
+            return self._of_parts("start")
         learned = getattr(self, "h0", None)
         first = self.initial()
-        return first if learned is None else _from_real(first, learned.get_value())
+        return first if learned is None else from_real(first, learned.get_value())
 
     def canonical(self, h: State) -> State:
         """A batch of states in the form in which equal states are equal numbers.
@@ -82,22 +121,29 @@ class Layer(nnx.Module):
         By default h itself. A state with a gauge (a running maximum that may be anything as long
         as its partner is scaled by it) or with slots nobody reads says here what it stands for.
         """
-        return h
+        parts = self.parts()
+        if parts is None:
+            return h
+        return jax.tree.map(lambda part, s: part.canonical(s), parts, h, is_leaf=_is_module)
 
     def learn_initial(self) -> None:
         """Make the initial state a trainable parameter `h0`, starting at `initial()`.
 
-        What a state counts in integers is not learned.
+        What a state counts in integers is not learned. A layer made of layers has none of its own:
+        those of its parts are learned.
         """
-        self.h0 = Precise(_to_real(self.initial()))
+        if self.parts() is not None:
+            self._of_parts("learn_initial")
+            return
+        self.h0 = Precise(to_real(self.initial()))
 
     def batch_state(self, batch: int, dtype=jnp.float32) -> State:
         """The starting state of a batch, as a call accepts and returns it."""
-        like = _cast(self.start(), accumulation_dtype(dtype))
+        like = cast(self.start(), accumulation_dtype(dtype))
         return jax.tree.map(lambda s: jnp.broadcast_to(s[None], (batch, *s.shape)), like)
 
-    def example(self, x, h, *, resets=None, mask=None, evaluator=None):
-        """`sequence` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
+    def example(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
+        """`run` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
 
         A step whose x is not finite, or a state with a NaN, makes all outputs from there on, up to
         the next reset, NaN; what lies before keeps its values and gradients. A call maps this
@@ -105,12 +151,13 @@ class Layer(nnx.Module):
         out, and the state is the one given.
         """
         if not len(x):
-            return jnp.zeros((0, self.out_features), x.dtype), h
+            return jnp.zeros((0, self.out_features), x.dtype), h.now
+        mask = flow.mask
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
         if self.causal:
-            x, h, lost, state_lost = self._quarantine(x, h)
-        y, h = self.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
+            x, h, lost, state_lost = _quarantine(x, h)
+        y, state = self.run(x, h, flow)
         if y.shape != (len(x), self.out_features):
             raise ValueError(
                 f"{type(self).__name__} returns outputs {list(y.shape)} for {len(x)} steps, "
@@ -118,21 +165,9 @@ class Layer(nnx.Module):
             )
         y = y.astype(x.dtype)
         if self.causal:
-            begins = resets if resets is None or mask is None else resets & mask
-            reached, at_end = reach(lost, state_lost, begins)
-            y, h = mark(reached, y), mark(at_end, h)
-        return (y if mask is None else select(mask, y, jnp.zeros_like(y))), h
-
-    def _quarantine(self, x, h):
-        """x and h without what is not finite, and whether it was there: steps [T], state []."""
-        lost = ~finite(x, 1)
-        x = select(lost, jnp.zeros_like(x), x)
-        lost_state = jnp.zeros((), bool)
-        for s in jax.tree.leaves(h):
-            lost_state |= jnp.any(jnp.isnan(s))
-        fresh = _like(h, self.start(), type(self).__name__)
-        h = jax.tree.map(lambda s, f: jnp.where(lost_state, f, s), h, fresh)
-        return x, h, lost, lost_state
+            reached, at_end = reach(lost, state_lost, flow.begins)
+            y, state = mark(reached, y), mark(at_end, state)
+        return (y if mask is None else select(mask, y, jnp.zeros_like(y))), state
 
     def __call__(
         self,
@@ -158,18 +193,19 @@ class Layer(nnx.Module):
         """
         self._check(x, resets, mask, evaluator)
         working = cast_parameters(self, x.dtype)
-        start = working.batch_state(x.shape[0], x.dtype)
-        h = start if h is None else _like(start, h, type(self).__name__)
+        fresh = working.batch_state(x.shape[0], x.dtype)
+        h = fresh if h is None else _like(fresh, h, type(self).__name__)
+        start = cast(working.start(), accumulation_dtype(x.dtype))
 
-        def example(x, h, resets, mask):
-            return working.example(x, h, resets=resets, mask=mask, evaluator=evaluator)
+        def example(x, h, flow):
+            return working.example(x, Carry(h, start), flow)
 
         def turned(tree):
             return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
 
         with promotion(x.dtype):
-            y, h = jax.vmap(example)(turned(x), h, *turned((resets, mask)))
-        return turned(y), _like(start, h, type(self).__name__)
+            y, h = jax.vmap(example)(turned(x), h, turned(Flow(resets, mask, evaluator)))
+        return turned(y), _like(fresh, h, type(self).__name__)
 
     def _check(self, x, resets, mask, evaluator):
         name = type(self).__name__
@@ -221,32 +257,30 @@ class Recurrent(Layer):
         del x
         return h
 
-    def states(self, x, h, *, resets=None, mask=None, evaluator=None) -> tuple[State, State]:
+    def states(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[State, State]:
         """The state after every step [T, ...], and the last one."""
-        start = _like(h, self.start(), type(self).__name__)
 
-        def step(h, now):
+        def step(state, now):
             z, reset, keep = now
-            before = h if reset is None else select(reset, start, h)
-            new = _like(h, self.step(before, z), type(self).__name__)
-            return new if keep is None else select(keep, new, h)
+            before = state if reset is None else select(reset, h.start, state)
+            new = _like(state, self.step(before, z), type(self).__name__)
+            return new if keep is None else select(keep, new, state)
 
-        def body(h, now):
-            h = step(h, now)
-            return h, h
+        def body(state, now):
+            state = step(state, now)
+            return state, state
 
-        xs = (self.drive(x), resets, mask)
-        if evaluator == "newton":
-            states, h = newton(step, xs, h, jacobian=self.jacobian)[:2]
-        elif evaluator == "parallel_backward":
-            states, h = parallel_backward(step, xs, h, jacobian=self.jacobian)
-        else:
-            h, states = lax.scan(body, h, xs)
-        return states, h
+        xs = (self.drive(x), flow.resets, flow.mask)
+        if flow.evaluator == "newton":
+            return newton(step, xs, h.now, jacobian=self.jacobian)[:2]
+        if flow.evaluator == "parallel_backward":
+            return parallel_backward(step, xs, h.now, jacobian=self.jacobian)
+        last, states = lax.scan(body, h.now, xs)
+        return states, last
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        states, h = self.states(x, h, resets=resets, mask=mask, evaluator=evaluator)
-        return jax.vmap(self.readout)(states, x), h
+    def run(self, x, h, flow):
+        states, last = self.states(x, h, flow)
+        return jax.vmap(self.readout)(states, x), last
 
 
 class Associative(Recurrent):
@@ -276,14 +310,19 @@ class Associative(Recurrent):
     def step(self, h: State, z: Any) -> State:
         return self.monoid.act(self.lift(z), h)
 
-    def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def states(self, x, h, flow):
         if getattr(self, "monoid", None) is None:
             raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.monoid")
         elements = jax.vmap(self.lift)(self.drive(x))
-        check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h)
-        start = _like(h, self.start(), type(self).__name__)
+        check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h.now)
         return scan(
-            self.monoid, elements, h, evaluator=evaluator, resets=resets, initial=start, mask=mask
+            self.monoid,
+            elements,
+            h.now,
+            evaluator=flow.evaluator,
+            resets=flow.resets,
+            initial=h.start,
+            mask=flow.mask,
         )
 
 
@@ -323,6 +362,21 @@ class Segmented(Layer):
         return jnp.concatenate(outputs), h
 
 
+def _quarantine(x: jax.Array, h: Carry):
+    """x and h without what is not finite, and whether it was there: steps [T], state []."""
+    lost = ~finite(x, 1)
+    x = select(lost, jnp.zeros_like(x), x)
+    lost_state = jnp.zeros((), bool)
+    for s in jax.tree.leaves(h.now):
+        lost_state |= jnp.any(jnp.isnan(s))
+    now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
+    return x, Carry(now, h.start), lost, lost_state
+
+
+def _is_module(x: Any) -> bool:
+    return isinstance(x, nnx.Module)
+
+
 def entering(states: State, h: State, start: State, resets: jax.Array | None) -> State:
     """What each step [T] finds: the state after the one before, h at first, `start` at a reset."""
 
@@ -344,40 +398,6 @@ def option(kind: str, name: str, table) -> str:
     return name
 
 
-def cast_parameters(module: Module, dtype) -> Module:
-    """The module with its weights in `dtype`; `Precise`, `Frozen` ones stay at least float32."""
-    high = accumulation_dtype(dtype)
-
-    def cast(variable):
-        if not isinstance(variable, (nnx.Param, Frozen)):
-            return variable
-        to = high if isinstance(variable, (Precise, Frozen)) else dtype
-        return variable.replace(_cast(variable.get_value(), to))
-
-    graph, state = nnx.split(module)
-    state = jax.tree.map(cast, state, is_leaf=lambda v: isinstance(v, nnx.Variable))
-    return nnx.merge(graph, state)
-
-
-def promotion(dtype):
-    """With 16-bit inputs what meets the float32 state or a `Precise` parameter becomes float32."""
-    low = jnp.finfo(dtype).bits < 32
-    return jax.numpy_dtype_promotion("standard") if low else nullcontext()
-
-
-def _cast(tree, dtype):
-    """Floating leaves in `dtype`, complex ones in its complex counterpart, others untouched."""
-    wide = accumulation_dtype(dtype, jnp.complex64)
-
-    def leaf(x):
-        x = jnp.asarray(x)
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            return x.astype(wide)
-        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree.map(leaf, tree)
-
-
 def _like(expected, given, name: str):
     """`given` in the dtypes of `expected`, or one error if its structure or shapes differ."""
     same = jax.tree.structure(expected) == jax.tree.structure(given)
@@ -386,22 +406,3 @@ def _like(expected, given, name: str):
         told = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
         raise ValueError(f"{name}: the state has shapes {told[0]}, got {told[1]}")
     return jax.tree.map(lambda e, g: jnp.asarray(g).astype(e.dtype), expected, given)
-
-
-def _to_real(tree):
-    """What can be learned of a state: complex leaves as stacks [2, ...] of real and imaginary part
-    (optimisers see real arrays), integer ones left out."""
-
-    def leaf(x):
-        if jnp.iscomplexobj(x):
-            return jnp.stack([x.real, x.imag])
-        return x if jnp.issubdtype(x.dtype, jnp.floating) else None
-
-    return jax.tree.map(leaf, tree)
-
-
-def _from_real(like, tree):
-    def leaf(s, x):
-        return s if x is None else lax.complex(x[0], x[1]) if jnp.iscomplexobj(s) else x
-
-    return jax.tree.map(leaf, like, tree)

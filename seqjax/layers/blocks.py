@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.attention import Attention
 from seqjax.layers.base import Layer
 
 
@@ -31,27 +30,13 @@ class Blocks(Layer):
         self.feeds = nnx.List([feed() for _ in mixing] if feed else [])
         self.feed_norms = nnx.List([norm() for _ in mixing] if feed else [])
 
-    def initial(self):
-        return tuple(layer.initial() for layer in self.mixing)
+    def parts(self):
+        return tuple(self.mixing)
 
-    def start(self):
-        return tuple(layer.start() for layer in self.mixing)
-
-    def canonical(self, h):
-        return tuple(layer.canonical(state) for layer, state in zip(self.mixing, h))
-
-    def learn_initial(self):
-        for layer in self.mixing:
-            if not isinstance(layer, Attention):  # a cache starts empty
-                layer.learn_initial()
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         states = []
         for i, layer in enumerate(self.mixing):
-            known = evaluator if evaluator in layer.evaluators else None
-            y, state = layer.sequence(
-                self.norms[i](x), h[i], resets=resets, mask=mask, evaluator=known
-            )
+            y, state = layer.run(self.norms[i](x), h[i], flow.of(layer.evaluators))
             states.append(state)
             x = x + y
             if self.feeds:

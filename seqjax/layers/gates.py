@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.flow import takes_flow
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import linear_attention
 
@@ -68,6 +69,7 @@ def step_size(logits: Array, eigenvalues: str) -> Array:
     return 2 * beta if eigenvalues == "[-1,1]" else beta
 
 
+@takes_flow
 def signed_linear_attention(
     q: Array,
     k: Array,

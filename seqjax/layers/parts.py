@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Flow
 from seqjax.layers.base import Precise
 from seqjax.ops.convolution import short_convolution
 
@@ -166,18 +167,31 @@ class ShortConv(nnx.Module):
         width, channels = self.weight.shape
         return jnp.zeros((width - 1, channels))
 
+    # as a part of a layer: nothing came before
+
+    start = initial
+
+    def learn_initial(self) -> None:
+        pass
+
+    def canonical(self, h: Array) -> Array:
+        return h
+
     def __call__(
-        self, x: Array, window: Array, *, resets=None, mask=None, reset_state=None
+        self, x: Array, window: Any, flow: Flow | None = None, **flags: Any
     ) -> tuple[Array, Array]:
-        """x [T, channels] and a window [width - 1, channels] to outputs and the next window."""
+        """x [T, channels] and a window [width - 1, channels] to outputs and the next window.
+
+        With a flow the window is a Carry; without one the flags are those of the op.
+        """
+        if flow is not None:
+            flags = dict(flow=flow.of())
         return short_convolution(
             x,
             self.weight[...],
             window,
-            resets=resets,
-            mask=mask,
-            reset_state=reset_state,
             bias=None if self.bias is None else self.bias[...],
+            **flags,
         )
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Recurrent
 from seqjax.models import Model
 
@@ -73,7 +74,8 @@ def _of_layer(merge) -> Cell:
         return layer.start(), jnp.zeros(layer.out_features, dtype)
 
     def step(params, h, x):
-        y, new = merge(params).example(x[None], h[0])
+        layer = merge(params)
+        y, new = layer.example(x[None], Carry(h[0], _like(h[0], layer.start())), Flow())
         return _like(h, (new, y[0]))
 
     return Cell(initial, step, lambda params, h, x: h[1])

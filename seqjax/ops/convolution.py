@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
 from seqjax.ops.op import (
     Call,
@@ -131,6 +132,7 @@ def fft(
     return y[back:], x[steps:]
 
 
+@takes_flow
 def short_convolution(
     x: Array,
     kernel: Array,
@@ -179,6 +181,7 @@ def short_convolution(
     return narrowed(y, x.dtype), window
 
 
+@takes_flow
 def fft_convolution(
     u: Array,
     kernel: Array,

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import (
     decay_of,
     finite_log,
@@ -132,6 +133,7 @@ def by_values(
     return columns(xs.v, xs.beta, xs.log_b, S, reset_state)
 
 
+@takes_flow
 def gated_delta_rule(
     q: Array,
     k: Array,
@@ -193,6 +195,7 @@ def gated_delta_rule(
     return narrowed(y, v.dtype), state
 
 
+@takes_flow
 def delta_rule(
     q: Array, k: Array, v: Array, beta: Array, initial_state: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
@@ -200,6 +203,7 @@ def delta_rule(
     return gated_delta_rule(q, k, v, beta, None, initial_state, **options)
 
 
+@takes_flow
 def gated_delta_product(
     q: Array,
     k: Array,

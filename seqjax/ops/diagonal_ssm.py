@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.ops.convolution import fft_convolution
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
@@ -22,6 +23,7 @@ EVALUATORS = (*LINEAR_SCAN.evaluators, "fft")
 FEW_STEPS = 64  # for which the scan is as good as the convolution
 
 
+@takes_flow
 def diagonal_ssm(
     u: Array,
     log_a: Array,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import (
     decay_of,
     finite_rows,
@@ -103,6 +104,7 @@ def chunked(
     return scan_heads(body, S, xs, resets, reset_state, FILL, size)
 
 
+@takes_flow
 def dplr(
     q: Array,
     k: Array,

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
@@ -118,6 +119,7 @@ def chunked(
     return scan_heads(body, S, xs, resets, reset_state, FILL, size, per_head)
 
 
+@takes_flow
 def linear_attention(
     q: Array,
     k: Array,

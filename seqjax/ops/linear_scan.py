@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.monoid import diagonal
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
 from seqjax.scan import scan
@@ -78,6 +79,7 @@ def by_scan(
     )
 
 
+@takes_flow
 def linear_scan(
     a: Array,
     b: Array,

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.common import unknown
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import decay_of, finite_log, finite_rows, loop, scan_chunks, within
 from seqjax.ops.heads import read_in_groups, share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call
@@ -133,6 +134,7 @@ def chunked(
 EVALUATORS = {"sequential": naive, "chunked": chunked}
 
 
+@takes_flow
 def log_linear_attention(
     q: Array,
     k: Array,

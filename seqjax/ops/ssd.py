@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
@@ -105,6 +106,7 @@ def by_linear_scan(
     return (states.reshape(steps, *A.shape) * C).sum(2), last.reshape(A.shape)
 
 
+@takes_flow
 def selective_scan(
     u: Array,
     delta: Array,
@@ -173,6 +175,7 @@ def selective_scan(
     return narrowed(skip_and_gate(y, u, D, z), u.dtype), state
 
 
+@takes_flow
 def ssd(
     x: Array,
     dt: Array,

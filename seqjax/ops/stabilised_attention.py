@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seqjax.flow import takes_flow
 from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
@@ -129,6 +130,7 @@ def chunked(
     return scan_heads(body, state, xs, resets, reset_state, FILL, chunk_size or 64)
 
 
+@takes_flow
 def stabilised_attention(
     q: Array,
     k: Array,

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.flags import ends
 from seqjax.layers.base import Layer, State
 from seqjax.layers.classic.gru import GRU
 
@@ -38,27 +37,10 @@ class Bidirectional(Layer):
         self.out_features = 2 * self.forward.out_features
         self.evaluators = self.forward.evaluators
 
-    def initial(self):
-        return BiState(self.forward.initial(), self.backward.initial())
+    def parts(self):
+        return BiState(self.forward, self.backward)
 
-    def start(self):
-        return BiState(self.forward.start(), self.backward.start())
-
-    def learn_initial(self):
-        self.forward.learn_initial()
-        self.backward.learn_initial()
-
-    def canonical(self, h):
-        return BiState(self.forward.canonical(h.forward), self.backward.canonical(h.backward))
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        x_back = x[::-1]
-        mask_back = None if mask is None else mask[::-1]
-        resets_back = None if resets is None else ends(resets, mask)[::-1]
-        y, forward = self.forward.example(
-            x, h.forward, resets=resets, mask=mask, evaluator=evaluator
-        )
-        y_back, backward = self.backward.example(
-            x_back, h.backward, resets=resets_back, mask=mask_back, evaluator=evaluator
-        )
+    def run(self, x, h, flow):
+        y, forward = self.forward.example(x, h.forward, flow)
+        y_back, backward = self.backward.example(x[::-1], h.backward, flow.backwards())
         return jnp.concatenate([y, y_back[::-1]], axis=-1), BiState(forward, backward)

@@ -75,25 +75,15 @@ class Stacked(Layer):
             if all(name in layer.evaluators for layer in self.layers)
         )
 
-    def initial(self):
-        return tuple(layer.initial() for layer in self.layers)
-
-    def start(self):
-        return tuple(layer.start() for layer in self.layers)
-
-    def learn_initial(self):
-        for layer in self.layers:
-            layer.learn_initial()
-
-    def canonical(self, h):
-        return tuple(layer.canonical(s) for layer, s in zip(self.layers, h, strict=True))
+    def parts(self):
+        return tuple(self.layers)
 
     def draw(self, key: jax.Array, batch: int, steps: int, dtype=jnp.float32) -> jax.Array:
         """Masks [batch, steps, features between the layers]: 1 where they are kept."""
         shape = (batch, steps, self.ends[-1])
         return jax.random.bernoulli(key, 1 - self.dropout, shape).astype(dtype)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         states, kept = [], None
         if self.masks:
             x, masks = jnp.split(x, (self.features - self.masks,), axis=1)
@@ -103,7 +93,7 @@ class Stacked(Layer):
             if kept is not None and place:
                 part = kept[:, self.ends[place - 1] : self.ends[place]]
                 fed = jnp.where(part, x / (1 - self.dropout), 0)
-            y, state = layer.example(fed, state, resets=resets, mask=mask, evaluator=evaluator)
+            y, state = layer.example(fed, state, flow)
             x = x + y if self.residual else y
             states.append(state)
         return x, tuple(states)

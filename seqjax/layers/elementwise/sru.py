@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.base import Frozen, Layer, Precise, Recurrent, entering, option
-from seqjax.layers.classic.bidirectional import BiState, ends
+from seqjax.layers.classic.bidirectional import BiState
 from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import Norm
 
@@ -105,44 +105,26 @@ class SRU(Layer):
         W = uniform(1 / read, (read, ways, blocks, H), rngs).at[:, :, 1:3].multiply(0.5**0.5)
         self.W = nnx.Param(W.reshape(read, ways * blocks * H))
 
-    def initial(self):
-        return self._both(lambda cells: cells.initial())
+    def parts(self) -> Any:
+        return self.cells if self.back is None else BiState(self.cells, self.back)
 
-    def start(self):
-        return self._both(lambda cells: cells.start())
-
-    def learn_initial(self):
-        self._both(lambda cells: cells.learn_initial())
-
-    def _both(self, of) -> Any:
-        first = of(self.cells)
-        return first if self.back is None else BiState(first, of(self.back))
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         u = x if self.norm is None or self.normalize_after else self.norm(x)
         u = u if self.W_in is None else self.W_in(u)
-        return self.recur(u, x, h, resets=resets, mask=mask, evaluator=evaluator)
+        return self.recur(u, x, h, flow)
 
-    def recur(self, u, x, h, *, resets, mask, evaluator) -> tuple[jax.Array, Any]:
+    def recur(self, u, x, h, flow) -> tuple[jax.Array, Any]:
         """y [T, out_features] and the last c, for what W reads and what the highway carries."""
         z = u @ self.W[...]
         x = x if self.alpha is None else self.alpha[...][None] * x
         if self.back is None:
-            y, last = self.one(self.cells, z, x, h, resets, mask, evaluator)
+            y, last = self.one(self.cells, z, x, h, flow)
         else:
             z, z_back = jnp.split(z, 2, axis=1)
             x, x_back = self.halves(x)
-            y, forward = self.one(self.cells, z, x, h.forward, resets, mask, evaluator)
-            mask_back = None if mask is None else mask[::-1]
-            resets_back = None if resets is None else ends(resets, mask)[::-1]
+            y, forward = self.one(self.cells, z, x, h.forward, flow)
             y_back, backward = self.one(
-                self.back,
-                z_back[::-1],
-                x_back[::-1],
-                h.backward,
-                resets_back,
-                mask_back,
-                evaluator,
+                self.back, z_back[::-1], x_back[::-1], h.backward, flow.backwards()
             )
             y, last = jnp.concatenate([y, y_back[::-1]], axis=1), BiState(forward, backward)
         return (self.norm(y) if self.norm is not None and self.normalize_after else y), last
@@ -151,12 +133,12 @@ class SRU(Layer):
         """What of x each direction's highway may carry."""
         return jnp.split(x, 2, axis=1) if self.features == self.out_features else (x, x)
 
-    def one(self, cells, z, x, h, resets, mask, evaluator):
+    def one(self, cells, z, x, h, flow):
         """One direction: y [T, hidden] and the last c, of all blocks of W x."""
         H = self.hidden
         z, r, other = z[:, : 2 * H], z[:, 2 * H : 3 * H], z[:, 3 * H :]
-        c, last = cells.states(z, h, resets=resets, mask=mask, evaluator=evaluator)
-        r = cells.gate(1, r, entering(c, h, cells.start(), resets))
+        c, last = cells.states(z, h, flow)
+        r = cells.gate(1, r, entering(c, h.now, h.start, flow.resets))
         y = r * ACTIVATIONS[self.activation](c)
         if self.highway:
             y = y + (1 - r) * (other if other.shape[1] else x)

@@ -51,18 +51,25 @@ class SRUpp(SRU):
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.attention))
-        return SRUppState(empty((keys, keys)), super().initial())
+        return SRUppState(empty((keys, keys)), self.cells.initial())
+
+    def parts(self):
+        return None  # the cache is none
 
     def start(self):
-        return self.initial()._replace(c=super().start())
+        return self.initial()._replace(c=self.cells.start())
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def learn_initial(self):
+        self.cells.learn_initial()
+
+    def run(self, x, h, flow):
         Q = self.W_in(x)
         kv = self.W_k(Q), self.W_v(Q)
-        q = Q.astype(h.cache.items[0].dtype)
-        A, cache = look_back(self.attend, q, kv, h.cache, resets=resets, mask=mask)
+        cache = h.now.cache
+        q = Q.astype(cache.items[0].dtype)
+        A, cache = look_back(self.attend, q, kv, cache, resets=flow.resets, mask=flow.mask)
         u = self.attention_norm(Q + self.a[...][None] * A.astype(x.dtype))
-        y, c = self.recur(u, x, h.c, resets=resets, mask=mask, evaluator=evaluator)
+        y, c = self.recur(u, x, h.c, flow)
         return y, SRUppState(cache, c)
 
     def attend(self, q, kv, i, j, seen):

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from seqjax.flow import Carry, takes_flow
 from seqjax.layers.base import Layer, option
 from seqjax.layers.feature_maps import make_map
 from seqjax.layers.gates import EIGENVALUES, step_size
@@ -45,19 +46,19 @@ ORDERS = ("post", "pre", "pre_released")
 
 
 class Sublayer(Layer):
-    """A mixer with a residual connection and a LayerNorm around it; a subclass says `mix`."""
+    """A mixer with a residual connection and a LayerNorm around it; a subclass defines `mix`."""
 
     def __init__(self, features: int, order: str):
         self.features = self.out_features = features
         self.order = option("order of norm and residual", order, ORDERS)
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
 
-    def mix(self, x, h, **options) -> tuple[jax.Array, Any]:
-        raise TypeError(f"{type(self).__name__} does not say mix()")
+    def mix(self, x, h, flow) -> tuple[jax.Array, Any]:
+        raise TypeError(f"{type(self).__name__} must define mix(x, h, flow)")
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         normed = x if self.order == "post" else self.norm(x)
-        o, h = self.mix(normed, h, resets=resets, mask=mask, evaluator=evaluator)
+        o, h = self.mix(normed, h, flow)
         y = (normed if self.order == "pre_released" else x) + o
         return (self.norm(y) if self.order == "post" else y), h
 
@@ -103,8 +104,7 @@ class FWP(Sublayer):
         z = None if self.normalise == "none" else jnp.zeros((self.heads, self.size))
         return FWPState(jnp.zeros((self.heads, self.size, self.V)), z)
 
-    def mix(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, flags = self.start(), dict(resets=resets, mask=mask)
+    def mix(self, x, h, flow):
         q, k, v = (wide(split_heads(W(x), self.heads)) for W in (self.W_q, self.W_k, self.W_v))
         q, k = self.phi(q, query=True), self.phi(k)
         if self.update == "delta":
@@ -115,7 +115,7 @@ class FWP(Sublayer):
 
         divisor, z = 1.0, None
         if self.normalise != "none":
-            reads = lambda query: reads_of_sum(query, k, h.z, start.z, **flags)  # noqa: E731
+            reads = lambda query: reads_of_sum(query, k, h.z, flow)  # noqa: E731
             divisor, z = reads(q)
             divisor = divisor + self.eps
             if self.normalise == "update":
@@ -125,13 +125,13 @@ class FWP(Sublayer):
                 d = jnp.where(seen, d, 1)
                 beta, k = None if beta is None else beta * d[..., 0], k / (d + self.eps)
 
-        options = dict(scale=self.V**-0.5, reset_state=start.S, **flags)
+        scale = self.V**-0.5
         if self.update == "sum":
-            o, S = linear_attention(q, k, v, None, h.S, evaluator=evaluator, **options)
+            o, S = linear_attention(q, k, v, None, h.S, scale=scale, flow=flow)
         elif self.update == "delta":
-            o, S = delta_rule(q, k, v, beta, h.S, evaluator=evaluator, **options)
+            o, S = delta_rule(q, k, v, beta, h.S, scale=scale, flow=flow)
         else:
-            o, S = bounded_delta_rule(q, k, v, beta, h.S, **options)
+            o, S = bounded_delta_rule(q, k, v, beta, h.S, scale=scale, flow=flow)
         return self.W_o(merge_heads(o / divisor).astype(x.dtype)), FWPState(S, z)
 
 
@@ -141,17 +141,21 @@ def sum_normalised(phi: jax.Array) -> jax.Array:
     return phi / jnp.where(total > 0, total, 1)
 
 
-def reads_of_sum(query, k, z, start, **flags):
+def reads_of_sum(query, k, z, flow):
     """z_t . query_t [T, H, 1] and the last z, for the sums z_t of k up to t."""
     ones = jnp.ones_like(k[..., :1])
-    y, z = linear_attention(
-        query, k, ones, None, z[..., None], reset_state=start[..., None], **flags
-    )
+    column = Carry(z.now[..., None], z.start[..., None])
+    y, z = linear_attention(query, k, ones, None, column, flow=flow.of())
     return y, z[..., 0]
 
 
-def bounded_delta_rule(q, k, v, beta, S, *, scale, reset_state, resets=None, mask=None):
+@takes_flow
+def bounded_delta_rule(
+    q, k, v, beta, S, *, scale, reset_state, resets=None, mask=None, evaluator=None
+):
     """The delta rule of one example, with the norm of every head's S bounded by 1: "fwm"."""
+
+    del evaluator  # one loop
 
     def step(S, now):
         (q, k, v, beta), reset, keep = now

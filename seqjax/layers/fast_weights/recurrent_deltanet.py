@@ -75,5 +75,5 @@ class RecurrentDeltaNet(Sublayer, Recurrent):
     def readout(self, h, x):
         return self.W_o(h.o.reshape(self.heads * self.D).astype(x.dtype))
 
-    def mix(self, x, h, **options):
-        return Recurrent.sequence(self, x, h, **options)
+    def mix(self, x, h, flow):
+        return Recurrent.run(self, x, h, flow)

@@ -45,18 +45,17 @@ class SRWM(Sublayer):
     def learn_initial(self):
         """The start is learned already: it is the slow weights."""
 
-    def mix(self, x, h, **options):
-        y, h = self.refer(split_heads(x, self.heads), h, **options)
-        return self.W_o(merge_heads(y).astype(x.dtype)), h
+    def mix(self, x, h, flow):
+        y, W = self.refer(split_heads(x, self.heads), h, flow)
+        return self.W_o(merge_heads(y).astype(x.dtype)), W
 
-    def refer(self, x, W, *, resets=None, mask=None, evaluator=None):
+    def refer(self, x, h, flow):
         """y [T, heads, D] and the next W, for x [T, heads, D]."""
-        del evaluator
-        start, D = self.start(), self.D
+        D = self.D
 
         def step(old, now):
             x, reset, keep = now
-            W = old if reset is None else jnp.where(reset, start, old)
+            W = old if reset is None else jnp.where(reset, h.start, old)
             y, q, k, beta = jnp.split(read(x, W), (D, 2 * D, 3 * D), axis=1)
             q, k, rates = jax.nn.softmax(q), jax.nn.softmax(k), jax.nn.sigmoid(beta)
             sizes = jnp.asarray([D, D, D, 4])
@@ -64,8 +63,8 @@ class SRWM(Sublayer):
             new = W + k[:, :, None] * (rates * read(q - k, W))[:, None]
             return (new if keep is None else jnp.where(keep, new, old)), y
 
-        phi = jax.nn.softmax(x.astype(W.dtype))
-        W, y = lax.scan(step, W, (phi, resets, mask))
+        phi = jax.nn.softmax(x.astype(h.now.dtype))
+        W, y = lax.scan(step, h.now, (phi, flow.resets, flow.mask))
         return y, W
 
 

@@ -71,21 +71,10 @@ class CosFormer(LinearTransformer):
     def placed(self, x, mask):
         return self.weighted(x, places(jnp.zeros((), jnp.int32), len(x), mask=mask)[0])
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        first, S, start = jnp.zeros((), jnp.int32), h, None
-        if self.causal:
-            first, S, start = h.place, h.S, self.start().S
-        place, last = places(first, len(x), resets=resets, mask=mask)
+    def run(self, x, h, flow):
+        first = h.now.place if self.causal else jnp.zeros((), jnp.int32)
+        place, last = places(first, len(x), resets=flow.resets, mask=flow.mask)
         q, k, v = self.weighted(x, place)
-        y, S = self.attend(
-            q,
-            k,
-            v,
-            S,
-            resets=resets,
-            mask=mask,
-            reset_state=start,
-            evaluator=evaluator,
-        )
+        y, S = self.attend(q, k, v, h.S if self.causal else h, flow)
         y = self.W_o(merge_heads(y).astype(x.dtype))
         return y, CosFormerState(S, last) if self.causal else ()

@@ -25,6 +25,7 @@ from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.monoid import Monoid
@@ -47,6 +48,7 @@ def wrap(angle):
 circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + e), "rotation")
 
 
+@takes_flow
 def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, reset_state, resets, mask, evaluator):
     """Re(q_t^T S_t) [T, H, V] and the last S [H, K, V] for a = exp(log_r + i angle).
 
@@ -122,7 +124,7 @@ class GateLoop(Layer):
             return jax.nn.log_sigmoid(first), second
         return polar(first, second)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
         o, h = gate_loop(
             q,
@@ -130,10 +132,7 @@ class GateLoop(Layer):
             wide(v),
             *self.decays(x),
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         o = merge_heads(o)
         o = (o if self.norm is None else self.norm(o)).astype(x.dtype)
@@ -153,15 +152,12 @@ class SimpleGateLoop(Layer):
     def initial(self):
         return jnp.zeros(self.features)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, u, a = jnp.split(self.W(self.norm(x)), 3, axis=1)
         states, h = linear_scan(
             jax.nn.sigmoid(a),
             u,
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         return q * states, h

@@ -71,7 +71,7 @@ class GLA(Layer):
         """log sigmoid(x W_1 W_2 + b) / tau [T, kv_heads, ..]."""
         return split_heads(jax.nn.log_sigmoid(W_2(W_1(x)) + b[...][None]) / self.tau, self.kv_heads)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         log_b = None
         if self.W_beta1 is not None:
             log_b = self.log_gate(x, self.W_beta1, self.W_beta2, self.b_beta)
@@ -84,9 +84,6 @@ class GLA(Layer):
             log_b=log_b,
             eigenvalues=self.eigenvalues,
             scale=self.K**-0.5,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_o(jax.nn.silu(self.W_r(x)) * merge_heads(self.norm(o)).astype(x.dtype)), h

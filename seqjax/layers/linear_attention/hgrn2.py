@@ -52,7 +52,7 @@ class HGRN2(Layer):
     def initial(self):
         return jnp.zeros((self.heads, self.K, self.K))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         gamma, logits = self.lower_bound, self.W_f(x)
         log_f = jax.nn.log_sigmoid(logits)
         if gamma:
@@ -65,9 +65,6 @@ class HGRN2(Layer):
             split(log_f),
             h,
             eigenvalues=self.eigenvalues,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_o(self.norm(merge_heads(o)).astype(x.dtype)), h

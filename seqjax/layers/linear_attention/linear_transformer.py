@@ -27,6 +27,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, cast_parameters, option, promotion
 from seqjax.layers.feature_maps import make_map
 from seqjax.layers.parts import merge_heads, per_head, split_heads
@@ -81,15 +82,15 @@ class LinearTransformer(Layer):
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
         return self.phi(q, query=True), self.phi(k), v
 
-    def attend(self, q, k, v, h, log_a=None, **options) -> tuple[Array, Array]:
-        """[T, heads, value] and the state, for phi(q), phi(k), v; the options of the op."""
+    def attend(self, q, k, v, h: Carry, flow: Flow, log_a=None) -> tuple[Array, Array]:
+        """[T, heads, value] and the state, for phi(q), phi(k), v."""
         v = v.astype(accumulation_dtype(v.dtype))
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         if not self.causal:
-            del options["reset_state"]
-            return self.divided(everywhere(q, k, v, **options)), h
-        y, h = linear_attention(q, k, v, log_a, h, **options)
-        return self.divided(y), h
+            y = everywhere(q, k, v, resets=flow.resets, mask=flow.mask, evaluator=flow.evaluator)
+            return self.divided(y), h.now
+        y, S = linear_attention(q, k, v, log_a, h, flow=flow)
+        return self.divided(y), S
 
     def divided(self, y: Array) -> Array:
         return y[..., :-1] / DENOMINATORS[self.denominator](y[..., -1:], self.eps)
@@ -133,18 +134,9 @@ class LinearTransformer(Layer):
         with promotion(x.dtype):
             return jax.vmap(one)(x, context.astype(x.dtype), mask)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, k, v = self.project(x)
-        y, h = self.attend(
-            q,
-            k,
-            v,
-            h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
-        )
+        y, h = self.attend(q, k, v, h, flow)
         return self.W_o(merge_heads(y).astype(x.dtype)), h
 
 

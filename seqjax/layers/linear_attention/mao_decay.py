@@ -17,12 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import takes_flow
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, multiplier
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 
+@takes_flow
 def elementwise(a: Array, b: Array, S: Array, *, reset_state=None, **options):
     """All S_t = a_t * S_{t-1} + b_t for arrays [T, ...] of any shape, and the last one."""
 
@@ -62,7 +64,7 @@ class MaoDecay(Layer):
     def initial(self):
         return jnp.zeros((self.heads, self.K, self.V))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         split = partial(split_heads, heads=self.heads)
         q, k, v = split(self.W_q(x)), split(self.W_k(x)), split(self.W_v(x))
         f = split(jax.nn.sigmoid(self.W_f(x) + self.b_f[...][None]))
@@ -71,9 +73,6 @@ class MaoDecay(Layer):
             multiplier(f[..., None] * z[:, :, None], self.eigenvalues),
             k[..., None] * v[:, :, None],
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_o(merge_heads(jnp.einsum("thk,thkv->thv", q, S)).astype(x.dtype)), h

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.flow import takes_flow
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
@@ -37,6 +38,7 @@ FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z: z}  # the gates' logar
 INPUT = ("exp", "sigmoid")
 
 
+@takes_flow
 def bounded_attention(q, k, v, i, log_f, state, *, scale, normalise, eps=1e-6, **options):
     """mLSTM of one example with the input gate sigmoid(i): q, k [T, H, K], i, log_f [T, H].
 
@@ -102,7 +104,7 @@ class MLSTM(Layer):
         C = jnp.zeros((self.heads, self.K, self.V))
         return State(C, C[:, :, 0], C[:, 0, 0])
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         i, f = jnp.split(self.w_if(x), 2, axis=1)
         i, f = i + self.b_i[...][None], f + self.b_f[...][None]
         if self.gate_cap is not None:
@@ -119,10 +121,7 @@ class MLSTM(Layer):
             FORGET[self.forget](f),
             h,
             scale=self.K**-0.5,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         y = merge_heads(self.norm(y)).astype(x.dtype)
         return self.W_out(jax.nn.sigmoid(self.W_o(x)) * y), h

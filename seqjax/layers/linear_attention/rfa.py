@@ -62,22 +62,12 @@ class RFA(LinearTransformer):
             raise ValueError("RFA with a gate has no cross-attention: the gate forgets the past")
         return super().cross(x, context, mask)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, k, v = self.project(x)
         log_g = None
         if self.w_g is not None and self.b_g is not None:
             logits = self.w_g(x) + self.b_g[...][None]
             log_g, write = jax.nn.log_sigmoid(logits), jax.nn.sigmoid(-logits)
             k = write[:, :, None].astype(k.dtype) * k
-        y, h = self.attend(
-            q,
-            k,
-            v,
-            h,
-            log_g,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
-        )
+        y, h = self.attend(q, k, v, h, flow, log_g)
         return self.W_o(merge_heads(y).astype(x.dtype)), h

@@ -75,12 +75,18 @@ class E59(Recurrent):
             h_new = h_new + jax.nn.sigmoid(self.log_beta[...]) / 10 * (self.V[...] @ h)
         return h_new * jax.lax.rsqrt(jnp.mean(h_new**2) + 1e-6) if self.norm else h_new
 
-    def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def states(self, x, h, flow):
         if not self.additive:
-            return super().states(x, h, resets=resets, mask=mask, evaluator=evaluator)
-        start = self.start().astype(h.dtype)
-        z = self.drive(x).astype(h.dtype)
-        return scan(total, z, h, evaluator=evaluator, resets=resets, initial=start, mask=mask)
+            return super().states(x, h, flow)
+        return scan(
+            total,
+            self.drive(x).astype(h.now.dtype),
+            h.now,
+            evaluator=flow.evaluator,
+            resets=flow.resets,
+            initial=h.start,
+            mask=flow.mask,
+        )
 
     def readout(self, h, x):
         return self.Q(h * jax.nn.silu(h))

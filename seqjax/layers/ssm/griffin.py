@@ -18,7 +18,7 @@ The state is the tuple of the blocks' states: convolution window and RG-LRU stat
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -61,18 +61,14 @@ class RecurrentBlock(Layer):
         )
         self.W_out = nnx.Linear(width, features, rngs=rngs)
 
-    def initial(self):
-        return RecurrentState(self.conv.initial(), self.rg_lru.initial())
+    def parts(self) -> Any:
+        modules: Any = self.conv, self.rg_lru
+        return RecurrentState(*modules)
 
-    def start(self):
-        return RecurrentState(self.conv.initial(), self.rg_lru.start())
-
-    def learn_initial(self):
-        self.rg_lru.learn_initial()
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        u, window = self.conv(self.W_x(x), h.window, resets=resets, mask=mask)
-        u, state = self.rg_lru.sequence(u, h.h, resets=resets, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        # no start: before a sequence there was nothing
+        u, window = self.conv(self.W_x(x), h.now.window, resets=flow.resets, mask=flow.mask)
+        u, state = self.rg_lru.run(u, h.h, flow)
         return self.W_out(jax.nn.gelu(self.W_y(x)) * u), RecurrentState(window, state)
 
 

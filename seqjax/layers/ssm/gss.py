@@ -65,17 +65,14 @@ class GSS(Layer):
         C = lax.complex(*self.C[...]) * (jnp.expm1(Lambda) / Lambda)[None]
         return Lambda, jnp.ones_like(C), C
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         n = self.norm(x)
         v = self.norm_v(gelu(self.W_v(n)))
         z, h = diagonal_ssm(
             v,
             *self.system(),
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         z = z.astype(x.dtype) + self.D[...][None] * v
         return x + self.W_o(gelu(self.W_u(n)) * self.W_g(z)), h

@@ -125,12 +125,11 @@ class LMU(Recurrent):
             return h.h
         return jax.nn.relu(self.W_y(jnp.concatenate([h.astype(x.dtype), x])))
 
-    def states(self, x, h, *, resets=None, mask=None, evaluator=None):
-        if not self.coupled and resets is None and mask is None and len(x):
-            if evaluator == "fft" or (evaluator is None and len(x) > 64):
-                return self.convolve(self.drive(x), h)
-        evaluator = None if evaluator == "fft" else evaluator
-        return super().states(x, h, resets=resets, mask=mask, evaluator=evaluator)
+    def states(self, x, h, flow):
+        if not self.coupled and flow.resets is None and flow.mask is None and len(x):
+            if flow.evaluator == "fft" or (flow.evaluator is None and len(x) > 64):
+                return self.convolve(self.drive(x), h.now)
+        return super().states(x, h, flow.of(Recurrent.evaluators))
 
     def convolve(self, u, m):
         """The memory [T, memories * order] after each u [T, memories], from any m, and the last."""

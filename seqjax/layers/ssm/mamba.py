@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import takes_flow
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gates import EIGENVALUES, decay
 from seqjax.layers.parts import HeadLinear, Norm, ShortConv, per_head, time_step_bias
@@ -96,10 +97,9 @@ class Mamba(Layer):
     def initial(self):
         return MambaState(self.conv.initial(), jnp.zeros_like(self.A_log[...]))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start = self.start()
+    def run(self, x, h, flow):
         u, z = jnp.split(self.W_in(x), 2, axis=1)
-        u, window = self.conv(u, h.window, resets=resets, mask=mask, reset_state=start.window)
+        u, window = self.conv(u, h.window, flow)
         u = jax.nn.silu(u)
         delta, B, C = jnp.split(self.W_x(u), (self.R, self.R + self.N), axis=-1)
         if self.norms:
@@ -116,14 +116,12 @@ class Mamba(Layer):
             self.dt_bias[...],
             h.h,
             delta_softplus=True,
-            resets=resets,
-            mask=mask,
-            reset_state=start.h,
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_out(y), MambaState(window, state)
 
 
+@takes_flow
 def signed_selective_scan(
     u, delta, A, B, C, D, z, delta_bias, h, *, delta_softplus, resets, mask, reset_state, evaluator
 ):

@@ -100,20 +100,25 @@ class RGLRU(Associative):
             scale = jnp.where(first, 1, scale)
         return decay(log_a, self.eigenvalues), scale * u
 
-    def states(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def states(self, x, h, flow):
         if not self.unscaled_start:
-            return super().states(x, h, resets=resets, mask=mask, evaluator=evaluator)
-        taken = jnp.ones(len(x), bool) if mask is None else mask
-        count = jnp.cumsum(taken)
-        first = h.fresh & (count == 1)
-        if resets is not None:
-            first = first | resets
+            return super().states(x, h, flow)
+        taken = jnp.ones(len(x), bool) if flow.mask is None else flow.mask
+        count, fresh = jnp.cumsum(taken), h.now.fresh
+        first = fresh & (count == 1)
+        if flow.resets is not None:
+            first = first | flow.resets
         elements = jax.vmap(self.lift)(self.drive(x), first)
-        start = self.start().h.astype(h.h.dtype)
         hs, last = scan(
-            diagonal, elements, h.h, evaluator=evaluator, resets=resets, initial=start, mask=mask
+            diagonal,
+            elements,
+            h.now.h,
+            evaluator=flow.evaluator,
+            resets=flow.resets,
+            initial=h.start.h,
+            mask=flow.mask,
         )
-        return (RGLRUState(hs, h.fresh & (count == 0)), RGLRUState(last, h.fresh & ~jnp.any(taken)))
+        return RGLRUState(hs, fresh & (count == 0)), RGLRUState(last, fresh & ~jnp.any(taken))
 
     def step(self, h, z):
         if not self.unscaled_start:

@@ -119,15 +119,12 @@ class DiagonalStateSpace(StateSpace):
         """K [features, length], the response to a unit impulse."""
         return impulse_response(*self.system(), length)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         y, h = diagonal_ssm(
             x,
             *self.system(),
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start(),
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.output(y, x), h
 

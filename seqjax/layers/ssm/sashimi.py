@@ -21,6 +21,7 @@ masked wherever no token is complete: that is one step of a stream.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -105,42 +106,40 @@ class Level(Layer):
         for layer in (*self.s4s, *([] if self.inner is None else [self.inner])):
             layer.learn_initial()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         states, pooling = h
-        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
+        pooled = None
         if self.inner is not None:
-            aligned = resets is None and mask is None and len(x) % self.pool == 0
-            added, pooling = (self.by_tokens if aligned else self.by_steps)(x, pooling, **flags)
+            aligned = flow.resets is None and flow.mask is None and len(x) % self.pool == 0
+            added, pooled = (self.by_tokens if aligned else self.by_steps)(x, pooling, flow)
             x = x + added
         z, ends = x, []
         for i, layer in enumerate(self.s4s):
-            y, end = layer.example(self.norms[i](z), states[i], **flags)
+            y, end = layer.example(self.norms[i](z), states[i], flow)
             ends.append(end)
             z = z + y
             if self.feeds:
                 z = z + self.feeds[i](self.feed_norms[i](z))
-        return x + z, (tuple(ends), pooling)
+        return x + z, (tuple(ends), pooled)
 
-    def by_tokens(self, x, h, *, evaluator, **none):
+    def by_tokens(self, x, carry, flow):
         """What the level below adds, computed at its own rate; pool divides the steps."""
-        del none
         assert self.inner is not None
-        p, T = self.pool, len(x)
+        p, T, h = self.pool, len(x), carry.now
         seen = jnp.concatenate([h.window.astype(x.dtype), x])
         tokens = lax.dynamic_slice_in_dim(seen, p - 1 - h.place, T).reshape(T // p, -1)
-        m, inner = self.inner.example(self.down(tokens), h.inner, evaluator=evaluator)
+        m, inner = self.inner.example(self.down(tokens), carry.inner, flow)
         said = jnp.concatenate([h.ahead.astype(m.dtype), self.up(m).reshape(T, -1)])
         added = lax.dynamic_slice_in_dim(said, h.place, T)
         return added, Pooling(h.place, seen[T:], said[T:], inner)
 
-    def by_steps(self, x, h, *, resets, mask, evaluator):
+    def by_steps(self, x, carry, flow):
         """The same at this level's rate: the one below is masked unless a token is complete."""
         assert self.inner is not None
-        p, T = self.pool, len(x)
-        start = jax.tree.map(lambda fresh, now: fresh.astype(now.dtype), self.start()[1], h)
-        flags = dict(resets=resets, mask=mask)
+        p, T, h, start = self.pool, len(x), carry.now, carry.start
+        flags = dict(resets=flow.resets, mask=flow.mask)
         place, count = places(h.place, T, **flags)
-        kept = jnp.ones(T, bool) if mask is None else mask
+        kept = jnp.ones(T, bool) if flow.mask is None else flow.mask
         complete = kept & (place % p == p - 1)
         lagged = [
             token_shift(
@@ -153,16 +152,14 @@ class Level(Layer):
 
         # the last reset up to each step and the last token before it; and those of the next step
         t = jnp.arange(T)
-        marks = jnp.zeros(T, bool) if resets is None else resets & kept
+        marks = jnp.zeros(T, bool) if flow.resets is None else flow.resets & kept
         reset = jnp.append(-1, lax.cummax(jnp.where(marks, t, -1)))
         reset = jnp.append(reset[1:], reset[-1])
         token = jnp.append(-1, lax.cummax(jnp.where(complete, t, -1)))
         m, inner = self.inner.example(
             self.down(tokens),
-            h.inner,
-            resets=complete & (reset > token)[:-1],
-            mask=complete,
-            evaluator=evaluator,
+            carry.inner,
+            replace(flow, resets=complete & (reset > token)[:-1], mask=complete),
         )
         fresh = (reset > token)[-1]
         inner = jax.tree.map(
@@ -201,15 +198,9 @@ class SaShiMi(Layer):
         self.net = Level(features, pool=tuple(pool), rngs=rngs, **options)
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
 
-    def initial(self):
-        return self.net.initial()
+    def parts(self):
+        return self.net
 
-    def start(self):
-        return self.net.start()
-
-    def learn_initial(self):
-        self.net.learn_initial()
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        y, h = self.net.sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        y, h = self.net.run(x, h, flow)
         return self.norm(y), h

@@ -29,8 +29,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from seqjax.flags import ends
 from seqjax.layers.base import Frozen, Layer, Precise, option
-from seqjax.layers.classic.bidirectional import ends
 from seqjax.layers.parts import gelu
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution
 
