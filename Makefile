@@ -1,5 +1,5 @@
 # make demo    trains a byte-level language model on the standard library's source (4 minutes)
-# make test    runs the tests (11 minutes, two workers)
+# make test    runs the tests (12 minutes, two workers)
 # Both create .venv first; they need Python >= 3.11, make and git, and nothing else.
 
 PYTHON ?= python3

@@ -27,9 +27,6 @@ QK_NORMS = ("none", "head", "all")
 class Attention(Layer):
     structure = "window of the past"
 
-    def learn_initial(self):
-        """A cache starts empty."""
-
     def __init__(
         self,
         features: int,
@@ -77,6 +74,9 @@ class Attention(Layer):
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))
         return empty((keys, keys))
+
+    def learn_initial(self):
+        """A cache starts empty."""
 
     def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
         del evaluator
