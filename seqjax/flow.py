@@ -14,6 +14,7 @@ New states are plain; a start never changes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -82,8 +83,10 @@ class Carry:
 
 
 def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
-    """An op(..., state, resets=, mask=, reset_state=, evaluator=) that takes `flow=` for all of
-    them, with a Carry in the place of its state."""
+    """An op(..., state, resets=, mask=, reset_state=, evaluator=), with some of these at least,
+    that takes `flow=` in place of them all and a Carry in place of its state."""
+    parameters = inspect.signature(op).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     @wraps(op)
     def call(*arguments: Any, flow: Flow | None = None, **options: Any) -> R:
@@ -95,7 +98,13 @@ def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
             raise TypeError(f"{name} with flow= takes one Carry as its state, got {len(carries)}")
         now = [x.now if isinstance(x, Carry) else x for x in arguments]
         named = {k: x.now if isinstance(x, Carry) else x for k, x in options.items()}
-        flags = dict(resets=flow.resets, mask=flow.mask, evaluator=flow.evaluator)
-        return op(*now, **{**flags, **named, "reset_state": carries[0].start})
+        flags = dict(
+            resets=flow.resets,
+            mask=flow.mask,
+            reset_state=carries[0].start,
+            evaluator=flow.evaluator,
+        )
+        known = {k: v for k, v in flags.items() if open_ended or k in parameters}
+        return op(*now, **known, **named)
 
     return call

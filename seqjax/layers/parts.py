@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
-from seqjax.flow import Flow
+from seqjax.flow import Flow, takes_flow
 from seqjax.layers.base import Precise
 from seqjax.ops.convolution import short_convolution
 
@@ -195,6 +195,7 @@ class ShortConv(nnx.Module):
         )
 
 
+@takes_flow
 def token_shift(
     x: Array, window: Array, *, resets=None, mask=None, reset_state=None
 ) -> tuple[Array, Array]:
@@ -247,6 +248,7 @@ def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 1
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 
 
+@takes_flow
 def places(
     count: Array,
     steps: int,

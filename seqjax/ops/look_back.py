@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.flow import takes_flow
+
 Attend = Callable[[Any, Any, Array, Array, Array], Any]
 
 
@@ -30,6 +32,7 @@ def empty(items: Any) -> Cache:
     return Cache(items, jnp.zeros((), jnp.int32))
 
 
+@takes_flow
 def look_back(
     attend: Attend,
     queries: Any,
