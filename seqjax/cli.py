@@ -244,6 +244,12 @@ def explain(argv: list[str]) -> int:
     return parse(explain, argv, "explain")
 
 
+def check(argv: list[str]) -> int:
+    from seqjax.check import check
+
+    return parse(check, argv, "check")
+
+
 def selfcheck(argv: list[str]) -> int:
     from seqjax.selfcheck import selfcheck
 
@@ -298,6 +304,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(export, "write an imported model as such a checkpoint"),
     "list": Command(report, "everything that stands: layers, ops, evaluators, learners, tasks"),
     "explain": Command(explain, "which evaluator would run for a layer or an op, and why"),
+    "check": Command(check, "hold a layer to its laws: a name, or FILE.py:Class of your own"),
     "selfcheck": Command(selfcheck, "every evaluator against the naive loop, on this device"),
     "learners": Command(learners, "gradients of every way to learn against the exact ones"),
     "bench": Command(bench, "time and memory beside the peer and the floor"),

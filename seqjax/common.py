@@ -38,10 +38,13 @@ def predicted(scores: jax.Array) -> jax.Array:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is in no table, with the nearest ones that are."""
+    """The message for a name that is in no table, with the nearest ones that are; with all of
+    them, where they are few or none is near."""
     known = sorted(map(str, known))
     near = get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if near and len(known) > 12:
+        return f"unknown {kind} {name!r}{hint} ({len(known)} are known)"
     return f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})"
 
 

@@ -21,6 +21,7 @@ from functools import partial, wraps
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from seqjax.flags import ends
@@ -52,6 +53,13 @@ class Flow:
         mask = None if self.mask is None else self.mask[::-1]
         resets = None if self.resets is None else ends(self.resets, self.mask)[::-1]
         return replace(self, resets=resets, mask=mask)
+
+    def joined(self, steps: int) -> Array:
+        """bool [T, T]: which steps s a step t may look at, with no reset between, s <= t."""
+        taken = jnp.ones(steps, bool) if self.mask is None else self.mask
+        piece = jnp.zeros(steps, int) if self.begins is None else jnp.cumsum(self.begins)
+        earlier = jnp.tri(steps, dtype=bool)
+        return earlier & (piece[:, None] == piece[None]) & taken[None]
 
     def of(self, evaluators: Sequence[str] = ()) -> Flow:
         """For a part with these evaluators: without the name of one that it does not know."""
@@ -87,6 +95,7 @@ def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
     that takes `flow=` in place of them all and a Carry in place of its state."""
     parameters = inspect.signature(op).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    start = "initial" if "initial" in parameters else "reset_state"
 
     @wraps(op)
     def call(*arguments: Any, flow: Flow | None = None, **options: Any) -> R:
@@ -98,12 +107,12 @@ def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
             raise TypeError(f"{name} with flow= takes one Carry as its state, got {len(carries)}")
         now = [x.now if isinstance(x, Carry) else x for x in arguments]
         named = {k: x.now if isinstance(x, Carry) else x for k, x in options.items()}
-        flags = dict(
-            resets=flow.resets,
-            mask=flow.mask,
-            reset_state=carries[0].start,
-            evaluator=flow.evaluator,
-        )
+        flags = {
+            "resets": flow.resets,
+            "mask": flow.mask,
+            start: carries[0].start,
+            "evaluator": flow.evaluator,
+        }
         known = {k: v for k, v in flags.items() if open_ended or k in parameters}
         return op(*now, **known, **named)
 

@@ -23,9 +23,11 @@ from jax import lax
 
 from seqjax import primitive
 from seqjax.common import accumulation_dtype, unknown
+from seqjax.flow import takes_flow
 from seqjax.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
 
 
+@takes_flow
 def scan(
     monoid: Monoid,
     elements: Element,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build, by_evaluator, under
-from golden_tools import with_parameters
+from golden_tools import with_parameters, without_resets
 
 from seqjax.layers.classic.bidirectional import BiState
 from seqjax.layers.classic.lstm import LSTMState
@@ -116,9 +116,9 @@ def hgru(inputs, meta, *, evaluator):
         values["theta"] = inputs["theta"].reshape(-1)
     layer = HGRU(x.shape[2], complex_gate=turned, rngs=nnx.Rngs(0))
     layer = with_parameters(layer, values)
-    h = jnp.zeros(x.shape[2], complex if turned else float)
-    run = partial(layer, h=h, gamma=inputs["lower_bound"], evaluator=evaluator)
-    return {"y": jax.vmap(lambda x: run(x)[0])(x)}
+    gamma, h = inputs["lower_bound"], jnp.zeros(x.shape[2], complex if turned else float)
+    run = without_resets(lambda x, h, flow: layer(x, gamma, h, flow), evaluator)
+    return {"y": run(x, jnp.broadcast_to(h, (len(x), *h.shape)))[0]}
 
 
 ADAPTERS = {

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from golden_layers import build
 from golden_tools import without_resets
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
@@ -61,9 +62,9 @@ def mesa(x, meta, *, evaluator):
     B, (H, K), V = len(k), x["lamb"].shape, v.shape[3]
     zeros = lambda n: jnp.zeros((B, H, K, n))  # noqa: E731
     S = jnp.concatenate([x.get("Hkk0", zeros(K)), x.get("Hkv0", zeros(V))], axis=-1)
-    read = partial(mesa_read, iterations=K, evaluator=evaluator)
-    over_batch = jax.vmap(read, in_axes=(0, 0, 0, 0, 0, None, 0))
-    o, S = over_batch(x["q"], k, v, x["g"], x["beta"], x["lamb"], S)
+    read = without_resets(partial(mesa_read, iterations=K), evaluator)
+    Lambda = jnp.broadcast_to(x["lamb"], (B, H, K))
+    o, S = read(x["q"], k, v, x["g"], x["beta"], Lambda, S)
     return {"o": o, "Hkk": S[..., :K], "Hkv": S[..., K:]}
 
 
@@ -80,7 +81,7 @@ def over_batch(inner, xs, W, norm, evaluator, **parts):
 
     def one(xs, W):
         start = start_of(W, **parts)
-        y, h = learn(inner, xs, start, start, norm, evaluator=evaluator)
+        y, h = learn(inner, xs, norm, Carry(start, start), Flow(evaluator=evaluator))
         return y, h.W
 
     return jax.vmap(one)(xs, W)

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from golden_tools import with_parameters
+from golden_tools import with_parameters, without_resets
 
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.gau import GAU
@@ -129,8 +129,8 @@ def mega_ema(inputs, meta, evaluator):
             values[f"{way}.{ours}"] = inputs[theirs].reshape(-1, options["ndim"])[rows]
     layer = with_parameters(layer, values)
     start = inputs.get("h0", layer.batch_state(len(x), x.dtype))
-    run = partial(layer.average, evaluator=evaluator)
-    found = dict(zip(("o", "h"), jax.vmap(run)(x, start)))
+    run = without_resets(layer.average, evaluator)
+    found = dict(zip(("o", "h"), run(x, start)))
     if "h0" not in inputs:
         found["y"] = layer(x, evaluator=evaluator)[0]
     kernels = [way.kernel(x.shape[1]) for way in (layer.forward, layer.backward) if way is not None]
@@ -158,8 +158,8 @@ def mega_ema_lucidrains(inputs, meta, evaluator):
         values[f"{way}.beta"] = inputs["expansion"][rows].T
         values[f"{way}.eta"] = heads**0.5 * inputs["reduction"][rows].T
     layer = with_parameters(layer, values)
-    run = partial(layer.average, evaluator=evaluator)
-    return {"y": jax.vmap(run)(x, layer.batch_state(len(x), x.dtype))[0]}
+    run = without_resets(layer.average, evaluator)
+    return {"y": run(x, layer.batch_state(len(x), x.dtype))[0]}
 
 
 def gss(inputs, meta, evaluator):
@@ -252,9 +252,8 @@ def hyena(inputs, meta, evaluator):
         layer = with_parameters(layer, values)
         filters = inputs["k"].reshape(len(inputs["k"]), order - 1, -1).swapaxes(0, 1)
         filters = jnp.pad(filters, ((0, 0), (0, length - filters.shape[1]), (0, 0)))
-        start = layer.batch_state(len(u), u.dtype)
-        run = partial(layer.operate, filters=filters, evaluator=evaluator)
-        return {"y": jax.vmap(run)(u, start)[0]}
+        layer.filters = lambda: filters
+        return {"y": layer(u, evaluator=evaluator)[0]}
     network = "filter_fn.implicit_filter"
     for place in range(depth + 1):
         values |= linear(f"filter.inner.{place}", f"{network}.{2 * place}", inputs)

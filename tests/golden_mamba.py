@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build, by_evaluator
+from golden_tools import without_resets
 
 from seqjax.layers import make
 from seqjax.layers.ssm.mamba3 import Mamba3State
@@ -102,12 +103,12 @@ def mamba3(x, meta, *, evaluator):
         S = jnp.swapaxes(x["SSM0"], 2, 3)
         h = Mamba3State(S, x["Angle0"], flip(x["K0"]), x["x0"])
 
-    def one(C, B, v, z, log_alpha, dt, trap, phi, h):
+    def one(C, B, v, z, log_alpha, dt, trap, phi, h, flow):
         lam = jax.nn.sigmoid(trap)
-        return layer.mix(C, B, v, z, log_alpha, dt, lam, phi, h, evaluator=evaluator)
+        return layer.mix(C, B, v, z, log_alpha, dt, lam, phi, h, flow)
 
     names = ("Q", "K", "V", "Z", "ADT", "DT", "Trap", "Angles")
-    y, h = jax.vmap(one)(*(x.get(name) for name in names), h)
+    y, h = without_resets(one, evaluator)(*(x.get(name) for name in names), h)
     return {
         "o": y,
         "SSM": jnp.swapaxes(h.S, 2, 3),

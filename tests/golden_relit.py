@@ -1,13 +1,12 @@
 """Goldens of ReLiT's memory in all its update rules, and of AReLiT."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from golden_features import by_evaluators
 from golden_layers import build
 
 from seqjax import ops
+from seqjax.flow import Carry, Flow
 from seqjax.layers.linear_attention.relit import Oscillators
 
 GATES = {
@@ -76,9 +75,11 @@ def relit_memory(x, meta, evaluator):
     # its delta rule looks at no terminations
     resets = x["terminations"] & (gate != "delta")
     name = evaluator if evaluator in layer.evaluators else "chunked"
-    recall = partial(layer.recall, mask=None, evaluator=name)
-    run = jax.vmap(lambda q, z, h, resets: recall(q, z, h, resets=resets))
-    y, h = run(order(x["q"])[:, :, None], x["x"], C[:, None], resets)
+
+    def recall(q, z, h, resets):
+        return layer.recall(q, z, Carry(h, jnp.zeros_like(h)), Flow(resets, evaluator=name))
+
+    y, h = jax.vmap(recall)(order(x["q"])[:, :, None], x["x"], C[:, None], resets)
     c = order(jnp.swapaxes(h[:, 0, :, :-1], 1, 2), back=True)
     return {"o": y[:, :, 0], "c": c, "s": order(h[:, 0, :, -1], back=True)}
 

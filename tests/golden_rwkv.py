@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import build, by_evaluator
-from golden_tools import with_parameters
+from golden_tools import with_parameters, without_resets
 
 from seqjax.layers.linear_attention.aaren import Means
 from seqjax.layers.linear_attention.fox import FoX
@@ -34,14 +34,11 @@ def rwkv4(inputs, meta, *, evaluator):
     values = {"w": inputs["w"], "u": inputs["u"], "mu": jnp.zeros((3, D))} | zeros
     layer = build("rwkv4", D, values)
 
-    def wkv(k, v, h):
-        return layer.wkv(k, v, h, layer.remembered(), evaluator=evaluator)
-
     k = inputs["k"]
     h = jax.tree.map(lambda s: jnp.broadcast_to(s[None], (len(k), *s.shape)), layer.remembered())
     if "num0" in inputs:
         h = Means(inputs["max0"], jnp.stack([inputs["num0"], inputs["den0"]], -1))
-    o, h = jax.vmap(wkv)(k, inputs["v"], h)
+    o, h = without_resets(layer.wkv, evaluator)(k, inputs["v"], h)
     return {"o": o, "num": h.sums[..., 0], "den": h.sums[..., 1], "max": h.m}
 
 
@@ -89,7 +86,8 @@ def channel_mixing(inputs, meta):
         values |= kernels(inputs, W_r="receptance")
     C, inner = x.shape[2], len(inputs["key.weight"])
     layer = with_parameters(ChannelMixing(C, version, inner=inner, rngs=nnx.Rngs(0)), values)
-    return {"y": jax.vmap(lambda x: layer(x, jnp.zeros((1, C)))[0])(x)}
+    y, _ = without_resets(layer, None)(x, jnp.zeros((len(x), 1, C)))
+    return {"y": y}
 
 
 def gateloop_op(inputs, meta, *, evaluator):
@@ -154,15 +152,12 @@ def slots(inputs, meta, *, evaluator, slots_by):
         h = h._replace(K=inputs["hk0"], V=inputs["hv0"])
     if slots_by == "softmax":
         layer = nnx.eval_shape(lambda: GSA(4, slots_by=slots_by, rngs=nnx.Rngs(0)))
-
-        def attend(q, k, v, s, h):
-            return layer.attend(q, k, v, s, h, empty, meta["scale"], evaluator=evaluator)
-
-        o, h = jax.vmap(attend)(q, k, v, s, h)
+        attend = partial(layer.attend, scale=meta["scale"])
+        o, h = without_resets(attend, evaluator)(q, k, v, s, h)
     else:
         log_f = inputs["g"]
-        run = partial(slot_attention, start=empty, scale=meta["scale"], evaluator=evaluator)
-        o, h = jax.vmap(lambda *args: run(*args))(q, k, v, s, log_f, h)
+        attend = partial(slot_attention, scale=meta["scale"])
+        o, h = without_resets(attend, evaluator)(q, k, v, s, log_f, h)
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from golden_layers import SCAN, build, by_evaluator
+from golden_tools import without_resets
 from jax import lax
 
 from seqjax.layers import make
@@ -264,13 +265,13 @@ def mamba3_siso(inputs, meta, *, evaluator):
             inputs["V0"],
         )
 
-    def one(Q, K, V, Z, ADT, DT, Trap, Angles, h):
+    def one(Q, K, V, Z, ADT, DT, Trap, Angles, h, flow):
         lam = jax.nn.sigmoid(Trap)
         C, B = Q[:, None], K[:, None]
-        return layer.mix(C, B, V, Z, ADT, DT, lam, Angles, h, evaluator=evaluator)
+        return layer.mix(C, B, V, Z, ADT, DT, lam, Angles, h, flow)
 
     names = ("Q", "K", "V", "Z", "ADT", "DT", "Trap", "Angles")
-    y, h = jax.vmap(one)(*(inputs.get(name) for name in names), h)
+    y, h = without_resets(one, evaluator)(*(inputs.get(name) for name in names), h)
     return {
         "o": y,
         "Angle": h.theta,

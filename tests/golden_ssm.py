@@ -10,6 +10,7 @@ from flax import nnx
 from golden_layers import build
 from golden_tools import with_parameters
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.fast_weights.rwkv7 import RWKV7
 from seqjax.layers.ssm.rg_lru import RGLRU, RGLRUState
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, S4D
@@ -134,7 +135,8 @@ def rwkv7_tmix(evaluator):
         )
 
         def mix(x, v_first=None):
-            return layer.mix(x, layer.initial(), v_first, evaluator=evaluator)[:2]
+            h = layer.initial()
+            return layer.mix(x, Carry(h, h), Flow(evaluator=evaluator), v_first)[:2]
 
         y, v = jax.vmap(mix)(x) if first else jax.vmap(mix)(x, inputs["v_first"])
         return {"y": y, "v_first": v} if first else {"y": y}

@@ -10,7 +10,7 @@ import pytest
 
 from seqjax import ops
 from seqjax.flow import Carry, Flow
-from seqjax.layers import Layer, make
+from seqjax.layers import Layer
 
 
 class State(NamedTuple):
@@ -48,16 +48,12 @@ def test_backwards_the_pieces_reset_at_their_ends():
     flow = Flow(jnp.array([0, 0, 1, 0], bool), jnp.array([1, 1, 1, 0], bool)).backwards()
     assert flow.mask is not None and flow.mask.tolist() == [False, True, True, True]
     assert flow.begins is not None and flow.begins.tolist() == [False, False, True, False]
+    seen = Flow(jnp.array([1, 0, 1], bool), jnp.array([1, 0, 1], bool)).joined(3)
+    assert seen.tolist() == [[True, False, False], [True, False, False], [False, False, True]]
     assert Flow(evaluator="chunked").of(("sequential",)).evaluator is None
 
 
-def test_a_layer_overrides_what_its_base_defines():
-    with pytest.raises(TypeError, match="Old defines|Old: "):
-
-        class Old(type(make("gru", 3))):
-            def sequence(self, x, h, **flags):
-                return x, h
-
+def test_a_layer_must_define_run():
     class Nothing(Layer):
         def __init__(self):
             self.features = self.out_features = 3

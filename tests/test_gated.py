@@ -10,6 +10,7 @@ from flax import nnx
 from golden_layers import build
 from oracle_tools import layer_of, normal, numbers, sigmoid, softmax
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.linear_attention.gated_rnn_attention import attention_weights
@@ -132,7 +133,8 @@ def test_channel_mixing_of_version_5_weighs_the_previous_token():
     mu = jax.random.uniform(jax.random.key(2), (2, D))
     old.mu[...], new.mu[...] = mu, 1 - mu
     x, window = normal(3, T, D), normal(4, 1, D)
-    np.testing.assert_allclose(old(x, window)[0], new(x, window)[0], atol=1e-12)
+    y, z = (layer(x, Carry(window, window), Flow())[0] for layer in (old, new))
+    np.testing.assert_allclose(y, z, atol=1e-12)
 
 
 def test_rwkv7_blocks_share_the_first_values():
@@ -142,8 +144,9 @@ def test_rwkv7_blocks_share_the_first_values():
 
     @jax.jit
     def stack(x, h, scale=1.0):
-        x, v, h_1 = first.mix(x, h[0], evaluator="naive")
-        x, _, h_2 = second.mix(x, h[1], scale * v, evaluator="naive")
+        h, flow = Carry(h, (first.initial(), second.initial())), Flow(evaluator="naive")
+        x, v, h_1 = first.mix(x, h[0], flow)
+        x, _, h_2 = second.mix(x, h[1], flow, scale * v)
         return x, (h_1, h_2)
 
     x, h = normal(1, 8, D), (first.initial(), second.initial())

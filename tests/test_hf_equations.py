@@ -1,6 +1,9 @@
 """What no stored checkpoint has, against the published modelling code of each architecture: experts
 and how tokens are routed to them, and constants that multiply; the whole model, from its tensors.
+And where a reset sends the mixers that only released models have.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,11 @@ from oracle_tools import Weights, causal_conv, heads_of, rms, sigmoid, silu, sof
 from test_hf import ATTENTION, BESIDE, checkpoint, in_float64, tensors
 
 from seqjax.hf import read
+from seqjax.hf.minimax import LightningAttention
+from seqjax.hf.parts import GatedShortConv, Parallel
+from seqjax.layers.attention import Attention
+from seqjax.layers.base import cast_parameters
+from seqjax.layers.ssm.mamba2 import Mamba2
 
 FEED = dict(gate_proj="W_1", up_proj="W_2", down_proj="W_3")
 BY_NUMBER = dict(w1="W_1", w3="W_2", w2="W_3")
@@ -266,3 +274,34 @@ def test_a_model_is_its_equations(equations, config, tmp_path):
     found = run(params, jnp.asarray(tokens)[None])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     assert np.std(expected) > 1e-2 and not W.values.keys() - W.read
+
+
+MIXERS = {
+    "parallel": partial(
+        Parallel,
+        (partial(Mamba2, 4, heads=2, state=2, conv=2), partial(Attention, 4, heads=2, window=3)),
+        (0.9, 1.1),
+        (0.7, 1.3),
+    ),
+    "gated short conv": partial(GatedShortConv, 4),
+    "lightning attention": partial(LightningAttention, 4, heads=2, head_size=2),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_reset_goes_to_the_start_that_was_learned(name):
+    layer = MIXERS[name](rngs=nnx.Rngs(0))
+    layer.learn_initial()
+    graph, params, rest = nnx.split(cast_parameters(layer, jnp.float64), nnx.Param, ...)
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, p: p + float("h0" in jax.tree_util.keystr(path)), params
+    )
+    layer = nnx.merge(graph, moved, rest)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 4)))
+    y, h = layer(x, resets=jnp.zeros((1, 7), bool).at[0, 3].set(True))
+    fresh, end = layer(x[:, 3:])
+    same = partial(np.testing.assert_allclose, atol=1e-12)
+    jax.tree.map(same, (y[:, 3:], h), (fresh, end))
+    zeros = jax.tree.map(jnp.zeros_like, layer.batch_state(1, jnp.float64))
+    assert jnp.abs(layer(x[:, 3:], zeros)[0] - fresh).max() > 1e-3

@@ -24,7 +24,7 @@ FLOORS = [
     ["seqjax.step"],
     ["seqjax.train"],
     ["seqjax.report"],
-    ["seqjax.agreement", "seqjax.bench", "seqjax.selfcheck"],
+    ["seqjax.agreement", "seqjax.bench", "seqjax.check", "seqjax.selfcheck"],
     ["seqjax.options"],
     ["seqjax.cli"],
     ["experiments"],

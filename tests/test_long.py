@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from numpy.polynomial.legendre import legval
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.gated_attention import GatedHead
@@ -160,12 +161,12 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
     head = GatedHead(4, 2, L, by_length=causal, rngs=nnx.Rngs(0), **options)
     head = cast_parameters(head, jnp.float64)
     q, k, v = normal(0, T, 4), normal(1, T, 4), normal(2, T, 2)
-    first = slice(0, 5)  # in two parts, where it streams
+    h, first = head.initial(), slice(0, 5)  # in two parts, where it streams
     if causal:
-        start, h = head(q[first], k[first], v[first], head.initial())
-        o = jnp.concatenate([start, head(q[5:], k[5:], v[5:], h)[0]])
+        start, h = head(q[first], k[first], v[first], Carry(h, h), Flow())
+        o = jnp.concatenate([start, head(q[5:], k[5:], v[5:], Carry(h, h), Flow())[0]])
     else:
-        o = head(q, k, v, head.initial())[0]
+        o = head(q, k, v, Carry(h, h), Flow())[0]
     a, b = (complex(z[0], z[1]) for z in ((w[0], w[2]) for w in (head.bias.a, head.bias.b)))
     c, d = (complex(z[0], z[1]) for z in ((w[1], w[3]) for w in (head.bias.a, head.bias.b)))
     bias = {

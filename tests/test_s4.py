@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.ssm import hippo
@@ -243,7 +244,8 @@ def test_mamba3_with_several_inputs():
         outputs.append(np.sum(y * O, axis=0))
         B_last, v_last = k, v
     for evaluator in ("sequential", "chunked"):
-        y, last = layer.mix(C, B, x, z, log_alpha, dt, lam, phi, h, evaluator=evaluator)
+        flow = Flow(evaluator=evaluator)
+        y, last = layer.mix(C, B, x, z, log_alpha, dt, lam, phi, Carry(h, h), flow)
         np.testing.assert_allclose(y[:, 0], outputs, atol=1e-10)
         np.testing.assert_allclose(last.S[0], S, atol=1e-10)
         np.testing.assert_allclose(last.theta[0, 0], theta % (2 * np.pi), atol=1e-10)

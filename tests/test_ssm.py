@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from seqjax import ops
+from seqjax.flow import Carry, Flow
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.gates import decay, signed_linear_attention
@@ -138,7 +139,8 @@ def test_rwkv7_asks_for_the_first_values():
     with pytest.raises(ValueError, match="v_first"):
         later(normal(0, 1, 3, 4))
     x, v_first = normal(0, 3, 4), normal(1, 3, 4)
-    _, v, _ = later.mix(x, later.initial(), v_first)
+    h = later.initial()
+    _, v, _ = later.mix(x, Carry(h, h), Flow(), v_first)
     assert jnp.abs(v - later.W_v(x)).max() > 1e-3
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers import make
 from seqjax.layers.base import cast_parameters
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
@@ -62,25 +63,27 @@ def test_dual_form_is_the_chain_of_chunks_is_the_step(widths, momentum):
     inner, norm = Inner(4), (1 + 0.1 * normal(8, H, D), 0.1 * normal(9, H, D))
     xs, h = Steps(q, k, v, **optimiser(momentum)), learner(widths, momentum)
     resets, mask = jnp.zeros(T, bool).at[jnp.array([6, 8])].set(True), jnp.arange(T) != 3
-    run = partial(learn, inner, start=h, norm=norm)
+
+    def run(xs, now, *flow):
+        return learn(inner, xs, norm, Carry(now, h), Flow(*flow))
 
     @jax.jit
     def by_steps(resets, mask):
-        return run(xs, h, resets=resets, mask=mask, evaluator="sequential")
+        return run(xs, h, resets, mask, "sequential")
 
     @jax.jit
     def in_pieces(resets, mask):
         now, ys = h, []
         for piece in (slice(0, 2), slice(2, 3), slice(3, 9), slice(9, T)):
             part = jax.tree.map(lambda z, piece=piece: z[piece], xs)
-            y, now = run(part, now, resets=resets[piece], mask=mask[piece], evaluator="chunked")
+            y, now = run(part, now, resets[piece], mask[piece], "chunked")
             ys.append(y)
         return jnp.concatenate(ys), now
 
     never, always = jnp.zeros(T, bool), jnp.ones(T, bool)
     expected = by_steps(never, always)
     assert int(expected[1].count) == T % 4
-    agree(jax.jit(partial(run, evaluator="chunked"))(xs, h), expected)
+    agree(jax.jit(lambda xs, h: run(xs, h, None, None, "chunked"))(xs, h), expected)
     agree(in_pieces(never, always), expected)
     (y, last), (found, end) = by_steps(resets, mask), in_pieces(resets, mask)
     assert int(last.count) == (T - 8) % 4
@@ -118,7 +121,7 @@ def test_learning_one_step_at_a_time_is_the_delta_rule():
     """A linear model, squared loss, mini-batches of one: DeltaNet."""
     q, k, v, beta = keys_and_values()
     h = start_of((normal(3, H, D, D),), momentum=False, decay=False)
-    y, last = learn(PLAIN(1), Steps(q, k, v, beta), h, h, None)
+    y, last = learn(PLAIN(1), Steps(q, k, v, beta), None, Carry(h, h), Flow())
     expected, S = delta_rule(q, k, v, beta, h.W[0])
     agree((y, last.W[0]), (expected, S))
 
@@ -127,7 +130,7 @@ def test_learning_in_one_batch_from_zero_is_linear_attention():
     """All gradients at W = 0 (2407.04620 theorem 1)."""
     q, k, v, beta = keys_and_values()
     h = start_of((jnp.zeros((H, D, D)),), momentum=False, decay=False)
-    y, _ = learn(PLAIN(T), Steps(q, k, v, beta), h, h, None)
+    y, _ = learn(PLAIN(T), Steps(q, k, v, beta), None, Carry(h, h), Flow())
     agree(y, linear_attention(q, k, beta[..., None] * v)[0])
 
 
@@ -137,7 +140,7 @@ def test_forgetting_comes_after_the_read_of_the_gradient():
     alpha = jax.nn.sigmoid(normal(4, T, H))
     h = start_of((normal(3, H, D, D),), momentum=False, decay=True)
     xs = Steps(q, k, v, beta, log_keep=jnp.log1p(-alpha))
-    y, last = learn(PLAIN(1), xs, h, h, None)
+    y, last = learn(PLAIN(1), xs, None, Carry(h, h), Flow())
     S, reads = h.W[0], []
     for t in range(T):
         error = v[t] - jnp.einsum("hk,hkv->hv", k[t], S)
@@ -169,7 +172,8 @@ def test_one_step_of_a_plain_linear_model_is_the_delta_rule(name):
     x, S = normal(0, 1, T, H * D), normal(1, H, D, D)
     if name == "titans":
         layer.memory.slow.W[0].set_value(S)
-        q, k, v, _ = layer.memory.project(x[0], layer.memory.conv.initial())
+        window = layer.memory.conv.initial()
+        q, k, v, _ = layer.memory.project(x[0], Carry(window, window), Flow())
         theta = jax.nn.sigmoid(layer.memory.gates(x[0]) + layer.memory.gate_bias[...][None])
         y, _ = delta_rule(q, k, v, 2 * theta, S)
         expected = layer.W_o(y.reshape(T, -1))
@@ -205,8 +209,9 @@ def test_comba_reads_before_the_decay():
 def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():
     q, k, v, beta = keys_and_values()
     Lambda, log_gamma = 0.3 + jax.nn.sigmoid(normal(6, H, D)), jax.nn.log_sigmoid(normal(7, T, H))
-    read = partial(mesa_read, q, k, v, log_gamma, beta, Lambda, jnp.zeros((H, D, 2 * D)))
-    o, _ = read(iterations=D, evaluator="sequential")
+    S = jnp.zeros((H, D, 2 * D))
+    read = partial(mesa_read, q, k, v, log_gamma, beta, Lambda, Carry(S, S))
+    o, _ = read(Flow(evaluator="sequential"), iterations=D)
     for head in range(H):  # the least squares problem of the last step, with its prior as data
         since = jnp.sum(log_gamma[:, head]) - jnp.cumsum(log_gamma[:, head])
         weight = beta[:, head] * jnp.exp(since)
@@ -214,7 +219,8 @@ def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():
         answers = [jnp.sqrt(weight)[:, None] * v[:, head], jnp.zeros((D, D))]
         M = jnp.linalg.lstsq(jnp.concatenate(rows), jnp.concatenate(answers))[0]
         agree(o[-1, head], q[-1, head] @ M)
-    errors = [jnp.max(jnp.abs(read(iterations=n, evaluator="chunked")[0] - o)) for n in (1, 2, D)]
+    chunked = Flow(evaluator="chunked")
+    errors = [jnp.max(jnp.abs(read(chunked, iterations=n)[0] - o)) for n in (1, 2, D)]
     assert errors[0] > 2 * errors[1] > 1e-3 and errors[2] < 1e-10
 
 

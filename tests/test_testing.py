@@ -204,14 +204,14 @@ class Segments(Segmented):
     length = 4
     __init__, initial = Good.__init__, Good.initial
 
-    def segment(self, h, x, resets=None, mask=None):
-        y = jnp.cumsum(x, axis=0) + h[None]
-        return y, jnp.tanh(self.W(h) + y[-1])
+    def segment(self, h, x, flow):
+        y = jnp.cumsum(x, axis=0) + h.now[None]
+        return y, jnp.tanh(self.W(h.now) + y[-1])
 
 
 class PeekingSegments(Segments):
-    def segment(self, h, x, resets=None, mask=None):
-        return x + jnp.mean(x, axis=0)[None] + h[None], h
+    def segment(self, h, x, flow):
+        return x + jnp.mean(x, axis=0)[None] + h.now[None], h.now
 
 
 class MixesExamples(Good):
@@ -291,3 +291,35 @@ def test_without_raising_and_exempt():
         check_layer(Good(), batch=1)
     exempt = [law for law in LAWS if law != "causality"]
     assert check_layer(Good(), exempt=exempt) == {"causality": 0.0}
+
+
+def test_the_command_names_the_broken_law(tmp_path, capsys):
+    from seqjax.cli import main
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import jax.numpy as jnp\n"
+        "from seqjax.layers import Recurrent\n\n\n"
+        "class Mine(Recurrent):\n"
+        "    jacobian = 'diagonal'\n\n"
+        "    def __init__(self, features, *, rate=0.9, rngs):\n"
+        "        self.features = self.out_features = features\n"
+        "        self.rate = rate\n\n"
+        "    def initial(self):\n"
+        "        return jnp.zeros(self.features)\n\n"
+        "    def step(self, h, z):\n"
+        "        return self.rate * jnp.roll(h, 1) + z\n"
+    )
+    assert main(["check", str(file), "--features", "3", "--options", "rate=0.5"]) == 1
+    assert 'Mine breaks "jacobian is diagonal"' in capsys.readouterr().out  # it mixes units
+    assert main(["check", f"{file}:Mine", "--features", "1"]) == 0
+    assert "gradients are finite" in capsys.readouterr().out
+    for words, message in {
+        f"{file}:Yours": "it defines Mine",
+        f"{file}.txt.py": "no file",
+        "grru": "did you mean 'gru'",
+        f"{file} --options rat=1": "did you mean 'rate'",
+        f"{file} --options rate": "an option is NAME=VALUE, got 'rate'",
+    }.items():
+        assert main(["check", *words.split()]) == 2
+        assert message in capsys.readouterr().err

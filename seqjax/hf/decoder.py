@@ -136,14 +136,11 @@ class Using(Layer):
         self.block, self.module = block, shared
         self.features, self.out_features = 2 * block.features, block.features
 
-    def initial(self):
-        return self.block.initial(self.module)
+    def parts(self):
+        return self.block.parts(self.module)
 
-    def start(self):
-        return self.block.start(self.module)
-
-    def sequence(self, x, h, **flags):
-        return self.block.sequence(self.module, x, h, **flags)
+    def run(self, x, h, flow):
+        return self.block.run(self.module, x, h, flow)
 
 
 class Decoder(nnx.Module):

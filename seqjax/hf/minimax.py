@@ -41,15 +41,12 @@ class LightningAttention(Layer):
     def initial(self):
         return jnp.zeros((self.heads, self.K, self.K))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, k, v = (
             split_heads(jax.nn.silu(W(x)), self.heads) for W in (self.W_q, self.W_k, self.W_v)
         )
         log_a = -self.slope[...].astype(q.dtype)
-        y, h = linear_attention(
-            q, k, v, log_a, h, resets=resets, mask=mask, evaluator=evaluator,
-            reset_state=self.start(),
-        )  # fmt: skip
+        y, h = linear_attention(q, k, v, log_a, h, flow=flow)
         return self.W_o(jax.nn.sigmoid(self.W_g(x)) * self.norm(merge_heads(y))), h
 
 

@@ -121,14 +121,13 @@ class Parallel(Layer):
         self.features = self.layers[0].features
         self.out_features = self.layers[0].out_features
 
-    def initial(self):
-        return tuple(layer.initial() for layer in self.layers)
+    def parts(self):
+        return tuple(self.layers)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
+    def run(self, x, h, flow):
         y, states = 0, []
         for layer, state, scale, out in zip(self.layers, h, self.inputs, self.outputs):
-            z, state = layer.sequence(scale * x, state, resets=resets, mask=mask)
+            z, state = layer.run(scale * x, state, flow.of(layer.evaluators))
             y = y + out * z
             states.append(state)
         return y, tuple(states)
@@ -146,8 +145,7 @@ class GatedShortConv(Layer):
     def initial(self):
         return self.conv.initial()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
+    def run(self, x, h, flow):
         B, C, u = jax.numpy.split(self.W_in(x), 3, axis=1)
-        u, h = self.conv(B * u, h, resets=resets, mask=mask)
+        u, h = self.conv(B * u, h, flow)
         return self.W_out(C * u), h

@@ -33,11 +33,11 @@ from seqjax.layers.base import (
     Layer,
     Precise,
     Recurrent,
-    Segmented,
 )
 from seqjax.layers.entry import Entry
 from seqjax.layers.options import check_options
 from seqjax.layers.outputs import Outputs
+from seqjax.layers.segmented import Segmented
 
 FAMILIES = (
     classic,

@@ -78,13 +78,12 @@ class Attention(Layer):
     def learn_initial(self):
         """A cache starts empty."""
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
+    def run(self, x, h, flow):
         q = self.normed(self.W_q(x), self.heads, self.q_norm)
         k = self.normed(self.W_k(x), self.kv_heads, self.k_norm)
         kv = k, split_heads(self.W_v(x), self.kv_heads)
-        q = q.astype(h.items[0].dtype)
-        y, h = look_back(self.attend, q, kv, h, resets=resets, mask=mask)
+        q = q.astype(h.now.items[0].dtype)
+        y, h = look_back(self.attend, q, kv, h, flow=flow)
         y = merge_heads(y).astype(x.dtype)
         if self.W_gate is not None:
             y = y * jax.nn.sigmoid(self.W_gate(x))
@@ -162,14 +161,13 @@ class LatentAttention(Layer):
         c = jnp.zeros((self.window - 1, self.latent))
         return empty((c, jnp.zeros((self.window - 1, self.R))))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
+    def run(self, x, h, flow):
         q = x
         if self.W_q_down is not None and self.q_norm is not None:
             q = self.q_norm(self.W_q_down(x))
-        q = split_heads(self.W_q(q), self.heads).astype(h.items[0].dtype)
+        q = split_heads(self.W_q(q), self.heads).astype(h.now.items[0].dtype)
         c, r = jnp.split(self.W_down(x), (self.latent,), axis=1)
-        y, h = look_back(self.attend, q, (self.norm(c), r), h, resets=resets, mask=mask)
+        y, h = look_back(self.attend, q, (self.norm(c), r), h, flow=flow)
         return self.W_o(merge_heads(y).astype(x.dtype)), h
 
     def attend(self, q, items, i, j, seen):

@@ -3,7 +3,6 @@
     Layer         defines `run`: a whole sequence and a state in, outputs and a state out
     Recurrent     defines `step` and `readout`; any recurrence, also nonlinear ones
     Associative   defines `monoid`, `lift` and `readout`; every evaluator of `seqjax.scan` follows
-    Segmented     defines `segment`: one step eats a whole segment of the sequence
 
 Layers are written for one example, time first. Calling a layer adds the rest: the batch axis,
 dtypes, checks, resets, masks and streaming,
@@ -47,9 +46,9 @@ __all__ = [
     "Layer",
     "Precise",
     "Recurrent",
-    "Segmented",
     "cast_parameters",
     "entering",
+    "like_state",
     "option",
 ]
 
@@ -65,8 +64,6 @@ class Layer(nnx.Module):
                                   reset goes to; flow.resets, flow.mask bool [T] or None: a masked
                                   step is the identity (`seqjax.flow`).
 
-    Layers that are not yet written so define `sequence`, which takes the flow apart.
-
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside says it.
@@ -77,14 +74,6 @@ class Layer(nnx.Module):
     causal: bool = True
     features: int
     out_features: int
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if "sequence" in cls.__dict__ and cls.run is not Layer.run:
-            base = next(c for c in cls.__mro__ if "run" in c.__dict__)
-            raise TypeError(
-                f"{cls.__name__}: {base.__name__} defines run(x, h, flow), override that"
-            )
 
     def parts(self) -> Any:
         """A layer made of layers: its modules in the shape of its state, which then is theirs."""
@@ -99,13 +88,7 @@ class Layer(nnx.Module):
         return self._of_parts("initial")
 
     def run(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
-        if type(self).sequence is Layer.sequence:
-            raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
-        return self.sequence(x, h.now, resets=flow.resets, mask=flow.mask, evaluator=flow.evaluator)
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None) -> tuple[jax.Array, State]:
-        start = _like(h, self.start(), type(self).__name__)
-        return self.run(x, Carry(h, start), Flow(resets, mask, evaluator))
+        raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
 
     def start(self) -> State:
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
@@ -194,7 +177,7 @@ class Layer(nnx.Module):
         self._check(x, resets, mask, evaluator)
         working = cast_parameters(self, x.dtype)
         fresh = working.batch_state(x.shape[0], x.dtype)
-        h = fresh if h is None else _like(fresh, h, type(self).__name__)
+        h = fresh if h is None else like_state(fresh, h, type(self).__name__)
         start = cast(working.start(), accumulation_dtype(x.dtype))
 
         def example(x, h, flow):
@@ -205,7 +188,7 @@ class Layer(nnx.Module):
 
         with promotion(x.dtype):
             y, h = jax.vmap(example)(turned(x), h, turned(Flow(resets, mask, evaluator)))
-        return turned(y), _like(fresh, h, type(self).__name__)
+        return turned(y), like_state(fresh, h, type(self).__name__)
 
     def _check(self, x, resets, mask, evaluator):
         name = type(self).__name__
@@ -263,7 +246,7 @@ class Recurrent(Layer):
         def step(state, now):
             z, reset, keep = now
             before = state if reset is None else select(reset, h.start, state)
-            new = _like(state, self.step(before, z), type(self).__name__)
+            new = like_state(state, self.step(before, z), type(self).__name__)
             return new if keep is None else select(keep, new, state)
 
         def body(state, now):
@@ -315,51 +298,7 @@ class Associative(Recurrent):
             raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.monoid")
         elements = jax.vmap(self.lift)(self.drive(x))
         check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h.now)
-        return scan(
-            self.monoid,
-            elements,
-            h.now,
-            evaluator=flow.evaluator,
-            resets=flow.resets,
-            initial=h.start,
-            mask=flow.mask,
-        )
-
-
-class Segmented(Layer):
-    """A recurrence over segments: y, h = segment(h, x) eats x [C, features] at once.
-
-    A subclass sets `length` (C) and says `initial()` and `segment(h, x, resets, mask)`. A last
-    segment that is not full is passed at its own length, so that any T streams.
-    """
-
-    evaluators: tuple[str, ...] = ("sequential",)
-    length: int
-
-    def segment(self, h: State, x, resets=None, mask=None) -> tuple[jax.Array, State]:
-        raise TypeError(f"{type(self).__name__} must define segment()")
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
-        count = len(x) // self.length
-        whole = count * self.length
-
-        def split(v):
-            return v[:whole].reshape(count, self.length, *v.shape[1:])
-
-        def body(h, now):
-            y, new = self.segment(h, *now)
-            return _like(h, new, type(self).__name__), y
-
-        xs = (x, resets, mask)
-        outputs = []
-        if count:
-            h, y = lax.scan(body, h, jax.tree.map(split, xs))
-            outputs.append(y.reshape(whole, *y.shape[2:]))
-        if whole < len(x) or not count:
-            h, y = body(h, jax.tree.map(lambda v: v[whole:], xs))
-            outputs.append(y)
-        return jnp.concatenate(outputs), h
+        return scan(self.monoid, elements, h, flow=flow)
 
 
 def _quarantine(x: jax.Array, h: Carry):
@@ -377,14 +316,17 @@ def _is_module(x: Any) -> bool:
     return isinstance(x, nnx.Module)
 
 
-def entering(states: State, h: State, start: State, resets: jax.Array | None) -> State:
-    """What each step [T] finds: the state after the one before, h at first, `start` at a reset."""
+def entering(states: State, h: Carry, flow: Flow) -> State:
+    """What each step [T] finds: the state after the one before, h.now at first, h.start at a
+    reset."""
 
     def leaf(after, first, fresh):
         before = jnp.concatenate([first[None].astype(after.dtype), after])[:-1]
-        return before if resets is None else select(resets, _for_each(fresh, before), before)
+        if flow.resets is None:
+            return before
+        return select(flow.resets, _for_each(fresh, before), before)
 
-    return jax.tree.map(leaf, states, h, start)
+    return jax.tree.map(leaf, states, h.now, h.start)
 
 
 def _for_each(fresh, like):
@@ -398,7 +340,7 @@ def option(kind: str, name: str, table) -> str:
     return name
 
 
-def _like(expected, given, name: str):
+def like_state(expected, given, name: str):
     """`given` in the dtypes of `expected`, or one error if its structure or shapes differ."""
     same = jax.tree.structure(expected) == jax.tree.structure(given)
     shapes = [jnp.shape(s) for s in jax.tree.leaves(expected)]

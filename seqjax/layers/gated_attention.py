@@ -26,6 +26,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import option
 from seqjax.layers.parts import places, rotary
 from seqjax.ops.look_back import empty, look_back
@@ -135,17 +136,16 @@ class GatedHead(nnx.Module):
             cache = empty((k, v))
         return Seen(cache, jnp.zeros((), jnp.int32))
 
-    def __call__(self, q, k, v, h: Seen, *, resets=None, mask=None) -> tuple[Array, Seen]:
-        place, after = places(h.place, len(q), size=self.length, resets=resets, mask=mask)
+    def __call__(self, q, k, v, h: Carry, flow: Flow) -> tuple[Array, Seen]:
+        """h: of a `Seen`."""
+        place, after = places(h.place, len(q), size=self.length, flow=flow)
         if self.causal:
-            wide = h.cache.items[0].dtype
-            o, cache = look_back(
-                self.attend, (q.astype(wide), place), (k, v), h.cache, resets=resets, mask=mask
-            )
+            q = q.astype(h.now.cache.items[0].dtype)
+            o, cache = look_back(self.attend, (q, place), (k, v), h.cache, flow=flow)
             return o, Seen(cache, after)
-        kept = jnp.ones(len(q), bool) if mask is None else mask
+        kept = jnp.ones(len(q), bool) if flow.mask is None else flow.mask
         i = jnp.cumsum(kept) - 1
-        piece = jnp.zeros_like(i) if resets is None else jnp.cumsum(resets & kept)
+        piece = jnp.zeros_like(i) if flow.begins is None else jnp.cumsum(flow.begins)
         seen = (piece[:, None] == piece[None]) & kept[None]
         seen |= jnp.eye(len(q), dtype=bool)  # a softmax over nothing is NaN
         return self.attend((q, place), (k, v), i, i, seen), Seen(None, after)

@@ -69,7 +69,7 @@ def check_layer(
             except LawBroken as broken:
                 found[law] = broken.gap
                 if raises:
-                    raise LawBroken(str(broken), law, broken.gap) from None
+                    raise LawBroken(str(broken), law, broken.gap, found) from None
                 break
     return found
 

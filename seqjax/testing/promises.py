@@ -15,11 +15,11 @@ from seqjax.newton import STRUCTURES
 
 
 class LawBroken(AssertionError):
-    """A law does not hold; `law` is its name, `gap` by how much."""
+    """A law does not hold; `law` is its name, `gap` by how much, `found` the gaps of all tried."""
 
-    def __init__(self, message: str, law: str, gap: float):
+    def __init__(self, message: str, law: str, gap: float, found: dict[str, float] | None = None):
         super().__init__(message)
-        self.law, self.gap = law, gap
+        self.law, self.gap, self.found = law, gap, found or {law: gap}
 
 
 def distance(a: Any, b: Any) -> Array:

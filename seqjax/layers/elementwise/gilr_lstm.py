@@ -12,7 +12,7 @@ f, i, o, z; of U: f, i, o, z. eigenvalues "[-1,1]": the g_t and f_t that multipl
 c_{t-1} become 2 g_t - 1 and 2 f_t - 1 (arXiv:2411.12537).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,18 +50,17 @@ class GILRLSTM(Layer):
         zero = jnp.zeros(self.out_features)
         return GILRState(zero, zero)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, H = self.start(), self.out_features
-        flags: dict[str, Any] = dict(resets=resets, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        H = self.out_features
+
+        def pooled(s, written, h):
+            return scan(diagonal, (multiplier(s, self.eigenvalues), written), h, flow=flow)
+
         z = self.V(x)
         g, i = jax.nn.sigmoid(z[:, :H]), jnp.tanh(z[:, H : 2 * H])
-        a = multiplier(g, self.eigenvalues)
-        states, surrogate = scan(
-            diagonal, (a, (1 - g) * i), h.surrogate, initial=start.surrogate, **flags
-        )
-        before = entering(states, h.surrogate, start.surrogate, resets).astype(x.dtype)
+        states, surrogate = pooled(g, (1 - g) * i, h.surrogate)
+        before = entering(states, h.surrogate, flow).astype(x.dtype)
         f, i, o, z = jnp.split(z[:, 2 * H :] + self.U(before), 4, axis=1)
         f, i, o = jax.nn.sigmoid(f), jax.nn.sigmoid(i), jax.nn.sigmoid(o)
-        a = multiplier(f, self.eigenvalues)
-        c, last = scan(diagonal, (a, i * jnp.tanh(z)), h.c, initial=start.c, **flags)
+        c, last = pooled(f, i * jnp.tanh(z), h.c)
         return o * c, GILRState(surrogate, last)

@@ -34,7 +34,7 @@ from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 
 class HGRU(nnx.Module):
-    """One layer: y and the last h of x [T, features], h, and the lower bound gamma [features]."""
+    """One layer: y and the last h of x [T, features], the lower bound gamma [features], and h."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class HGRU(nnx.Module):
         self.norm = Norm(size, centre=True, bias=True, eps=1e-5)
         self.W_o = nnx.Linear(size, features, rngs=rngs)
 
-    def __call__(self, x, h, gamma, **flags):
+    def __call__(self, x, gamma, h, flow):
         c = jax.nn.silu(self.W_c(x))
         # 1 - lambda = (1 - gamma) (1 - mu), without cancellation where lambda is near 1
         written = (1 - gamma[None]) * jax.nn.sigmoid(-self.W_mu(x))
         if self.theta is None:
             kept = multiplier(1 - written, self.eigenvalues)
-            states, h = linear_scan(kept, written * c, h, **flags)
+            states, h = linear_scan(kept, written * c, h, flow=flow)
             feature = states
         else:
-            dtype, angle = h.real.dtype, self.theta[...][None]
-            turn = lax.complex(jnp.cos(angle), jnp.sin(angle)).astype(h.dtype)
+            dtype, angle = h.now.real.dtype, self.theta[...][None]
+            turn = lax.complex(jnp.cos(angle), jnp.sin(angle)).astype(h.now.dtype)
             c = lax.complex(c[:, ::2].astype(dtype), c[:, 1::2].astype(dtype))
-            written = written.astype(h.dtype)
-            states, h = linear_scan((1 - written) * turn, written * c, h, **flags)
+            written = written.astype(h.now.dtype)
+            states, h = linear_scan((1 - written) * turn, written * c, h, flow=flow)
             feature = jnp.concatenate([states.real, states.imag], axis=1)
         return self.W_o(self.norm(feature.astype(x.dtype)) * jax.nn.silu(self.W_g(x))), h
 
@@ -106,18 +106,10 @@ class HGRN(Layer):
         share = jax.nn.softmax(self.Gamma[...], axis=0)
         return jnp.cumsum(share, axis=0) - share
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        states, start = [], self.start()
+    def run(self, x, h, flow):
+        states = []
         for i, gamma in enumerate(self.lower_bounds()):
-            y, state = self.layers[i](
-                self.norms[i](x),
-                h[i],
-                gamma,
-                resets=resets,
-                mask=mask,
-                reset_state=start[i],
-                evaluator=evaluator,
-            )
+            y, state = self.layers[i](self.norms[i](x), gamma, h[i], flow)
             states.append(state)
             x = x + y
             if self.glus:

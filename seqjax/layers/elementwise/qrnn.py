@@ -77,27 +77,18 @@ class QRNN(Layer):
     def initial(self):
         return QRNNState(jnp.zeros((self.window - 1, self.inputs)), jnp.zeros(self.out_features))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         x, taken = jnp.split(x, (self.inputs,), axis=1)
-        start, seen, window = self.start(), [x], h.window
+        seen, window = [x], h.now.window
         for age in range(1, self.window):  # x_{t - age}: a convolution with that tap alone
             taps = jnp.zeros((self.window, self.inputs), x.dtype).at[-1 - age].set(1)
-            older, window = short_convolution(
-                x, taps, h.window, resets=resets, mask=mask, reset_state=start.window
-            )
+            older, window = short_convolution(x, taps, h.window, flow=flow.of())
             seen.append(older)
         parts = jnp.split(self.W(jnp.concatenate(seen, axis=1)), POOLINGS[self.pooling], axis=1)
         d = jnp.where(taken > 0.5, 1.0, 0.0) if self.masks else 1 - self.zoneout
         z, written = jnp.tanh(parts[0]), d * jax.nn.sigmoid(-parts[1])
         entering = jax.nn.sigmoid(parts[3]) if self.pooling == "ifo" else written
-        c, last = linear_scan(
-            multiplier(1 - written, self.eigenvalues),
-            entering * z,
-            h.c,
-            resets=resets,
-            mask=mask,
-            reset_state=start.c,
-            evaluator=evaluator,
-        )
+        kept = multiplier(1 - written, self.eigenvalues)
+        c, last = linear_scan(kept, entering * z, h.c, flow=flow)
         y = c if self.pooling == "f" else jax.nn.sigmoid(parts[2]) * c
         return y, QRNNState(window, last)

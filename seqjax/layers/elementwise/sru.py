@@ -138,7 +138,7 @@ class SRU(Layer):
         H = self.hidden
         z, r, other = z[:, : 2 * H], z[:, 2 * H : 3 * H], z[:, 3 * H :]
         c, last = cells.states(z, h, flow)
-        r = cells.gate(1, r, entering(c, h.now, h.start, flow.resets))
+        r = cells.gate(1, r, entering(c, h, flow))
         y = r * ACTIVATIONS[self.activation](c)
         if self.highway:
             y = y + (1 - r) * (other if other.shape[1] else x)

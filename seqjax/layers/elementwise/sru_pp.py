@@ -65,9 +65,8 @@ class SRUpp(SRU):
     def run(self, x, h, flow):
         Q = self.W_in(x)
         kv = self.W_k(Q), self.W_v(Q)
-        cache = h.now.cache
-        q = Q.astype(cache.items[0].dtype)
-        A, cache = look_back(self.attend, q, kv, cache, resets=flow.resets, mask=flow.mask)
+        q = Q.astype(h.now.cache.items[0].dtype)
+        A, cache = look_back(self.attend, q, kv, h.cache, flow=flow)
         u = self.attention_norm(Q + self.a[...][None] * A.astype(x.dtype))
         y, c = self.recur(u, x, h.c, flow)
         return y, SRUppState(cache, c)

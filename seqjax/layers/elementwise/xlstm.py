@@ -82,11 +82,9 @@ class MLSTMBlock(Layer):
         C = jnp.zeros((self.heads, self.K, self.K))
         return BlockState(self.conv.initial(), Memory(C, C[:, :, 0], C[:, 0, 0]))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags: dict[str, Any] = dict(resets=resets, mask=mask)
-        start = self.start()
+    def run(self, x, h, flow):
         u, z = jnp.split(self.W_up(self.norm(x)), 2, axis=1)
-        c, window = self.conv(u, h.window, reset_state=start.window, **flags)
+        c, window = self.conv(u, h.window, flow)
         c = jax.nn.silu(c)
         q, k, v = (merge_heads(W(w)) for W, w in ((self.W_q, c), (self.W_k, c), (self.W_v, u)))
         i, f = jnp.split(self.W_if(jnp.concatenate([q, k, v], axis=1)), 2, axis=1)
@@ -99,9 +97,7 @@ class MLSTMBlock(Layer):
             jax.nn.log_sigmoid(f + self.b_f[...][None]),
             h.memory,
             scale=self.K**-0.5,
-            reset_state=start.memory,
-            evaluator=evaluator,
-            **flags,
+            flow=flow,
         )
         y = merge_heads(self.head_norm(y)) + self.skip[...][None] * c
         return x + self.W_down(y * jax.nn.silu(z)), BlockState(window, memory)
@@ -148,25 +144,15 @@ class SLSTMBlock(Layer):
         inner = max(1, round(expansion * features))
         self.feed = GLU(features, inner, gelu, rngs=rngs)
 
-    def initial(self):
-        return BlockState(self.conv.initial(), self.cell.initial())
+    def parts(self) -> Any:
+        modules: Any = self.conv, self.cell
+        return BlockState(*modules)
 
-    def start(self):
-        return BlockState(self.conv.initial(), self.cell.start())
-
-    def learn_initial(self):
-        self.cell.learn_initial()
-
-    def canonical(self, h):
-        return h._replace(memory=self.cell.canonical(h.memory))
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
-        flags: dict[str, Any] = dict(resets=resets, mask=mask)
+    def run(self, x, h, flow):
         n = self.norm(x)
-        c, window = self.conv(n, h.window, **flags)
+        c, window = self.conv(n, h.window, flow)
         gates = jnp.concatenate([jax.nn.silu(c), n], axis=1)
-        y, memory = self.cell.sequence(gates, h.memory, **flags)
+        y, memory = self.cell.run(gates, h.memory, flow.of())
         x = x + merge_heads(self.head_norm(split_heads(y.astype(x.dtype), self.heads)))
         return x + self.feed(self.feed_norm(x)), BlockState(window, memory)
 

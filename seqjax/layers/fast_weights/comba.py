@@ -71,14 +71,15 @@ class Comba(DeltaProduct):
         self.w_b = Precise(jnp.ones(heads)) if state_feedback else None
         self.d = Precise(jnp.full(heads, d)) if d is not None else None
 
-    def associate(self, x, q, k, v, S, **options):
+    def associate(self, x, q, k, v, S, flow):
         q, p, k = (jnp.repeat(z, self.heads // self.key_heads, axis=1) for z in (q, k, k))
         if self.d is not None:
             q = q - self.d[...][None, :, None] * k
         if self.w_b is not None:
             p = jax.nn.sigmoid(self.w_b[...])[None, :, None] * p
         beta, log_alpha = step_size(self.W_beta(x), "[0,1]"), self.log_alpha(x)
-        return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=self.K**-0.5, **options)
+        scale = self.K**-0.5
+        return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=scale, flow=flow)
 
 
 def closed_loop_delta_rule(q, k, v, p, beta, log_alpha, initial_state=None, **options):

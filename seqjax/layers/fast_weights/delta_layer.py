@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import (
     Norm,
@@ -85,9 +86,9 @@ class DeltaLayer(Layer):
     def add_gates(self, rngs: nnx.Rngs) -> None:
         raise TypeError(f"{type(self).__name__} does not say add_gates()")
 
-    def associate(self, x, q, k, v, S, **options) -> tuple[jax.Array, jax.Array]:
+    def associate(self, x, q, k, v, S: Carry, flow: Flow) -> tuple[jax.Array, jax.Array]:
         """o [T, heads, V] and the next S, from q, k [T, key_heads, K], v [T, heads, V], and x for
-        the gates; options: what every op takes."""
+        the gates."""
         raise TypeError(f"{type(self).__name__} does not say associate()")
 
     def linear(self, size: int, rngs: nnx.Rngs, *, bias: bool = False) -> nnx.Linear:
@@ -96,22 +97,12 @@ class DeltaLayer(Layer):
     def initial(self):
         return DeltaState(self.conv.initial(), jnp.zeros((self.heads, self.K, self.V)))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start = self.start()
-        flags = dict(resets=resets, mask=mask)
-        qkv, window = self.conv(self.W_qkv(x), h.window, **flags, reset_state=start.window)
+    def run(self, x, h, flow):
+        qkv, window = self.conv(self.W_qkv(x), h.window, flow)
         q, k, v = jnp.split(jax.nn.silu(qkv), (self.sizes[0], sum(self.sizes[:2])), axis=1)
         q, k = split_heads(q, self.key_heads), split_heads(self.per_correction(k), self.key_heads)
-        o, S = self.associate(
-            x,
-            unit(q),
-            unit(k),
-            wide(split_heads(self.per_correction(v), self.heads)),
-            h.S,
-            **flags,
-            reset_state=start.S,
-            evaluator=evaluator,
-        )
+        v = wide(split_heads(self.per_correction(v), self.heads))
+        o, S = self.associate(x, unit(q), unit(k), v, h.S, flow)
         y = merge_heads(self.norm(o)).astype(x.dtype)
         if self.W_g is not None:
             y = y * self.f(self.W_g(x))

@@ -73,7 +73,7 @@ class DeltaProduct(DeltaLayer):
         """[T, heads], in float32."""
         return log_decay(self.W_alpha(x), self.A_log[...], self.dt_bias[...])
 
-    def associate(self, x, q, k, v, S, **options):
+    def associate(self, x, q, k, v, S, flow):
         beta = step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)
         log_alpha = self.log_alpha(x) if self.gated else None
-        return gated_delta_product(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, **options)
+        return gated_delta_product(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, flow=flow)

@@ -28,12 +28,12 @@ class GDN2(KDA):
         self.W_w = self.linear(self.heads * self.V, rngs)
         self.add_decay(rngs)
 
-    def associate(self, x, q, k, v, S, **options):
+    def associate(self, x, q, k, v, S, flow):
         q, k = (jnp.repeat(z, self.heads // self.key_heads, axis=1) for z in (q, k))
         b = split_heads(step_size(self.W_b(x), self.eigenvalues), self.heads)
         w = split_heads(jax.nn.sigmoid(self.W_w(x)), self.heads)
-        options |= dict(scale=self.K**-0.5)
-        return decoupled_delta_rule(q, k, v, b, w, self.log_alpha(x), S, **options)
+        scale = self.K**-0.5
+        return decoupled_delta_rule(q, k, v, b, w, self.log_alpha(x), S, scale=scale, flow=flow)
 
 
 def decoupled_delta_rule(q, k, v, b, w, log_alpha, initial_state=None, **options):

@@ -36,6 +36,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Carry, Flow
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.parts import places
 from seqjax.ops.chunks import exactly, finite_rows
@@ -171,56 +172,51 @@ def start_of(W: tuple[Array, ...], *, momentum: bool, decay: bool) -> Learner:
 def learn(
     inner: Inner,
     xs: Steps,
-    h: Learner,
-    start: Learner,
     norm: tuple[Array, Array] | None,
-    *,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    evaluator: str | None = None,
+    h: Carry,
+    flow: Flow,
 ) -> tuple[Array, Learner]:
-    """Outputs [T, H, D] and the next state, for one example. norm: weight and bias [H, D] of
+    """Outputs [T, H, D] and the next `Learner`, for one example. norm: weight and bias [H, D] of
     the loss's and the output's, if they have one. With the evaluator "part" the steps are one
     part, as `scan_parts` cuts it."""
     given = xs.q.dtype
     xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(given)), xs)
-    steps = len(xs.q)
-    place, count = places(h.count, steps, size=inner.size, resets=resets, mask=mask)
+    place, count = places(h.count, len(xs.q), size=inner.size, flow=flow)
     last = place == inner.size - 1
-    flags = (last if mask is None else last & mask, resets, mask)
-    evaluate = {"sequential": by_steps, "part": by_part}.get(evaluator or "chunked", by_chunks)
+    last = last if flow.mask is None else last & flow.mask
+    evaluate = {"sequential": by_steps, "part": by_part}.get(flow.evaluator or "chunked", by_chunks)
 
-    def head(xs, h, start, norm):
-        return evaluate(inner, xs, flags, h, start, norm)
+    def head(xs, norm, h):
+        return evaluate(inner, xs, last, norm, h, flow)
 
-    body, fresh = h._replace(count=None), start._replace(count=None)
+    h = Carry(h.now._replace(count=None), h.start._replace(count=None))
     with matmul_precision(given):
-        y, new = jax.vmap(head, in_axes=(1, 0, 0, 0), out_axes=(1, 0))(xs, body, fresh, norm)
+        y, new = jax.vmap(head, in_axes=(1, 0, 0), out_axes=(1, 0))(xs, norm, h)
     return y, new._replace(count=count)
 
 
-def by_steps(inner, xs, flags, h, start, norm):
+def by_steps(inner, xs, last, norm, h, flow):
     """The equations, for one head: xs [T, ...]."""
 
     def step(old, now):
-        x, (last, reset, keep) = now
-        h = old if reset is None else where(reset, start, old)
+        x, last, reset, keep = now
+        W, U, m_before, d, _ = old if reset is None else where(reset, h.start, old)
         q, k, v = (z[None] for z in (x.q, x.k, x.v))
-        inputs, errors = inner.gradients(h.W, k, v, norm)
+        inputs, errors = inner.gradients(W, k, v, norm)
         m = [-x.theta * i.T @ e for i, e in zip(inputs, errors)]
-        if h.m is not None:
-            m = [jnp.exp(x.log_eta) * a + b for a, b in zip(h.m, m)]
-        kept = 1.0 if h.d is None else jnp.exp(x.log_keep)
-        U = [kept * u + a for u, a in zip(h.U, m)]
-        d = None if h.d is None else kept * h.d
-        R = weights(h.W, U, d, x.tau)
+        if m_before is not None:
+            m = [jnp.exp(x.log_eta) * a + b for a, b in zip(m_before, m)]
+        kept = 1.0 if d is None else jnp.exp(x.log_keep)
+        U = [kept * u + a for u, a in zip(U, m)]
+        d = None if d is None else kept * d
+        R = weights(W, U, d, x.tau)
         y = inner.read(inner.run(q, [lambda z, r=r: z @ r for r in R])[0], q, norm)[0]
-        new = Learner(h.W, tuple(U), None if h.m is None else tuple(m), d, None)
+        new = Learner(W, tuple(U), None if m_before is None else tuple(m), d, None)
         new = where(last, fold(new, R), new)
         return (new if keep is None else where(keep, new, old)), y
 
-    h, y = lax.scan(step, h, (xs, flags))
-    return y, h
+    end, y = lax.scan(step, h.now, (xs, last, flow.resets, flow.mask))
+    return y, end
 
 
 def weights(W, U, d, tau) -> tuple[Array, ...]:
@@ -241,20 +237,19 @@ def where(flag: Array, yes: Any, no: Any) -> Any:
 # ---- the dual form ------------------------------------------------------------------------------
 
 
-def by_chunks(inner, xs, flags, h, start, norm):
+def by_chunks(inner, xs, last, norm, h, flow):
     """The parts of a sequence one after the other, for one head."""
-    last, resets, mask = flags
 
-    def body(h, x, *flags):
-        return by_part(inner, x, flags, h, start, norm)
+    def body(now, x, last, resets, keep):
+        return by_part(inner, x, last, norm, Carry(now, h.start), Flow(resets, keep))
 
-    return scan_parts(body, h, xs, last, inner.size, resets, mask)
+    return scan_parts(body, h.now, xs, last, inner.size, flow.resets, flow.mask)
 
 
-def by_part(inner, x, flags, h, start, norm):
+def by_part(inner, x, last, norm, h, flow):
     """Outputs [C, D] and the next state, for the C steps of a part (`scan_parts`) of one head."""
-    last, resets, keep = flags
-    keep = jnp.ones(len(last), bool) if keep is None else keep
+    now, start, resets = h.now, h.start, flow.resets
+    keep = jnp.ones(len(last), bool) if flow.mask is None else flow.mask
     segment = jnp.zeros(len(last), jnp.int32)
     if resets is not None:
         segment = jnp.cumsum(resets, dtype=jnp.int32)
@@ -262,7 +257,7 @@ def by_part(inner, x, flags, h, start, norm):
     joined = (segment[:, None] == segment[None]) & np.tri(len(last), dtype=bool)
     c = coefficients(x, joined, keep)
 
-    inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
+    inputs, errors = inner.gradients(now.W, x.k, x.v, norm)
     if resets is not None:
         inputs, errors = choose(begun, inner.gradients(start.W, x.k, x.v, norm), (inputs, errors))
 
@@ -281,16 +276,16 @@ def by_part(inner, x, flags, h, start, norm):
             error, lost = finite_rows(errors[n])
             unread |= jnp.any(joined & lost[None], axis=1)
             written = mark(unread, scores @ error)
-            z = entering(q, h)
+            z = entering(q, now)
             if resets is not None:
                 z = choose(begun, entering(q, start), z)
             return z + with_tau(x.tau, written)
 
         return answer
 
-    z, _ = inner.run(x.q, [product(n) for n in range(len(h.W))])
+    z, _ = inner.run(x.q, [product(n) for n in range(len(now.W))])
     y = inner.read(z, x.q, norm)
-    before = h if resets is None else where(begun[-1], start, h)
+    before = now if resets is None else where(begun[-1], start, now)
     return y, after(c, x, last, inputs, errors, before)
 
 

@@ -77,6 +77,6 @@ class KDA(DeltaLayer):
         dt, bias = split_heads(self.W_a(x), self.heads), self.dt_bias[...].reshape(-1, self.K)
         return log_decay(dt, self.A_log[...], bias, lower_bound=self.lower_bound)
 
-    def associate(self, x, q, k, v, S, **options):
+    def associate(self, x, q, k, v, S, flow):
         beta, log_alpha = step_size(self.W_beta(x), self.eigenvalues), self.log_alpha(x)
-        return gated_delta_rule(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, **options)
+        return gated_delta_rule(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, flow=flow)

@@ -69,10 +69,9 @@ class Longhorn(Layer):
     def initial(self):
         return LonghornState(self.conv.initial(), jnp.zeros((self.D.shape[0], self.N)))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, flags = self.start(), dict(resets=resets, mask=mask)
+    def run(self, x, h, flow):
         u, z = jnp.split(self.W_in(x), 2, axis=1)
-        u, window = self.conv(u, h.window, **flags, reset_state=start.window)
+        u, window = self.conv(u, h.window, flow)
         u = jax.nn.silu(u)
         delta, k, q = jnp.split(self.W_x(u), (self.R, self.R + self.N), axis=1)
         y, S = longhorn_scan(
@@ -84,9 +83,7 @@ class Longhorn(Layer):
             z,
             self.dt_bias[...],
             h.S,
-            **flags,
-            reset_state=start.S,
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_out(y), LonghornState(window, S)
 
@@ -96,8 +93,8 @@ def longhorn_scan(
 ) -> tuple[jax.Array, jax.Array]:
     """(S_t q_t + D u_t) SiLU(z_t) [T, d] and the last S [d, N], for beta = sigmoid(delta + bias).
 
-    u, delta, z [T, d], q, k [T, N] of one example; options: those of `linear_scan`, which runs
-    over d N channels and keeps all states.
+    u, delta, z [T, d], q, k [T, N] and initial_state [d, N] of one example; options: those of
+    `linear_scan`, which runs over d N channels and keeps all states.
     """
     dtype, precise, shape = u.dtype, accumulation_dtype(u.dtype), (u.shape[1], k.shape[1])
     u, q, k, delta = (x.astype(precise) for x in (u, q, k, delta))
@@ -105,12 +102,10 @@ def longhorn_scan(
     square = k * k
     step = beta / (1 + beta * jnp.sum(square, axis=1, keepdims=True))
     flat = lambda x: x.reshape(*x.shape[:-2], math.prod(shape))  # noqa: E731
-    fresh = options.get("reset_state")
-    options["reset_state"] = None if fresh is None else flat(fresh)
     states, last = linear_scan(
         flat(1 - step[:, :, None] * square[:, None]),
         flat((step * u)[:, :, None] * k[:, None]),
-        None if initial_state is None else flat(initial_state),
+        jax.tree.map(flat, initial_state),  # of a Carry both
         **options,
     )
     y = jnp.einsum("tdn,tn->td", states.reshape(len(u), *shape), q)

@@ -23,6 +23,7 @@ convolution, up to a scale of each channel that W_qk has already. Not here: a bi
 convolution (off in it).
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import Norm, ShortConv, merge_heads, per_head, split_heads, unit
 from seqjax.ops.linear_attention import linear_attention
@@ -80,9 +82,9 @@ class MesaNet(Layer):
         S = jnp.zeros((self.heads, self.K, self.K + self.V))
         return MesaState(self.conv.initial(), S)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, flags = self.start(), dict(resets=resets, mask=mask)
-        qk, window = self.conv(self.W_qk(x), h.window, **flags, reset_state=start.window)
+    def run(self, x, h, flow):
+        evaluator = flow.evaluator or ("sequential" if len(x) == 1 else "chunked")
+        qk, window = self.conv(self.W_qk(x), h.window, flow)
         q, k = jnp.split(split_heads(jax.nn.silu(qk), 2 * self.heads), 2, axis=1)
         o, S = mesa_read(
             unit(q),
@@ -92,10 +94,8 @@ class MesaNet(Layer):
             jax.nn.sigmoid(self.W_beta(x)),
             jax.nn.softplus(self.lam[...]) + self.floor,
             h.S,
-            reset_state=start.S,
+            replace(flow, evaluator=evaluator),
             iterations=self.iterations,
-            evaluator=evaluator or ("sequential" if len(x) == 1 else "chunked"),
-            **flags,
         )
         y = merge_heads(self.norm(o)).astype(x.dtype)
         if self.W_g is not None:
@@ -104,50 +104,49 @@ class MesaNet(Layer):
 
 
 def mesa_read(
-    q, k, v, log_gamma, beta, Lambda, S, *, iterations, evaluator, reset_state=None, **flags
+    q, k, v, log_gamma, beta, Lambda, h: Carry, flow: Flow, *, iterations
 ) -> tuple[jax.Array, jax.Array]:
     """o [T, H, V] and the last S = [H, G^T] [H, K, K + V]; one example.
 
-    q, k [T, H, K], v [T, H, V], log_gamma, beta [T, H], Lambda [H, K]; flags: resets and mask.
+    q, k [T, H, K], v [T, H, V], log_gamma, beta [T, H], Lambda [H, K]; the flow names its
+    evaluator.
     """
     dtype = accumulation_dtype(q.dtype)
     q, k, v, log_gamma, beta = (z.astype(dtype) for z in (q, k, v, log_gamma, beta))
     written = beta[..., None] * jnp.concatenate([k, v], axis=-1)
-    fresh = jnp.zeros_like(S) if reset_state is None else reset_state
-    if evaluator == "sequential":
-        return by_steps(q, k, written, log_gamma, Lambda, S, fresh, **flags)
+    if flow.evaluator == "sequential":
+        return by_steps(q, k, written, log_gamma, Lambda, h, flow)
     K = q.shape[-1]
 
-    def attend(query, values, S, fresh):
-        options = dict(reset_state=fresh, evaluator=evaluator, **flags)
-        return linear_attention(query, k, values, log_gamma, S, **options)
+    def attend(query, values, h):
+        return linear_attention(query, k, values, log_gamma, h, flow=flow)
 
     def product(x):  # (H_t + Lambda) x_t for all steps and heads; a linear attention reads x^T H
-        H, fresh_H = (jnp.swapaxes(z[..., :K], 1, 2) for z in (S, fresh))
-        return attend(x, written[..., :K], H, fresh_H)[0] + Lambda[None] * x
+        H = jax.tree.map(lambda S: jnp.swapaxes(S[..., :K], 1, 2), h)
+        return attend(x, written[..., :K], H)[0] + Lambda[None] * x
 
     def solve(product, q):
         return conjugate_gradients(product, q, min(iterations, K))
 
     x = lax.custom_linear_solve(product, q, solve, symmetric=True)
-    o, S = attend(x, written, S, fresh)
+    o, S = attend(x, written, h)
     return o[..., K:], S
 
 
-def by_steps(q, k, written, log_gamma, Lambda, S, fresh, *, resets=None, mask=None):
+def by_steps(q, k, written, log_gamma, Lambda, h, flow):
     """The equations, one step after the other."""
     K = q.shape[-1]
 
     def step(S, now):
         q, k, written, log_gamma, reset, keep = now
-        old = S if reset is None else jnp.where(reset, fresh, S)
+        old = S if reset is None else jnp.where(reset, h.start, S)
         new = jnp.exp(log_gamma)[:, None, None] * old + k[:, :, None] * written[:, None]
         S = new if keep is None else jnp.where(keep, new, S)
         x = jnp.linalg.solve(S[..., :K] + jax.vmap(jnp.diag)(Lambda), q[..., None])[..., 0]
         return S, jnp.einsum("hkv,hk->hv", S[..., K:], x)
 
     with matmul_precision(q.dtype):
-        S, o = lax.scan(step, S, (q, k, written, log_gamma, resets, mask))
+        S, o = lax.scan(step, h.now, (q, k, written, log_gamma, flow.resets, flow.mask))
     return o, S
 
 

@@ -77,26 +77,21 @@ class RWKV7(RWKV):
     def remembered(self):
         return jnp.zeros((self.heads, self.K, self.K))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        y, _, h = self.mix(x, h, resets=resets, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        y, _, h = self.mix(x, h, flow)
         return y, h
 
-    def mix(self, x, h, v_first=None, *, resets=None, mask=None, evaluator=None):
+    def mix(self, x, h, flow, v_first=None):
         """y, v and the next state for one example x [T, features]; v_first [T, features]."""
-        flags, start = dict(resets=resets, mask=mask), self.start()
         if not self.block:
-            return self.with_values(x, h, start, v_first, evaluator=evaluator, **flags)
-        y, v, time = self.with_values(
-            self.norms[0](x), h.time, start.time, v_first, evaluator=evaluator, **flags
-        )
-        x, h = self.after_time_mixing(x + y, time, h.channel, **flags)
+            return self.with_values(x, h, flow, v_first)
+        y, v, time = self.with_values(self.norms[0](x), h.time, flow, v_first)
+        x, h = self.after_time_mixing(x + y, time, h.channel, flow)
         return x, v, h
 
-    def with_values(self, x, h, start, v_first, *, resets, mask, evaluator):
+    def with_values(self, x, h, flow, v_first):
         """The time mixing: y, v and the next state."""
-        before, window = token_shift(
-            x, h.window, resets=resets, mask=mask, reset_state=start.window
-        )
+        before, window = token_shift(x, h.window, flow=flow)
         x_r, x_w, x_k, x_v, x_a, x_g = lerp(x, before, self.mu[...])
         r, k, v = self.W_r(x_r), self.W_k(x_k), self.W_v(x_v)
         log_w = -jnp.exp(-0.5) * jax.nn.sigmoid(self.w(x_w, jnp.tanh))
@@ -119,10 +114,7 @@ class RWKV7(RWKV):
             kappa * split(a),
             split(log_w),
             h.S,
-            resets=resets,
-            mask=mask,
-            reset_state=start.S,
-            evaluator=evaluator,
+            flow=flow,
         )
         bonus = jnp.sum(r * k * self.r_k[...][None], axis=-1, keepdims=True)
         y = merge_heads(self.norm(y).astype(x.dtype) + bonus * values) * g

@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn
@@ -86,15 +87,14 @@ class Memory(nnx.Module):
             self.conv.initial(), self.slow.start(momentum=self.momentum, decay=self.decay)
         )
 
-    def project(self, x, window, **flags):
+    def project(self, x, window, flow):
         """q, k, v [T, heads, D] and the next window."""
-        qkv, window = self.conv(self.W_qkv(x), window, **flags)
+        qkv, window = self.conv(self.W_qkv(x), window, flow)
         q, k, v = jnp.split(split_heads(jax.nn.silu(qkv), 3 * self.heads), 3, axis=1)
         return unit(q), unit(k), v, window
 
-    def __call__(self, x, h, start, *, resets=None, mask=None, evaluator=None):
-        flags = dict(resets=resets, mask=mask)
-        q, k, v, window = self.project(x, h.window, **flags, reset_state=start.window)
+    def run(self, x, h, flow):
+        q, k, v, window = self.project(x, h.window, flow)
         logits = self.gates(x) + self.gate_bias[...][None]
         theta, *others = jnp.split(logits, 1 + self.momentum + self.decay, axis=1)
         xs = Steps(
@@ -105,9 +105,7 @@ class Memory(nnx.Module):
             log_eta=jax.nn.log_sigmoid(others[0]) if self.momentum else None,
             log_keep=jax.nn.log_sigmoid(-others[-1]) if self.decay else None,
         )
-        y, learner = learn(
-            self.inner, xs, h.learner, start.learner, None, **flags, evaluator=evaluator
-        )
+        y, learner = learn(self.inner, xs, None, h.learner, flow)
         return merge_heads(y).astype(x.dtype), MemoryState(window, learner)
 
     def recall(self, q, learner):
@@ -227,65 +225,64 @@ class Titans(Layer):
     def learn_initial(self):
         """The start of the memory is learned already: it is slow weights."""
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags = dict(resets=resets, mask=mask)
+    def run(self, x, h, flow):
         if self.placement == "context":
-            return self.in_context(x, h, **flags, evaluator=evaluator)
-        start = self.start()
-        remember = partial(self.memory, start=start.memory, **flags, evaluator=evaluator)
-        recalled, memory = remember(x, h.memory)
+            return self.in_context(x, h, flow)
+        recalled, memory = self.memory.run(x, h.memory, flow)
         if self.placement == "memory":
             return self.W_o(recalled), TitansState(memory, None)
         if self.placement == "layer":
-            y, cache = self.look(recalled, h.attention, **flags)
+            y, cache = self.look(recalled, h.attention, flow)
             return self.W_o(y), TitansState(memory, cache)
-        y, cache = self.look(x, h.attention, **flags)
+        y, cache = self.look(x, h.attention, flow)
         return self.W_o(self.gated(y, recalled)), TitansState(memory, cache)
 
     def gated(self, y, recalled):
         return self.norm_y(y) * jax.nn.silu(self.norm_M(recalled))
 
-    def look(self, x, cache, **flags):
+    def look(self, x, cache, flow):
         """Attention over the last `window` steps."""
         q, k, v = self.attention.project(x)
-        q = q.astype(cache.items[0].dtype)
-        y, cache = look_back(self.attention.attend, q, (k, v), cache, **flags)
+        q = q.astype(cache.now.items[0].dtype)
+        y, cache = look_back(self.attention.attend, q, (k, v), cache, flow=flow)
         return self.attention.W_o(y.astype(x.dtype)), cache
 
-    def in_context(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, count = self.start(), h.memory.learner.count
-        ask, _, _, window = self.memory.project(
-            x, h.attention.window, resets=resets, mask=mask, reset_state=start.attention.window
-        )
+    def in_context(self, x, h, flow):
+        ask, _, _, window = self.memory.project(x, h.attention.window, flow)
         xs = ask, *self.attention.project(x)
         # "sequential" has parts of one step
-        size, learning = (1, "sequential") if evaluator == "sequential" else (self.size, "part")
-        part = partial(self.part, start=start.memory, evaluator=learning)
-        place, _ = places(count, len(x), size=self.size, resets=resets, mask=mask)
-        last, state = place == self.size - 1, (h.memory, h.attention.items)
-        y, (memory, items) = scan_parts(part, state, xs, last, size, resets, mask)
+        alone = flow.evaluator == "sequential"
+        size, learning = (1, "sequential") if alone else (self.size, "part")
+
+        def part(state, xs, last, resets, keep):
+            del last
+            memory, items = state
+            return self.part(xs, items, Carry(memory, h.start.memory), Flow(resets, keep, learning))
+
+        place, _ = places(h.memory.learner.count, len(x), size=self.size, flow=flow)
+        last, state = place == self.size - 1, (h.now.memory, h.now.attention.items)
+        y, (memory, items) = scan_parts(part, state, xs, last, size, flow.resets, flow.mask)
         return self.W_o(self.gated(*y)), TitansState(memory, Context(window, items))
 
-    def part(self, state, xs, last, resets, keep, *, start, evaluator):
-        """y and M*(y) [C, features] of a part, each, and the state after it."""
-        del last
-        (h, old), (ask, q, k_x, v_x) = state, xs
-        steps, flags = len(q), dict(resets=resets, mask=keep)
+    def part(self, xs, old, h, flow):
+        """y and M*(y) [C, features] of a part, each, and the state after it: memory and items."""
+        ask, q, k_x, v_x = xs
+        steps, keep = len(q), flow.mask
         segment = jnp.zeros(steps, jnp.int32)
-        if resets is not None:
-            segment = jnp.cumsum(resets, dtype=jnp.int32)
+        if flow.resets is not None:
+            segment = jnp.cumsum(flow.resets, dtype=jnp.int32)
         entered = segment == 0
-        recalled = self.memory.recall(ask, h.learner)
-        if resets is not None:
-            fresh = self.memory.recall(ask, start.learner)
+        recalled = self.memory.recall(ask, h.now.learner)
+        if flow.resets is not None:
+            fresh = self.memory.recall(ask, h.start.learner)
             recalled = jnp.where(entered[:, None], recalled, fresh)
         _, k_h, v_h = self.attention.project(recalled.astype(q.dtype))
         new = tuple(z.astype(old[0].dtype) for z in (k_h, k_x, v_h, v_x))
 
         # items by place of the chunk that entered, then those of the part; twice: of h and of x
         slot = jnp.arange(self.size, dtype=jnp.int32)
-        place, count = places(h.learner.count, steps, size=self.size, **flags)
-        before = entered[:, None] & (slot < h.learner.count)[None]
+        place, count = places(h.learner.count, steps, size=self.size, flow=flow)
+        before = entered[:, None] & (slot < h.now.learner.count)[None]
         seen = jnp.concatenate([before, within(segment, steps) & keep[None]], axis=1)
         j = jnp.concatenate([slot, place])
         k_h, k_x, v_h, v_x = map(jnp.concatenate, zip(old, new))
@@ -294,7 +291,7 @@ class Titans(Layer):
             q.astype(k_x.dtype), kv, place, jnp.tile(j, 2), jnp.tile(seen, (1, 2))
         )
         y = self.attention.W_o(y.astype(q.dtype))
-        recalled, memory = self.memory(y, h, start, **flags, evaluator=evaluator)
+        recalled, memory = self.memory.run(y, h, flow)
 
         to = jnp.where(keep & (segment == segment[-1]), place, self.size)
         there = (slot < count)[:, None, None]

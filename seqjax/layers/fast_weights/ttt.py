@@ -102,8 +102,8 @@ class TTTLinear(Layer):
     def learn_initial(self):
         """The start is learned already: it is the slow weights."""
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, _ = places(h.count, len(x), size=self.inner.size, resets=resets, mask=mask)
+    def run(self, x, h, flow):
+        place, _ = places(h.count, len(x), size=self.inner.size, flow=flow)
         split = partial(split_heads, heads=self.heads)
         q, k = (rotary(split(W(x)), place) for W in (self.W_q, self.W_k))
         theta = self.eta_base / self.D * jax.nn.sigmoid(self.W_lr(x))
@@ -112,12 +112,9 @@ class TTTLinear(Layer):
         z, h = learn(
             self.inner,
             Steps(q, k, split(self.W_v(x)), theta, jnp.broadcast_to(tau[:, None], theta.shape)),
-            h,
-            self.start(),
             self.slow.norm,
-            resets=resets,
-            mask=mask,
-            evaluator=evaluator,
+            h,
+            flow,
         )
         return self.W_o(self.norm(merge_heads(z)).astype(x.dtype)), h
 

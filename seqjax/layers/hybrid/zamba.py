@@ -70,17 +70,14 @@ class HybridBlock(nnx.Module):
     def feed(self, shared: SharedBlock, x: jax.Array) -> jax.Array:
         return shared.feed(x)
 
-    def initial(self, shared: SharedBlock):
-        return shared.attention.initial(), self.mamba.initial()
+    def parts(self, shared: SharedBlock) -> tuple[Layer, Layer]:
+        return shared.attention, self.mamba
 
-    def start(self, shared: SharedBlock):
-        return shared.attention.start(), self.mamba.start()
-
-    def sequence(self, shared: SharedBlock, x, h, *, resets=None, mask=None, evaluator=None):
-        flags = dict(resets=resets, mask=mask)
-        u, cache = self.attention(shared).sequence(shared.norm(x), h[0], **flags)
+    def run(self, shared: SharedBlock, x, h, flow):
+        attention, mamba = self.attention(shared), self.mamba
+        u, cache = attention.run(shared.norm(x), h[0], flow.of(attention.evaluators))
         u = self.W(self.feed(shared, shared.feed_norm(u))) + x[:, : self.features]
-        y, state = self.mamba.sequence(self.norm(u), h[1], evaluator=evaluator, **flags)
+        y, state = mamba.run(self.norm(u), h[1], flow.of(mamba.evaluators))
         return y, (cache, state)
 
 
@@ -140,28 +137,21 @@ class Zamba(Layer):
             [None if hybrid else Norm(features, eps=1e-5) for hybrid in self.hybrid]
         )
 
-    def initial(self):
+    def parts(self):
         blocks: Any = self.blocks
-        return tuple(block.initial(*self.of(n)) for n, block in enumerate(blocks))
+        return tuple(
+            block.parts(self.shared) if hybrid else block
+            for hybrid, block in zip(self.hybrid, blocks)
+        )
 
-    def start(self):
-        blocks: Any = self.blocks
-        return tuple(block.start(*self.of(n)) for n, block in enumerate(blocks))
-
-    def of(self, n: int) -> tuple[Any, ...]:
-        """What block n is called with first."""
-        return (self.shared,) if self.hybrid[n] else ()
-
-    def learn_initial(self):
-        for block in self.blocks:
-            (block.mamba if isinstance(block, HybridBlock) else block).learn_initial()
-
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags, first, states = dict(resets=resets, mask=mask, evaluator=evaluator), x, []
+    def run(self, x, h, flow):
+        first, states = x, []
         for n, norm in enumerate(self.norms):
             block: Any = self.blocks[n]
-            z = jnp.concatenate([x, first], axis=1) if norm is None else norm(x)
-            y, state = block.sequence(*self.of(n), z, h[n], **flags)
+            if norm is None:
+                y, state = block.run(self.shared, jnp.concatenate([x, first], axis=1), h[n], flow)
+            else:
+                y, state = block.run(norm(x), h[n], flow)
             x = x + y
             states.append(state)
         return x, tuple(states)

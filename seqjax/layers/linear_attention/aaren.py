@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.monoid import stabilised
@@ -55,11 +56,11 @@ def with_one(v: Array) -> Array:
     return jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
 
 
-def means(log_f, s, v, h: Means, **flags) -> tuple[Means, Means]:
+def means(log_f, s, v, h: Carry, flow: Flow) -> tuple[Means, Means]:
     """All states and the last: weights exp(s [T, G]) of v [T, G, V], decaying by log_f [T, G]."""
-    m, s = h.m, s.astype(h.m.dtype)
+    m, s = h.now.m, s.astype(h.now.m.dtype)
     elements = (jnp.broadcast_to(log_f, s.shape).astype(m.dtype), s, with_one(v).astype(m.dtype))
-    states, last = scan(stabilised, elements, tuple(h), **flags)
+    states, last = scan(stabilised, elements, Carry(tuple(h.now), tuple(h.start)), flow=flow)
     return Means(*states), Means(*last)
 
 
@@ -85,10 +86,9 @@ class Aaren(Layer):
     def canonical(self, h):
         return h.canonical()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q = split_heads(self.W_q(self.q_0[...][None]), self.heads)
         k, v = split_heads(self.W_k(x), self.heads), split_heads(self.W_v(x), self.heads)
         s = jnp.sum(q * k, axis=-1) * self.K**-0.5
-        flags = dict(resets=resets, mask=mask, initial=tuple(self.start()), evaluator=evaluator)
-        states, last = means(jnp.zeros((1, 1), s.dtype), s, v, h, **flags)
+        states, last = means(jnp.zeros((1, 1), s.dtype), s, v, h, flow)
         return self.W_o(merge_heads(states.read()).astype(x.dtype)), last

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry
 from seqjax.layers.base import Layer, option
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.layers.parts import per_head, places
@@ -118,29 +119,19 @@ class AFT(Layer):
         near = jnp.abs(apart) < self.window
         return w if self.kind == "full" else jnp.where(near[..., None], w, 0)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q, k, v = self.W_q(x), self.W_k(x), self.W_v(x)
         if not self.causal:
-            return self.output(q, self.both_ways(k, v, resets, mask), x), h
-        flags = dict(resets=resets, mask=mask)
-        place, last = places(h.place, len(x), **flags)
-        averages, cache = h.means, h.cache
+            return self.output(q, self.both_ways(k, v, flow), x), h.now
+        place, last = places(h.place, len(x), flow=flow)
+        items, cache = (k, v, place), None
         if self.kind == "full":
-            y, cache = look_back(self.softmax, place, (k, v, place), cache, **flags)
+            y, cache = look_back(self.softmax, place, items, h.cache, flow=flow)
             return self.output(q, y, x), AFTState(None, cache, last)
-        start = tuple(self.start().means)
-        states, averages = means(
-            jnp.zeros((1, 1), k.dtype),
-            k,
-            v[..., None],
-            averages,
-            initial=start,
-            evaluator=evaluator,
-            **flags,
-        )
+        states, averages = means(jnp.zeros((1, 1), k.dtype), k, v[..., None], h.means, flow)
         sums = states.sums
-        if cache is not None:
-            near, cache = look_back(self.near, (place, states.m), (k, v, place), cache, **flags)
+        if self.kind != "simple":
+            near, cache = look_back(self.near, (place, states.m), items, h.cache, flow=flow)
             sums = sums + near
         y = Means(states.m, sums).read()[..., 0]
         return self.output(q, y, x), AFTState(averages, cache, last)
@@ -165,13 +156,14 @@ class AFT(Layer):
         weight = jnp.expm1(self.bias(t, s)).astype(k.dtype) * weight
         return jnp.einsum("tsg,sgv->tgv", weight, with_one(v[..., None]))
 
-    def both_ways(self, k, v, resets, mask):
+    def both_ways(self, k, v, flow):
         """[T, hidden]: the average over all steps of the segment that are not masked."""
         T = len(k)
-        taken = jnp.ones(T, bool) if mask is None else mask
+        taken = jnp.ones(T, bool) if flow.mask is None else flow.mask
         segment = jnp.zeros(T, jnp.int32)
-        if resets is not None:
-            segment = jnp.cumsum(resets & taken, dtype=jnp.int32)
-        place = places(jnp.zeros((), jnp.int32), T, resets=resets, mask=mask)[0]
+        if flow.begins is not None:
+            segment = jnp.cumsum(flow.begins, dtype=jnp.int32)
+        first = jnp.zeros((), jnp.int32)
+        place = places(Carry(first, first), T, flow=flow)[0]
         seen = (segment[:, None] == segment[None]) & taken[None]
         return self.softmax(place, (k, v, place), place, place, seen)

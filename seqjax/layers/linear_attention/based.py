@@ -43,9 +43,8 @@ class GatedConv(Layer):
     def initial(self):
         return self.conv.initial()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
-        u, h = self.conv(self.W_1(x), h, resets=resets, mask=mask, reset_state=self.start())
+    def run(self, x, h, flow):
+        u, h = self.conv(self.W_1(x), h, flow)
         return self.W_o(jax.nn.silu(u) * self.W_2(x)), h
 
 

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Segmented
+from seqjax.layers.base import Layer
 from seqjax.layers.gated_attention import INIT, RelativeBias, Views, weigh
 from seqjax.layers.parts import Norm, token_shift
+from seqjax.layers.segmented import by_length
 
 
 class FlashState(NamedTuple):
@@ -37,7 +38,7 @@ class FlashState(NamedTuple):
     window: Any  # [1, features // 2], with `shift`
 
 
-class FlashGAU(Segmented):
+class FlashGAU(Layer):
     structure = "sum of matrices, window of the past"
 
     def __init__(
@@ -76,26 +77,24 @@ class FlashGAU(Segmented):
             jnp.zeros((1, self.features // 2)) if self.shift else None,
         )
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        if self.causal:
-            return super().sequence(x, h, resets=resets, mask=mask, evaluator=evaluator)
-        return self.segment(h, x, resets, mask)  # the future must be there
+    def run(self, x, h, flow):
+        if not self.causal:
+            return self.segment(h, x, flow)
+        return by_length(self.segment, self.length, x, h, flow)
 
-    def segment(self, h, x, resets=None, mask=None):
-        C, G, start = len(x), self.length, self.start()
-        n, window = self.norm(x), h.window
+    def segment(self, h, x, flow):
+        C, G, n, window = len(x), self.length, self.norm(x), None
         if self.shift:
             half = self.features // 2
-            moved, window = token_shift(
-                n[:, :half], window, resets=resets, mask=mask, reset_state=start.window
-            )
+            moved, window = token_shift(n[:, :half], h.window, flow=flow)
             n = jnp.concatenate([moved, n[:, half:]], axis=1)
         u, v, z = (jax.nn.silu(W(n)) for W in (self.W_u, self.W_v, self.W_z))
         q, q_linear, k, k_linear = self.views(z)
 
-        kept = jnp.ones(C, bool) if mask is None else mask
+        kept = jnp.ones(C, bool) if flow.mask is None else flow.mask
         order = jnp.argsort(~kept, stable=True)  # steps left out go behind the others
-        first = jnp.zeros(C, bool) if resets is None else (resets & kept)[order]
+        first = jnp.zeros(C, bool) if flow.begins is None else flow.begins[order]
+        h, start = h.now, h.start
         count, wide = jnp.sum(kept, dtype=jnp.int32), h.S.dtype
         q, q_linear, *items = (w.astype(wide)[order] for w in (q, q_linear, k, k_linear, v))
         items = [jnp.concatenate(pair) for pair in zip(h.pending, items)]

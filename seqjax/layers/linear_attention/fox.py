@@ -97,9 +97,9 @@ class Path(nnx.Module):
         self.W_beta = nnx.Linear(features, heads, rngs=rngs)
         self.conv = ShortConv(keys, 3, bias=False, rngs=rngs)
 
-    def __call__(self, x, window, **flags):
+    def __call__(self, x, window, flow):
         """w [T, heads, K] and beta [T, heads], and the next window."""
-        w, window = self.conv(self.W_2(self.W_1(x)), window, **flags)
+        w, window = self.conv(self.W_2(self.W_1(x)), window, flow)
         w = unit(split_heads(jax.nn.silu(w), self.heads))
         return (w, 2 * jax.nn.sigmoid(self.W_beta(x))), window
 
@@ -142,27 +142,24 @@ class FoX(Layer):
             return FoXState(empty(items), window)
         return FoXState(empty((*items, keys, keys[:, :, 0])), window, self.path.conv.initial())
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
-        flags = dict(resets=resets, mask=mask)
-        split, window = partial(split_heads, heads=self.kv_heads), h.window
-        q, kv = (
-            split_heads(self.W_q(x), self.heads),
-            jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1),
-        )
+    def run(self, x, h, flow):
+        window = conv = None
+        q = split_heads(self.W_q(x), self.heads)
+        kv = jnp.concatenate([self.W_k(x), self.W_v(x)], axis=1)
         if self.pro.w_kv is not None:
-            before, window = token_shift(kv, h.window, reset_state=self.start().window, **flags)
+            before, window = token_shift(kv, h.window, flow=flow)
             alpha = jnp.repeat(jax.nn.sigmoid(self.pro.w_kv(x)), self.K, axis=1)
             kv = kv + alpha * (before - kv)
-        k, v = (split(z) for z in jnp.split(kv, 2, axis=1))
+        k, v = (split_heads(z, self.kv_heads) for z in jnp.split(kv, 2, axis=1))
         if self.pro.q_norm is not None and self.pro.k_norm is not None:
             q, k = self.pro.q_norm(q), self.pro.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
-        items, conv = (k, v, jax.nn.log_sigmoid(logits)), h.conv
+        items: tuple = (k, v, jax.nn.log_sigmoid(logits))
         if self.path is not None:
-            passed, conv = self.path(x, h.conv, reset_state=self.start().conv, **flags)
+            passed, conv = self.path(x, h.conv, flow)
             items = *items, *passed
-        o, cache = look_back(self.attend, q.astype(h.cache.items[0].dtype), items, h.cache, **flags)
+        q = q.astype(h.now.cache.items[0].dtype)
+        o, cache = look_back(self.attend, q, items, h.cache, flow=flow)
         if self.pro.norm is not None:
             o = self.pro.norm(o)
         if self.pro.W_g is not None:

@@ -60,10 +60,9 @@ class GAU(Layer):
     def initial(self):
         return self.head.initial()
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
+    def run(self, x, h, flow):
         n = self.norm(x)
         u, v = jax.nn.silu(self.W_u(n)), jax.nn.silu(self.W_v(n))
         q, k = self.views(jax.nn.silu(self.W_z(n)))
-        o, h = self.head(q, k, v, h, resets=resets, mask=mask)
+        o, h = self.head(q, k, v, h, flow)
         return x + self.W_o(u * o.astype(x.dtype)), h

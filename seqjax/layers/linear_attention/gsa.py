@@ -31,6 +31,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, entering, option
 from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
 from seqjax.monoid import Monoid
@@ -53,15 +54,13 @@ class Slots(NamedTuple):
     z: Array | None  # [kv_heads, slots], with slots_by "softmax"
 
 
-def slot_attention(q, k, v, s, log_f, h, start, *, scale, **flags):
+def slot_attention(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
     """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]; q,
     and with it o, may have a multiple of H heads."""
-    scores, K = linear_attention(
-        q, k, s, None, h.K, log_b=log_f, scale=scale, reset_state=start.K, **flags
-    )
+    scores, K = linear_attention(q, k, s, None, h.K, log_b=log_f, scale=scale, flow=flow)
     p = jax.nn.softmax(scores, axis=-1)
-    o, V = linear_attention(p, s, v, log_f, h.V, scale=1.0, reset_state=start.V, **flags)
-    return o, h._replace(K=K, V=V)
+    o, V = linear_attention(p, s, v, log_f, h.V, scale=1.0, flow=flow)
+    return o, h.now._replace(K=K, V=V)
 
 
 class GSA(Layer):
@@ -107,24 +106,21 @@ class GSA(Layer):
     def canonical(self, h):
         return h if h.z is None else h._replace(z=jnp.exp(h.z))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         split = partial(split_heads, heads=self.kv_heads)
         q = split_heads(jax.nn.silu(self.W_q(x)), self.heads)
         k, v = (split(jax.nn.silu(W(x))) for W in (self.W_k, self.W_v))
         s = split(self.W_f(x)).astype(accumulation_dtype(x.dtype))
-        flags = dict(resets=resets, mask=mask)
-        o, h = self.attend(q, k, v, s, h, self.start(), 1.0, evaluator=evaluator, **flags)
+        o, h = self.attend(q, k, v, s, h, flow)
         return self.W_o(self.norm(jax.nn.silu(merge_heads(o)))), h
 
-    def attend(self, q, k, v, s, h, start, scale, *, resets=None, mask=None, evaluator=None):
+    def attend(self, q, k, v, s, h, flow, *, scale=1.0):
         """Outputs [T, heads, V] and the next state, for s = W_f x."""
         if self.slots_by == "gate":
             log_f = jax.nn.log_sigmoid(s) / self.tau
-            s = -jnp.expm1(log_f)
-        else:
-            z, last = scan(log_sum, s, h.z, initial=start.z, resets=resets, mask=mask)
-            found = entering(z, h.z, start.z, resets)
-            log_f, s = jnp.where(jnp.isneginf(found), 0, found - z), jnp.exp(s - z)
-            h = h._replace(z=last)
-        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
-        return slot_attention(q, k, v, s, log_f, h, start, scale=scale, **flags)
+            return slot_attention(q, k, v, -jnp.expm1(log_f), log_f, h, flow, scale=scale)
+        z, last = scan(log_sum, s, h.z, flow=flow.of())
+        found = entering(z, h.z, flow)
+        log_f, s = jnp.where(jnp.isneginf(found), 0, found - z), jnp.exp(s - z)
+        o, h = slot_attention(q, k, v, s, log_f, h, flow, scale=scale)
+        return o, h._replace(z=last)

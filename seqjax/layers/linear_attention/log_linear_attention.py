@@ -60,7 +60,7 @@ class LogLinearAttention(Layer):
         S = jnp.zeros((self.levels, self.heads, self.K, self.V))
         return Levels(S, jnp.zeros((), jnp.int32))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         split, precise = partial(split_heads, heads=self.heads), accumulation_dtype(x.dtype)
         q, k = (split_heads(jax.nn.silu(W(x)), self.key_heads) for W in (self.W_q, self.W_k))
         v = split(jax.nn.silu(self.W_v(x)))
@@ -72,10 +72,7 @@ class LogLinearAttention(Layer):
             -jnp.exp(self.A_log[...])[None] * dt,
             jax.nn.softplus(self.Lambda[...][None] * split(self.W_lambda(x)).astype(precise)),
             h,
-            resets=resets,
-            mask=mask,
-            reset_state=jax.tree.map(lambda s, z: s.astype(z.dtype), self.start(), h),
-            evaluator=evaluator,
+            flow=flow,
         )
         o = self.norm(jax.nn.silu(self.W_z(x)) * merge_heads(o))
         return self.W_o(o.astype(x.dtype)), h

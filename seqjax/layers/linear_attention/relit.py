@@ -37,6 +37,7 @@ block around it, gated as a GRU, which is the model's, and dropout.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.common import accumulation_dtype
+from seqjax.flow import Carry
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.feature_maps import elu_plus_one, make_map, outer
 from seqjax.layers.linear_attention.mao_decay import elementwise
@@ -156,18 +158,18 @@ class ReLiT(Layer):
             return k, jnp.broadcast_to(beta, k.shape), v, jnp.ones_like(v)
         return k, self.projected(self.W_gamma, self.P_3, x, jax.nn.sigmoid), v, beta
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         q = self.mapped(self.W_q, self.P_2, x)
-        y, h = self.recall(q, x, h, resets=resets, mask=mask, evaluator=evaluator)
+        y, h = self.recall(q, x, h, flow)
         return self.W_o(merge_heads(y).astype(x.dtype)), h
 
-    def recall(self, q, x, h, **options) -> tuple[Array, Any]:
+    def recall(self, q, x, h, flow) -> tuple[Array, Any]:
         """[T, heads, V] and the state, for features q [T, heads, K] of queries."""
         read = self.approximate if self.r else self.exact
         read = self.corrected if self.gate == "delta" else read
-        return read(q, *self.write(x), h, **options)
+        return read(q, *self.write(x), h, flow)
 
-    def exact(self, q, k, gamma, v, beta, h, **options) -> tuple[Array, Array]:
+    def exact(self, q, k, gamma, v, beta, h, flow) -> tuple[Array, Array]:
         one = jnp.ones_like(v[..., :1])
         v = jnp.concatenate([beta * v, one], axis=-1)
         if self.gate == "factored":
@@ -181,52 +183,38 @@ class ReLiT(Layer):
                     for z, n in ((gamma, "gamma_d"), (beta, "beta_d"))
                 )
             a = 1 - left[..., None] * jnp.concatenate([right, one], axis=-1)[:, :, None]
-        C, h = elementwise(
-            a, (gamma * k)[..., None] * v[:, :, None], h, reset_state=self.start(), **options
-        )
+        C, h = elementwise(a, (gamma * k)[..., None] * v[:, :, None], h, flow=flow)
         y = jnp.einsum("thk,thkv->thv", q, C)
         return y[..., :-1] / (y[..., -1:] + self.eps), h
 
-    def corrected(self, q, k, gamma, v, beta, h, *, resets, mask, evaluator):
+    def corrected(self, q, k, gamma, v, beta, h, flow):
         """`exact` of the gate "delta": beta, gamma [T, heads, 1]."""
-        square, start = jnp.sum(k * k, axis=-1, keepdims=True), self.start()
+        square = jnp.sum(k * k, axis=-1, keepdims=True)
         k = k * lax.rsqrt(jnp.where(square > 0, square, 1))
-        written, flags = beta * gamma * k, dict(resets=resets, mask=mask)
+        written = beta * gamma * k
         # a gate that is 1 in rounding would have no derivative
         log_kept = jnp.log1p(-jnp.minimum(gamma[..., 0], 1 - jnp.finfo(gamma.dtype).epsneg))
-        o, C = dplr(
-            q,
-            written,
-            v,
-            k,
-            -written,
-            log_kept,
-            h[..., :-1],
-            reset_state=start[..., :-1],
-            evaluator=evaluator,
-            **flags,
-        )
+        C, s = Carry(h.now[..., :-1], h.start[..., :-1]), Carry(h.now[..., -1], h.start[..., -1])
+        o, C = dplr(q, written, v, k, -written, log_kept, C, flow=flow)
         kept = jnp.broadcast_to(1 - gamma, k.shape)
-        s, last = elementwise(kept, written, h[..., -1], reset_state=start[..., -1], **flags)
+        s, last = elementwise(kept, written, s, flow=flow.of())
         y = o / (jnp.sum(s * q, axis=-1, keepdims=True) + self.eps)
         return y, jnp.concatenate([C, last[..., None]], axis=-1)
 
-    def approximate(self, q, k, gamma, v, beta, h, *, resets, mask, evaluator):
-        start = self.start()
-        clock_resets = resets if self.restart else None
-        place, last = places(h.place, len(q), resets=clock_resets, mask=mask)
+    def approximate(self, q, k, gamma, v, beta, h, flow):
+        clock = flow if self.restart else replace(flow, resets=None)
+        place, last = places(h.place, len(q), flow=clock)
         w = np.linspace(-np.pi, np.pi, self.r)
         cos = jnp.cos(angles(place + 2, w, accumulation_dtype(q.dtype)))
         cos = cos[:, :, None, None].astype(q.dtype)  # [T, r, 1, 1]
-        options = dict(resets=resets, mask=mask, evaluator=evaluator)
 
-        def oscillate(gate, z, state, fresh):
-            a = jnp.broadcast_to((1 - gate)[:, None], (len(z), *state.shape))
-            return elementwise(a, cos * (gate * z)[:, None], state, reset_state=fresh, **options)
+        def oscillate(gate, z, state):
+            a = jnp.broadcast_to((1 - gate)[:, None], (len(z), *state.now.shape))
+            return elementwise(a, cos * (gate * z)[:, None], state, flow=flow)
 
-        K, last_K = oscillate(gamma, k, h.K, start.K)
-        V, last_V = oscillate(beta, v, h.V, start.V)
-        s, last_s = elementwise(1 - gamma, gamma * k, h.s, reset_state=start.s, **options)
+        K, last_K = oscillate(gamma, k, h.K)
+        V, last_V = oscillate(beta, v, h.V)
+        s, last_s = elementwise(1 - gamma, gamma * k, h.s, flow=flow)
         y = jnp.einsum("trhv,trhk,thk->thv", V, K, q)
         weight = jnp.sum(s * q, axis=-1, keepdims=True)
         y = y / (2 * self.r * weight + self.eps)

@@ -140,8 +140,8 @@ class Retention(Layer):
         passed = (place + 1).astype(log_gamma.dtype)[:, None]
         return jnp.expm1(passed * log_gamma) / jnp.expm1(log_gamma)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, last = places(h.place, len(x), resets=resets, mask=mask)
+    def run(self, x, h, flow):
+        place, last = places(h.place, len(x), flow=flow)
         log_gamma, K = self.log_gamma(), self.K
         if self.xpos:
             decay = log_gamma[:, None] + log_zeta(K)[None]
@@ -161,13 +161,10 @@ class Retention(Layer):
             v,
             decay.astype(accumulation_dtype(q.dtype)),
             h.S,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start().S,
-            evaluator=evaluator,
+            flow=flow,
         )
         if self.scale == "scores":
-            scale = lax.stop_gradient(self.by_scores(q, k, h.S))
+            scale = lax.stop_gradient(self.by_scores(q, k, h.now.S))
         else:
             scale = lax.rsqrt(self.counts(place))
         o = self.norm(o * scale[:, :, None].astype(o.dtype))

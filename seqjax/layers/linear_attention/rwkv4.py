@@ -64,29 +64,18 @@ class RWKV4(RWKV):
             return h._replace(time=h.time._replace(S=h.time.S.canonical()))
         return h._replace(S=h.S.canonical())
 
-    def time_mixing(self, x, h, start, *, resets=None, mask=None, evaluator=None):
-        before, window = token_shift(
-            x, h.window, resets=resets, mask=mask, reset_state=start.window
-        )
+    def time_mixing(self, x, h, flow):
+        before, window = token_shift(x, h.window, flow=flow)
         x_k, x_v, x_r = lerp(before, x, self.mu[...])
-        y, S = self.wkv(
-            self.W_k(x_k),
-            self.W_v(x_v),
-            h.S,
-            start.S,
-            resets=resets,
-            mask=mask,
-            evaluator=evaluator,
-        )
+        y, S = self.wkv(self.W_k(x_k), self.W_v(x_v), h.S, flow)
         y = jax.nn.sigmoid(self.W_r(x_r)) * y.astype(x.dtype)
         return self.W_o(y), TimeState(window, S)
 
-    def wkv(self, k, v, h, start, *, resets=None, mask=None, evaluator=None):
+    def wkv(self, k, v, h, flow):
         """wkv [T, hidden] for k, v [T, hidden], and the next state."""
         v = v[..., None]
-        flags = dict(resets=resets, mask=mask, initial=tuple(start), evaluator=evaluator)
-        states, last = means(-jnp.exp(self.w[...])[None], k, v, h, **flags)
-        past = entering(states, h, start, resets)
+        states, last = means(-jnp.exp(self.w[...])[None], k, v, h, flow)
+        past = entering(states, h, flow)
         now = k.astype(past.m.dtype) + self.u[...][None]
         element = jnp.zeros_like(now), now, with_one(v).astype(now.dtype)
         return Means(*jax.vmap(stabilised.act)(element, tuple(past))).read()[..., 0], last

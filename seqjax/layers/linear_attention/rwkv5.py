@@ -70,10 +70,8 @@ class RWKV5(RWKV):
     def remembered(self):
         return jnp.zeros((self.heads, self.K, self.K))
 
-    def time_mixing(self, x, h, start, *, resets=None, mask=None, evaluator=None):
-        before, window = token_shift(
-            x, h.window, resets=resets, mask=mask, reset_state=start.window
-        )
+    def time_mixing(self, x, h, flow):
+        before, window = token_shift(x, h.window, flow=flow)
         x_r, x_k, x_v, x_g, log_w = self.shifted(x, before)
         split = partial(split_heads, heads=self.heads)
         y, S = linear_attention(
@@ -84,10 +82,7 @@ class RWKV5(RWKV):
             h.S,
             bonus=self.u[...],
             scale=1.0,
-            resets=resets,
-            mask=mask,
-            reset_state=start.S,
-            evaluator=evaluator,
+            flow=flow,
         )
         y = jax.nn.silu(self.W_g(x_g)) * merge_heads(self.norm(y)).astype(x.dtype)
         return self.W_o(y), TimeState(window, S)

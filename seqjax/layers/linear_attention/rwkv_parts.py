@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import Norm, token_shift
 
@@ -90,23 +91,23 @@ class ChannelMixing(nnx.Module):
         self.W_v = linear(inner, C, 0.0, rngs)
         self.W_r = None if version == 7 else linear(C, C, 0.0, rngs)
 
-    def __call__(self, x, window, **flags):
+    def __call__(self, x: Array, window: Carry, flow: Flow) -> tuple[Array, Array]:
         """x [T, features] and a window [1, features] to outputs and the next window."""
-        before, window = token_shift(x, window, **flags)
+        before, last = token_shift(x, window, flow=flow)
         pair = (before, x) if self.version == 4 else (x, before)
         mixed = lerp(*pair, self.mu[...])
         y = self.W_v(jax.nn.relu(self.W_k(mixed[0])) ** 2)
-        return (y if self.W_r is None else jax.nn.sigmoid(self.W_r(mixed[1])) * y), window
+        return (y if self.W_r is None else jax.nn.sigmoid(self.W_r(mixed[1])) * y), last
 
 
 class RWKV(Layer):
-    """A version says `remembered()` and `time_mixing(x, h, start, *, resets, mask, evaluator)`."""
+    """A version defines `remembered()` and `time_mixing(x, h, flow)`."""
 
     def remembered(self) -> Any:
-        raise TypeError(f"{type(self).__name__} does not say remembered()")
+        raise TypeError(f"{type(self).__name__} must define remembered()")
 
-    def time_mixing(self, x, h, start, **flags) -> tuple[Array, TimeState]:
-        raise TypeError(f"{type(self).__name__} does not say time_mixing()")
+    def time_mixing(self, x: Array, h: Carry, flow: Flow) -> tuple[Array, TimeState]:
+        raise TypeError(f"{type(self).__name__} must define time_mixing()")
 
     def add_block(
         self, version: int, block: bool, *, inner: int | None, depth: float, rngs: nnx.Rngs
@@ -122,19 +123,13 @@ class RWKV(Layer):
         time = TimeState(window, self.remembered())
         return time if self.channel_mixing is None else BlockState(time, window)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        def mix(x, h, start):
-            return self.time_mixing(x, h, start, resets=resets, mask=mask, evaluator=evaluator)
-
-        start = self.start()
+    def run(self, x, h, flow):
         if self.norms is None:
-            return mix(x, h, start)
-        y, time = mix(self.norms[0](x), h.time, start.time)
-        return self.after_time_mixing(x + y, time, h.channel, resets=resets, mask=mask)
+            return self.time_mixing(x, h, flow)
+        y, time = self.time_mixing(self.norms[0](x), h.time, flow)
+        return self.after_time_mixing(x + y, time, h.channel, flow)
 
-    def after_time_mixing(self, x, time, window, *, resets, mask):
+    def after_time_mixing(self, x, time, window, flow):
         """The second half of the block, and the block's state."""
-        y, window = self.channel_mixing(
-            self.norms[1](x), window, resets=resets, mask=mask, reset_state=self.start().channel
-        )
+        y, window = self.channel_mixing(self.norms[1](x), window, flow)
         return x + y, BlockState(time, window)

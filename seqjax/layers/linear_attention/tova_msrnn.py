@@ -71,20 +71,17 @@ class MSRNN(Layer):
         had = jnp.zeros((self.size, self.heads)) if self.policy == "h2o" else None
         return MultiState(empty, empty, jnp.zeros((), jnp.int32), had)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        del evaluator
-        start = jax.tree.map(lambda s, v: s.astype(v.dtype), self.start(), h)
-
-        def body(h, now):
+    def run(self, x, h, flow):
+        def body(state, now):
             q, k, v, reset, keep = now
-            before = h if reset is None else select(reset, start, h)
+            before = state if reset is None else select(reset, h.start, state)
             o, new = self.one(q, k, v, before)
-            return (new if keep is None else select(keep, new, h)), o
+            return (new if keep is None else select(keep, new, state)), o
 
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
-        q, k, v = (z.astype(h.K.dtype) for z in (q, k, v))
-        h, o = lax.scan(body, h, (q, k, v, resets, mask))
-        return self.W_o(merge_heads(o).astype(x.dtype)), h
+        q, k, v = (z.astype(h.now.K.dtype) for z in (q, k, v))
+        last, o = lax.scan(body, h.now, (q, k, v, flow.resets, flow.mask))
+        return self.W_o(merge_heads(o).astype(x.dtype)), last
 
     def one(self, q, k, v, h):
         """Attend with q [heads, K] over the cache and the new state; then let one of them go."""

@@ -16,6 +16,7 @@ is not causal, and positions (LRPE with reflections; the rotations of arXiv:2307
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -92,8 +93,8 @@ class NormAttention(Layer):
         del x
         return o
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, last = places(h.place, len(x), resets=resets, mask=mask)
+    def run(self, x, h, flow):
+        place, last = places(h.place, len(x), flow=flow)
         q, k = (self.phi(split_heads(W(x), self.heads)) for W in (self.W_q, self.W_k))
         if self.theta is not None:
             theta = self.theta[...]
@@ -106,10 +107,7 @@ class NormAttention(Layer):
             wide(split_heads(self.values(x), self.heads)),
             None if self.slope is None else -self.slope[...],
             h.S,
-            resets=resets,
-            mask=mask,
-            reset_state=self.start().S,
-            evaluator=evaluator,
+            flow=flow,
         )
         return self.W_o(self.gate(x, self.norm(merge_heads(o)).astype(x.dtype))), NormState(S, last)
 
@@ -125,10 +123,10 @@ class DiagonalAttention(Attention):
     def initial(self):
         return DiagonalState(super().initial(), jnp.zeros((), jnp.int32))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        place, last = places(h.place, len(x), resets=resets, mask=mask)
-        starts = place % self.window == 0
-        y, cache = super().sequence(x, h.cache, resets=starts, mask=mask, evaluator=evaluator)
+    def run(self, x, h, flow):
+        place, last = places(h.place, len(x), flow=flow)
+        starts = replace(flow, resets=place % self.window == 0)
+        y, cache = super().run(x, h.cache, starts)
         return y, DiagonalState(cache, last)
 
 

@@ -78,15 +78,7 @@ class E59(Recurrent):
     def states(self, x, h, flow):
         if not self.additive:
             return super().states(x, h, flow)
-        return scan(
-            total,
-            self.drive(x).astype(h.now.dtype),
-            h.now,
-            evaluator=flow.evaluator,
-            resets=flow.resets,
-            initial=h.start,
-            mask=flow.mask,
-        )
+        return scan(total, self.drive(x).astype(h.now.dtype), h, flow=flow)
 
     def readout(self, h, x):
         return self.Q(h * jax.nn.silu(h))

@@ -39,8 +39,9 @@ from flax import nnx
 from jax import lax
 
 from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Segmented
+from seqjax.layers.base import Layer
 from seqjax.layers.parts import Norm, angles, merge_heads, per_head, split_heads
+from seqjax.layers.segmented import by_length
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 
@@ -63,7 +64,7 @@ class Context(NamedTuple):
     seen: jax.Array  # int32 [], steps since the start; once the context is full, modulo length
 
 
-class TransformerXL(Segmented):
+class TransformerXL(Layer):
     structure = "window of the past"
 
     def __init__(
@@ -118,13 +119,17 @@ class TransformerXL(Segmented):
         width = self.memory + self.length - 1
         return Context(jnp.zeros((width, self.features)), jnp.zeros((), jnp.int32))
 
-    def segment(self, h, x, resets=None, mask=None):
+    def run(self, x, h, flow):
+        return by_length(self.segment, self.length, x, h, flow)
+
+    def segment(self, h, x, flow):
+        h, mask = h.now, flow.mask
         width, steps = len(h.inputs), len(x)
-        first = jnp.zeros(steps, bool) if resets is None else resets
+        first = jnp.zeros(steps, bool) if flow.begins is None else flow.begins
         count, order = steps, None
         if mask is not None:  # steps left out go behind the others: a future that nobody sees
             count, order = jnp.sum(mask, dtype=jnp.int32), jnp.argsort(~mask, stable=True)
-            x, first = x[order], (first & mask)[order]
+            x, first = x[order], first[order]
 
         # Steps are numbered on over resets; `start` is the number of the last reset's step.
         number = h.seen + jnp.arange(steps, dtype=jnp.int32)

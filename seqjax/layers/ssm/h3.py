@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer
 from seqjax.layers.parts import merge_heads, per_head, split_heads
 from seqjax.layers.ssm.s4d import S4D
@@ -58,8 +59,8 @@ class ShiftSSM(nnx.Module):
         """s [features, size] of a window [size, features]: s_i = sum_l B_{i-l} k_{t-l}."""
         return jax.vmap(jnp.convolve)(self.B[...], window[::-1].T)[:, : len(window)]
 
-    def __call__(self, k: Array, window: Array, **flags) -> tuple[Array, Array]:
-        return fft_convolution(k, self.kernel(), self.D[...], window, evaluator=None, **flags)
+    def __call__(self, k: Array, window: Carry, flow: Flow) -> tuple[Array, Array]:
+        return fft_convolution(k, self.kernel(), self.D[...], window, flow=flow.of())
 
 
 class H3(Layer):
@@ -103,20 +104,18 @@ class H3(Layer):
         copies = jnp.zeros((self.head_size**2, *each.shape), each.dtype)
         return H3State(jnp.zeros((self.shift, self.features)), copies)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags, start, d = dict(resets=resets, mask=mask), self.start(), self.head_size
+    def run(self, x, h, flow):
+        d = self.head_size
         split = partial(split_heads, heads=self.heads)
         q, k, v = split(self.W_q(x)), self.W_k(x), split(self.W_v(x))
-        k, window = self.keys(k, h.window, reset_state=start.window, **flags)
+        k, window = self.keys(k, h.window, flow)
         pairs = split(k)[:, :, :, None] * v[:, :, None, :]  # [T, heads, d, d]
         pairs = pairs.reshape(len(x), self.heads, d * d)
 
-        def scan(u, h, fresh):
-            y, h = diagonal_ssm(
-                u, *self.diagonal.system(), h, reset_state=fresh, evaluator=evaluator, **flags
-            )
+        def scan(u, h):
+            y, h = diagonal_ssm(u, *self.diagonal.system(), h, flow=flow)
             return y.astype(u.dtype) + self.diagonal.D[...][None] * u, h
 
-        z, last = jax.vmap(scan, in_axes=(2, 0, 0), out_axes=(2, 0))(pairs, h.h, start.h)
+        z, last = jax.vmap(scan, in_axes=(2, 0), out_axes=(2, 0))(pairs, h.h)
         y = jnp.einsum("thi,thij->thj", q, z.reshape(len(x), self.heads, d, d))
         return self.W_o(merge_heads(y)), H3State(window, last)

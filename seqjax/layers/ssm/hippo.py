@@ -276,15 +276,15 @@ class HiPPO(Layer):
         first = jnp.eye(1, self.N, dtype=B.dtype)[0]
         return jnp.where(before == 0, 0, A), jnp.where(before == 0, first, B)
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        u, start = x.astype(h.c.dtype), self.start().c.astype(h.c.dtype)
-        before, count = places(h.count, len(x), resets=resets, mask=mask)
+    def run(self, x, h, flow):
+        u = x.astype(h.now.c.dtype)
+        before, count = places(h.count, len(x), flow=flow)
         if self.time_varying:
             at = self.scaled
         else:
             fixed = self.system()
             at = lambda before: fixed  # noqa: E731
-        if evaluator in (None, "sequential"):  # one step's matrices at a time
+        if flow.evaluator in (None, "sequential"):  # one step's matrices at a time
 
             def step(c, now):
                 before, u, keep = now
@@ -293,13 +293,9 @@ class HiPPO(Layer):
                 c = new if keep is None else jnp.where(keep, new, c)
                 return c, c
 
-            if resets is not None and mask is not None:
-                resets = resets & mask
-            states, c = loop(step, h.c, (before, u, mask), resets, start)
+            states, c = loop(step, h.now.c, (before, u, flow.mask), flow.begins, h.start.c)
         else:
             A, B = jax.vmap(at)(before)
-            elements = (A, B[:, :, None] * u[:, None, :])
-            flags = dict(resets=resets, mask=mask, initial=start)
-            states, c = scan(dense, elements, h.c, evaluator=evaluator, **flags)
+            states, c = scan(dense, (A, B[:, :, None] * u[:, None, :]), h.c, flow=flow)
         y = jnp.swapaxes(states, 1, 2).reshape(len(x), self.out_features)
         return y, HippoState(c, count)

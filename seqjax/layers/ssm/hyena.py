@@ -22,6 +22,7 @@ differ from step to step, the direct form runs.
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import ShortConv
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution
@@ -148,29 +150,23 @@ class Hyena(Layer):
         """[order - 1, length, features], the present first, in the order they are applied."""
         return jnp.stack(jnp.split(self.filter(), self.order - 1, axis=1))
 
-    def sequence(self, x, h, **flags):
-        return self.operate(x, h, self.filters(), **flags)
-
-    def operate(self, x, h, filters, *, resets=None, mask=None, evaluator=None):
-        """The operator with these filters [order - 1, length, features]."""
-        flags, start = dict(resets=resets, mask=mask), self.start()
-        u, window = self.conv(self.W_in(x), h.window, reset_state=start.window, **flags)
+    def run(self, x, h, flow):
+        u, window = self.conv(self.W_in(x), h.window, flow)
         *gates, v = jnp.split(u, self.order + 1, axis=1)
-        states = []
+        filters, states = self.filters(), []
         for i, gate in enumerate(reversed(gates[1:])):
-            v, state = self.convolve(
-                gate * v,
-                filters[i],
-                self.bias[i],
-                h.long[i],
-                reset_state=start.long[i],
-                evaluator=evaluator,
-                **flags,
-            )
+            v, state = self.convolve(gate * v, filters[i], self.bias[i], h.long[i], flow)
             states.append(state)
         return self.W_out(gates[0] * v), HyenaState(window, tuple(states))
 
-    def convolve(self, u, kernel, bias, h, *, evaluator, **flags):
+    def convolve(self, u, kernel, bias, h, flow):
         """One long convolution, and the state after it."""
-        named = evaluator and (evaluator, "sequential")
-        return fft_convolution(u, kernel, bias, h, evaluator=named, **flags)
+        return long_convolution(u, kernel, bias, h, flow)
+
+
+def long_convolution(
+    u: Array, kernel: Array, D: Array | None, h: Carry, flow: Flow
+) -> tuple[Array, Array]:
+    """`fft_convolution`, step by step where the evaluator that is named cannot run."""
+    named = flow.evaluator and (flow.evaluator, "sequential")
+    return fft_convolution(u, kernel, D, h, flow=replace(flow, evaluator=named))

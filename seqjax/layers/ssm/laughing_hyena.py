@@ -172,7 +172,7 @@ class LaughingHyena(Hyena):
         log_lambda = lax.complex(-jnp.exp(self.rate[...]), self.phase[...])
         return tuple(zip(log_lambda, lax.complex(*self.C[...])))
 
-    def convolve(self, u, kernel, bias, h, *, evaluator, **flags):
+    def convolve(self, u, kernel, bias, h, flow):
         log_lambda, C = kernel
-        y, h = diagonal_ssm(u, log_lambda, jnp.ones_like(C), C, h, evaluator=evaluator, **flags)
+        y, h = diagonal_ssm(u, log_lambda, jnp.ones_like(C), C, h, flow=flow)
         return y.astype(u.dtype) + bias[None] * u, h

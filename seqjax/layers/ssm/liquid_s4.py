@@ -31,6 +31,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry
 from seqjax.layers.base import option
 from seqjax.layers.parts import token_shift
 from seqjax.layers.ssm.s4 import S4
@@ -76,18 +77,19 @@ class LiquidS4(S4):
     def initial(self):
         return LiquidState(super().initial(), jnp.zeros((self.degree - 1, self.features)))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        system, start, flags = self.system(), self.start(), dict(resets=resets, mask=mask)
-        u, window = x.astype(h.window.dtype), h.window
+    def run(self, x, h, flow):
+        system, window = self.system(), h.now.window
+        u = x.astype(window.dtype)
         s = 2 * jnp.sum(system.B.real, axis=1)
         product, power, terms = u, s, jnp.zeros_like(u)
         for lag in range(1, self.degree):
-            past, window = token_shift(u, h.window[-lag:], reset_state=start.window[-lag:], **flags)
+            newest = Carry(h.now.window[-lag:], h.start.window[-lag:])
+            past, window = token_shift(u, newest, flow=flow)
             product = product * past
             terms += power[None] * product
             power = power * s
         drive = u + terms if self.liquid == "kb" else u
-        y, state = self.recurrence(drive, h.h, start.h, **flags, evaluator=evaluator)
+        y, state = self.recurrence(drive, h.h, flow)
         if self.liquid == "pb":
             y += self.read(system, system.B)[None] * terms
         return self.output(y, x), LiquidState(state, window)

@@ -56,17 +56,16 @@ class TimeInvariant(StateSpace):
     def convolve(self, system: Any, u: Array, h: State) -> tuple[Array, State]:
         raise TypeError(f"{type(self).__name__} does not say convolve()")
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
-        y, h = self.recurrence(x, h, self.start(), **flags)
+    def run(self, x, h, flow):
+        y, h = self.recurrence(x, h, flow)
         return self.output(y, x), h
 
-    def recurrence(self, x, h, start, *, resets=None, mask=None, evaluator=None):
-        """The outputs of the linear system alone, and the last state; resets go to `start`."""
-        system, u = self.system(), x.astype(h.real.dtype)
-        invariant = resets is None and mask is None
-        if invariant and (evaluator == "fft" or (evaluator is None and len(x) > FEW_STEPS)):
-            return self.convolve(system, u, h)
+    def recurrence(self, x, h, flow):
+        """The outputs of the linear system alone, and the last state."""
+        system, u = self.system(), x.astype(h.now.real.dtype)
+        if flow.resets is None and flow.mask is None:
+            if flow.evaluator == "fft" or (flow.evaluator is None and len(x) > FEW_STEPS):
+                return self.convolve(system, u, h.now)
 
         def step(h, now):
             u, keep = now
@@ -74,10 +73,7 @@ class TimeInvariant(StateSpace):
             h = new if keep is None else jnp.where(keep, new, h)
             return h, self.read(system, h)
 
-        if resets is not None and mask is not None:
-            resets = resets & mask
-        start = jax.tree.map(lambda fresh, now: fresh.astype(now.dtype), start, h)
-        return loop(step, h, (u, mask), resets, start)
+        return loop(step, h.now, (u, flow.mask), flow.begins, h.start)
 
 
 class LSSL(TimeInvariant):

@@ -105,11 +105,11 @@ class Mamba2(Layer):
     def initial(self):
         return Mamba2State(self.conv.initial(), jnp.zeros((self.heads, self.N, self.P)))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        start, d = self.start(), self.sizes[0]
+    def run(self, x, h, flow):
+        d = self.sizes[0]
         ends = np.cumsum((self.beside, self.beside, d, sum(self.sizes)))
         z0, x0, z, xBC, delta = jnp.split(self.project(x), ends, axis=1)
-        xBC, window = self.conv(xBC, h.window, resets=resets, mask=mask, reset_state=start.window)
+        xBC, window = self.conv(xBC, h.window, flow)
         u, B, C = jnp.split(jax.nn.silu(xBC), (d, d + self.sizes[1]), axis=1)
         dt = jnp.clip(jax.nn.softplus(delta + self.dt_bias[...][None]), *self.dt_limit)
         u = wide(split_heads(u, self.heads))
@@ -120,10 +120,7 @@ class Mamba2(Layer):
             -jnp.exp(self.A_log[...])[None] * dt,
             h.S,
             eigenvalues=self.eigenvalues,
-            resets=resets,
-            mask=mask,
-            reset_state=start.S,
-            evaluator=evaluator,
+            flow=flow,
         )
         D = jnp.reshape(self.D[...], (1, self.heads, -1))
         y = self.gated_norm(merge_heads(y + D * u), jax.nn.silu(z)).astype(x.dtype)

@@ -33,6 +33,7 @@ one norm over all heads and the gate in front of it (fuse_pregate_headwise_norm 
 norm of another shape.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -40,6 +41,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.flow import Carry, Flow
 from seqjax.layers.base import Layer, Precise
 from seqjax.layers.parts import (
     Norm,
@@ -125,7 +127,7 @@ class Mamba3(Layer):
         """x * X_r [T, R, heads, P] of x [T, heads, P]."""
         return x[:, None] * self.X[...][None].astype(x.dtype) if self.rank > 1 else x[:, None]
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         ends = [sum(self.sizes[: i + 1]) for i in range(len(self.sizes) - 1)]
         z, u, B, C, delta, a, tau, phi = jnp.split(self.W_in(x), ends, axis=1)
         B, C = (v.reshape(len(x), self.rank, self.groups, self.N) for v in (B, C))
@@ -143,29 +145,23 @@ class Mamba3(Layer):
             jax.nn.sigmoid(tau),
             phi,
             h,
-            resets=resets,
-            mask=mask,
-            evaluator=evaluator,
+            flow,
         )
         return self.W_out(merge_heads(y)), h
 
-    def mix(
-        self, C, B, x, z, log_alpha, dt, lam, phi, h, *, resets=None, mask=None, evaluator=None
-    ):
+    def mix(self, C, B, x, z, log_alpha, dt, lam, phi, h, flow):
         """Everything between the projections, y [T, heads, P] and the state.
 
         B, C [T, R, groups, N], x and z (or None) [T, heads, P], log_alpha, dt and lam [T, heads],
         phi [T, heads, angles].
         """
-        T, R, start = len(x), self.rank, self.start()
+        T, R = len(x), self.rank
         turns = (jnp.pi * jnp.tanh(phi) * dt[:, :, None]).reshape(T, -1)
         theta, last_theta = linear_scan(
             jnp.ones_like(turns[0]),
             turns,
-            h.theta.reshape(-1),
-            resets=resets,
-            mask=mask,
-            reset_state=start.theta.reshape(-1),
+            jax.tree.map(lambda s: s.reshape(-1), h.theta),
+            flow=flow.of(),
         )
         theta = theta.reshape(T, 1, self.heads, self.angles)
         B = turn(share_heads("mamba3", "B", B, self.heads) + self.B_bias[...][None], theta)
@@ -173,20 +169,26 @@ class Mamba3(Layer):
         v = self.inputs(x)
 
         before = (1 - lam) * dt  # what a step writes of the one before
+        none = jnp.zeros_like(before[:1])
         shifted, _ = token_shift(
-            before[::-1], jnp.zeros_like(before[:1]), mask=None if mask is None else mask[::-1]
+            before[::-1], Carry(none, none), flow=replace(flow, resets=None).backwards()
         )
         after = shifted[::-1]  # what the next one will write of this
         write = (lam * dt + after).astype(v.dtype)
-        first, last, some = kept_ends(T, mask)
-        last_v = self.inputs(h.x[None])[0]
+        first, last, some = kept_ends(T, flow.mask)
+        last_v = self.inputs(h.now.x[None])[0]
         owed = jnp.where(some, before[first], 0)[:, None, None]
-        S = h.S + owed * jnp.einsum("rhn,rhp->hnp", h.B, last_v)
+        S = h.now.S + owed * jnp.einsum("rhn,rhp->hnp", h.now.B, last_v)
 
         def micro(value):  # one step per input; the first of a token decays and resets
             return value.reshape(T * R, *value.shape[2:])
 
         each = jnp.zeros((R,), bool).at[0].set(True)
+        stretched = Flow(
+            None if flow.resets is None else micro(flow.resets[:, None] & each[None]),
+            None if flow.mask is None else jnp.repeat(flow.mask, R),
+            flow.evaluator,
+        )
         # All read what the steps before have left, `write` of the last of them by this step's
         # `before`; so no output looks at what the next step will write.
         reads = jnp.swapaxes(C, 1, 2).reshape(T, 1, self.heads * R, self.N)
@@ -195,12 +197,9 @@ class Mamba3(Layer):
             micro(B).astype(v.dtype),
             micro(v * write[:, None, :, None]),
             micro(jnp.where(each[None, :, None], log_alpha[:, None], 0)),
-            S,
+            Carry(S, h.start.S),
             bonus=jnp.zeros((self.heads, self.N), S.dtype),
-            resets=None if resets is None else micro(resets[:, None] & each[None]),
-            mask=None if mask is None else jnp.repeat(mask, R),
-            reset_state=start.S,
-            evaluator=evaluator,
+            flow=stretched,
         )
         y = jnp.swapaxes(y.reshape(T, R, self.heads, R, self.P)[:, 0], 1, 2)
         y = jnp.exp(log_alpha).astype(y.dtype)[:, None, :, None] * y
@@ -214,9 +213,9 @@ class Mamba3(Layer):
         y = jnp.sum(y * self.O[...][None], axis=1) if R > 1 else y[:, 0]
         state = Mamba3State(
             S,
-            jnp.mod(last_theta, 2 * jnp.pi).reshape(h.theta.shape),
-            jnp.where(some, B[last].astype(h.B.dtype), h.B),
-            jnp.where(some, x[last].astype(h.x.dtype), h.x),
+            jnp.mod(last_theta, 2 * jnp.pi).reshape(h.now.theta.shape),
+            jnp.where(some, B[last].astype(h.now.B.dtype), h.now.B),
+            jnp.where(some, x[last].astype(h.now.x.dtype), h.now.x),
         )
         return y, state
 

@@ -41,11 +41,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flags import ends
 from seqjax.layers.base import Layer, Precise, option
 from seqjax.layers.gated_attention import INIT, GatedHead, Seen, Views
 from seqjax.layers.parts import Norm
-from seqjax.ops.convolution import CONVOLUTION, fft_convolution
+from seqjax.layers.ssm.hyena import long_convolution
+from seqjax.ops.convolution import CONVOLUTION
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 
 DAMPINGS = ("difference", "product")
@@ -86,12 +86,11 @@ class EMA(nnx.Module):
         features, ndim = self.eta.shape
         return jnp.zeros((self.truncation - 1, features) if self.truncation else (features, ndim))
 
-    def __call__(self, x, h, *, evaluator=None, **flags):
+    def __call__(self, x, h, flow):
         if not self.truncation:
-            return diagonal_ssm(x, *self.system(), h, evaluator=evaluator, **flags)
-        x, kernel = x.astype(h.dtype), self.kernel(self.truncation).T
-        named = evaluator and (evaluator, "sequential")
-        return fft_convolution(x, kernel, None, h, evaluator=named, **flags)
+            return diagonal_ssm(x, *self.system(), h, flow=flow)
+        kernel = self.kernel(self.truncation).T
+        return long_convolution(x.astype(h.now.dtype), kernel, None, h, flow)
 
 
 class MovingAverage(Layer):
@@ -120,22 +119,17 @@ class MovingAverage(Layer):
     def initial(self):
         return self.forward.initial()
 
-    def average(self, x, h, *, resets=None, mask=None, reset_state=None, evaluator=None):
+    def average(self, x, h, flow):
         """o of x, and the state after it."""
-        flags = dict(resets=resets, mask=mask, evaluator=evaluator)
-        o, h = self.forward(x, h, reset_state=reset_state, **flags)
+        o, last = self.forward(x, h, flow)
         if self.backward is not None:
-            flags["mask"] = None if mask is None else mask[::-1]
-            flags["resets"] = None if resets is None else ends(resets, mask)[::-1]
-            o += self.backward(x[::-1], jnp.zeros_like(h), **flags)[0][::-1]
-        return o, h
+            nothing = jax.tree.map(jnp.zeros_like, h)
+            o += self.backward(x[::-1], nothing, flow.backwards())[0][::-1]
+        return o, last
 
-    def move(self, x, h, **options):
-        o, h = self.average(x, h, **options)
+    def run(self, x, h, flow):
+        o, h = self.average(x, h, flow)
         return jax.nn.silu(o.astype(x.dtype) + self.omega[...][None] * x), h
-
-    def sequence(self, x, h, **flags):
-        return self.move(x, h, reset_state=self.start(), **flags)
 
 
 class MEGAState(NamedTuple):
@@ -201,14 +195,12 @@ class MEGA(Layer):
     def initial(self):
         return MEGAState(self.ema.initial(), self.head.initial())
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        flags, silu, norm = dict(resets=resets, mask=mask), jax.nn.silu, self.norms[0]
+    def run(self, x, h, flow):
+        silu, norm = jax.nn.silu, self.norms[0]
         n = norm(x) if self.prenorm else x
-        moved, ema = self.ema.move(
-            n, h.ema, reset_state=self.start().ema, evaluator=evaluator, **flags
-        )
+        moved, ema = self.ema.run(n, h.ema, flow)
         q, k = self.views(silu(self.W_z(moved)))
-        o, seen = self.head(q, k, silu(self.W_v(n)), h.seen, **flags)
+        o, seen = self.head(q, k, silu(self.W_v(n)), h.seen, flow)
         gated = silu(self.W_gamma(moved)) * o.astype(x.dtype)
         phi = jax.nn.sigmoid(self.W_phi(moved))
         y = x + phi * (silu(self.W_h(moved) + self.U_h(gated)) - x)

@@ -109,15 +109,7 @@ class RGLRU(Associative):
         if flow.resets is not None:
             first = first | flow.resets
         elements = jax.vmap(self.lift)(self.drive(x), first)
-        hs, last = scan(
-            diagonal,
-            elements,
-            h.now.h,
-            evaluator=flow.evaluator,
-            resets=flow.resets,
-            initial=h.start.h,
-            mask=flow.mask,
-        )
+        hs, last = scan(diagonal, elements, h.h, flow=flow)
         return RGLRUState(hs, fresh & (count == 0)), RGLRUState(last, fresh & ~jnp.any(taken))
 
     def step(self, h, z):

@@ -26,15 +26,12 @@ bidirectional: a second scan from the end, of the same Lambda and B, read by a C
     state is the forward scan's; the other one starts anew with each call.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.flags import ends
 from seqjax.layers.base import Precise, option
 from seqjax.layers.parts import per_head
 from seqjax.layers.ssm import hippo
@@ -105,7 +102,7 @@ class S5(StateSpace):
         log_A, scale = discretise(Lambda, one, dt * interval, self.discretisation)
         return jnp.exp(log_A[:, 0]), scale[:, 0]
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
+    def run(self, x, h, flow):
         u = x[:, : self.out_features]
         if self.irregular:
             interval = jnp.maximum(x[:, -1], 0).astype(self.log_dt[...].dtype)
@@ -113,16 +110,15 @@ class S5(StateSpace):
         else:
             A, scale = self.system()
             scale = scale[None]
-        real, imag = ((u @ B.T).astype(h.real.dtype) for B in self.B[...])
-        flags: dict[str, Any] = dict(mask=mask, evaluator=evaluator)
-        drive, start = scale * lax.complex(real, imag), self.start()
-        hs, h = linear_scan(A, drive, h, resets=resets, reset_state=start, **flags)
+        real, imag = ((u @ B.T).astype(h.now.real.dtype) for B in self.B[...])
+        drive = scale * lax.complex(real, imag)
+        hs, last = linear_scan(A, drive, h, flow=flow)
         if self.bidirectional:
-            last = None if resets is None else ends(resets, mask)
-            back, _ = linear_scan(A, drive, reverse=True, resets=last, **flags)
-            hs = jnp.concatenate([hs, back], axis=1)
+            nothing = jax.tree.map(jnp.zeros_like, h)
+            back, _ = linear_scan(A, drive[::-1], nothing, flow=flow.backwards())
+            hs = jnp.concatenate([hs, back[::-1]], axis=1)
         real, imag = self.C[...]
-        return self.output(self.both * (hs.real @ real.T - hs.imag @ imag.T), u), h
+        return self.output(self.both * (hs.real @ real.T - hs.imag @ imag.T), u), last
 
     def output(self, y, x):
         y = y + self.D[...][None] * x

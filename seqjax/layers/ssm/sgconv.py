@@ -21,7 +21,6 @@ filters * features outputs. The state is the last length - 1 inputs; evaluators 
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +28,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.flags import ends
+from seqjax.flow import Carry
 from seqjax.layers.base import Frozen, Layer, Precise, option
 from seqjax.layers.parts import gelu
-from seqjax.ops.convolution import CONVOLUTION, fft_convolution
+from seqjax.layers.ssm.hyena import long_convolution
+from seqjax.ops.convolution import CONVOLUTION
 
 
 def repeat(w: Array, factor: int) -> Array:
@@ -126,23 +126,19 @@ class SGConv(Layer):
         k = self.unscaled()[..., :length] / self.Z[...][:, :, None]
         return jnp.pad(k, ((0, 0), (0, 0), (0, length - k.shape[2])))
 
-    def sequence(self, x, h, *, resets=None, mask=None, evaluator=None):
-        named = evaluator and (evaluator, "sequential")
-        flags: dict[str, Any] = dict(mask=mask, evaluator=named)
-
+    def run(self, x, h, flow):
         def filtered(kernel, D):
-            start = self.start()
-            return fft_convolution(x, kernel.T, D, h, resets=resets, reset_state=start, **flags)
+            return long_convolution(x, kernel.T, D, h, flow)
 
         def ahead(kernel):  # the present is no part of the future
-            kernel = jnp.pad(kernel.T, ((1, 0), (0, 0)))
-            return fft_convolution(x, kernel, resets=last, reverse=True, **flags)[0]
+            kernel, none = jnp.pad(kernel.T, ((1, 0), (0, 0))), jnp.zeros_like(kernel.T, x.dtype)
+            y, _ = long_convolution(x[::-1], kernel, None, Carry(none, none), flow.backwards())
+            return y[::-1]
 
         # every filter sees the same inputs, and leaves the same window
         kernels = self.kernel(self.length)
         y, windows = jax.vmap(filtered)(kernels[: len(self.D)], self.D[...])
         if self.bidirectional:
-            last = None if resets is None else ends(resets, mask)
             y += jax.vmap(ahead)(kernels[len(self.D) :])
         y = jnp.swapaxes(y, 0, 1).reshape(len(x), y.shape[0] * y.shape[2])
         if self.W is not None:

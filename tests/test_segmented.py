@@ -1,0 +1,138 @@
+"""Layers over segments, written as their docstring says: every law, and a loop as the oracle."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FULL
+from flax import nnx
+
+from seqjax.flow import Carry, Flow
+from seqjax.layers import Segmented
+from seqjax.layers.base import cast_parameters
+from seqjax.layers.parts import ShortConv
+from seqjax.layers.segmented import _windows
+from seqjax.testing import check_layer
+
+D = 3
+
+
+def attend(q, k, v, seen):
+    scores = jnp.where(seen, q @ k.T, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1) @ v
+
+
+class MemoryToken(Segmented):
+    """A memory that every step of the next segment attends to, and that is written by a query
+    over the whole segment (after arXiv:2207.06881)."""
+
+    def __init__(self, features=D, length=5, *, rngs=None):
+        rngs = rngs or nnx.Rngs(0)
+        self.features = self.out_features = features
+        self.length = length
+        self.W = nnx.Linear(features, 3 * features, rngs=rngs)
+        self.write = nnx.Linear(features, features, rngs=rngs)
+
+    def memory(self):
+        return jnp.zeros(self.features)
+
+    def segment(self, m, x, flow):
+        q, k, v = jnp.split(self.W(jnp.concatenate([m.now[None], x])), 3, axis=1)
+        seen = jnp.pad(flow.joined(len(x)), ((0, 0), (1, 0)), constant_values=True)
+        y = attend(q[1:], k, v, seen)
+        return y, jnp.tanh(self.write(m.now + y.mean(0)))
+
+
+class Compressive(Segmented):
+    """Linear attention to all earlier segments, softmax in this one (after arXiv:2404.07143), and
+    a short convolution before it, whose window is part of the memory."""
+
+    def __init__(self, features=D, length=4, *, rngs=None):
+        rngs = rngs or nnx.Rngs(0)
+        self.features = self.out_features = features
+        self.length = length
+        self.conv = ShortConv(features, 3, rngs=rngs)
+        self.W = nnx.Linear(features, 3 * features, rngs=rngs)
+
+    def memory(self):
+        return self.conv.initial(), jnp.zeros((self.features, self.features))
+
+    def segment(self, m, x, flow):
+        x, window = self.conv(x, m[0], flow)
+        q, k, v = jnp.split(self.W(x), 3, axis=1)
+        y = attend(q, k, v, flow.joined(len(x))) + q @ m[1].now
+        return y, (window, 0.9 * m[1].now + k.T @ v)
+
+
+LAYERS = [
+    MemoryToken,
+    Compressive,
+    lambda: MemoryToken(length=1),
+    lambda: MemoryToken(length=20),
+]
+
+
+@pytest.mark.parametrize("made", LAYERS if FULL else LAYERS[:2])
+def test_a_layer_after_the_docstring_keeps_every_law(made):
+    assert max(check_layer(made()).values()) < 1e-8
+
+
+@pytest.mark.parametrize("cls", [MemoryToken, Compressive])
+def test_against_a_loop_over_segments(cls):
+    """Stretches between resets, cut at every C of their steps; masked steps are not there."""
+    layer, rng, T = cls(), np.random.default_rng(0), 23
+    layer.learn_initial()
+    layer.h0 = jax.tree.map(lambda v: v + rng.normal(size=v.shape), layer.h0)
+    layer = cast_parameters(layer, jnp.float64)
+    run = jax.jit(lambda x, resets, mask: layer(x, None, resets, mask)[0])
+    segment = jax.jit(lambda m, x: layer.segment(m, x, Flow()))
+    for rate, kept in itertools.product((0.0, 0.2, 0.7), (0.5, 1.0)):
+        x = rng.normal(size=(1, T, D))
+        resets, mask = rng.uniform(size=(2, 1, T)) < np.array([rate, kept])[:, None, None]
+        y = np.asarray(run(x, resets, mask))[0]
+        stretches = [[]]
+        for t in np.flatnonzero(mask[0]):
+            if resets[0, t]:
+                stretches.append([])
+            stretches[-1].append(t)
+        for stretch in stretches:
+            m = layer.start().memory
+            C = layer.length
+            for steps in (stretch[n : n + C] for n in range(0, len(stretch), C)):
+                padded = np.zeros((layer.length, D))
+                padded[: len(steps)] = x[0, steps]
+                z, m = segment(Carry(m, m), padded)
+                np.testing.assert_allclose(y[steps], z[: len(steps)], atol=1e-12)
+
+
+def test_windows_hold_every_step_once_whatever_the_resets():
+    """All patterns of resets over up to nine steps: the bound on windows is enough."""
+    for C, T in [(1, 6), (2, 9), (3, 9), (4, 8)]:
+        patterns = np.array(list(itertools.product([False, True], repeat=T)))
+        for unfinished in range(C):
+            padded = np.pad(patterns, ((0, 0), (0, C)))
+            cut = jax.vmap(
+                lambda b, C=C, T=T, p=unfinished: _windows(
+                    b, jnp.int32(T), jnp.int32(-p), T, C, True
+                )
+            )
+            w = jax.device_get(jax.jit(cut)(padded))
+            assert (w.end[:, -1] == T).all()
+            assert (w.begin[:, 1:] == w.end[:, :-1]).all() and (w.end - w.begin <= C).all()
+            # a segment that a reset cuts is in one window: none goes on where a window begins,
+            # unless the window before was one whole segment
+            goes_on = ~np.take_along_axis(padded, w.begin[:, 1:], 1) & (w.begin[:, 1:] < T)
+            assert (w.whole[:, :-1] | ~goes_on).all()
+
+
+def test_a_layer_that_lacks_something_is_refused():
+    class Nothing(Segmented):
+        features = out_features = D
+
+    with pytest.raises(TypeError, match="Nothing must set length"):
+        Nothing()(jnp.ones((1, 2, D)))
+    Nothing.length = 2
+    with pytest.raises(TypeError, match=r"Nothing must define memory\(\)"):
+        Nothing()(jnp.ones((1, 2, D)))
