@@ -81,7 +81,7 @@ class _Trials:
         self.B, self.T, self.tolerance = batch, steps, tolerance
         # a prime: no segment or chunk ends there
         self.cut = max(n for n in range(2, steps - 4) if all(n % k for k in range(2, n)))
-        self.resets = 5, 6, steps - 4  # next to each other: closer than any segment
+        self.resets = 5, 6, 7, steps - 4  # next to each other: closer than any segment
         self.left_out = 1, 2, 6, steps - 3
         self.layer = _moved(layer)
         self.draw = np.random.default_rng(1)
