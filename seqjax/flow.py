@@ -54,12 +54,16 @@ class Flow:
         resets = None if self.resets is None else ends(self.resets, self.mask)[::-1]
         return replace(self, resets=resets, mask=mask)
 
-    def joined(self, steps: int) -> Array:
-        """bool [T, T]: which steps s a step t may look at, with no reset between, s <= t."""
-        taken = jnp.ones(steps, bool) if self.mask is None else self.mask
-        piece = jnp.zeros(steps, int) if self.begins is None else jnp.cumsum(self.begins)
-        earlier = jnp.tri(steps, dtype=bool)
-        return earlier & (piece[:, None] == piece[None]) & taken[None]
+    def joined(self, steps: int, *, causal: bool = True) -> Array:
+        """bool [T, T]: the steps s that step t may look at, s <= t if causal: those that are not
+        masked, with no reset between; and itself, since a softmax over nothing is NaN."""
+        seen = jnp.tri(steps, dtype=bool) if causal else jnp.ones((steps, steps), bool)
+        if self.begins is not None:
+            piece = jnp.cumsum(self.begins)
+            seen &= piece[:, None] == piece[None]
+        if self.mask is not None:
+            seen &= self.mask[None]
+        return seen | jnp.eye(steps, dtype=bool)
 
     def of(self, evaluators: Sequence[str] = ()) -> Flow:
         """For a part with these evaluators: without the name of one that it does not know."""

@@ -49,7 +49,7 @@ def test_backwards_the_pieces_reset_at_their_ends():
     assert flow.mask is not None and flow.mask.tolist() == [False, True, True, True]
     assert flow.begins is not None and flow.begins.tolist() == [False, False, True, False]
     seen = Flow(jnp.array([1, 0, 1], bool), jnp.array([1, 0, 1], bool)).joined(3)
-    assert seen.tolist() == [[True, False, False], [True, False, False], [False, False, True]]
+    assert seen.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
     assert Flow(evaluator="chunked").of(("sequential",)).evaluator is None
 
 

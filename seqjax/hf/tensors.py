@@ -109,7 +109,7 @@ class Form:
         return replace(self, ours=f"{prefix}.{self.ours}")
 
     def rules(self, model: nnx.Module, theirs: tuple[str, ...]) -> Iterator[Rule]:
-        raise TypeError(f"{type(self).__name__} does not say rules()")
+        raise TypeError(f"{type(self).__name__} must define rules()")
 
 
 @dataclass(frozen=True)

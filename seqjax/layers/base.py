@@ -1,8 +1,9 @@
-"""The base classes of all layers: what a recurrence must say, and everything that follows from it.
+"""The base classes of all layers: what a recurrence must define, and what follows from it.
 
     Layer         defines `run`: a whole sequence and a state in, outputs and a state out
     Recurrent     defines `step` and `readout`; any recurrence, also nonlinear ones
     Associative   defines `monoid`, `lift` and `readout`; every evaluator of `seqjax.scan` follows
+    Segmented     defines `memory` and `segment` (`seqjax.layers.segmented`)
 
 Layers are written for one example, time first. Calling a layer adds the rest: the batch axis,
 dtypes, checks, resets, masks and streaming,
@@ -215,12 +216,12 @@ class Layer(nnx.Module):
 class Recurrent(Layer):
     """Any recurrence h_t = step(h_{t-1}, z_t), y_t = readout(h_t, x_t), z = drive(x).
 
-    A subclass says, for one example and one time step,
+    A subclass defines, for one example and one time step,
 
         initial() -> h       step(h, z) -> h       readout(h, x) -> y
 
-    and may say `drive(x)`: what of the inputs [T, ...] enters the step, computed for all steps at
-    once (the input projection of a gated network, say). By default z = x.
+    and may define `drive(x)`: what of the inputs [T, ...] enters the step, for all steps at once
+    (the input projection of a gated network, for example). By default z = x.
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
         of seqjax.newton.STRUCTURES. A promise: under a false one their gradients are wrong, which
@@ -269,7 +270,7 @@ class Recurrent(Layer):
 class Associative(Recurrent):
     """A recurrence that is a monoid: h_t = act(lift(x_t), h_{t-1}), y_t = readout(h_t, x_t).
 
-    A subclass says `monoid`, `initial()`, `lift(x) -> element` and `readout(h, x) -> y`, for one
+    A subclass defines `monoid`, `initial()`, `lift(x) -> element` and `readout(h, x) -> y`, for one
     example and one time step. One step is derived from them. That the monoid obeys its laws is a
     promise, which `seqjax.testing.check_layer` verifies.
     """

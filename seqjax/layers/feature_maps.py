@@ -172,7 +172,7 @@ class FeatureMap(nnx.Module):
     size: int
 
     def __call__(self, x: Array, *, query: bool = False) -> Array:
-        raise TypeError(f"{type(self).__name__} does not say __call__()")
+        raise TypeError(f"{type(self).__name__} must define __call__()")
 
 
 @dataclass(frozen=True)

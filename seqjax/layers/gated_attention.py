@@ -145,9 +145,7 @@ class GatedHead(nnx.Module):
             return o, Seen(cache, after)
         kept = jnp.ones(len(q), bool) if flow.mask is None else flow.mask
         i = jnp.cumsum(kept) - 1
-        piece = jnp.zeros_like(i) if flow.begins is None else jnp.cumsum(flow.begins)
-        seen = (piece[:, None] == piece[None]) & kept[None]
-        seen |= jnp.eye(len(q), dtype=bool)  # a softmax over nothing is NaN
+        seen = flow.joined(len(q), causal=False)
         return self.attend((q, place), (k, v), i, i, seen), Seen(None, after)
 
     def attend(self, queries, items, i, j, seen):

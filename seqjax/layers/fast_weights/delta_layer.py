@@ -47,7 +47,7 @@ class Bottleneck(nnx.Module):
 
 
 class DeltaLayer(Layer):
-    """A subclass says `add_gates(rngs)`, which makes its parameters, and `associate`."""
+    """A subclass defines `add_gates(rngs)`, which makes its parameters, and `associate`."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class DeltaLayer(Layer):
         self.W_o = nnx.Linear(values, features, use_bias=False, rngs=rngs)
 
     def add_gates(self, rngs: nnx.Rngs) -> None:
-        raise TypeError(f"{type(self).__name__} does not say add_gates()")
+        raise TypeError(f"{type(self).__name__} must define add_gates()")
 
     def associate(self, x, q, k, v, S: Carry, flow: Flow) -> tuple[jax.Array, jax.Array]:
         """o [T, heads, V] and the next S, from q, k [T, key_heads, K], v [T, heads, V], and x for
         the gates."""
-        raise TypeError(f"{type(self).__name__} does not say associate()")
+        raise TypeError(f"{type(self).__name__} must define associate()")
 
     def linear(self, size: int, rngs: nnx.Rngs, *, bias: bool = False) -> nnx.Linear:
         return nnx.Linear(self.features, size, use_bias=bias, rngs=rngs)

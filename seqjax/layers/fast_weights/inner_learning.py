@@ -39,7 +39,7 @@ from seqjax.common import accumulation_dtype
 from seqjax.flow import Carry, Flow
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.parts import places
-from seqjax.ops.chunks import exactly, finite_rows
+from seqjax.ops.chunks import exactly, finite_rows, within
 from seqjax.ops.op import matmul_precision
 from seqjax.ops.quarantine import mark
 
@@ -254,7 +254,7 @@ def by_part(inner, x, last, norm, h, flow):
     if resets is not None:
         segment = jnp.cumsum(resets, dtype=jnp.int32)
     begun = segment > 0  # with a reset, from the weights of the start
-    joined = (segment[:, None] == segment[None]) & np.tri(len(last), dtype=bool)
+    joined = jnp.asarray(within(segment, len(last)))
     c = coefficients(x, joined, keep)
 
     inputs, errors = inner.gradients(now.W, x.k, x.v, norm)

@@ -158,12 +158,7 @@ class AFT(Layer):
 
     def both_ways(self, k, v, flow):
         """[T, hidden]: the average over all steps of the segment that are not masked."""
-        T = len(k)
-        taken = jnp.ones(T, bool) if flow.mask is None else flow.mask
-        segment = jnp.zeros(T, jnp.int32)
-        if flow.begins is not None:
-            segment = jnp.cumsum(flow.begins, dtype=jnp.int32)
         first = jnp.zeros((), jnp.int32)
-        place = places(Carry(first, first), T, flow=flow)[0]
-        seen = (segment[:, None] == segment[None]) & taken[None]
+        place, _ = places(Carry(first, first), len(k), flow=flow)
+        seen = flow.joined(len(k), causal=False)
         return self.softmax(place, (k, v, place), place, place, seen)

@@ -45,16 +45,16 @@ class TimeInvariant(StateSpace):
     evaluators = ("sequential", "fft")
 
     def system(self) -> Any:
-        raise TypeError(f"{type(self).__name__} does not say system()")
+        raise TypeError(f"{type(self).__name__} must define system()")
 
     def advance(self, system: Any, h: State, u: Array) -> State:
-        raise TypeError(f"{type(self).__name__} does not say advance()")
+        raise TypeError(f"{type(self).__name__} must define advance()")
 
     def read(self, system: Any, h: State) -> Array:
-        raise TypeError(f"{type(self).__name__} does not say read()")
+        raise TypeError(f"{type(self).__name__} must define read()")
 
     def convolve(self, system: Any, u: Array, h: State) -> tuple[Array, State]:
-        raise TypeError(f"{type(self).__name__} does not say convolve()")
+        raise TypeError(f"{type(self).__name__} must define convolve()")
 
     def run(self, x, h, flow):
         y, h = self.recurrence(x, h, flow)

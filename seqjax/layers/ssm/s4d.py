@@ -104,13 +104,13 @@ class StateSpace(Layer):
 
 
 class DiagonalStateSpace(StateSpace):
-    """A subclass sets `N` and says `system()`: log Abar [features, N] (or [N]), Bbar and C."""
+    """A subclass sets `N` and defines `system()`: log Abar [features, N] (or [N]), Bbar and C."""
 
     evaluators = EVALUATORS
     N: int  # complex states per channel
 
     def system(self) -> tuple[Array, Array, Array]:
-        raise TypeError(f"{type(self).__name__} does not say system()")
+        raise TypeError(f"{type(self).__name__} must define system()")
 
     def initial(self):
         return jnp.zeros((self.features, self.N), jnp.complex64)
