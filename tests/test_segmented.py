@@ -86,12 +86,21 @@ def test_against_a_loop_over_segments(cls):
     layer.learn_initial()
     layer.h0 = jax.tree.map(lambda v: v + rng.normal(size=v.shape), layer.h0)
     layer = cast_parameters(layer, jnp.float64)
-    run = jax.jit(lambda x, resets, mask: layer(x, None, resets, mask)[0])
+
+    @jax.jit
+    def run(x, resets, mask):
+        """As one whole, and cut in three: where a segment is unfinished, the state must know."""
+        h, ys = layer.batch_state(1, x.dtype), []
+        for part in (slice(0, 8), slice(8, 15), slice(15, T)):
+            y, h = layer(x[:, part], h, resets[:, part], mask[:, part])
+            ys.append(y)
+        return layer(x, None, resets, mask)[0], jnp.concatenate(ys, axis=1)
+
     segment = jax.jit(lambda m, x: layer.segment(m, x, Flow()))
-    for rate, kept in itertools.product((0.0, 0.2, 0.7), (0.5, 1.0)):
+    for rate, kept, _ in itertools.product((0.0, 0.2, 0.5, 0.8), (0.5, 1.0), range(5)):
         x = rng.normal(size=(1, T, D))
         resets, mask = rng.uniform(size=(2, 1, T)) < np.array([rate, kept])[:, None, None]
-        y = np.asarray(run(x, resets, mask))[0]
+        whole, cut = (np.asarray(y)[0] for y in run(x, resets, mask))
         stretches = [[]]
         for t in np.flatnonzero(mask[0]):
             if resets[0, t]:
@@ -104,7 +113,8 @@ def test_against_a_loop_over_segments(cls):
                 padded = np.zeros((layer.length, D))
                 padded[: len(steps)] = x[0, steps]
                 z, m = segment(Carry(m, m), padded)
-                np.testing.assert_allclose(y[steps], z[: len(steps)], atol=1e-12)
+                for y in (whole, cut):
+                    np.testing.assert_allclose(y[steps], z[: len(steps)], atol=1e-12)
 
 
 def test_windows_hold_every_step_once_whatever_the_resets():
