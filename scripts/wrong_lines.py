@@ -135,7 +135,8 @@ def options_of_commands() -> Iterator[Line]:
         with mock.patch.object(cli, "parse", lambda command, *rest: command):
             command: Any = cli.COMMANDS[name].run(["parity"])
         needed = {"import": ["nowhere"], "export": ["nowhere", "--out", "nowhere"],
-                  "eval": ["nowhere"], "generate": ["nowhere"], "explain": ["gru"]}  # fmt: skip
+                  "eval": ["nowhere"], "generate": ["nowhere"], "explain": ["gru"],
+                  "check": ["gru"]}  # fmt: skip
         start = [name, *(["parity"] if name == "train" else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
         for option, parameter in signature(command).parameters.items():
@@ -154,7 +155,7 @@ def options_of_commands() -> Iterator[Line]:
                 yield Line("no value", [*start, flag], (flag,))
             yield Line("typos", [*start, f"{flag}q", "1"], (f"{flag}q",))
         if name in needed:
-            yield Line("no value", [name], ("RUN", "FOLDER", "a layer, an op"))
+            yield Line("no value", [name], ("RUN", "FOLDER", "a layer, an op", "FILE.py:Class"))
 
 
 def names() -> Iterator[Line]:
@@ -165,7 +166,7 @@ def names() -> Iterator[Line]:
         yield Line("names", [name[:-1]], (name[:-1],))
     for name in (*TASKS, "demo", "parity"):
         yield Line("names", ["train", name[:-1]], (name[:-1],))
-    for command in ("explain", "bench", "selfcheck"):
+    for command in ("explain", "bench", "check", "selfcheck"):
         for name in ("linear_scam", "gruu", ""):
             yield Line("names", [command, name], (name or "''", "name", "NAME"))
     for where in ("nowhere", "README", ""):

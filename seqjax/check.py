@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from flax import nnx
@@ -16,6 +16,7 @@ from flax import nnx
 from seqjax.common import unknown
 from seqjax.config import Count
 from seqjax.layers import LAYERS, Layer, make
+from seqjax.ranges import Range
 from seqjax.report import show
 from seqjax.testing import LAWS, LawBroken, check_layer
 
@@ -24,7 +25,7 @@ def check(
     layer: tyro.conf.Positional[str],
     options: tuple[str, ...] = (),
     features: Count = 4,
-    steps: Count = 17,
+    steps: Annotated[int, Range(12)] = 17,
     exempt: tuple[str, ...] = (),
 ) -> int:
     """Hold a layer to every law: streams, resets, masks, causality, evaluators, gradients ...
