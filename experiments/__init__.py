@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from seqjax.common import unknown
+from seqjax.core.common import unknown
 
 
 def words(

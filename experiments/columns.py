@@ -50,12 +50,12 @@ from flax import nnx
 
 from experiments import words
 from experiments.learning_rules import linear, network
-from seqjax.layers import make
 from seqjax.learn.bptt import tbptt
 from seqjax.learn.cell import as_cell, stack
 from seqjax.learn.columnar import StagedParams, ccn, columnar, columns, constructive
 from seqjax.learn.learner import Learner, squared_error
 from seqjax.learn.snap import snap
+from seqjax.zoo import make
 
 CUES, WIDTH, GAMMA = 6, 12, 0.9
 

@@ -31,12 +31,12 @@ def main() -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from seqjax.files import write_atomically
-    from seqjax.generate import generate
-    from seqjax.step import make_evaluate, take_apart
-    from seqjax.tasks import char_lm
+    from seqjax.core.files import write_atomically
+    from seqjax.tasks.char_lm import char_lm
     from seqjax.tasks.text import compression_baselines
-    from seqjax.train import train
+    from seqjax.train.generate import generate
+    from seqjax.train.loop import train
+    from seqjax.train.step import make_evaluate, take_apart
 
     began, console = monotonic(), Console(highlight=False)
     shutil.rmtree(RUN, ignore_errors=True)  # a demo starts afresh

@@ -60,9 +60,9 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from experiments import words
-from seqjax.common import largest
-from seqjax.files import save_figure
-from seqjax.layers import make
+from seqjax.core.common import largest
+from seqjax.core.files import save_figure
+from seqjax.core.monoid import select
 from seqjax.learn.bptt import bptt, tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
 from seqjax.learn.fptt import fptt
@@ -70,9 +70,9 @@ from seqjax.learn.learner import Learner, Loss, batched, cross_entropy, follow
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise
 from seqjax.learn.snap import snap
 from seqjax.learn.uoro import uoro
-from seqjax.monoid import select
 from seqjax.tasks.char_lm import char_lm
 from seqjax.tasks.copy import copy
+from seqjax.zoo import make
 
 RUN = Path("runs/learning_rules")
 

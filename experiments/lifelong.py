@@ -45,8 +45,7 @@ import optax
 from flax import nnx
 
 from experiments import words
-from seqjax.files import save_figure
-from seqjax.layers import make
+from seqjax.core.files import save_figure
 from seqjax.learn.bptt import tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
 from seqjax.learn.learner import Learner, squared_error
@@ -54,6 +53,7 @@ from seqjax.learn.online_lru import online_lru
 from seqjax.learn.rtrl import rtrl_elementwise
 from seqjax.learn.snap import snap
 from seqjax.learn.uoro import uoro
+from seqjax.zoo import make
 
 RUN = Path("runs/lifelong")
 INPUTS, WIDTH, LAGS = 2, 16, 8

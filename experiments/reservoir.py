@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import words
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
 from seqjax.learn.readout import closed_loop, merge, solve, statistics
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import make
 
 TRAIN, WASHOUT, PIECE = 3000, 1000, 500
 TOLD, HORIZON = 200, 84  # a start reads so many steps and then itself

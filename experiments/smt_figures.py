@@ -35,7 +35,7 @@ from flax import nnx
 
 from experiments import words
 from experiments.smt import STUDIES, Size, build, fit, needle, score, stack, stream, train_smt
-from seqjax.files import save_figure
+from seqjax.core.files import save_figure
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.smt import smt, smt_optimiser
 from seqjax.learn.smt_students import roll

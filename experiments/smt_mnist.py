@@ -26,7 +26,7 @@ import numpy as np
 
 from experiments import words
 from experiments.smt import LARGE, Size, Task, compare, show
-from seqjax.tasks import data_path
+from seqjax.tasks.text import data_path
 
 SIDE = 14
 SIZE = Size(batch=16, horizon=2 * SIDE, cuts=6, smt_steps=800, dmt_steps=200, evaluation=128)

@@ -59,11 +59,11 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from experiments import words
-from seqjax.common import predicted
-from seqjax.config import LayerConfig, ModelConfig
-from seqjax.layers import LAYERS
-from seqjax.models import Model
+from seqjax.core.common import predicted
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
 from seqjax.tasks import make
+from seqjax.zoo import LAYERS
 
 LENGTH, CHANCE = 12, 0.25
 TASK = make("selective_copy", symbols=4, memorised=1)

@@ -29,9 +29,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from flax import nnx
 
-from seqjax.layers import LAYERS, Associative, Entry
-from seqjax.monoid import Monoid, diagonal
-from seqjax.scan import explain, scan
+from seqjax.core.monoid import Monoid, diagonal
+from seqjax.core.scan import explain, scan
+from seqjax.nn import Associative
+from seqjax.zoo import LAYERS, Entry
 
 
 class Oscillators(Associative):
@@ -129,8 +130,8 @@ plt.show()
 # A row in the table puts it into models, the trainer, the command line and the contract tests.
 
 # %%
-from seqjax.config import LayerConfig, ModelConfig  # noqa: E402
-from seqjax.models import Model  # noqa: E402
+from seqjax.stacks.config import LayerConfig, ModelConfig  # noqa: E402
+from seqjax.stacks.model import Model  # noqa: E402
 from seqjax.tasks import make as make_task  # noqa: E402
 
 LAYERS["oscillators"] = Entry(Oscillators, "Gated damped oscillators", "this notebook")

@@ -28,8 +28,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from seqjax.bench import Program, measure, with_gradients
-from seqjax.ops import OPS, gated_delta_rule, linear_scan
+from seqjax.ops import OPS
+from seqjax.ops.delta_rule import gated_delta_rule
+from seqjax.ops.linear_scan import linear_scan
+from seqjax.tools.bench import Program, measure, with_gradients
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: shorter sequences, fewer repeats
 LENGTHS = (256, 1024) if SMOKE else (256, 1024, 4096, 16384)

@@ -24,7 +24,7 @@
 # | sensitivity of real-time recurrent learning | forward | $J_t$ | $\partial f/\partial W$ |
 # | Newton's method for the states themselves | forward | $J_t$ | $f - J_t h$ at the guess |
 #
-# Here each is computed by `seqjax.scan` and compared with `jax.grad`.
+# Here each is computed by `seqjax.core.scan` and compared with `jax.grad`.
 
 # %%
 import jax
@@ -33,7 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from seqjax import newton, scan
-from seqjax.monoid import dense
+from seqjax.core.monoid import dense
 
 jax.config.update("jax_enable_x64", True)
 

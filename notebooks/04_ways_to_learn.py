@@ -37,13 +37,13 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from seqjax.agreement import RECURRENCES, measure, network
-from seqjax.layers import make
 from seqjax.learn.bptt import bptt
 from seqjax.learn.cell import as_cell
 from seqjax.learn.influence import influence
 from seqjax.learn.learner import squared_error
 from seqjax.learn.uoro import uoro
+from seqjax.tools.agreement import RECURRENCES, measure, network
+from seqjax.zoo import make
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: fewer learners and draws
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})

@@ -37,8 +37,8 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from seqjax.layers import FAMILIES, LAYERS, make
 from seqjax.layers.ssm.laughing_hyena import distil
+from seqjax.zoo import FAMILIES, LAYERS, make
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: two rows of every family
 STEPS, FEATURES, EXAMPLES = (16, 4, 2) if SMOKE else (128, 4, 16)

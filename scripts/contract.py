@@ -25,12 +25,12 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.layers import LAYERS
+from seqjax.zoo import LAYERS, family
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = re.compile(r"seqjax/(layers/[^/]+\.py|scan|monoid|primitive|newton|ops/|common)")
+SHARED = re.compile(r"seqjax/(core|ops|nn)/")
 LAYERS_TEST, GOLDENS_TEST = "tests/test_layers.py", "tests/test_goldens.py"
-GOLDENS = re.compile(r"seqjax/(ops|layers|learn)/|tests/(test_goldens|golden_)")
+GOLDENS = re.compile(r"seqjax/(core|ops|nn|layers|learn)/|tests/(test_goldens|golden_)")
 
 
 def git(*words: str) -> str | None:
@@ -54,13 +54,12 @@ def rows(files: list[str]) -> list[str]:
     """The layers that the files say, and one of each family if a file is everyone's."""
     found = []
     for name, entry in LAYERS.items():
-        sources = {str(Path(inspect.getfile(c)).relative_to(ROOT))
-                   for c in entry.cls.__mro__ if c.__module__.startswith("seqjax.layers.")
-                   and c.__module__ != "seqjax.layers.base"}  # fmt: skip
+        own = (c for c in entry.cls.__mro__ if c.__module__.startswith("seqjax.layers."))
+        sources = {str(Path(inspect.getfile(c)).relative_to(ROOT)) for c in own}
         if sources & set(files):
             found.append(name)
     if any(SHARED.match(file) for file in files):
-        families = {entry.family: name for name, entry in LAYERS.items()}
+        families = {family(name): name for name in LAYERS}
         found += [name for name in families.values() if name not in found]
     return found
 

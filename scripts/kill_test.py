@@ -25,16 +25,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from seqjax.checkpoint import SEAL, Checkpoints, fingerprint
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
-from seqjax.record import read_config, read_metrics
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.checkpoint import SEAL, Checkpoints, fingerprint
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.record import read_config, read_metrics
 
 CONFIG = Config(
     TaskConfig("state_tracking", {"group": "S3"}, batch=4, length=8, evaluation_batches=1),
@@ -50,9 +44,9 @@ def run(folder: str, steps: int, slow: float = 0.0, room: int | None = None) -> 
     """Train. slow: seconds that a file written again takes; room: bytes a file may have."""
     from rich.console import Console
 
-    from seqjax import files
-    from seqjax.progress import Progress
-    from seqjax.train import train
+    from seqjax.core import files
+    from seqjax.train.loop import train
+    from seqjax.train.progress import Progress
 
     fsync = files.os.fsync
 
@@ -156,7 +150,7 @@ def without_room(folder: Path) -> bool:
 
 def main(kills: int) -> int:
     began = time.monotonic()
-    context.set_forkserver_preload(["seqjax.train"])  # import once, fork for each run
+    context.set_forkserver_preload(["seqjax.train.loop"])  # import once, fork for each run
     with tempfile.TemporaryDirectory() as name:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(name, "compiled"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

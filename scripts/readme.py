@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from seqjax.files import write_atomically
-from seqjax.layers import FAMILIES, LAYERS
+from seqjax.core.files import write_atomically
 from seqjax.learn import LEARNERS
-from seqjax.report import Row, sorted_rows
+from seqjax.tools.report import Row, sorted_rows
+from seqjax.zoo import FAMILIES, LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = json.loads((ROOT / "scripts" / "zoo.json").read_text())

@@ -17,7 +17,7 @@ import jupytext
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from seqjax.files import write_atomically
+from seqjax.core.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 

@@ -58,9 +58,9 @@ def lines() -> Iterator[Line]:
 
 
 def config_fields() -> Iterator[Line]:
-    from seqjax.config import Config
-    from seqjax.options import value
-    from seqjax.ranges import fits
+    from seqjax.core.ranges import fits
+    from seqjax.tools.options import value
+    from seqjax.train.config import Config
 
     sections = typing.get_type_hints(Config)
     for section, cls in sections.items():
@@ -90,8 +90,7 @@ def config_fields() -> Iterator[Line]:
 
 
 def options_of_tasks() -> Iterator[Line]:
-    from seqjax.config import parse_value
-    from seqjax.ranges import fits
+    from seqjax.core.ranges import fits, parse_value
     from seqjax.tasks import TASKS
 
     for name, entry in TASKS.items():
@@ -108,10 +107,9 @@ def options_of_tasks() -> Iterator[Line]:
 
 
 def options_of_layers() -> Iterator[Line]:
-    from seqjax.config import parse_value
-    from seqjax.layers import LAYERS
-    from seqjax.layers.options import hints
-    from seqjax.ranges import fits
+    from seqjax.core.ranges import fits, parse_value
+    from seqjax.zoo import LAYERS
+    from seqjax.zoo.options import hints
 
     for n, (name, entry) in enumerate(LAYERS.items()):
         start = ["train", "state_tracking", "--model.layer", name]
@@ -127,9 +125,9 @@ def options_of_layers() -> Iterator[Line]:
 
 
 def options_of_commands() -> Iterator[Line]:
-    from seqjax import cli
-    from seqjax.options import value
-    from seqjax.ranges import fits, number
+    from seqjax.core.ranges import fits, number
+    from seqjax.tools import cli
+    from seqjax.tools.options import value
 
     for name in cli.COMMANDS:
         with mock.patch.object(cli, "parse", lambda command, *rest: command):
@@ -159,8 +157,8 @@ def options_of_commands() -> Iterator[Line]:
 
 
 def names() -> Iterator[Line]:
-    from seqjax import cli
     from seqjax.tasks import TASKS
+    from seqjax.tools import cli
 
     for name in cli.COMMANDS:
         yield Line("names", [name[:-1]], (name[:-1],))
@@ -233,7 +231,8 @@ def together() -> Iterator[Line]:
 @contextmanager
 def without_work() -> Iterator[None]:
     """Where work would begin, `Accepted`."""
-    from seqjax import agreement, bench, selfcheck, train
+    from seqjax.tools import agreement, bench, selfcheck
+    from seqjax.train import loop as train
 
     prepare = train.prepare
 
@@ -254,7 +253,7 @@ def without_work() -> Iterator[None]:
 
 def outcome(line: Line, folder: Path) -> tuple[str, str]:
     """ "" or one of OUTCOMES, and what was printed."""
-    from seqjax.cli import main
+    from seqjax.tools.cli import main
 
     before, out, err = sorted(folder.rglob("*")), io.StringIO(), io.StringIO()
     with chdir(folder), redirect_stdout(out), redirect_stderr(err):
@@ -288,7 +287,7 @@ def real(line: Line, folder: Path) -> tuple[str, str]:
     before = sorted(folder.rglob("*"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "seqjax.cli", *line.words], cwd=folder, env=environment,
+        [sys.executable, "-m", "seqjax.tools.cli", *line.words], cwd=folder, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
     late = sorted(folder.rglob("*")) != before

@@ -44,9 +44,9 @@ def timed(names: list[str]) -> dict[str, dict[str, Any]]:
     import numpy as np
     from flax import nnx
 
-    from seqjax.bench import Program, measure, with_gradients
-    from seqjax.common import keep_memory
-    from seqjax.layers import LAYERS, make
+    from seqjax.core.common import keep_memory
+    from seqjax.tools.bench import Program, measure, with_gradients
+    from seqjax.zoo import LAYERS, make
 
     keep_memory()
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, STEPS, FEATURES)), jnp.float32)
@@ -80,8 +80,8 @@ def answered() -> dict[str, dict[str, int]]:
     import test_goldens as goldens
     from flax import nnx
 
-    from seqjax.layers import LAYERS
-    from seqjax.report import _shape_of
+    from seqjax.tools.report import _shape_of
+    from seqjax.zoo import LAYERS
 
     count = Counter(path.parent.name for path in goldens.paths())
     built: set[type] = set()
@@ -150,7 +150,7 @@ def main() -> int:
         kept = stored["rows"].setdefault(name, {})
         kept.update(row if what == "time" else {"goldens": row})
     stored["rows"] = dict(sorted(stored["rows"].items()))
-    from seqjax.files import write_atomically
+    from seqjax.core.files import write_atomically
 
     write_atomically(FILE, json.dumps(stored, indent=1) + "\n")
     return 0

@@ -1,18 +1,40 @@
 """seqjax: recurrences as associative scans. See README.md, or `seqjax list`."""
 
-from seqjax.monoid import Monoid, masked, product, resettable
-from seqjax.newton import newton, parallel_backward
-from seqjax.scan import explain, scan
+from seqjax.core.monoid import Monoid, masked, product, resettable
+from seqjax.core.newton import newton, parallel_backward
+from seqjax.core.scan import explain, scan
+from seqjax.ops.convolution import fft_convolution, short_convolution
+from seqjax.ops.delta_rule import delta_rule, gated_delta_product, gated_delta_rule
+from seqjax.ops.diagonal_ssm import diagonal_ssm
+from seqjax.ops.dplr import dplr
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.linear_scan import linear_scan
+from seqjax.ops.log_linear_attention import log_linear_attention
+from seqjax.ops.ssd import selective_scan, ssd
+from seqjax.ops.stabilised_attention import stabilised_attention
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Monoid",
+    "delta_rule",
+    "diagonal_ssm",
+    "dplr",
     "explain",
+    "fft_convolution",
+    "gated_delta_product",
+    "gated_delta_rule",
+    "linear_attention",
+    "linear_scan",
+    "log_linear_attention",
     "masked",
     "newton",
     "parallel_backward",
     "product",
     "resettable",
     "scan",
+    "selective_scan",
+    "short_convolution",
+    "ssd",
+    "stabilised_attention",
 ]

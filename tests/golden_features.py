@@ -13,10 +13,11 @@ from golden_layers import build
 from golden_ops import key_scale
 from golden_tools import with_parameters, without_resets
 
+import seqjax
 from seqjax import ops
-from seqjax.layers import feature_maps as maps
 from seqjax.layers.linear_attention.retnet import Retention, xpos
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention, head_slopes
+from seqjax.nn import feature_maps as maps
 
 ATTENTION = tuple(name for name in ops.OPS["linear_attention"].evaluators if name != "sequential")
 
@@ -57,7 +58,7 @@ QKVO = {"W_q": "q", "W_k": "k", "W_v": "v", "W_o": "out"}
 
 def attend(q, k, v, *, causal=True, state=None, eps=0.0, **options):
     """Normalised linear attention; if not causal, every query reads the state at the end."""
-    run = partial(ops.linear_attention, normalise=True, eps=eps, **options)
+    run = partial(seqjax.linear_attention, normalise=True, eps=eps, **options)
     if causal:
         return run(q, k, v, None, state)[0]
     end = run(q, k, v, None, state)[1]
@@ -154,7 +155,7 @@ def based_attn(x, meta, evaluator, feature_map="taylor"):
     q, k = (jax.vmap(phi)(x[n]) for n in "qk")
     if meta["normalize"]:
         return {"o": attend(q, k, x["v"], eps=1e-6, evaluator=evaluator)}
-    return {"o": ops.linear_attention(q, k, x["v"], evaluator=evaluator)[0]}
+    return {"o": seqjax.linear_attention(q, k, x["v"], evaluator=evaluator)[0]}
 
 
 def based_layer(x, meta, evaluator):

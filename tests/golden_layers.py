@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from golden_tools import with_parameters, without_resets
 
-from seqjax.layers import make
 from seqjax.layers.classic.bidirectional import BiState
 from seqjax.layers.classic.lstm import LSTMState
 from seqjax.layers.elementwise.slstm import SLSTMState
 from seqjax.layers.segment.transformer_xl import Context
+from seqjax.zoo import make
 
 
 def build(name, features, parameters, **options):

@@ -7,12 +7,12 @@ from golden_layers import build
 from golden_learners import with_gradient
 from jax import lax
 
-from seqjax.layers.classic.initial import chrono
 from seqjax.learn.cell import Cell
 from seqjax.learn.fptt import Anchor, follow_up, fptt, regulariser
 from seqjax.learn.implicit import cg_rbp, neumann_rbp, rbp
 from seqjax.learn.learner import squared_error
 from seqjax.learn.readout import closed_loop, lms, ridge_readout, rls
+from seqjax.nn.initialisation import chrono
 
 
 def fixed_point(make, series=False):

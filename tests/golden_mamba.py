@@ -6,9 +6,9 @@ from flax import nnx
 from golden_layers import build, by_evaluator
 from golden_tools import without_resets
 
-from seqjax.layers import make
 from seqjax.layers.ssm.mamba3 import Mamba3State
 from seqjax.ops import OPS
+from seqjax.zoo import make
 
 
 def linear(x, **names):

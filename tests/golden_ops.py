@@ -8,6 +8,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
+import seqjax
 from seqjax import ops
 
 
@@ -25,7 +26,7 @@ def key_scale(x, meta):
 
 
 def linear_attention(x, meta, evaluator, log_a=None):
-    o, S = ops.linear_attention(
+    o, S = seqjax.linear_attention(
         x["q"], x["k"], x["v"], log_a, x.get("S0"), evaluator=evaluator, scale=key_scale(x, meta)
     )
     return {"o": o, "S": S}
@@ -53,7 +54,7 @@ def lightning(x, meta, evaluator):
 
 def normalised(x, meta, evaluator):
     state = None if "S0" not in x else (x["S0"], x["z0"][:, 0])
-    o, (S, z) = ops.linear_attention(
+    o, (S, z) = seqjax.linear_attention(
         x["q"],
         x["k"],
         x["v"],
@@ -68,7 +69,7 @@ def normalised(x, meta, evaluator):
 
 
 def rwkv6(x, meta, evaluator):
-    o, S = ops.linear_attention(
+    o, S = seqjax.linear_attention(
         x["r"],
         x["k"],
         x["v"],
@@ -82,7 +83,7 @@ def rwkv6(x, meta, evaluator):
 
 
 def delta_rule(x, meta, evaluator):
-    o, S = ops.delta_rule(
+    o, S = seqjax.delta_rule(
         x["q"],
         x["k"],
         x["v"],
@@ -95,7 +96,7 @@ def delta_rule(x, meta, evaluator):
 
 
 def gated_delta_rule(x, meta, evaluator):
-    o, S = ops.gated_delta_rule(
+    o, S = seqjax.gated_delta_rule(
         x["q"],
         x["k"],
         x["v"],
@@ -111,14 +112,14 @@ def gated_delta_rule(x, meta, evaluator):
 def gated_delta_product(x, meta, evaluator):
     meta.expect(num_householder=x["k"].shape[1] // x["q"].shape[1])
     meta.ignore("scale")  # as the reference does
-    o, S = ops.gated_delta_product(
+    o, S = seqjax.gated_delta_product(
         x["q"], x["k"], x["v"], x["beta"], x.get("g"), x.get("S0"), evaluator=evaluator
     )
     return {"o": o, "S": S}
 
 
 def dplr(x, meta, evaluator):
-    o, S = ops.dplr(
+    o, S = seqjax.dplr(
         x["q"],
         x["k"],
         x["v"],
@@ -133,7 +134,7 @@ def dplr(x, meta, evaluator):
 
 
 def rwkv7(x, meta, evaluator):
-    o, S = ops.dplr(
+    o, S = seqjax.dplr(
         x["r"],
         x["k"],
         x["v"],
@@ -149,7 +150,7 @@ def rwkv7(x, meta, evaluator):
 
 def mlstm(x, meta, evaluator, initial_m):
     state = None if "C0" not in x else (x["C0"], x["n0"], x["m0"][..., 0])
-    h, (C, n, m) = ops.stabilised_attention(
+    h, (C, n, m) = seqjax.stabilised_attention(
         x["q"],
         x["k"],
         x["v"],
@@ -169,7 +170,7 @@ def selective_scan(x, meta, evaluator):
     meta.expect(B_kind=forms[x["B"].ndim])
     if "C_kind" in meta:
         meta.expect(C_kind=forms[x["C"].ndim])
-    o, state = ops.selective_scan(
+    o, state = seqjax.selective_scan(
         x["u"],
         x["delta"],
         x["A"],
@@ -187,7 +188,7 @@ def selective_scan(x, meta, evaluator):
 
 def ssd(x, meta, evaluator):
     meta.ignore("chunk_size")  # of the reference's own chunks
-    y, _ = ops.ssd(
+    y, _ = seqjax.ssd(
         x["x"],
         x["dt"],
         x["A"],
@@ -205,12 +206,12 @@ def ssd(x, meta, evaluator):
 
 def ssd_minimal(x, meta, evaluator):
     state = None if "S0" not in x else jnp.swapaxes(x["S0"], -1, -2)
-    y, S = ops.linear_attention(x["C"], x["B"], x["X"], x["A"], state, evaluator=evaluator)
+    y, S = seqjax.linear_attention(x["C"], x["B"], x["X"], x["A"], state, evaluator=evaluator)
     return {"y": y, "S": jnp.swapaxes(S, -1, -2)}
 
 
 def hgrn(x, meta, evaluator):
-    o, h = ops.linear_scan(jnp.exp(x["g"]), x["x"], x.get("h0"), evaluator=evaluator)
+    o, h = seqjax.linear_scan(jnp.exp(x["g"]), x["x"], x.get("h0"), evaluator=evaluator)
     return {"o": o, "h": h}
 
 

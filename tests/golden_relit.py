@@ -6,7 +6,7 @@ from golden_features import by_evaluators
 from golden_layers import build
 
 from seqjax import ops
-from seqjax.flow import Carry, Flow
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.linear_attention.relit import Oscillators
 
 GATES = {

@@ -12,7 +12,7 @@ from seqjax.layers.linear_attention.aaren import Means
 from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
 from seqjax.layers.linear_attention.gsa import GSA, Slots, slot_attention
-from seqjax.layers.linear_attention.rwkv_parts import ChannelMixing
+from seqjax.layers.rwkv.parts import ChannelMixing
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.ops.look_back import look_back
 

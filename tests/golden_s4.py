@@ -7,10 +7,10 @@ from golden_layers import SCAN, build, by_evaluator
 from golden_tools import without_resets
 from jax import lax
 
-from seqjax.layers import make
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.liquid_s4 import released
 from seqjax.layers.ssm.mamba3 import Mamba3State
+from seqjax.zoo import make
 
 
 def hippo_transition(inputs, meta):

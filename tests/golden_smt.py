@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.layers.transformer import normalise_memory
 from seqjax.learn.smt import DMTWeights, Weights, dmt_loss, smt_loss, uniformity_loss, window
 from seqjax.learn.smt_students import roll
+from seqjax.nn.transformer import normalise_memory
 
 LOSSES = {"dec": "decoding", "dyn": "dynamics", "unif": "uniformity", "readout": "readout"}
 

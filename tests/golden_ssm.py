@@ -10,8 +10,8 @@ from flax import nnx
 from golden_layers import build
 from golden_tools import with_parameters
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.fast_weights.rwkv7 import RWKV7
+from seqjax.core.flow import Carry, Flow
+from seqjax.layers.rwkv.rwkv7 import RWKV7
 from seqjax.layers.ssm.rg_lru import RGLRU, RGLRUState
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, S4D
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Frozen
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import Frozen
 
 
 def with_parameters(layer, values):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import make
 
 T, FEATURES = 7, 4
 

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from seqjax import agreement as harness
+from seqjax.tools import agreement as harness
 
 
 @pytest.mark.parametrize("form", ["json", pytest.param("table", marks=pytest.mark.thorough)])

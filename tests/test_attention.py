@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers.attention import Attention, LatentAttention
-from seqjax.layers.base import cast_parameters
-from seqjax.layers.moe import MoE
-from seqjax.layers.parts import rotary, unit
+from seqjax.layers.attention.attention import Attention
+from seqjax.layers.attention.latent_attention import LatentAttention
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.experts import MoE
+from seqjax.nn.norms import unit
+from seqjax.nn.positions import rotary
 
 T, D = 5, 6
 

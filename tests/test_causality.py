@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_ops import CASES, CHUNK, CONSTANT, ONE_OF_EACH, PAIRS, agree, example, random_like
 
+import seqjax
 from seqjax import ops
 
 T, CUT = 2 * CHUNK + 5, CHUNK + 3  # the change comes in the middle of a chunk
@@ -42,7 +43,7 @@ def one_of_each(cases, of=lambda case: case):
 @lru_cache
 def past(case, evaluator):
     """arrays -> the outputs before CUT, and their gradients."""
-    function, (_, options) = getattr(ops, CASES[case][0]), example(case, T=T)
+    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case, T=T)
     chunk = {} if evaluator in ("naive", "linear_scan", "taps") else dict(chunk_size=CHUNK)
 
     def weighed(arrays):
@@ -92,7 +93,7 @@ def test_growth_has_finite_gradients_as_in_the_loop(case):
     arrays = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
     name = min(SIGNED & set(arrays))
     arrays[name] = jnp.full_like(arrays[name], 1.1)
-    function = partial(getattr(ops, CASES[case][0]), **options)
+    function = partial(getattr(seqjax, CASES[case][0]), **options)
 
     def gradient(evaluator):
         return jax.jit(jax.grad(lambda a: jnp.sum(function(**a, evaluator=evaluator)[0])))(arrays)

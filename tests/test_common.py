@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.common import largest, predicted
+from seqjax.core.common import largest, predicted
+from seqjax.core.monoid import viterbi
 from seqjax.learn.implicit import settle
-from seqjax.monoid import viterbi
 
 LONG = 5000  # XLA:CPU drops NaN from maxima of 4096 numbers or more
 

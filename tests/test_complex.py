@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_ops import CHUNK, example
 
+import seqjax
 from seqjax import ops
 from seqjax.ops.op import Spec
 
@@ -33,7 +34,7 @@ def test_evaluators_agree(case, names):
     """Each name alone: the naive loop sees the imaginary part, and the others see what it does."""
     arrays, options = example(case, T=11)
     op = case.split(",")[0]
-    function = jax.jit(partial(getattr(ops, op), **options), static_argnames=("evaluator",))
+    function = jax.jit(partial(getattr(seqjax, op), **options), static_argnames=("evaluator",))
     real = function(**arrays, evaluator="naive")[0]
     for name in names:
         given = arrays | {name: turned(arrays[name])}
@@ -55,18 +56,20 @@ def test_a_complex_selective_scan_is_twice_the_real_part():
     u, delta = jnp.asarray(draw.normal(size=(2, 1, 9, 3)))
     A, B, C = draw.normal(size=(3, 3, 2)) + 1j * draw.normal(size=(3, 3, 2))
     A, B, C = map(jnp.asarray, (-np.abs(A.real) + 1j * A.imag, B, C))
-    y, _ = ops.selective_scan(u, jnp.abs(delta), A, B, C)
+    y, _ = seqjax.selective_scan(u, jnp.abs(delta), A, B, C)
     h, expected = np.zeros((3, 2), complex), []
     for u_t, dt in zip(np.asarray(u[0]), np.abs(np.asarray(delta[0]))):
         h = np.exp(dt[:, None] * np.asarray(A)) * h + (dt * u_t)[:, None] * np.asarray(B)
         expected.append(2 * (h * np.asarray(C)).sum(1).real)
     np.testing.assert_allclose(y[0], expected, atol=1e-12)
     pairs = (jnp.concatenate([v, v.conj()], axis=1) for v in (A, B, C))
-    np.testing.assert_allclose(y, ops.selective_scan(u, jnp.abs(delta), *pairs)[0] / 2, atol=1e-12)
+    np.testing.assert_allclose(
+        y, seqjax.selective_scan(u, jnp.abs(delta), *pairs)[0] / 2, atol=1e-12
+    )
 
 
 def test_a_complex_tap():
-    y, _ = ops.short_convolution(jnp.ones((1, 5, 2)), jnp.full((3, 2), 1j))
+    y, _ = seqjax.short_convolution(jnp.ones((1, 5, 2)), jnp.full((3, 2), 1j))
     np.testing.assert_array_equal(y[0, :, 0], np.minimum(np.arange(1, 6), 3) * 1j)
 
 
@@ -85,7 +88,7 @@ def test_what_must_be_real_is_named(op, name):
     spec = Spec("", dict(B=1, T=3, H=1, K=2, V=2, D=2, N=2), dict(decay="head"))
     given = {k: v for k, v in ops.OPS[op].example(spec, 0).items() if k != "decay"}
     with pytest.raises(TypeError, match=f"{name} has dtype complex128, expected real"):
-        getattr(ops, op)(**given | {name: turned(jnp.asarray(given[name]))})
+        getattr(seqjax, op)(**given | {name: turned(jnp.asarray(given[name]))})
 
 
 def test_gradients_of_complex_attention():
@@ -94,7 +97,7 @@ def test_gradients_of_complex_attention():
 
     def gradient(evaluator):
         def loss(arrays):
-            y = ops.linear_attention(**arrays, evaluator=evaluator, chunk_size=CHUNK)[0]
+            y = seqjax.linear_attention(**arrays, evaluator=evaluator, chunk_size=CHUNK)[0]
             return jnp.sum(jnp.abs(y) ** 2)
 
         return jax.jit(jax.grad(loss))(arrays)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers import LAYERS, make
-from seqjax.layers.base import cast_parameters
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import LAYERS, make
 
 
 def options_of(name):

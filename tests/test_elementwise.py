@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import make
 
 
 def sigmoid(a):

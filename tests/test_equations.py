@@ -12,7 +12,7 @@ import oracle_linear_attention
 import pytest
 from oracle_tools import T, Weights, layer_of, numbers
 
-from seqjax.layers.base import Frozen
+from seqjax.nn.base import Frozen
 
 CASES = oracle_classic.CASES + oracle_fast_weights.CASES + oracle_linear_attention.CASES
 

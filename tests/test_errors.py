@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax import ops
-from seqjax.layers import Associative, Recurrent
-from seqjax.monoid import diagonal
-from seqjax.scan import scan
+import seqjax
+from seqjax.core.monoid import diagonal
+from seqjax.core.scan import scan
+from seqjax.nn import Associative, Recurrent
 
 B, T, D = 2, 5, 3
 X, GATE, FLAT = jnp.zeros((B, T, 1, D)), jnp.zeros((B, T, 1)), jnp.zeros((B, T, D))
@@ -30,7 +30,7 @@ NEEDED = [(op, name) for op, arrays in OPS.items() for name, x in arrays.items()
 @pytest.mark.parametrize("op, name", NEEDED)
 def test_an_array_that_is_missing_is_named(op, name):
     with pytest.raises(TypeError, match=rf": {'x' if (op, name) == LENT else name} is None, .* \("):
-        getattr(ops, op)(**{**OPS[op], name: None})
+        getattr(seqjax, op)(**{**OPS[op], name: None})
 
 
 LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own name
@@ -57,12 +57,12 @@ LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own na
 )
 def test_a_wrong_option_is_named(op, wrong, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        getattr(ops, op)(**{**OPS[op], **wrong})
+        getattr(seqjax, op)(**{**OPS[op], **wrong})
 
 
 def test_a_scale_may_be_any_number():
     for scale in (2, 2.0, np.float32(2), jnp.float32(2)):
-        ops.linear_attention(X, X, X, scale=scale)
+        seqjax.linear_attention(X, X, X, scale=scale)
 
 
 class Given(Associative):

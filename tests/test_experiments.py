@@ -8,10 +8,10 @@ import pytest
 
 import experiments
 from seqjax import recipes
-from seqjax.config import smoke
 from seqjax.recipes import RECIPES
-from seqjax.record import resolved
-from seqjax.train import train
+from seqjax.train.config import smoke
+from seqjax.train.loop import train
+from seqjax.train.record import resolved
 
 
 @pytest.mark.share(1)

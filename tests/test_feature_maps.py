@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from seqjax import ops
-from seqjax.layers import feature_maps as maps, make
-from seqjax.layers.base import cast_parameters
+import seqjax
 from seqjax.layers.linear_attention import ecoformer
 from seqjax.layers.linear_attention.retnet import Retention, xpos
 from seqjax.layers.linear_attention.transnormer import DiagonalAttention
+from seqjax.nn import feature_maps as maps
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import make
 
 T, H, K = 12, 2, 4
 
@@ -209,7 +210,7 @@ def test_retention_with_xpos_is_the_product_of_scaled_queries_and_keys():
     x, place = normal(4, T, 8), jnp.arange(T)
     q, k, v = (W(x).reshape(T, 2, -1) for W in (layer.W_q, layer.W_k, layer.W_v))
     q, k = xpos(q, place), xpos(k * layer.K**-0.5, place, keys=True)
-    o = ops.linear_attention(q, k, v, layer.log_gamma())[0]
+    o = seqjax.linear_attention(q, k, v, layer.log_gamma())[0]
     o = layer.norm(o * (layer.counts(place) ** -0.5)[..., None])
     expected = layer.W_o(jax.nn.silu(layer.W_g(x)) * o.reshape(T, -1))
     assert error(layer(x[None])[0][0], expected) < 1e-9

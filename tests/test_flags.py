@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax import ops
-from seqjax.flags import ends, from_cu_seqlens, from_segment_ids
-from seqjax.layers import Associative, make
-from seqjax.monoid import diagonal
+import seqjax
+from seqjax.core.flags import ends, from_cu_seqlens, from_segment_ids
+from seqjax.core.monoid import diagonal
+from seqjax.nn import Associative
+from seqjax.zoo import make
 
 B, T, D = 2, 9, 3
 
@@ -114,7 +115,7 @@ def packed(seed=0):
 def test_a_layer_runs_backwards_as_its_op_does():
     x, h, resets, mask = packed()
     flags = dict(resets=resets, mask=mask, reverse=True)
-    expected = ops.linear_scan(x[..., :D], x[..., D:], h, **flags)
+    expected = seqjax.linear_scan(x[..., :D], x[..., D:], h, **flags)
     found = Decay()(x, h, **flags)
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax import ops
-from seqjax.flow import Carry, Flow
-from seqjax.layers import Layer
+import seqjax
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn import Layer
 
 
 class State(NamedTuple):
@@ -36,12 +36,12 @@ def test_an_op_takes_a_flow():
     S, start = (jnp.asarray(draw.normal(size=(2, 3, 3))) for _ in range(2))
     resets, mask = jnp.arange(5) == 2, jnp.arange(5) != 3
     flow = Flow(resets, mask, "sequential")
-    found = ops.linear_attention(q, k, v, None, Carry(S, start), flow=flow)
+    found = seqjax.linear_attention(q, k, v, None, Carry(S, start), flow=flow)
     flags = dict(resets=resets, mask=mask, reset_state=start, evaluator="sequential")
-    for a, b in zip(found, ops.linear_attention(q, k, v, None, S, **flags)):
+    for a, b in zip(found, seqjax.linear_attention(q, k, v, None, S, **flags)):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(TypeError, match="linear_attention with flow= takes one Carry"):
-        ops.linear_attention(q, k, v, None, S, flow=flow)
+        seqjax.linear_attention(q, k, v, None, S, flow=flow)
 
 
 def test_backwards_the_pieces_reset_at_their_ends():

@@ -10,15 +10,15 @@ from flax import nnx
 from golden_layers import build
 from oracle_tools import layer_of, normal, numbers, sigmoid, softmax
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.scan import scan
 from seqjax.layers.linear_attention.gated_rnn_attention import attention_weights
 from seqjax.layers.linear_attention.gateloop import circle
-from seqjax.layers.linear_attention.rwkv_parts import ChannelMixing
-from seqjax.ops import linear_attention
+from seqjax.layers.rwkv.parts import ChannelMixing
+from seqjax.nn.base import cast_parameters
+from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
-from seqjax.scan import scan
+from seqjax.zoo import make
 
 B, T, D = 2, 9, 4
 

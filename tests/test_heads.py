@@ -9,10 +9,10 @@ import pytest
 from conftest import FULL
 from flax import nnx
 
-from seqjax import ops
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+import seqjax
+from seqjax.nn.base import cast_parameters
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
+from seqjax.zoo import make
 
 EVALUATORS = ("naive", "sequential", "chunked")
 T, K, V, LEVELS = 11, 3, 2, 4
@@ -49,11 +49,11 @@ def arguments(name, heads):
 
 
 FUNCTIONS = {
-    "linear_attention": ops.linear_attention,
-    "normalised": partial(ops.linear_attention, normalise=True),
-    "gated_delta_rule": ops.gated_delta_rule,
-    "dplr": ops.dplr,
-    "stabilised_attention": ops.stabilised_attention,
+    "linear_attention": seqjax.linear_attention,
+    "normalised": partial(seqjax.linear_attention, normalise=True),
+    "gated_delta_rule": seqjax.gated_delta_rule,
+    "dplr": seqjax.dplr,
+    "stabilised_attention": seqjax.stabilised_attention,
     "log_linear_attention": log_linear_attention,
 }
 
@@ -136,7 +136,7 @@ def test_the_states_of_grouped_queries_are_computed_once():
         del arrays["log_b"]
         shapes = jax.tree.map(lambda x: jnp.zeros((64, *x.shape[1:])), arrays)
         lowered = jax.jit(
-            lambda xs: ops.linear_attention(**xs, initial_state=state, evaluator="chunked")[1]
+            lambda xs: seqjax.linear_attention(**xs, initial_state=state, evaluator="chunked")[1]
         ).lower(shapes)
         return lowered.compile().cost_analysis()["flops"]
 
@@ -182,7 +182,7 @@ def test_decays_per_value_of_several_corrections(reverse):
     beta = jax.nn.sigmoid(draw(12, T, n, 2, V))
     micro = [x.reshape(T * n, *x.shape[2:]) for x in (k, v, beta)]
     options = {name: arrays[name] for name in ("log_a", "log_b")}
-    y, last = ops.gated_delta_product(
+    y, last = seqjax.gated_delta_product(
         arrays["q"], *micro, initial_state=S, reverse=reverse, **options
     )
     expected = np.zeros(y.shape)

@@ -17,12 +17,12 @@ from conftest import FULL
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from seqjax import cli
-from seqjax.generate import generate
 from seqjax.hf import ARCHITECTURES, describe, read, write
 from seqjax.hf.folder import collect, expected, skeleton
-from seqjax.hf.store import load, store
 from seqjax.hf.tensors import rules
+from seqjax.tools import cli
+from seqjax.train.generate import generate
+from seqjax.train.imported import load, store
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens")) / "hf"

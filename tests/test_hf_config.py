@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from test_hf import MAMBA, MIXTURE, checkpoint, in_float64, same, tensors
 
 from seqjax.hf import ARCHITECTURES, describe, read, write
-from seqjax.hf.store import load, store
+from seqjax.train.imported import load, store
 
 KDA = PUBLISHED["kimi-linear-48b-a3b"]["linear_attn_config"]
 # used, but of no weight in a model of these sizes, and why

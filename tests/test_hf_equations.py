@@ -17,9 +17,9 @@ from test_hf import ATTENTION, BESIDE, checkpoint, in_float64, tensors
 from seqjax.hf import read
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
-from seqjax.layers.attention import Attention
-from seqjax.layers.base import cast_parameters
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.ssm.mamba2 import Mamba2
+from seqjax.nn.base import cast_parameters
 
 FEED = dict(gate_proj="W_1", up_proj="W_2", down_proj="W_3")
 BY_NUMBER = dict(w1="W_1", w3="W_2", w2="W_3")

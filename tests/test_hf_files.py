@@ -10,11 +10,11 @@ from hf_published import PUBLISHED
 from safetensors.numpy import save_file
 from test_hf import MAMBA, checkpoint, same, tensors
 
-from seqjax import cli
-from seqjax.common import printable
-from seqjax.generate import generate
+from seqjax.core.common import printable
 from seqjax.hf import read, write
-from seqjax.hf.store import load, store
+from seqjax.tools import cli
+from seqjax.train.generate import generate
+from seqjax.train.imported import load, store
 
 INDEX = "model.safetensors.index.json"
 EMBED, NORM = "backbone.embeddings.weight", "backbone.norm_f.weight"

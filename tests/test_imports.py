@@ -8,32 +8,25 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower floors first; a module may import its own floor's package and every floor below.
 FLOORS = [
-    ["seqjax.kernels", "seqjax.common", "seqjax.files", "seqjax.flags", "seqjax.ranges"],
-    ["seqjax.flow"],
-    ["seqjax.monoid", "seqjax.primitive"],
-    ["seqjax.scan", "seqjax.newton"],
+    ["seqjax.core.kernels", "seqjax.core.common"],
+    ["seqjax.core"],
     ["seqjax.ops"],
+    ["seqjax.nn"],
+    ["seqjax.testing", "seqjax.tasks"],
     ["seqjax.layers"],
-    ["seqjax.testing"],
-    ["seqjax.tasks"],
-    ["seqjax.config"],
-    ["seqjax.models", "seqjax.hf", "seqjax.recipes"],
-    ["seqjax.generate", "seqjax.learn"],
-    ["seqjax.optimiser", "seqjax.checkpoint", "seqjax.progress", "seqjax.record"],
-    ["seqjax.hf.store"],
-    ["seqjax.step"],
+    ["seqjax.zoo"],
+    ["seqjax.stacks"],
+    ["seqjax.hf", "seqjax.learn"],
     ["seqjax.train"],
-    ["seqjax.report"],
-    ["seqjax.agreement", "seqjax.bench", "seqjax.check", "seqjax.selfcheck"],
-    ["seqjax.options"],
-    ["seqjax.cli"],
+    ["seqjax.recipes"],
+    ["seqjax.tools"],
     ["experiments"],
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # tasks stand beside the tower: they import nothing of it but the small things every floor needs
 ALONE = {
-    "seqjax.tasks": {"seqjax.tasks", "seqjax.common", "seqjax.ranges"},
-    "seqjax.kernels": {"seqjax.kernels"},
+    "seqjax.tasks": {"seqjax.tasks", "seqjax.core.common", "seqjax.core"},
+    "seqjax.core.kernels": {"seqjax.core.kernels"},
 }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers import make
+from seqjax.zoo import make
 
 H = 64
 

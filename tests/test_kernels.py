@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from seqjax.kernels import linear_scan_gpu, linear_scan_tpu
+from seqjax.core.kernels import linear_scan_gpu, linear_scan_tpu
 
 interpreted_gpu = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"),

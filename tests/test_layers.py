@@ -16,10 +16,10 @@ import pytest
 from conftest import FULL, spread
 from flax import nnx
 
-from seqjax.flow import Flow
-from seqjax.layers import LAYERS, make
-from seqjax.layers.base import cast_parameters
+from seqjax.core.flow import Flow
+from seqjax.nn.base import cast_parameters
 from seqjax.testing import distance
+from seqjax.zoo import LAYERS, make
 
 B, T, FEATURES = 2, 7, 4
 CUT, RESET = 3, 4  # a stream is split at CUT, the past forgotten at RESET

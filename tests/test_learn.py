@@ -11,9 +11,6 @@ from flax import nnx
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.config import LayerConfig, ModelConfig
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
 from seqjax.learn.bptt import bptt, tbptt
 from seqjax.learn.cell import Cell, as_cell, stack
 from seqjax.learn.columnar import StagedParams, ccn, columnar, columns, constructive
@@ -23,8 +20,11 @@ from seqjax.learn.online_lru import online_lru
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
 from seqjax.learn.snap import eprop, snap
 from seqjax.learn.uoro import uoro
-from seqjax.models import Model
+from seqjax.nn.base import cast_parameters
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
 from seqjax.tasks.task import Features, Spec, Values
+from seqjax.zoo import make
 
 D, T = 2, 6
 

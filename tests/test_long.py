@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 from numpy.polynomial.legendre import legval
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
-from seqjax.layers.gated_attention import GatedHead
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.ssm.laughing_hyena import LaughingHyena, distil
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.gated_attention import GatedHead
 from seqjax.ops.diagonal_ssm import diagonal_ssm, impulse_response
+from seqjax.zoo import make
 
 
 def normal(seed, *shape):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.config import LayerConfig, ModelConfig
-from seqjax.generate import generate, sample
-from seqjax.layers import LAYERS
-from seqjax.models import Model, dropout
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model, dropout
 from seqjax.tasks import Classes, Features, Spec, Tokens, Values
+from seqjax.train.generate import generate, sample
+from seqjax.zoo import LAYERS
 
 B, T, V = 3, 12, 7
 # Two kinds of state, a layer that changes the width, and a rest after the last whole pattern.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from seqjax import monoid as m
-from seqjax.scan import scan
+from seqjax.core import monoid as m
+from seqjax.core.scan import scan
 
 N, G, K, V = 3, 2, 3, 2
 

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from seqjax.layers import make
-from seqjax.newton import newton, parallel_backward
+from seqjax.core.newton import newton, parallel_backward
+from seqjax.zoo import make
 
 T, D = 9, 3
 K = jax.random.split(jax.random.key(0), 3)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import seqjax
 from seqjax import ops
 from seqjax.ops.op import Spec
 
@@ -69,7 +70,7 @@ def random_like(tree, seed):
 @lru_cache
 def program(case, evaluator):
     """(arrays, flags, tangents, weight of each step) -> outputs, gradients, tangents of outputs."""
-    function, (_, options) = getattr(ops, CASES[case][0]), example(case)
+    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
 
     def run(arrays, flags):
         chunk = {} if evaluator in ("naive", "linear_scan", "taps") else dict(chunk_size=CHUNK)
@@ -157,7 +158,7 @@ def test_a_masked_step_is_left_out(case):
     keep = np.flatnonzero(flags["mask"][0])
     flags = dict(resets=jnp.zeros((2, T), bool), mask=jnp.broadcast_to(flags["mask"][:1], (2, T)))
     (y, state), _, _ = program(case, "naive")(arrays, flags, tangents, weights)
-    function, (_, options) = getattr(ops, CASES[case][0]), example(case)
+    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
     del arrays["reset_state"]
     expected = jax.jit(partial(function, **options, evaluator="naive"))(**in_time(arrays, keep))
     agree((y[:, keep], state), expected)
@@ -168,7 +169,7 @@ def test_a_masked_step_is_left_out(case):
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_stream_in_pieces(case):
     """Pieces of 0, 1 and 10 steps, by the evaluators that are chosen, equal the naive whole."""
-    function, (arrays, options) = getattr(ops, CASES[case][0]), example(case, T=11)
+    function, (arrays, options) = getattr(seqjax, CASES[case][0]), example(case, T=11)
 
     def whole(arrays):
         return function(**arrays, **options, evaluator="naive")
@@ -196,7 +197,7 @@ def test_the_delta_rule_overwrites():
     """After a write with beta = 1 and a unit key, the key reads exactly what was written."""
     arrays, _ = example("gated_delta_rule, head decay")
     arrays["beta"] = jnp.ones_like(arrays["beta"])
-    _, S = ops.gated_delta_rule(**arrays, chunk_size=CHUNK)
+    _, S = seqjax.gated_delta_rule(**arrays, chunk_size=CHUNK)
     agree(jnp.einsum("bhk,bhkv->bhv", arrays["k"][:, -1], S), arrays["v"][:, -1])
 
 
@@ -208,13 +209,13 @@ def keys_and_values(case="gated_delta_rule, key decay"):
 
 def dplr_of_delta(q, k, v, beta, log_a, **options):
     written = beta[..., None] * k
-    return ops.dplr(q, written, v, jnp.exp(log_a) * k, -written, log_a, **options)
+    return seqjax.dplr(q, written, v, jnp.exp(log_a) * k, -written, log_a, **options)
 
 
 def backwards(q, k, v, beta, log_a, **options):
     options["resets"] = jnp.flip(options["resets"], 1)
     flipped = (jnp.flip(x, 1) for x in (q, k, v, beta, log_a))
-    y, state = ops.gated_delta_rule(*flipped, **options, reverse=True)
+    y, state = seqjax.gated_delta_rule(*flipped, **options, reverse=True)
     return jnp.flip(y, 1), state
 
 
@@ -223,15 +224,15 @@ def two_corrections(q, k, v, beta, log_a, **options):
     k, v = (jnp.repeat(x, 2, axis=1) for x in (k, v))
     beta = jnp.stack([beta, jnp.zeros_like(beta)], axis=2).reshape(2, 2 * T, -1)
     options["mask"] = jnp.ones((2, T), bool)
-    return ops.gated_delta_product(q, k, v, beta, log_a, **options)
+    return seqjax.gated_delta_product(q, k, v, beta, log_a, **options)
 
 
 @pytest.mark.parametrize(
-    "same", [dplr_of_delta, ops.gated_delta_product, two_corrections, backwards]
+    "same", [dplr_of_delta, seqjax.gated_delta_product, two_corrections, backwards]
 )
 def test_what_reduces_to_the_gated_delta_rule(same):
     arrays, options = keys_and_values()
-    expected = jax.jit(ops.gated_delta_rule, static_argnames="chunk_size")(**arrays, **options)
+    expected = jax.jit(seqjax.gated_delta_rule, static_argnames="chunk_size")(**arrays, **options)
     agree(jax.jit(partial(same, **options))(**arrays), expected)
 
 
@@ -239,17 +240,17 @@ def test_dplr_without_low_rank_is_linear_attention():
     arrays, options = keys_and_values("linear_attention, key decay")
     q, k, v, log_a = (arrays[name] for name in ("q", "k", "v", "log_a"))
     nothing = jnp.zeros_like(k)
-    found = ops.dplr(q, k, v, nothing, nothing, log_a, **options)
-    agree(found, ops.linear_attention(**arrays, **options))
+    found = seqjax.dplr(q, k, v, nothing, nothing, log_a, **options)
+    agree(found, seqjax.linear_attention(**arrays, **options))
 
 
 def test_stabilised_attention_is_linear_attention_in_log_space():
     arrays, options = keys_and_values("stabilised_attention")
     C, n, m = options["initial_state"]
-    _, (S, z, last) = ops.stabilised_attention(**arrays, **options)
+    _, (S, z, last) = seqjax.stabilised_attention(**arrays, **options)
     k = jnp.exp(arrays["log_i"])[..., None] * arrays["k"]
     options["initial_state"] = C * jnp.exp(m)[..., None, None], n * jnp.exp(m)[..., None]
-    _, expected = ops.linear_attention(
+    _, expected = seqjax.linear_attention(
         arrays["q"], k, arrays["v"], arrays["log_f"], normalise=True, **options
     )
     agree((S * jnp.exp(last)[..., None, None], z * jnp.exp(last)[..., None]), expected)
@@ -263,7 +264,7 @@ def test_ssd_is_a_selective_scan_with_one_decay_per_head():
     A, D, bias = (jnp.asarray(draw.normal(size=H)) for _ in range(3))
     S = jnp.asarray(draw.normal(size=(2, H, P, N)))
     mask = jnp.asarray(draw.random((2, T)) < 0.8)
-    y, last = ops.ssd(
+    y, last = seqjax.ssd(
         x,
         dt[..., 0],
         -jnp.exp(A),
@@ -279,7 +280,7 @@ def test_ssd_is_a_selective_scan_with_one_decay_per_head():
     )
     flat = lambda x: x.reshape(2, T, H * P)  # noqa: E731
     per_channel = lambda x: jnp.repeat(x, P)  # noqa: E731
-    expected, expected_last = ops.selective_scan(
+    expected, expected_last = seqjax.selective_scan(
         flat(x),
         flat(jnp.broadcast_to(dt, x.shape)),
         jnp.broadcast_to(per_channel(-jnp.exp(A))[:, None], (H * P, N)),
@@ -301,15 +302,15 @@ def test_long_convolution(taps):
     draw = np.random.default_rng(0)
     u, kernel, D = (jnp.asarray(draw.normal(size=s)) for s in ((2, T, 3), (taps, 3), (3,)))
     window = jnp.asarray(draw.normal(size=(2, taps - 1, 3)))
-    found = ops.fft_convolution(u, kernel, D, window)
-    agree(found, ops.fft_convolution(u, kernel, D, window, evaluator="naive"))
+    found = seqjax.fft_convolution(u, kernel, D, window)
+    agree(found, seqjax.fft_convolution(u, kernel, D, window, evaluator="naive"))
 
 
 @pytest.mark.parametrize("case", ["linear_attention, head decay", "gated_delta_rule, key decay"])
 def test_a_strong_decay_costs_the_steps_after_it_no_digit(case):
     arrays, options = example(case, T=256)
     arrays["log_a"] = jnp.where(arrays["log_a"] < -10, -1e5, arrays["log_a"])
-    function = getattr(ops, CASES[case][0])
+    function = getattr(seqjax, CASES[case][0])
     expected, _ = jax.jit(partial(function, evaluator="naive"))(**arrays)
     single = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
     found, _ = jax.jit(partial(function, evaluator="chunked"))(**single)
@@ -322,7 +323,7 @@ def test_second_order():
 
     def product(evaluator, arrays, along):
         def loss(arrays):
-            outputs = ops.gated_delta_rule(**arrays, evaluator=evaluator, chunk_size=4)
+            outputs = seqjax.gated_delta_rule(**arrays, evaluator=evaluator, chunk_size=4)
             return sum((y**2).sum() for y in jax.tree.leaves(outputs))
 
         return jax.jvp(jax.grad(loss), (arrays,), (along,))[1]
@@ -335,9 +336,9 @@ def test_16_bits_in_and_out_a_state_of_32():
     arrays, _ = example("linear_attention, head decay")
     arrays = {k: v.astype(jnp.bfloat16) for k, v in arrays.items()}
     exact = {k: v.astype(jnp.float64) for k, v in arrays.items()}
-    y, S = ops.linear_attention(**arrays, chunk_size=CHUNK)
+    y, S = seqjax.linear_attention(**arrays, chunk_size=CHUNK)
     assert (y.dtype, S.dtype) == (jnp.bfloat16, jnp.float32)
-    expected, last = ops.linear_attention(**exact, evaluator="naive")
+    expected, last = seqjax.linear_attention(**exact, evaluator="naive")
     agree(S.astype(jnp.float64), last, tolerance=1e-6)
     agree(y.astype(jnp.float64), expected, tolerance=2**-8)
 
@@ -345,16 +346,16 @@ def test_16_bits_in_and_out_a_state_of_32():
 def test_heads_that_share_queries_and_keys():
     arrays, options = keys_and_values()
     q, k = (x[:, :, :1] for x in (arrays.pop("q"), arrays.pop("k")))
-    found = ops.gated_delta_rule(q, k, **arrays, **options)
+    found = seqjax.gated_delta_rule(q, k, **arrays, **options)
     q, k = (jnp.repeat(x, 2, axis=2) for x in (q, k))
-    agree(found, ops.gated_delta_rule(q, k, **arrays, **options))
+    agree(found, seqjax.gated_delta_rule(q, k, **arrays, **options))
 
 
 def test_without_a_batch_axis():
     arrays, options = keys_and_values()
-    expected = ops.gated_delta_rule(**arrays, **options)
+    expected = seqjax.gated_delta_rule(**arrays, **options)
     options = {k: v if k == "chunk_size" else v[1] for k, v in options.items()}
-    found = ops.gated_delta_rule(**{k: v[1] for k, v in arrays.items()}, **options)
+    found = seqjax.gated_delta_rule(**{k: v[1] for k, v in arrays.items()}, **options)
     agree(found, jax.tree.map(lambda x: x[1], expected))
 
 
@@ -365,7 +366,7 @@ def test_the_table_and_the_names():
     assert "asked for" in op.explain(2048, evaluator=("sequential", "chunked")).why
     assert set(op.explain(2048).others) == {"naive", "sequential"}
     for name, row in ops.OPS.items():
-        assert row.name == name and callable(getattr(ops, name)) and row.reference
+        assert row.name == name and callable(getattr(seqjax, name)) and row.reference
     long = dict(kernel=np.zeros((100, 1)))
     assert ops.OPS["short_convolution"].explain(100, **long).evaluator == "fft"
     told = ops.OPS["short_convolution"].explain(100, **long, resets=True)
@@ -374,7 +375,7 @@ def test_the_table_and_the_names():
 
 def small(**changes):
     x = jnp.zeros((2, 5, 1, 3))
-    return ops.linear_attention(**{**dict(q=x, k=x, v=x), **changes})
+    return seqjax.linear_attention(**{**dict(q=x, k=x, v=x), **changes})
 
 
 @pytest.mark.parametrize(
@@ -402,7 +403,9 @@ def test_what_is_wrong_is_said(changes, message):
 def test_all_reasons_at_once():
     x, kernel = jnp.zeros((1, 8, 2)), jnp.zeros((100, 2))
     with pytest.raises(ValueError, match="taps: one pass per tap.*; fft: resets make"):
-        ops.short_convolution(x, kernel, resets=jnp.zeros((1, 8), bool), evaluator=("taps", "fft"))
+        seqjax.short_convolution(
+            x, kernel, resets=jnp.zeros((1, 8), bool), evaluator=("taps", "fft")
+        )
     with pytest.raises(ValueError, match="3 corrections do not divide into 2 steps"):
         k = jnp.zeros((1, 3, 1, 2))
-        ops.gated_delta_product(jnp.zeros((1, 2, 1, 2)), k, k, jnp.zeros((1, 3, 1)))
+        seqjax.gated_delta_product(jnp.zeros((1, 2, 1, 2)), k, k, jnp.zeros((1, 3, 1)))

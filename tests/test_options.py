@@ -11,14 +11,15 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from seqjax import cli
-from seqjax.config import Config, LayerConfig, ModelConfig, TaskConfig, check_config
-from seqjax.layers import LAYERS, make
-from seqjax.layers.options import NUMBERS, check_options, hints
-from seqjax.options import value
-from seqjax.ranges import Range, check, describe, fits, number
-from seqjax.step import prepare
+from seqjax.core.ranges import Range, check, describe, fits, number
+from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import TASKS
+from seqjax.tools import cli
+from seqjax.tools.options import value
+from seqjax.train.config import Config, TaskConfig, check_config
+from seqjax.train.step import prepare
+from seqjax.zoo import LAYERS, make
+from seqjax.zoo.options import NUMBERS, check_options, hints
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "wrong_lines.py"
 INT32 = 2**31 - 1

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.config import LayerConfig, ModelConfig
-from seqjax.layers import Outputs, make
-from seqjax.layers.feature_maps import FEATURE_MAPS
-from seqjax.models import Model
+from seqjax.nn import Outputs
+from seqjax.nn.feature_maps import FEATURE_MAPS
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
 from seqjax.tasks.task import Classes, Spec, Tokens
+from seqjax.zoo import make
 
 
 def test_a_layer_between_two_others():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers import make
-from seqjax.layers.attention import Attention
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.linear_attention.retnet import turn
-from seqjax.layers.parts import angles, rotary
 from seqjax.layers.segment.transformer_xl import positions
+from seqjax.nn.positions import angles, rotary
+from seqjax.zoo import make
 
 RATES = {
     "rotary": 10_000.0 ** (-np.arange(32) / 32),

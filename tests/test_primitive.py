@@ -9,9 +9,9 @@ import pytest
 from jax import export
 from jax.test_util import check_grads
 
-from seqjax import primitive
-from seqjax.layers import LAYERS, make
-from seqjax.primitive import linear_scan, linear_scan_p
+from seqjax.core import primitive
+from seqjax.core.primitive import linear_scan, linear_scan_p
+from seqjax.zoo import LAYERS, make
 
 N, T, D = 2, 5, 3
 

@@ -15,7 +15,7 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
     blocks = [block for block in blocks if "seqjax.hf" not in block]  # needs a checkpoint: test_hf
     assert len(blocks) == 4
     assert len(blocks[0].splitlines()) <= 36, "the first example is to stay short"
-    from seqjax.layers import LAYERS
+    from seqjax.zoo import LAYERS
 
     namespace: dict = {}
     standard = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
@@ -33,7 +33,7 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
 
 
 def test_commands_of_the_readme_exist():
-    from seqjax.cli import COMMANDS
+    from seqjax.tools.cli import COMMANDS
 
     named = set(re.findall(r"^seqjax (\w+)", README.read_text(), re.MULTILINE))
     assert named == set(COMMANDS), "README and `seqjax --help` name the same commands"

@@ -8,16 +8,8 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from experiments import reservoir
-from seqjax.layers import make
-from seqjax.learn.readout import (
-    closed_loop,
-    lms,
-    merge,
-    ridge_readout,
-    rls,
-    solve,
-    statistics,
-)
+from seqjax.learn.readout import closed_loop, lms, merge, ridge_readout, rls, solve, statistics
+from seqjax.zoo import make
 
 rng = np.random.default_rng(0)
 X = jnp.asarray(rng.normal(size=(4, 8, 5)) + 0.5)

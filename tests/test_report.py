@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax import bench, monoid, ops, report, selfcheck
-from seqjax.cli import main
-from seqjax.layers import LAYERS
-from seqjax.scan import EVALUATORS
+import seqjax
+from seqjax import ops
+from seqjax.core import monoid
+from seqjax.core.scan import EVALUATORS
 from seqjax.tasks import TASKS
+from seqjax.tools import bench, report, selfcheck
+from seqjax.tools.cli import main
+from seqjax.zoo import LAYERS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -131,7 +134,7 @@ def test_the_error_table_passes_and_fails():
 def test_kernels_are_recognised(platform, mark):
     """The form named in the table is read from the program: a kernel must be seen in it."""
     x = jax.ShapeDtypeStruct((2, 256, 128), jnp.float32)
-    program = jax.jit(lambda a, b: ops.linear_scan(a, b, evaluator="primitive")[0])
+    program = jax.jit(lambda a, b: seqjax.linear_scan(a, b, evaluator="primitive")[0])
     text = jax.export.export(program, platforms=[platform])(x, x).mlir_module()
     assert [m for m in selfcheck.KERNELS if m in text] == [mark]
 
@@ -167,7 +170,7 @@ def test_peers_compute_the_same(name):
             sizes = {letter: min(size, 5) for letter, size in spec.sizes.items()}
             arrays, options = selfcheck.example(op, replace(spec, sizes=sizes))
             arrays = jax.tree.map(jnp.asarray, arrays)
-            expected, _ = getattr(ops, name)(**arrays, **options, evaluator="naive")
+            expected, _ = getattr(seqjax, name)(**arrays, **options, evaluator="naive")
             found = bench.PEERS[name][1](**arrays, **options)
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers import make
 from seqjax.layers.reservoir.esn import radius
+from seqjax.zoo import make
 
 
 @pytest.mark.parametrize("size, density", [(1, 1.0), (12, 1.0), (40, 0.1)])

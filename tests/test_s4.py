@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.mamba3 import turn
 from seqjax.layers.ssm.s4 import coordinates, dense, row
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import make
 
 
 def build(name, features, **options):

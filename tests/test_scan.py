@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from seqjax import monoid as m
-from seqjax.scan import AUTOMATIC, EVALUATORS, choose, explain, scan
+from seqjax.core import monoid as m
+from seqjax.core.scan import AUTOMATIC, EVALUATORS, choose, explain, scan
 
 T, D = 11, 3
 

@@ -9,11 +9,11 @@ import pytest
 from conftest import FULL
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers import Segmented
-from seqjax.layers.base import cast_parameters
-from seqjax.layers.parts import ShortConv
-from seqjax.layers.segmented import _windows
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn import Segmented
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.segmented import _windows
 from seqjax.testing import check_layer
 
 D = 3

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.layers.base import cast_parameters
 from seqjax.learn.bptt import bptt
 from seqjax.learn.learner import cross_entropy
 from seqjax.learn.smt import (
@@ -21,6 +20,7 @@ from seqjax.learn.smt import (
 )
 from seqjax.learn.smt_students import as_student_cell, make_student, roll
 from seqjax.learn.smt_teacher import Teacher
+from seqjax.nn.base import cast_parameters
 from seqjax.testing import distance
 
 V, T, K, D, B = 5, 6, 2, 8, 3

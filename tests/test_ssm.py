@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax import ops
-from seqjax.flow import Carry, Flow
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
-from seqjax.layers.gates import decay, signed_linear_attention
-from seqjax.layers.local_attention import LocalAttention
-from seqjax.layers.parts import rotary
+import seqjax
+from seqjax.core.flow import Carry, Flow
+from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.layers.ssm.s4d import legs_spectrum
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.gates import decay, signed_linear_attention
+from seqjax.nn.positions import rotary
+from seqjax.zoo import make
 
 
 def normal(seed, *shape):
@@ -167,7 +167,7 @@ def test_limits_of_dt_that_no_dt_can_meet_are_refused(limit):
         make("mamba2", 4, dt_limit=limit, rngs=nnx.Rngs(0))
     x, A = jnp.ones((1, 3, 1, 2)), -jnp.ones(1)
     with pytest.raises(ValueError, match="ssd: dt_limit is"):
-        ops.ssd(x, jnp.ones((1, 3, 1)), A, x, x, dt_limit=limit)
+        seqjax.ssd(x, jnp.ones((1, 3, 1)), A, x, x, dt_limit=limit)
 
 
 def test_sizes_and_bounds_out_of_range_are_refused():

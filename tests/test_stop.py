@@ -15,22 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqjax import files, record
-from seqjax.checkpoint import PARTIAL, REMOVED, SEAL, CheckpointError, Checkpoints
-from seqjax.common import Notice
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
-from seqjax.files import check_figure, write_atomically
-from seqjax.record import Record, read_config, read_metrics, write_config
+from seqjax.core import files
+from seqjax.core.common import Notice
+from seqjax.core.files import check_figure, write_atomically
+from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import make
 from seqjax.tasks.task import Generator
-from seqjax.train import Result, Stop, load, train
+from seqjax.train import record
+from seqjax.train.checkpoint import PARTIAL, REMOVED, SEAL, CheckpointError, Checkpoints
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.loop import Result, Stop, load, train
+from seqjax.train.record import Record, read_config, read_metrics, write_config
 
 TINY = Config(
     TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=4, evaluation_batches=2),
@@ -129,7 +124,7 @@ def test_a_terminal_that_goes_away_saves_and_the_exit_status_is_of_the_signal(tm
     program = (
         "import os, signal, sys; os.open(sys.argv.pop(1), os.O_RDWR); "  # now it is our terminal
         "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # the tests may run under nohup
-        "from seqjax.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from seqjax.tools.cli import main; sys.exit(main(sys.argv[1:]"
     )
     command = [
         sys.executable, "-c", program, os.ttyname(theirs), "train", "state_tracking",
@@ -274,9 +269,9 @@ def test_what_a_run_rewrites_is_whole_when_writing_fails(tmp_path, monkeypatch, 
 
 
 def test_nothing_is_written_in_place():
-    """Files of ours are written by `seqjax.files` alone; streams are appended to."""
+    """Files of ours are written by `seqjax.core.files` alone; streams are appended to."""
     root = Path(__file__).resolve().parent.parent
-    allowed = {"seqjax/files.py", "seqjax/hf/store.py", "seqjax/hf/folder.py"}
+    allowed = {"seqjax/core/files.py", "seqjax/train/imported.py", "seqjax/hf/folder.py"}
     for folder in ("seqjax", "experiments", "scripts"):
         for path in (root / folder).rglob("*.py"):
             name = str(path.relative_to(root))

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers import make
-from seqjax.layers.base import cast_parameters
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
 from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.mesa_net import mesa_read
 from seqjax.layers.fast_weights.neural_ode_fwp import SOLVERS, ODEState
-from seqjax.layers.parts import rotary
-from seqjax.ops import delta_rule, gated_delta_rule, linear_attention
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.positions import rotary
+from seqjax.ops.delta_rule import delta_rule, gated_delta_rule
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.zoo import make
 
 T, H, D = 13, 2, 3
 PLAIN = partial(Inner, loss="regression", output="plain", bias=False)

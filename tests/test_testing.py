@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax import monoid as m
-from seqjax.layers import Associative, Recurrent, Segmented, make
-from seqjax.testing import (
-    LAWS,
-    LawBroken,
-    check_jacobian,
-    check_layer,
-    check_monoid,
-    distance,
-)
+from seqjax.core import monoid as m
+from seqjax.nn import Associative, Recurrent, Segmented
+from seqjax.testing import LAWS, LawBroken, check_jacobian, check_layer, check_monoid, distance
+from seqjax.zoo import make
 
 D = 2
 
@@ -294,12 +288,12 @@ def test_without_raising_and_exempt():
 
 
 def test_the_command_names_the_broken_law(tmp_path, capsys):
-    from seqjax.cli import main
+    from seqjax.tools.cli import main
 
     file = tmp_path / "mine.py"
     file.write_text(
         "import jax.numpy as jnp\n"
-        "from seqjax.layers import Recurrent\n\n\n"
+        "from seqjax.nn import Recurrent\n\n\n"
         "class Mine(Recurrent):\n"
         "    jacobian = 'diagonal'\n\n"
         "    def __init__(self, features, *, rate=0.9, rngs):\n"

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.tasks import TASKS, compression_baselines, data_path, make, stdlib_text
-from seqjax.tasks.text import read_files, split_text
+from seqjax.tasks import TASKS, make
+from seqjax.tasks.text import compression_baselines, data_path, read_files, split_text, stdlib_text
 
 
 def same(one, two):

@@ -17,23 +17,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax import cli
-from seqjax.checkpoint import CheckpointError, Checkpoints, fingerprint
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
-from seqjax.models import Model
-from seqjax.optimiser import adamw, learning_rate
-from seqjax.progress import Progress, clock, short
-from seqjax.record import read_config, read_metrics, write_config
-from seqjax.step import TrainState, make_update, take_apart
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
 from seqjax.tasks import make
-from seqjax.train import NotFinite, load, train
+from seqjax.tools import cli
+from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.loop import NotFinite, load, train
+from seqjax.train.optimiser import adamw, learning_rate
+from seqjax.train.progress import Progress, clock, short
+from seqjax.train.record import read_config, read_metrics, write_config
+from seqjax.train.step import TrainState, make_update, take_apart
 
 ELMAN = (LayerConfig("elman"),)
 PARITY = Config(
@@ -209,7 +203,8 @@ def test_patience_and_the_clock_end_a_run():
 
 def test_sigterm_saves_and_is_the_exit_status(tmp_path):
     command = [
-        sys.executable, "-m", "seqjax.cli", "train", "state_tracking", "--run", f"{tmp_path}/run",
+        sys.executable, "-m", "seqjax.tools.cli", "train", "state_tracking",
+        "--run", f"{tmp_path}/run",
         "--steps", "1000000", "--log-every", "10", "--save-every", "1000000",
         "--model.layer", "elman", "--model.depth", "1", "--model.features", "8",
         "--task.length", "4", "--task.batch", "2",

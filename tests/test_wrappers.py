@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.flags import ends
-from seqjax.layers import factory, make
-from seqjax.layers.base import cast_parameters
+from seqjax.core.flags import ends
+from seqjax.nn.base import cast_parameters
+from seqjax.zoo import factory, make
 
 T = 8
 

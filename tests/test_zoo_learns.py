@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from experiments import zoo
-from seqjax.layers import LAYERS
+from seqjax.zoo import LAYERS
 
 
 @pytest.mark.thorough

@@ -7,7 +7,7 @@
     folder.py         read and write a checkpoint
     architectures.py  model_type -> the function that describes it; one short file per family
 
-Attention, experts and recurrences are the layers of `seqjax.layers`.
+Attention, experts and recurrences are the layers of `seqjax.zoo`.
 """
 
 from seqjax.hf.architectures import ARCHITECTURES, describe

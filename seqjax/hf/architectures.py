@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from seqjax.common import unknown
+from seqjax.core.common import unknown
 from seqjax.hf import bamba, delta, gemma, jamba, kimi, lfm2, mamba, minimax, rwkv, xlstm, zamba
 from seqjax.hf.config import DEEPEST, LARGEST, Config, describing
 from seqjax.hf.decoder import Description

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
-from seqjax.common import unknown
-from seqjax.layers.parts import gelu, gelu_tanh, relu, silu
+from seqjax.core.common import unknown
+from seqjax.nn.activations import gelu, gelu_tanh, relu, silu
 
 REQUIRED = object()
 LARGEST = 2**31 - 1  # of a size

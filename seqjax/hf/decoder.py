@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, cast_parameters
-from seqjax.layers.parts import Norm
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.base import Layer, cast_parameters
+from seqjax.nn.norms import Norm
 from seqjax.tasks.task import Classes, Tokens
 
 Names = Mapping[Any, Any]  # their tensor, or several, -> our path, or a form of seqjax.hf.tensors

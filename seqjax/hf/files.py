@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seqjax.common import printable
-from seqjax.files import umask
+from seqjax.core.common import printable
+from seqjax.core.files import umask
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

@@ -24,7 +24,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from seqjax.common import printable
+from seqjax.core.common import printable
 from seqjax.hf.architectures import describe
 from seqjax.hf.config import describing
 from seqjax.hf.decoder import Decoder, Description

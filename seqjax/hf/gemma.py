@@ -10,8 +10,8 @@ from seqjax.hf.config import LARGEST, START, Config
 from seqjax.hf.decoder import Description
 from seqjax.hf.parts import ATTENTION, FEED, attention, block, describe
 from seqjax.hf.tensors import Shaped
-from seqjax.layers.parts import GLU
 from seqjax.layers.ssm.griffin import RecurrentBlock
+from seqjax.nn.linear import GLU
 
 
 def recurrent_gemma(config: Config) -> Description:

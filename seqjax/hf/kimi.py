@@ -8,7 +8,7 @@ from seqjax.hf.config import RUNNING, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Description, Names
 from seqjax.hf.parts import FEED, KINDS, block, describe, expert_names, experts, feed
 from seqjax.hf.tensors import Joined, Shaped
-from seqjax.layers.attention import LatentAttention
+from seqjax.layers.attention.latent_attention import LatentAttention
 from seqjax.layers.fast_weights.kda import KDA
 
 LATENT: Names = {

@@ -10,9 +10,9 @@ from flax import nnx
 from seqjax.hf.config import RUNNING, START, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.tensors import Transposed
-from seqjax.layers.parts import Norm
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
+from seqjax.nn.norms import Norm
 
 MAMBA: Names = {
     "in_proj": "W_in",

@@ -14,8 +14,9 @@ from seqjax.hf.decoder import Branch, Description
 from seqjax.hf.delta import interleaved
 from seqjax.hf.parts import ATTENTION, KINDS, attention, describe, expert_names, experts
 from seqjax.hf.tensors import Constant, Shaped, Split
-from seqjax.layers.base import Frozen, Layer
-from seqjax.layers.parts import Norm, merge_heads, split_heads
+from seqjax.nn.base import Frozen, Layer
+from seqjax.nn.linear import merge_heads, split_heads
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 EXPERTS = {"gate": "W_r", **expert_names("w1", "w3", "w2")}

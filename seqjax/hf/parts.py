@@ -13,10 +13,12 @@ from flax import nnx
 from seqjax.hf.config import Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.tensors import Stacked
-from seqjax.layers.attention import Attention
-from seqjax.layers.base import Layer
-from seqjax.layers.moe import MoE
-from seqjax.layers.parts import GLU, Norm, ShortConv
+from seqjax.layers.attention.attention import Attention
+from seqjax.nn.base import Layer
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.experts import MoE
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 ATTENTION: Names = {
     "q_proj": "W_q",

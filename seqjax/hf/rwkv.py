@@ -7,8 +7,8 @@ from functools import partial
 from seqjax.hf.config import RUNNING, TRAINING, Config
 from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.tensors import Rows
-from seqjax.layers.linear_attention.rwkv4 import RWKV4
-from seqjax.layers.parts import Norm
+from seqjax.layers.rwkv.rwkv4 import RWKV4
+from seqjax.nn.norms import Norm
 
 ROW = (1, 1, -1)
 NAMES: Names = {

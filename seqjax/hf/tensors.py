@@ -25,7 +25,8 @@ import numpy as np
 from flax import nnx
 
 from seqjax.hf.decoder import Embedding
-from seqjax.layers.parts import Norm, ShortConv
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.norms import Norm
 
 Arrays = list[np.ndarray]
 

@@ -10,7 +10,7 @@ from seqjax.hf.decoder import Description
 from seqjax.hf.parts import block, describe
 from seqjax.hf.tensors import Joined
 from seqjax.layers.linear_attention.mlstm import MLSTM
-from seqjax.layers.parts import GLU
+from seqjax.nn.linear import GLU
 
 KERNELS = """
     add_forward_backend_padding autocast_kernel_dtype chunkwise_kernel forward_backend_name

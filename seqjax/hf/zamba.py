@@ -14,7 +14,7 @@ from seqjax.hf.decoder import Branch, Description, Names, under
 from seqjax.hf.mamba import KERNELS, MAMBA2, rank
 from seqjax.hf.parts import ATTENTION, FEED, describe, feed
 from seqjax.hf.tensors import Shaped, Split, Transposed
-from seqjax.layers.attention import Attention
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.hybrid.zamba import HybridBlock, SharedBlock
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2

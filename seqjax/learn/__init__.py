@@ -12,19 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from seqjax.learn.bptt import bptt, tbptt
+from seqjax.learn import (
+    bptt,
+    columnar,
+    feedback,
+    fptt,
+    implicit,
+    online_lru,
+    readout,
+    rtrl,
+    smt,
+    snap,
+    uoro,
+)
 from seqjax.learn.cell import Cell, as_cell, stack
-from seqjax.learn.columnar import ccn, columnar, constructive
-from seqjax.learn.feedback import professor_forcing, scheduled_sampling
-from seqjax.learn.fptt import fptt
-from seqjax.learn.implicit import cg_rbp, crbp, neumann_rbp, rbp
 from seqjax.learn.learner import Learner, batched, cross_entropy, follow, squared_error
-from seqjax.learn.online_lru import online_lru
-from seqjax.learn.readout import ridge_readout
-from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
-from seqjax.learn.smt import dmt, smt
-from seqjax.learn.snap import eprop, snap
-from seqjax.learn.uoro import uoro
 
 
 @dataclass(frozen=True)
@@ -46,91 +48,95 @@ class Entry:
 
 LEARNERS: dict[str, Entry] = {
     "bptt": Entry(
-        bptt, "backward", "Backpropagation through time, with rematerialisation in chunks",
+        bptt.bptt, "backward", "Backpropagation through time, with rematerialisation in chunks",
         "Werbos 1990, 1604.06174", "in its window", "c", "T n; L T^(1/(L+1)) n with L levels",
     ),
     "tbptt": Entry(
-        tbptt, "backward", "Truncated BPTT(k1, k2), the state carried",
+        bptt.tbptt, "backward", "Truncated BPTT(k1, k2), the state carried",
         "Williams & Peng 1990", "over k2 steps", "c k2 / k1", "k2 n",
     ),
     "rtrl": Entry(
-        rtrl, "forward", "Real-time recurrent learning, dense: online, as a scan, by windows",
+        rtrl.rtrl, "forward", "Real-time recurrent learning, dense: online, as a scan, by windows",
         "Williams & Zipser 1989", "always", "c P", "n P",
     ),
     "rtrl_sparse": Entry(
-        rtrl_sparse, "forward", "RTRL on what is ever not zero: blocks, columns, matrix states",
+        rtrl.rtrl_sparse,
+        "forward", "RTRL on what is ever not zero: blocks, columns, matrix states",
         "seqjax.learn.influence", "always", "c + P s^2", "s P",
     ),
     "rtrl_elementwise": Entry(
-        rtrl_elementwise, "forward", "RTRL of element-wise recurrences",
+        rtrl.rtrl_elementwise, "forward", "RTRL of element-wise recurrences",
         "2305.19044", "always", "c + P", "P",
     ),
     "online_lru": Entry(
-        online_lru, "forward", "Traces within each layer, errors backpropagated in space",
+        online_lru.online_lru,
+        "forward", "Traces within each layer, errors backpropagated in space",
         "2305.15947", "for one recurrent layer, and the topmost of several", "c + P", "P",
     ),
     "uoro": Entry(
-        uoro, "forward", "Unbiased online recurrent optimisation",
+        uoro.uoro, "forward", "Unbiased online recurrent optimisation",
         "1702.05043", "in the mean", "c", "n + P",
     ),
     "snap": Entry(
-        snap, "forward", "SnAp-n: what a parameter reaches within n steps",
+        snap.snap, "forward", "SnAp-n: what a parameter reaches within n steps",
         "2006.07232", "where nothing reaches further", "c n + P s^2", "s P",
     ),
     "eprop": Entry(
-        eprop, "forward", "Eligibility traces; with random feedback RFLO",
+        snap.eprop, "forward", "Eligibility traces; with random feedback RFLO",
         "1901.09049", "where units do not see each other", "c n + P", "P",
     ),
     "columnar": Entry(
-        columnar, "forward", "Columnar networks: RTRL of independent columns",
+        columnar.columnar, "forward", "Columnar networks: RTRL of independent columns",
         "2103.05787", "always", "c + P", "P",
     ),
     "constructive": Entry(
-        constructive, "forward", "Constructive networks: one column learns at a time",
+        columnar.constructive, "forward", "Constructive networks: one column learns at a time",
         "2302.05326", "for the column that learns", "c + P / S", "P / S",
     ),
     "ccn": Entry(
-        ccn, "forward", "Columnar-constructive networks: one stage of columns learns",
+        columnar.ccn, "forward", "Columnar-constructive networks: one stage of columns learns",
         "2302.05326", "for the stage that learns", "c + P / S", "P / S",
     ),
     "rbp": Entry(
-        rbp, "implicit", "Recurrent backpropagation by the implicit function theorem",
+        implicit.rbp, "implicit", "Recurrent backpropagation by the implicit function theorem",
         "Almeida/Pineda 1987", "at a fixed point", "c to settle, n^3", "n^2",
     ),
     "cg_rbp": Entry(
-        cg_rbp, "implicit", "CG-RBP: conjugate gradient on the normal equations",
+        implicit.cg_rbp, "implicit", "CG-RBP: conjugate gradient on the normal equations",
         "1803.06396", "at a fixed point", "c to settle, 2 c an iteration", "n",
     ),
     "neumann_rbp": Entry(
-        neumann_rbp, "implicit", "Neumann-RBP: k terms of the series, as TBPTT at the fixed point",
+        implicit.neumann_rbp,
+        "implicit", "Neumann-RBP: k terms of the series, as TBPTT at the fixed point",
         "1803.06396", "as k grows, where the cell contracts", "c to settle, c k", "n",
     ),
     "crbp": Entry(
-        crbp, "implicit", "Contractor RBP: with the Lipschitz coefficient penalty",
+        implicit.crbp, "implicit", "Contractor RBP: with the Lipschitz coefficient penalty",
         "2005.11362", "at a fixed point", "c to settle, n^3", "n^2",
     ),
     "fptt": Entry(
-        fptt, "online", "Forward propagation through time, FPTT-K: a moving regulariser",
+        fptt.fptt, "online", "Forward propagation through time, FPTT-K: a moving regulariser",
         "Kag & Saligrama 2021", "in its window", "c", "K n + 2 P",
     ),
     "scheduled_sampling": Entry(
-        scheduled_sampling, "feedback", "Teacher forcing mixed with the model's own words",
+        feedback.scheduled_sampling, "feedback", "Teacher forcing mixed with the model's own words",
         "1506.03099", "but for the choice of words", "c", "T n",
     ),
     "professor_forcing": Entry(
-        professor_forcing, "feedback", "Teacher-forced and free behaviour made alike",
+        feedback.professor_forcing, "feedback", "Teacher-forced and free behaviour made alike",
         "1610.09038", "in its window", "2 c and the discriminator", "2 T n",
     ),
     "ridge_readout": Entry(
-        ridge_readout, "readout", "Reservoir readout by ridge; rls and lms learn it online",
+        readout.ridge_readout, "readout", "Reservoir readout by ridge; rls and lms learn it online",
         "Jaeger 2001", "the minimum itself", "n^2", "n^2",
     ),
     "smt": Entry(
-        smt, "memory", "Supervised memory training: one-step labels from a Transformer",
+        smt.smt, "memory", "Supervised memory training: one-step labels from a Transformer",
         "2606.06479", "no recurrence", "the teacher on a window", "the teacher's",
     ),
     "dmt": Entry(
-        dmt, "memory", "DAgger memory training: the teacher imitated along the student's own path",
+        smt.dmt,
+        "memory", "DAgger memory training: the teacher imitated along the student's own path",
         "2606.06479", "no recurrence", "c and the teacher on every k-th window", "T n",
     ),
 }  # fmt: skip

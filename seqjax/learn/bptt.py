@@ -9,7 +9,7 @@ inside them, and so on inward (arXiv:1604.06174): L levels of T^(1/(L+1)) steps 
 O(L T^(1/(L+1))) states for L more forward passes. tbptt computes k2/k1 forward passes.
 
 `evaluator="parallel_backward"` runs the loop forward and its adjoint as one scan over the
-transposed Jacobians (`seqjax.newton`), for cells whose state is a vector.
+transposed Jacobians (`seqjax.core.newton`), for cells whose state is a vector.
 
 Time O(T cost(step)), memory O(T n) per window without chunks.
 """
@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.layers.base import option
+from seqjax.core.monoid import select
+from seqjax.core.newton import parallel_backward
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.learner import Learner, Loss
-from seqjax.monoid import select
-from seqjax.newton import parallel_backward
+from seqjax.nn.base import option
 
 EVALUATORS = ("sequential", "parallel_backward")
 
@@ -55,7 +55,7 @@ def bptt(
     chunks: recompute inside chunks of so many steps, outermost first; each divides the one before
         and the first the window.
     evaluator: "sequential", or "parallel_backward" with the `jacobian` of the cell's state,
-        one of seqjax.newton.STRUCTURES.
+        one of seqjax.core.newton.STRUCTURES.
     """
     option("evaluator of bptt", evaluator, EVALUATORS)
     if chunks and evaluator != "sequential":

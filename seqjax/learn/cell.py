@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Recurrent
-from seqjax.models import Model
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import Layer, Recurrent
+from seqjax.stacks.model import Model
 
 Params = Any
 State = Any

@@ -25,14 +25,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import cast_parameters
+from seqjax.core.monoid import select
 from seqjax.layers.classic.bidirectional import Bidirectional
 from seqjax.layers.classic.gru import GRU
 from seqjax.learn.bptt import BPTTState, bptt
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import to_vector
 from seqjax.learn.learner import Learner, Loss
-from seqjax.monoid import select
+from seqjax.nn.base import cast_parameters
 
 Feed = Callable[[Params, Any, Any], Any]  # (params, y_{t-1}, x_t) -> what the cell reads
 Draw = Callable[[Array, Any], Any]  # (key, readout) -> what the model says, like a y

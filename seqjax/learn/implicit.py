@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.sparse.linalg import cg
 
-from seqjax.common import largest
+from seqjax.core.common import largest
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, to_vector
 from seqjax.learn.learner import Learner, Loss

@@ -23,9 +23,9 @@ import numpy as np
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
+from seqjax.core.monoid import block_diagonal, dense, diagonal
+from seqjax.core.scan import scan
 from seqjax.learn.cell import Cell, Params, State
-from seqjax.monoid import block_diagonal, dense, diagonal
-from seqjax.scan import scan
 
 PROBES = 64  # random points at which a derivative must be zero to be taken for zero
 

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.layers.base import option
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
 from seqjax.learn.learner import Learner, Loss, summed
+from seqjax.nn.base import option
 
 MODES = ("online", "scan")
 

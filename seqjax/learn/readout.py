@@ -4,7 +4,7 @@
     rls     recursive least squares with forgetting: the same W after every step  O(D^2) a step
     lms     least mean squares: gradient descent on every step's error            O(D O) a step
 
-X [N, D] states, Y [N, O] targets, y = x W + b. The sums are a monoid (`seqjax.monoid.total`):
+X [N, D] states, Y [N, O] targets, y = x W + b. The sums are a monoid (`seqjax.core.monoid.total`):
 statistics of pieces of a stream, of batches and of devices are added, by `merge` or `lax.psum`,
 and give the readout of the whole. They are as exact as their dtype: a small ridge needs float64.
 """
@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer
-from seqjax.monoid import total
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.monoid import total
+from seqjax.nn.base import Layer
 
 
 class Readout(NamedTuple):

@@ -33,12 +33,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.layers.base import option
+from seqjax.core.monoid import dense
+from seqjax.core.scan import scan
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
 from seqjax.learn.learner import Learner, Loss, summed
-from seqjax.monoid import dense
-from seqjax.scan import scan
+from seqjax.nn.base import option
 
 MODES = ("online", "scan", "window")
 

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.common import largest, predicted
+from seqjax.core.common import largest, predicted
 from seqjax.learn.smt import window
 from seqjax.learn.smt_students import Student, roll
 from seqjax.learn.smt_teacher import Teacher

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers import make
-from seqjax.layers.base import Recurrent
 from seqjax.layers.seq2seq.smt_memory_rnn import MemoryUpdate
-from seqjax.layers.transformer import Transformer, causal, normalise_memory
 from seqjax.learn.cell import Cell, Params
 from seqjax.learn.influence import from_vector, to_vector
+from seqjax.nn.base import Recurrent
+from seqjax.nn.transformer import Transformer, causal, normalise_memory
+from seqjax.zoo import make
 
 
 class Projected(nnx.Module):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.transformer import Transformer, causal, normalise_memory
+from seqjax.nn.transformer import Transformer, causal, normalise_memory
 
 
 class Teacher(nnx.Module):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from seqjax.common import accumulation_dtype
+from seqjax.core.common import accumulation_dtype
 
 
 class NormState(NamedTuple):

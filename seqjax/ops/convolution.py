@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
 from seqjax.ops.op import (
     Call,

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.flow import takes_flow
+from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import (
     decay_of,
     finite_log,

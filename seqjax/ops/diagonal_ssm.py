@@ -14,8 +14,8 @@ which "fft" evaluates without holding T states. Resets and masked steps break th
 import jax.numpy as jnp
 from jax import Array
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
 from seqjax.ops.convolution import fft_convolution
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,

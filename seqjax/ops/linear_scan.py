@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
-from seqjax.monoid import diagonal
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import diagonal
+from seqjax.core.scan import scan
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
-from seqjax.scan import scan
 
 
 class Inputs(NamedTuple):
@@ -63,7 +63,7 @@ def by_scan(
     backward: bool = False,
     chunk_size: int | None = None,
 ) -> tuple[Array, Array]:
-    """`seqjax.scan` over the diagonal monoid, by the evaluator of that name."""
+    """`seqjax.core.scan` over the diagonal monoid, by the evaluator of that name."""
     a = xs.a if constant is None else jnp.broadcast_to(constant[None], xs.b.shape)
     fresh = jnp.zeros_like(h) if reset_state is None else reset_state
     options: dict[str, Any] = {} if chunk_size is None else {"chunk": chunk_size}

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from seqjax.common import unknown
-from seqjax.flow import takes_flow
+from seqjax.core.common import unknown
+from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import decay_of, finite_log, finite_rows, loop, scan_chunks, within
 from seqjax.ops.heads import read_in_groups, share_heads
 from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from seqjax.flow import takes_flow
+from seqjax.core.flow import takes_flow
 
 Attend = Callable[[Any, Any, Array, Array, Array], Any]
 

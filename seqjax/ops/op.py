@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.common import accumulation_dtype, unknown
+from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.ops.heads import read_in_groups
 from seqjax.ops.quarantine import quarantined
 
@@ -90,7 +90,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Op:
-    """One meaning. `name` is also the name of its public function in `seqjax.ops`."""
+    """One meaning. `name` is also that of its public function, `seqjax.<name>`."""
 
     name: str
     reference: str

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from seqjax.monoid import select
+from seqjax.core.monoid import select
 
 
 def finite(x: Array, keep: int) -> Array:

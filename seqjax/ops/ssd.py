@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan

@@ -1,7 +1,7 @@
 """The recipes that `seqjax train` runs by name: a config, with what it needs and what it gives."""
 
-from seqjax.config import Config
 from seqjax.recipes import copy_memory, demo, mqar, parity
+from seqjax.train.config import Config
 
 RECIPES: dict[str, Config] = {
     "parity": parity.CONFIG,

@@ -11,14 +11,8 @@ network of the same width is not there yet after as many steps:
     seqjax train copy --model.layer gru                           accuracy 0.24
 """
 
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 
 CONFIG = Config(
     task=TaskConfig("copy", {"memorised": 10}, batch=32, length=120),

@@ -8,14 +8,8 @@ expected    README.md, "What the demo prints", which `make demo` prints
 minGRU (arXiv:2410.01201) in as many steps as three minutes have.
 """
 
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 
 CONFIG = Config(
     task=TaskConfig("char_lm", batch=8, length=128, evaluation_batches=8),

@@ -12,14 +12,8 @@ to the values seen in as many steps:
     seqjax train mqar --model.layer gru                           accuracy 0.28
 """
 
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 
 CONFIG = Config(
     task=TaskConfig("mqar", {"pairs": 4, "vocabulary": 64}, batch=64, length=32),

@@ -11,14 +11,8 @@ the eigenvalue -1 (arXiv:2411.12537). With those of the original layer it stays 
     seqjax train parity --model.layer gated_deltanet heads=2      accuracy 0.55
 """
 
-from seqjax.config import (
-    Config,
-    LayerConfig,
-    ModelConfig,
-    OptimiserConfig,
-    TaskConfig,
-    TrainConfig,
-)
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 
 CONFIG = Config(
     task=TaskConfig(

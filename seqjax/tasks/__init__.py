@@ -5,15 +5,17 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
-from seqjax.ranges import check_options
-from seqjax.tasks.adding import adding
-from seqjax.tasks.associative_recall import associative_recall
-from seqjax.tasks.char_lm import char_lm
-from seqjax.tasks.copy import copy
-from seqjax.tasks.induction_heads import induction_heads
-from seqjax.tasks.mqar import mqar
-from seqjax.tasks.selective_copy import selective_copy
-from seqjax.tasks.state_tracking import state_tracking
+from seqjax.core.ranges import check_options
+from seqjax.tasks import (
+    adding,
+    associative_recall,
+    char_lm,
+    copy,
+    induction_heads,
+    mqar,
+    selective_copy,
+    state_tracking,
+)
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -25,40 +27,40 @@ from seqjax.tasks.task import (
     Tokens,
     Values,
 )
-from seqjax.tasks.text import compression_baselines, data_path, stdlib_text
 
 __all__ = [
     "TASKS", "Batch", "Classes", "DataIterator", "Entry", "Features", "Spec", "Task", "Tokens",
-    "Values", "check_task", "compression_baselines", "data_path", "make", "stdlib_text",
+    "Values", "check_task", "make",
 ]  # fmt: skip
 
 TASKS: dict[str, Entry] = {
-    "adding": Entry(adding, "1997", "Adding task", length=20),
+    "adding": Entry(adding.adding, "1997", "Adding task", length=20),
     "copy": Entry(
-        copy, "1997", "Copy memory task", length=16, smoke=dict(symbols=4, memorised=4)
+        copy.copy, "1997", "Copy memory task", length=16, smoke=dict(symbols=4, memorised=4)
     ),
     "selective_copy": Entry(
-        selective_copy, "1706.02761, 2312.00752", "Selective copying (denoise)",
+        selective_copy.selective_copy, "1706.02761, 2312.00752", "Selective copying (denoise)",
         length=20, smoke=dict(symbols=4, memorised=4),
     ),
     "induction_heads": Entry(
-        induction_heads, "2209.11895", "Induction heads", length=16, smoke=dict(vocabulary=8)
+        induction_heads.induction_heads,
+        "2209.11895", "Induction heads", length=16, smoke=dict(vocabulary=8)
     ),
     "associative_recall": Entry(
-        associative_recall, "1610.06258", "Associative recall",
+        associative_recall.associative_recall, "1610.06258", "Associative recall",
         length=9, smoke=dict(keys=5, values=4),
     ),
     "mqar": Entry(
-        mqar, "2312.04927", "Multi-query associative recall",
+        mqar.mqar, "2312.04927", "Multi-query associative recall",
         length=16, smoke=dict(pairs=2, vocabulary=16),
     ),
     "state_tracking": Entry(
-        state_tracking, "2404.08819, 2411.12537",
+        state_tracking.state_tracking, "2404.08819, 2411.12537",
         "Parity, modular addition and permutation groups (S3, A5, S5)",
         length=16, smoke=dict(group="S3"),
     ),
     "char_lm": Entry(
-        char_lm, "many", "Byte language modelling on any text",
+        char_lm.char_lm, "many", "Byte language modelling on any text",
         length=32, smoke=dict(glob="json/*.py", held_out=5_000),
     ),
 }  # fmt: skip

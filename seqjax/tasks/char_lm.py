@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.ranges import Range
+from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
 from seqjax.tasks.text import Text, read_files, split_text, stdlib_text
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from seqjax.ranges import Range
+from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.ranges import Range
+from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 

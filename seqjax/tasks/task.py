@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.common import predicted
+from seqjax.core.common import predicted
 
 Metrics = dict[str, Any]  # name -> scalar (traced or float); "loss" is the one to descend
 

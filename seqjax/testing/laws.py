@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.layers.base import Associative, Layer, Recurrent, cast_parameters
+from seqjax.nn.base import Associative, Layer, Recurrent, cast_parameters
 from seqjax.testing.promises import LawBroken, check_jacobian, check_monoid, distance, gap_of
 
 LAWS = {  # in the order they are tried; what it takes to break each

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.monoid import Monoid, check_element
-from seqjax.newton import STRUCTURES
+from seqjax.core.monoid import Monoid, check_element
+from seqjax.core.newton import STRUCTURES
 
 
 class LawBroken(AssertionError):
@@ -123,7 +123,7 @@ def check_jacobian(
 ) -> None:
     """Raise LawBroken unless dh/dh' of h = step(h', x) has the structure `jacobian` names.
 
-    It is one of seqjax.newton.STRUCTURES, as in `Recurrent.jacobian`.
+    It is one of seqjax.core.newton.STRUCTURES, as in `Recurrent.jacobian`.
 
     A matrix J has it if and only if it commutes with every scaling by one number per unit
     ("diagonal") or block of the state ("block_diagonal"): J (s v) == s J v, here for random s and

@@ -4,7 +4,7 @@
 
 Two layers of one kind, one of which reads the sequence from its end. Resets mark the first step of
 a piece; read backwards that piece starts at its last step, so the backward layer resets at the kept
-step *before* each mark (`seqjax.flags.ends`).
+step *before* each mark (`seqjax.core.flags.ends`).
 
 The state is that of both directions, BiState(forward, backward): the backward one enters at the end
 of the sequence and leaves at its beginning. It serves initial and final states (torch's h_0, h_n),
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, State
 from seqjax.layers.classic.gru import GRU
+from seqjax.nn.base import Layer, State
 
 
 class BiState(NamedTuple):

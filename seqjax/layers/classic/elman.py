@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Recurrent, option
-from seqjax.layers.classic.initial import recurrent_weights
+from seqjax.nn.base import Recurrent, option
+from seqjax.nn.initialisation import recurrent_weights
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,

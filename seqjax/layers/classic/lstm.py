@@ -37,9 +37,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent, option
-from seqjax.layers.classic.initial import gate_bias, recurrent_weights
-from seqjax.layers.parts import Norm
+from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.initialisation import gate_bias, recurrent_weights
+from seqjax.nn.norms import Norm
 
 ACTIVATIONS = {"tanh": jnp.tanh, "linear": lambda x: x}
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.layers.base import Layer
 from seqjax.layers.classic.gru import GRU
+from seqjax.nn.base import Layer
 
 
 class Stacked(Layer):

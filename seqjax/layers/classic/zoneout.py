@@ -22,8 +22,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Layer, Recurrent
 from seqjax.layers.classic.lstm import LSTM
+from seqjax.nn.base import Layer, Recurrent
 
 
 class Zoneout(Recurrent):

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, entering, option
-from seqjax.layers.gates import EIGENVALUES, multiplier
-from seqjax.monoid import diagonal
-from seqjax.scan import scan
+from seqjax.core.monoid import diagonal
+from seqjax.core.scan import scan
+from seqjax.nn.base import Layer, entering, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
 
 
 class GILRState(NamedTuple):

@@ -27,9 +27,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.gates import EIGENVALUES, multiplier
-from seqjax.layers.parts import GLU, Norm
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent, option
-from seqjax.layers.parts import Norm
+from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.norms import Norm
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda x: x}
 

@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Associative, option
-from seqjax.layers.gates import EIGENVALUES, multiplier
-from seqjax.monoid import diagonal
+from seqjax.core.monoid import diagonal
+from seqjax.nn.base import Associative, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
 
 CANDIDATES = {
     "positive": lambda a: jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a)),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.layers.elementwise.min_gru import CANDIDATES, MinGRU
-from seqjax.layers.gates import multiplier
+from seqjax.nn.gates import multiplier
 
 
 class MinLSTM(MinGRU):

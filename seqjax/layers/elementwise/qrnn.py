@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, option
-from seqjax.layers.gates import EIGENVALUES, multiplier
+from seqjax.nn.base import Layer, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.ops.convolution import short_convolution
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 

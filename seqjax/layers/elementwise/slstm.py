@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, Recurrent, option
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}
 

@@ -30,10 +30,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Frozen, Layer, Precise, Recurrent, entering, option
 from seqjax.layers.classic.bidirectional import BiState
-from seqjax.layers.gates import EIGENVALUES, multiplier
-from seqjax.layers.parts import Norm
+from seqjax.nn.base import Frozen, Layer, Precise, Recurrent, entering, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
+from seqjax.nn.norms import Norm
 
 ACTIVATIONS = {"linear": lambda c: c, "tanh": jnp.tanh}
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.elementwise.sru import SRU
-from seqjax.layers.parts import Norm
+from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import Cache, empty, look_back
 
 

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent, option
-from seqjax.layers.classic.initial import recurrent_weights
 from seqjax.layers.classic.lstm import LSTMState
+from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.initialisation import recurrent_weights
 
 sigmoid = jax.nn.sigmoid
 

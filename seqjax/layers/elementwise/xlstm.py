@@ -30,19 +30,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, Precise, State, option
 from seqjax.layers.classic.stacked import Stacked
 from seqjax.layers.elementwise.slstm import SLSTM
-from seqjax.layers.parts import (
-    GLU,
-    HeadLinear,
-    Norm,
-    ShortConv,
-    gelu,
-    merge_heads,
-    per_head,
-    split_heads,
-)
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Layer, Precise, State, option
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.linear import GLU, HeadLinear, merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm
 from seqjax.ops.stabilised_attention import (
     STABILISED_ATTENTION,
     State as Memory,

@@ -30,10 +30,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
-from seqjax.layers.gates import step_size
-from seqjax.layers.parts import sigmoid
+from seqjax.nn.activations import sigmoid
+from seqjax.nn.base import Precise
+from seqjax.nn.gates import step_size
 from seqjax.ops.dplr import DPLR, dplr
 
 

@@ -15,19 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import (
-    Norm,
-    ShortConv,
-    merge_heads,
-    per_head,
-    silu,
-    split_heads,
-    time_step_bias,
-    unit,
-    wide,
-)
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.activations import silu
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.initialisation import time_step_bias
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm, unit
 
 
 class DeltaState(NamedTuple):

@@ -19,7 +19,7 @@ update="delta". eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t) (arXi
 from flax import nnx
 
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
-from seqjax.layers.parts import per_head
+from seqjax.nn.linear import per_head
 
 
 class DeltaNet(DeltaProduct):

@@ -21,9 +21,9 @@ in it).
 
 from flax import nnx
 
-from seqjax.layers.base import option
 from seqjax.layers.fast_weights.delta_layer import DeltaLayer, decay_parameters
-from seqjax.layers.gates import EIGENVALUES, log_decay, step_size
+from seqjax.nn.base import option
+from seqjax.nn.gates import EIGENVALUES, log_decay, step_size
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_product
 
 

@@ -7,7 +7,7 @@
     o_t = V^-1/2 W_t phi(q_t) [/ (z_t.phi(q_t) + eps)],   z_t = sum_{s <= t} phi(k_s)
     y_t = LN(x_t + W_o o_t)
 
-phi is DPFP with nu = 1, or any of `seqjax.layers.feature_maps`; phi' = phi / sum(phi) has the sum
+phi is DPFP with nu = 1, or any of `seqjax.nn.feature_maps`; phi' = phi / sum(phi) has the sum
 normalisation that keeps the delta rule stable, for queries too (features that vanish stay zero; the
 release divides zero by zero). The state S is the transpose of W. "fwm" is the rule of the fast
 weight memory (2011.07831), in which the norm bounds W; a W of zeros is written without it.
@@ -32,11 +32,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.flow import Carry, takes_flow
-from seqjax.layers.base import Layer, option
-from seqjax.layers.feature_maps import make_map
-from seqjax.layers.gates import EIGENVALUES, step_size
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
+from seqjax.core.flow import Carry, takes_flow
+from seqjax.nn.base import Layer, option
+from seqjax.nn.feature_maps import make_map
+from seqjax.nn.gates import EIGENVALUES, step_size
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.delta_rule import DELTA_RULE, delta_rule
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 

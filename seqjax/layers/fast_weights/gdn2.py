@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.layers.fast_weights.kda import KDA
-from seqjax.layers.gates import step_size
-from seqjax.layers.parts import split_heads
+from seqjax.nn.gates import step_size
+from seqjax.nn.linear import split_heads
 from seqjax.ops.dplr import DPLR, dplr
 
 

@@ -35,10 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import Carry, Flow
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.chunks import scan_parts
-from seqjax.layers.parts import places
+from seqjax.nn.positions import places
 from seqjax.ops.chunks import exactly, finite_rows, within
 from seqjax.ops.op import matmul_precision
 from seqjax.ops.quarantine import mark

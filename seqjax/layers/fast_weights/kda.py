@@ -21,12 +21,13 @@ from typing import Annotated
 
 from flax import nnx
 
-from seqjax.layers.base import option
+from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
-from seqjax.layers.gates import EIGENVALUES, log_decay, negative_bound, step_size
-from seqjax.layers.parts import per_head, sigmoid, split_heads
+from seqjax.nn.activations import sigmoid
+from seqjax.nn.base import option
+from seqjax.nn.gates import EIGENVALUES, log_decay, negative_bound, step_size
+from seqjax.nn.linear import per_head, split_heads
 from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
-from seqjax.ranges import Range
 
 
 class KDA(DeltaLayer):

@@ -24,9 +24,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import ShortConv, time_step_bias
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.initialisation import time_step_bias
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 

@@ -31,10 +31,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, ShortConv, merge_heads, per_head, split_heads, unit
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm, unit
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.op import matmul_precision
 

@@ -6,7 +6,7 @@
 instead of s and I - beta k k^T. A state can then change its sign at a token, which is what parity
 needs, and a product of such reflections can permute.
 
-It is the option eigenvalues="[-1,1]" of the layer itself, see `seqjax.layers.gates`; this row
+It is the option eigenvalues="[-1,1]" of the layer itself, see `seqjax.nn.gates`; this row
 turns it on for any layer that has it. Only what multiplies the state changes, and what is written
 stays (RG-LRU's sqrt(1 - a^2) is of the new a). The state is that layer's, in a tuple.
 
@@ -24,9 +24,9 @@ from functools import partial
 
 from flax import nnx
 
-from seqjax.layers.base import Layer
 from seqjax.layers.classic.stacked import Stacked
 from seqjax.layers.ssm.mamba import Mamba
+from seqjax.nn.base import Layer
 
 
 class NegativeEigenvalues(Stacked):

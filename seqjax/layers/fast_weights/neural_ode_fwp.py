@@ -30,8 +30,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Recurrent, option
-from seqjax.layers.parts import Norm, per_head
+from seqjax.nn.base import Recurrent, option
+from seqjax.nn.linear import per_head
+from seqjax.nn.norms import Norm
 
 RULES, CONTROLS = ("hebb", "oja", "delta"), ("ode", "cde")
 

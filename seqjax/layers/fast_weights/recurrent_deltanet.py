@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Recurrent, option
 from seqjax.layers.fast_weights.fwp import INIT, Sublayer
-from seqjax.layers.gates import EIGENVALUES, step_size
-from seqjax.layers.parts import per_head
+from seqjax.nn.base import Recurrent, option
+from seqjax.nn.gates import EIGENVALUES, step_size
+from seqjax.nn.linear import per_head
 
 
 class RDNState(NamedTuple):

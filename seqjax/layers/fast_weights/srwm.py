@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Precise
 from seqjax.layers.fast_weights.fwp import INIT, Sublayer
-from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.nn.base import Precise
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 
 
 class SRWM(Sublayer):

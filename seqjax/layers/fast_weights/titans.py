@@ -39,21 +39,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Precise, option
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.chunks import scan_parts
 from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn
 from seqjax.layers.fast_weights.ttt import InnerWeights
-from seqjax.layers.parts import (
-    Norm,
-    ShortConv,
-    merge_heads,
-    per_head,
-    places,
-    rotary,
-    split_heads,
-    unit,
-)
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm, unit
+from seqjax.nn.positions import places, rotary
 from seqjax.ops.chunks import within
 from seqjax.ops.look_back import Cache, empty, look_back
 

@@ -27,9 +27,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, Precise
 from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
-from seqjax.layers.parts import Norm, merge_heads, per_head, places, rotary, split_heads
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm
+from seqjax.nn.positions import places, rotary
 
 INIT = nnx.initializers.normal(0.02)
 

@@ -15,11 +15,12 @@ experts, which is the training's.
 
 from flax import nnx
 
-from seqjax.layers.attention import Attention
-from seqjax.layers.blocks import Blocks
-from seqjax.layers.moe import MoE
-from seqjax.layers.parts import GLU, Norm
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.ssm.mamba import Mamba
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.experts import MoE
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 class Jamba(Blocks):

@@ -16,11 +16,12 @@ positions interpolated for longer texts, and another order of the rows of its pr
 
 from flax import nnx
 
-from seqjax.layers.attention import Attention
-from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import GLU, Norm
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.ssm.hyena import Hyena
 from seqjax.layers.ssm.laughing_hyena import LaughingHyena
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 class StripedHyena(Blocks):

@@ -23,10 +23,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.attention import Attention
-from seqjax.layers.base import Layer
-from seqjax.layers.parts import GLU, Norm, gelu
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.ssm.mamba import Mamba
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Layer
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 class SharedBlock(nnx.Module):

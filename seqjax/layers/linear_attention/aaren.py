@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer
-from seqjax.layers.parts import merge_heads, per_head, split_heads
-from seqjax.monoid import stabilised
-from seqjax.scan import scan
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.monoid import stabilised
+from seqjax.core.scan import scan
+from seqjax.nn.base import Layer
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 
 
 class Means(NamedTuple):

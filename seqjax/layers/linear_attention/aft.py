@@ -27,12 +27,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry
-from seqjax.layers.base import Layer, option
+from seqjax.core.flow import Carry
+from seqjax.core.ranges import Range
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
-from seqjax.layers.parts import per_head, places
+from seqjax.nn.base import Layer, option
+from seqjax.nn.linear import per_head
+from seqjax.nn.positions import places
 from seqjax.ops.look_back import empty, look_back
-from seqjax.ranges import Range
 
 KINDS = ("full", "local", "simple", "conv")
 

@@ -22,11 +22,13 @@ from functools import partial
 import jax
 from flax import nnx
 
-from seqjax.layers.attention import Attention
-from seqjax.layers.base import Layer, option
-from seqjax.layers.blocks import Blocks
+from seqjax.layers.attention.attention import Attention
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
-from seqjax.layers.parts import GLU, Norm, ShortConv
+from seqjax.nn.base import Layer, option
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 class GatedConv(Layer):

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import option
-from seqjax.layers.feature_maps import cosine_weights
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
-from seqjax.layers.parts import merge_heads, places
+from seqjax.nn.base import option
+from seqjax.nn.feature_maps import cosine_weights
+from seqjax.nn.linear import merge_heads
+from seqjax.nn.positions import places
 
 FEATURE_MAPS = ("relu", "elu+1")  # not negative, as the scores must be
 

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Frozen
-from seqjax.layers.feature_maps import Hash, bits, half_square
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
+from seqjax.nn.base import Frozen
+from seqjax.nn.feature_maps import Hash, bits, half_square
 
 
 def alike(x: Array, pairs: int) -> Array:

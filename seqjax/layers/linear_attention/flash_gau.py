@@ -25,10 +25,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Layer
-from seqjax.layers.gated_attention import INIT, RelativeBias, Views, weigh
-from seqjax.layers.parts import Norm, token_shift
-from seqjax.layers.segmented import by_length
+from seqjax.nn.base import Layer
+from seqjax.nn.convolution import token_shift
+from seqjax.nn.gated_attention import INIT, RelativeBias, Views, weigh
+from seqjax.nn.norms import Norm
+from seqjax.nn.segmented import by_length
 
 
 class FlashState(NamedTuple):

@@ -48,17 +48,11 @@ from flax import nnx
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import (
-    Norm,
-    ShortConv,
-    merge_heads,
-    per_head,
-    split_heads,
-    token_shift,
-    unit,
-)
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.convolution import ShortConv, token_shift
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm, unit
 from seqjax.ops.heads import share_heads
 from seqjax.ops.look_back import Cache, empty, look_back
 

@@ -24,14 +24,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
-from seqjax.monoid import Monoid
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import Monoid
+from seqjax.core.scan import scan
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
-from seqjax.scan import scan
 
 TRANSITIONS = ("polar", "modulus", "modulus_real")
 

@@ -18,9 +18,9 @@ nothing streams.
 import jax
 from flax import nnx
 
-from seqjax.layers.base import Layer
-from seqjax.layers.gated_attention import INIT, GatedHead, Views
-from seqjax.layers.parts import Norm
+from seqjax.nn.base import Layer
+from seqjax.nn.gated_attention import INIT, GatedHead, Views
+from seqjax.nn.norms import Norm
 
 
 class GAU(Layer):

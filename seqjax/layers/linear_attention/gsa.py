@@ -30,13 +30,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, entering, option
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads
-from seqjax.monoid import Monoid
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.monoid import Monoid
+from seqjax.core.scan import scan
+from seqjax.nn.base import Layer, entering, option
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
-from seqjax.scan import scan
 
 SLOTS_BY = ("gate", "softmax")
 

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Layer, option
-from seqjax.layers.gates import EIGENVALUES, signed_linear_attention
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
+from seqjax.nn.base import Layer, option
+from seqjax.nn.gates import EIGENVALUES, signed_linear_attention
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
 

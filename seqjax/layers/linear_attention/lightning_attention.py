@@ -17,7 +17,8 @@ from flax import nnx
 
 from seqjax.layers.linear_attention.transnormer import NormAttention
 from seqjax.layers.linear_attention.transnormer_llm import head_slopes
-from seqjax.layers.parts import Norm, silu
+from seqjax.nn.activations import silu
+from seqjax.nn.norms import Norm
 
 
 class LightningAttention(NormAttention):

@@ -5,7 +5,7 @@
     y_t = W_o [phi(q_t)^T S_t / (phi(q_t).z_t + eps)]                     per head         eq. 20
     q = W_q x,  k = W_k x,  v = W_v x
 
-phi is elu + 1 here, or any of `seqjax.layers.feature_maps`. Neither q nor k is scaled (maps that
+phi is elu + 1 here, or any of `seqjax.nn.feature_maps`. Neither q nor k is scaled (maps that
 approximate softmax attention scale by themselves). The paper writes no eps; its release adds 1e-6.
 `denominator` says what keeps the quotient finite: "add" eps to d = phi(q).z, the "max" of d and
 eps, or the "abs" max(|d|, eps), for features of any sign. "none" does not divide.
@@ -26,11 +26,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, cast_parameters, option, promotion
-from seqjax.layers.feature_maps import make_map
-from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import Layer, cast_parameters, option, promotion
+from seqjax.nn.feature_maps import make_map
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.op import matmul_precision
 

@@ -21,9 +21,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, time_step_bias, wide
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.initialisation import time_step_bias
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.log_linear_attention import EVALUATORS, Levels, log_linear_attention
 
 

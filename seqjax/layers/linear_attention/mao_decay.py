@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import takes_flow
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.gates import EIGENVALUES, multiplier
-from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.core.flow import takes_flow
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.gates import EIGENVALUES, multiplier
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 

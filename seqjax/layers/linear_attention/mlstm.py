@@ -28,9 +28,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.flow import takes_flow
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import Norm, merge_heads, per_head, split_heads, wide
+from seqjax.core.flow import takes_flow
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.stabilised_attention import STABILISED_ATTENTION, State, stabilised_attention
 

@@ -20,7 +20,7 @@
                 s_t = (1 - gamma) s_{t-1} + beta gamma k
 The last two are the release's, which does not let "delta" be reset; here every gate is.
 feature_map: "projected" as above, with `f` "relu" or "elu+1", or any of
-`seqjax.layers.feature_maps`, of W x with `widening` size channels. gate_map: gamma is "projected"
+`seqjax.nn.feature_maps`, of W x with `widening` size channels. gate_map: gamma is "projected"
 as above, or "linear", sigmoid(W_gamma x); as the features are, by default. But for "delta" every
 entry of C decays by itself, so all states are formed.
 
@@ -47,20 +47,14 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import Carry
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.feature_maps import elu_plus_one, make_map, outer
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Carry
 from seqjax.layers.linear_attention.mao_decay import elementwise
-from seqjax.layers.parts import (
-    angles,
-    merge_heads,
-    per_head,
-    places,
-    relu,
-    split_heads,
-    wide,
-)
+from seqjax.nn.activations import relu
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.feature_maps import elu_plus_one, make_map, outer
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.positions import angles, places
 from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_scan import LINEAR_SCAN
 

@@ -32,20 +32,13 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer, option
-from seqjax.layers.blocks import Blocks
-from seqjax.layers.parts import (
-    Norm,
-    angles,
-    gelu,
-    merge_heads,
-    per_head,
-    places,
-    silu,
-    split_heads,
-    wide,
-)
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.activations import gelu, silu
+from seqjax.nn.base import Layer, option
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
+from seqjax.nn.positions import angles, places
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 

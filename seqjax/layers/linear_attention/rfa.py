@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
-from seqjax.layers.parts import merge_heads
+from seqjax.nn.base import Precise
+from seqjax.nn.linear import merge_heads
 
 
 class RFA(LinearTransformer):

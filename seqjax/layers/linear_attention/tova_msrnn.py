@@ -27,9 +27,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Layer, option
-from seqjax.layers.parts import merge_heads, per_head, split_heads
-from seqjax.monoid import select
+from seqjax.core.monoid import select
+from seqjax.nn.base import Layer, option
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 
 POLICIES = ("tova", "window", "h2o")
 

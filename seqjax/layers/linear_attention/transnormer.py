@@ -24,23 +24,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.attention import Attention
-from seqjax.layers.base import Frozen, Layer, Precise, option
-from seqjax.layers.blocks import Blocks
-from seqjax.layers.feature_maps import elu_plus_one
-from seqjax.layers.parts import (
-    GLU,
-    Norm,
-    angles,
-    merge_heads,
-    per_head,
-    places,
-    relu,
-    sigmoid,
-    silu,
-    split_heads,
-    wide,
-)
+from seqjax.layers.attention.attention import Attention
+from seqjax.nn.activations import relu, sigmoid, silu
+from seqjax.nn.base import Frozen, Layer, Precise, option
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.feature_maps import elu_plus_one
+from seqjax.nn.linear import GLU, merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
+from seqjax.nn.positions import angles, places
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 FEATURE_MAPS = {"elu+1": elu_plus_one, "relu": relu, "silu": silu, "sigmoid": sigmoid}

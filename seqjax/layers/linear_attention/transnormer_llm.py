@@ -21,10 +21,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import option
-from seqjax.layers.blocks import Blocks
 from seqjax.layers.linear_attention.transnormer import NormAttention
-from seqjax.layers.parts import GLU, Norm, silu
+from seqjax.nn.activations import silu
+from seqjax.nn.base import option
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 def alibi(heads: int) -> list[float]:

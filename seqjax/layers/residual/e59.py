@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Precise, Recurrent, option
-from seqjax.monoid import total
-from seqjax.scan import scan
+from seqjax.core.monoid import total
+from seqjax.core.scan import scan
+from seqjax.nn.base import Precise, Recurrent, option
 
 FORMS = ("pure", "gated", "mixed")
 

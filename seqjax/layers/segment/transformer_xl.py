@@ -38,10 +38,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.common import accumulation_dtype
-from seqjax.layers.base import Layer
-from seqjax.layers.parts import Norm, angles, merge_heads, per_head, split_heads
-from seqjax.layers.segmented import by_length
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.base import Layer
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm
+from seqjax.nn.positions import angles
+from seqjax.nn.segmented import by_length
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Recurrent
-from seqjax.layers.transformer import Transformer, normalise_memory
+from seqjax.nn.base import Recurrent
+from seqjax.nn.transformer import Transformer, normalise_memory
 
 
 class MemoryUpdate(nnx.Module):

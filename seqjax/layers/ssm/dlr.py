@@ -21,8 +21,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Precise, option
 from seqjax.layers.ssm.s4d import DiagonalStateSpace, log_time_steps
+from seqjax.nn.base import Precise, option
 
 TO_REAL = {"real": 1, "imag": -1j, "sum": 1 - 1j, "prod": -0.5j}  # Re(factor z), of z^2 for "prod"
 KINDS = (*TO_REAL, "real-prod")

@@ -29,8 +29,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Precise, option
 from seqjax.layers.ssm.s4d import DiagonalStateSpace, legs_spectrum, log_time_steps
+from seqjax.nn.base import Precise, option
 
 VERSIONS = ("exp", "exp-re-im", "exp-no-scale", "clip", "clip-no-scale", "softmax")
 EPSILON, MOST_GROWTH = 1e-7, 1e-4

@@ -23,11 +23,13 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from seqjax.layers.base import Layer, State, option
-from seqjax.layers.blocks import Blocks
-from seqjax.layers.local_attention import LocalAttention
-from seqjax.layers.parts import GLU, Norm, ShortConv
+from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.layers.ssm.rg_lru import RGLRU
+from seqjax.nn.base import Layer, State, option
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
 
 
 class RecurrentState(NamedTuple):

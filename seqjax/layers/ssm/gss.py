@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import Norm, gelu
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.norms import Norm
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
 
 

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer
-from seqjax.layers.parts import merge_heads, per_head, split_heads
+from seqjax.core.flow import Carry, Flow
 from seqjax.layers.ssm.s4d import S4D
+from seqjax.nn.base import Layer
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.ops.convolution import fft_convolution
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
 

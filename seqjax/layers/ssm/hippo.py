@@ -40,11 +40,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Frozen, Layer, option
-from seqjax.layers.parts import places
-from seqjax.monoid import dense
+from seqjax.core.monoid import dense
+from seqjax.core.scan import scan
+from seqjax.nn.base import Frozen, Layer, option
+from seqjax.nn.positions import places
 from seqjax.ops.chunks import loop
-from seqjax.scan import scan
 
 
 def legs(N):

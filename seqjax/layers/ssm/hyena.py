@@ -31,11 +31,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import ShortConv
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.ranges import Range
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.convolution import ShortConv
 from seqjax.ops.convolution import CONVOLUTION, fft_convolution
-from seqjax.ranges import Range
 
 TORCH = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +- fan_in^-1/2
 

@@ -29,8 +29,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Precise
 from seqjax.layers.ssm.hyena import Hyena, HyenaState
+from seqjax.nn.base import Precise
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
 
 ROWS_AT_MOST = 256  # of a Hankel matrix

@@ -31,10 +31,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry
-from seqjax.layers.base import option
-from seqjax.layers.parts import token_shift
+from seqjax.core.flow import Carry
 from seqjax.layers.ssm.s4 import S4
+from seqjax.nn.base import option
+from seqjax.nn.convolution import token_shift
 from seqjax.ops.convolution import fft_convolution
 
 KERNELS = ("pb", "kb")

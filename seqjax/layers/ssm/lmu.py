@@ -39,9 +39,9 @@ import scipy.linalg
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Frozen, Recurrent, option
 from seqjax.layers.ssm.hippo import transition
 from seqjax.layers.ssm.lssl import krylov
+from seqjax.nn.base import Frozen, Recurrent, option
 from seqjax.ops.convolution import fft_convolution
 
 WINDOWS = {"lmu": 1.0, "legt": 2.0, "fout": 2.0, "lagt": 1.0}  # as HiPPO's A has them

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Associative, Precise
-from seqjax.monoid import diagonal
+from seqjax.core.monoid import diagonal
+from seqjax.nn.base import Associative, Precise
 
 
 class LRU(Associative):

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Frozen, Precise, State
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import StateSpace, log_time_steps
+from seqjax.nn.base import Frozen, Precise, State
 from seqjax.ops.chunks import loop
 from seqjax.ops.convolution import fft_convolution
 from seqjax.ops.diagonal_ssm import FEW_STEPS

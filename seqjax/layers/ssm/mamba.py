@@ -24,11 +24,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.common import accumulation_dtype
-from seqjax.flow import takes_flow
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.gates import EIGENVALUES, decay
-from seqjax.layers.parts import HeadLinear, Norm, ShortConv, per_head, time_step_bias
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.gates import EIGENVALUES, decay
+from seqjax.nn.initialisation import time_step_bias
+from seqjax.nn.linear import HeadLinear, per_head
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 from seqjax.ops.ssd import SELECTIVE_SCAN, selective_scan
 

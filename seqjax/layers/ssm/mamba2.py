@@ -29,17 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.gates import EIGENVALUES, signed_linear_attention
-from seqjax.layers.parts import (
-    Norm,
-    ShortConv,
-    merge_heads,
-    per_head,
-    split_heads,
-    time_step_bias,
-    wide,
-)
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.convolution import ShortConv
+from seqjax.nn.gates import EIGENVALUES, signed_linear_attention
+from seqjax.nn.initialisation import time_step_bias
+from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import LINEAR_ATTENTION
 from seqjax.ops.ssd import within_limits
 

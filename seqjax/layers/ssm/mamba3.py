@@ -41,16 +41,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry, Flow
-from seqjax.layers.base import Layer, Precise
-from seqjax.layers.parts import (
-    Norm,
-    merge_heads,
-    per_head,
-    split_heads,
-    time_step_bias,
-    token_shift,
-)
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.convolution import token_shift
+from seqjax.nn.initialisation import time_step_bias
+from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.nn.norms import Norm
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.linear_scan import linear_scan

@@ -41,10 +41,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.gated_attention import INIT, GatedHead, Seen, Views
-from seqjax.layers.parts import Norm
 from seqjax.layers.ssm.hyena import long_convolution
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.gated_attention import INIT, GatedHead, Seen, Views
+from seqjax.nn.norms import Norm
 from seqjax.ops.convolution import CONVOLUTION
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.base import Associative, Precise, option
-from seqjax.layers.gates import EIGENVALUES, decay, one_minus_square
-from seqjax.layers.parts import per_head
-from seqjax.monoid import diagonal
-from seqjax.scan import scan
+from seqjax.core.monoid import diagonal
+from seqjax.core.scan import scan
+from seqjax.nn.base import Associative, Precise, option
+from seqjax.nn.gates import EIGENVALUES, decay, one_minus_square
+from seqjax.nn.linear import per_head
 
 C = 8.0
 

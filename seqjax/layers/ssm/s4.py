@@ -39,10 +39,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Precise
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.lssl import TimeInvariant, last_state
 from seqjax.layers.ssm.s4d import log_time_steps
+from seqjax.nn.base import Precise
 from seqjax.ops.convolution import fft_convolution
 
 

@@ -44,9 +44,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Layer, Precise, option
-from seqjax.layers.parts import gelu, per_head
 from seqjax.layers.ssm.hippo import nplr
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.linear import per_head
 from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
 
 INITS = {

@@ -32,10 +32,10 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.layers.base import Precise, option
-from seqjax.layers.parts import per_head
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
+from seqjax.nn.base import Precise, option
+from seqjax.nn.linear import per_head
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 ASYNC = "async"  # decays over the time that passed, drives over dt

@@ -29,9 +29,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from seqjax.layers.base import Layer, State
-from seqjax.layers.parts import Norm, gelu, places, token_shift
 from seqjax.layers.ssm.s4 import S4
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Layer, State
+from seqjax.nn.convolution import token_shift
+from seqjax.nn.norms import Norm
+from seqjax.nn.positions import places
 
 
 class Pooling(NamedTuple):

@@ -28,10 +28,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from seqjax.flow import Carry
-from seqjax.layers.base import Frozen, Layer, Precise, option
-from seqjax.layers.parts import gelu
+from seqjax.core.flow import Carry
 from seqjax.layers.ssm.hyena import long_convolution
+from seqjax.nn.activations import gelu
+from seqjax.nn.base import Frozen, Layer, Precise, option
 from seqjax.ops.convolution import CONVOLUTION
 
 

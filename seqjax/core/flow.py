@@ -1,0 +1,123 @@
+"""What travels beside a sequence, and where a reset sends a state.
+
+    Flow     resets [T] and mask [T] of one example, and the evaluator that was requested
+    Carry    a state `now`, and the state `start` that a reset goes to
+
+A layer is `run(x, h, flow) -> (y, state)` with h a Carry. A Carry of a state with parts has the
+Carries of its parts, `h.window`, `h[1]` or `for part in h`: a start goes wherever its state goes,
+so that no layer can forget to hand on a learned one. Ops take both as they are,
+
+    y, S = linear_attention(q, k, v, log_a, h.S, flow=flow)
+
+New states are plain; a start never changes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seqjax.core.flags import ends
+
+R = TypeVar("R")
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["resets", "mask"], meta_fields=["evaluator"]
+)
+@dataclass(frozen=True)
+class Flow:
+    """resets: bool [T]; the past is forgotten before the step. mask: bool [T]; a step where it is
+    not set is left out. evaluator: a name; None lets each part choose."""
+
+    resets: Array | None = None
+    mask: Array | None = None
+    evaluator: str | None = None
+
+    @property
+    def begins(self) -> Array | None:
+        """The resets [T] that count: those of steps that are not masked."""
+        if self.resets is None or self.mask is None:
+            return self.resets
+        return self.resets & self.mask
+
+    def backwards(self) -> Flow:
+        """For the sequence read from its end, in which the pieces reset at their ends."""
+        mask = None if self.mask is None else self.mask[::-1]
+        resets = None if self.resets is None else ends(self.resets, self.mask)[::-1]
+        return replace(self, resets=resets, mask=mask)
+
+    def joined(self, steps: int, *, causal: bool = True) -> Array:
+        """bool [T, T]: the steps s that step t may look at, s <= t if causal: those that are not
+        masked, with no reset between; and itself, since a softmax over nothing is NaN."""
+        seen = jnp.tri(steps, dtype=bool) if causal else jnp.ones((steps, steps), bool)
+        if self.begins is not None:
+            piece = jnp.cumsum(self.begins)
+            seen &= piece[:, None] == piece[None]
+        if self.mask is not None:
+            seen &= self.mask[None]
+        return seen | jnp.eye(steps, dtype=bool)
+
+    def of(self, evaluators: Sequence[str] = ()) -> Flow:
+        """For a part with these evaluators: without the name of one that it does not know."""
+        return self if self.evaluator in evaluators else replace(self, evaluator=None)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Carry:
+    """A state and the state a reset goes to: the same structure, shapes and dtypes."""
+
+    now: Any
+    start: Any
+
+    def __getattr__(self, name: str) -> Carry:
+        # Parts of the state only: h.shape would silently be a pair.
+        fields = () if name in ("now", "start") else getattr(type(self.now), "_fields", ())
+        if name not in fields:
+            raise AttributeError(f"a state has no part {name!r}, this one has {fields}")
+        return Carry(getattr(self.now, name), getattr(self.start, name))
+
+    def __getitem__(self, n: int) -> Carry:
+        return tuple(self)[n]
+
+    def __iter__(self) -> Iterator[Carry]:
+        if not isinstance(self.now, tuple | list):
+            raise TypeError(f"a state that is a {type(self.now).__name__} has no parts")
+        return map(Carry, self.now, self.start)
+
+
+def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
+    """An op(..., state, resets=, mask=, reset_state=, evaluator=), with some of these at least,
+    that takes `flow=` in place of them all and a Carry in place of its state."""
+    parameters = inspect.signature(op).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    start = "initial" if "initial" in parameters else "reset_state"
+
+    @wraps(op)
+    def call(*arguments: Any, flow: Flow | None = None, **options: Any) -> R:
+        if flow is None:
+            return op(*arguments, **options)
+        carries = [x for x in (*arguments, *options.values()) if isinstance(x, Carry)]
+        if len(carries) != 1:
+            name = getattr(op, "__name__", "the op")
+            raise TypeError(f"{name} with flow= takes one Carry as its state, got {len(carries)}")
+        now = [x.now if isinstance(x, Carry) else x for x in arguments]
+        named = {k: x.now if isinstance(x, Carry) else x for k, x in options.items()}
+        flags = {
+            "resets": flow.resets,
+            "mask": flow.mask,
+            start: carries[0].start,
+            "evaluator": flow.evaluator,
+        }
+        known = {k: v for k, v in flags.items() if open_ended or k in parameters}
+        return op(*now, **known, **named)
+
+    return call

@@ -1,0 +1,253 @@
+"""Nonlinear recurrences h_t = f(h_{t-1}, x_t) in parallel: Newton's method on the whole trajectory.
+
+Guess all states at once; linearise f about the guess; the linearised recurrence
+
+    h_t = f(g_{t-1}, x_t) + J_t (h_{t-1} - g_{t-1}),      J_t = df/dh (g_{t-1}, x_t)
+
+is affine, so a scan over (J_t, f - J_t g) solves it in O(log T) depth and gives the next guess
+(DEER, arXiv:2309.12252 eq. 5; the quasi form keeps diag(J) only, arXiv:2407.19115 sec. 4). The
+derivative at the solution, dh_t = J_t dh_{t-1} + (df)_t, is the implicit function theorem and an
+affine scan once more: it has jvp and vjp, and does not run through the iterations.
+
+Shapes: xs [T, ...], state a pytree h; the structure of J is declared, not discovered:
+
+    "dense"           any cell; J [n, n] over the ravelled state        memory T n^2, work T n^3
+    "diagonal"        each state entry depends on itself only           memory T n
+    "block_diagonal"  one state array [G, n] whose rows do not mix      memory T G n^2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from seqjax.core.common import accumulation_dtype, largest, unknown
+from seqjax.core.monoid import block_diagonal, dense, diagonal
+from seqjax.core.scan import scan
+
+Step = Callable[[Any, Any], Any]
+
+
+class NewtonResult(NamedTuple):
+    states: Any  # [T, ...], h_1 ... h_T
+    last: Any  # h_T
+    iterations: jax.Array  # Newton steps taken, int32
+    residual: jax.Array  # max_t |h_t - f(h_{t-1}, x_t)| relative to 1 + max |h|
+    fell_back: jax.Array  # bool: Newton did not converge and the states come from the plain loop
+
+
+class _Structure(NamedTuple):
+    monoid: Any
+    jacobian: Callable  # (f, h) -> J of f at the flat state h
+    times: Callable  # (J, v) -> J v
+
+
+def _jacobian_diagonal(f, h):
+    return jax.jvp(f, (h,), (jnp.ones_like(h),))[1]
+
+
+def _jacobian_blocks(f, h):
+    """J [G, n, n] from n tangents: the rows of the state do not mix, so one serves all blocks."""
+    basis = jnp.eye(h.shape[-1], dtype=h.dtype)
+    columns = jax.vmap(lambda e: jax.jvp(f, (h,), (jnp.broadcast_to(e[None], h.shape),))[1])(basis)
+    return jnp.moveaxis(columns, 0, -1)
+
+
+STRUCTURES: dict[str, _Structure] = {
+    "dense": _Structure(dense, lambda f, h: jax.jacfwd(f)(h), lambda J, v: J @ v),
+    "diagonal": _Structure(diagonal, _jacobian_diagonal, lambda J, v: J * v),
+    "block_diagonal": _Structure(
+        block_diagonal, _jacobian_blocks, lambda J, v: (J @ v[..., None])[..., 0]
+    ),
+}
+_QUASI = _Structure(diagonal, lambda f, h: jnp.diagonal(jax.jacfwd(f)(h)), lambda J, v: J * v)
+
+
+def newton(
+    step: Step,
+    xs: Any,
+    state: Any,
+    *,
+    jacobian: str = "dense",
+    quasi: bool = False,
+    tolerance: float | None = None,
+    max_iterations: int = 50,
+    damping: float = 0.0,
+    evaluator: str | None = None,
+) -> NewtonResult:
+    """All states of h_t = step(h_{t-1}, x_t), by Newton's method on the trajectory.
+
+    jacobian: structure of dh_t/dh_{t-1}, a promise about `step` ("dense" always holds). It is not
+        tried here: under a false one the states take more iterations, and all derivatives are
+        wrong. `seqjax.testing.check_jacobian` tries it.
+    quasi: iterate with the diagonal of a dense J: O(T n) memory, more iterations.
+    tolerance: on the relative residual; by default 1e-6 (float32), 1e-12 (float64), or one
+        rounding of a state of 16 bits, whose affine scans run in float32.
+    damping: in [0, 1); J is shrunk by 1 - damping. 0 is Newton; towards 1 it is the fixed-point
+        iteration, which always ends after T steps. The solution does not move.
+    evaluator: of the affine scans inside (a name of seqjax.core.scan.EVALUATORS).
+
+    An example that has not converged after max_iterations, or has left the finite numbers, is
+    computed by the plain loop instead: the result is right either way, and says which it was.
+    Under `jax.vmap` each example stops, and falls back, on its own. Derivatives of any order,
+    forward and reverse, are exact and do not run through the iterations.
+    """
+    kind = _structure(jacobian)
+    if quasi and jacobian != "dense":
+        raise ValueError(f"quasi is the diagonal of a dense Jacobian, not of {jacobian!r}")
+    if not 0 <= damping < 1:
+        raise ValueError(f"damping must be in [0, 1), got {damping}")
+    inner = _QUASI if quasi else kind
+
+    def solve(f, xs, h0):
+        length = _length(xs)
+        stop = _tolerance(h0.dtype) if tolerance is None else tolerance
+
+        def shift(h):
+            return jnp.concatenate([h0[None], h])[:-1]
+
+        def residual(h):
+            gap = largest(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
+            return gap / (1 + largest(jnp.abs(h), initial=0))
+
+        def improve(carry):
+            h, iterations, _ = carry
+            g = shift(h)
+            J = jax.vmap(lambda g, x: inner.jacobian(lambda h: f(h, x), g))(g, xs) * (1 - damping)
+            J, new, g = _wide((J, jax.vmap(f)(g, xs), g))
+            b = new - jax.vmap(inner.times)(J, g)
+            h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator)
+            h = h.astype(h0.dtype)
+            return h, iterations + 1, residual(h)
+
+        def unfinished(carry):
+            _, iterations, gap = carry
+            return (iterations < max_iterations) & (gap > stop) & jnp.isfinite(gap)
+
+        guess = jnp.broadcast_to(h0[None], (length, *h0.shape))
+        start = (guess, jnp.zeros((), jnp.int32), residual(guess))
+        h, iterations, gap = lax.while_loop(unfinished, improve, start)
+        fell_back = ~(gap <= stop)
+        # A loop of zero or T steps, not a cond: under vmap a cond would always run both branches.
+        h, _, _ = lax.while_loop(
+            lambda carry: carry[2] < length,
+            lambda carry: _one_step(f, xs, *carry),
+            (h, h0, jnp.where(fell_back, 0, length)),
+        )
+        return h, (iterations, jnp.where(fell_back, residual(h), gap), fell_back)
+
+    if _length(xs) == 0:
+        zero = jnp.zeros((), jnp.float32)
+        return NewtonResult(*_nothing(state), zero.astype(jnp.int32), zero, zero.astype(bool))
+    states, last, report = _implicit(solve, step, xs, state, jacobian, evaluator)
+    return NewtonResult(states, last, *report)
+
+
+def parallel_backward(
+    step: Step, xs: Any, state: Any, *, jacobian: str = "dense", evaluator: str | None = None
+) -> tuple[Any, Any]:
+    """The plain loop forward, its derivatives (reverse and forward mode) by parallel scans.
+
+    For any cell: the forward pass of a nonlinear recurrence is sequential, but its adjoint
+    lambda_{t-1} = J_t' lambda_t + e_{t-1} is affine and needs no sequential pass.
+    jacobian: as for `newton`; under a false one the derivatives are wrong.
+    Returns (states [T, ...], last state).
+    """
+
+    def solve(f, xs, h0):
+        def body(h, x):
+            h = f(h, x)
+            return h, h
+
+        return lax.scan(body, h0, xs)[1], ()
+
+    if _length(xs) == 0:
+        return _nothing(state)
+    states, last, _ = _implicit(solve, step, xs, state, jacobian, evaluator)
+    return states, last
+
+
+def _one_step(f, xs, h, previous, t):
+    """The plain loop, one step of it, writing h_t in place."""
+    x = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, t, keepdims=False), xs)
+    new = f(previous, x)
+    return lax.dynamic_update_index_in_dim(h, new, t, 0), new, t + 1
+
+
+def _implicit(solve, step, xs, state, jacobian, evaluator):
+    """states = solve(f, xs, h0) with the derivatives of the recurrence instead of those of solve.
+
+    The tangent rule calls the solution again, so it can itself be differentiated, to any order.
+    """
+    kind = _structure(jacobian)
+    h0, unravel = (state, lambda h: h) if jacobian != "dense" else ravel_pytree(state)
+    if not isinstance(h0, jax.Array):
+        raise ValueError(f"a {jacobian} Jacobian takes a state of one array, got a pytree")
+
+    def flat(h, x):
+        new = step(unravel(h), x)
+        return ravel_pytree(new)[0] if jacobian == "dense" else new
+
+    # What the step closes over (parameters being differentiated) must become an argument.
+    f, constants = jax.closure_convert(flat, h0, jax.tree.map(lambda x: x[0], xs))
+
+    @jax.custom_jvp
+    def run(constants, xs, h0):
+        return solve(lambda h, x: f(h, x, *constants), xs, h0)
+
+    @run.defjvp
+    def run_jvp(primals, tangents):
+        constants, xs, h0 = primals
+        d_constants, d_xs, d_h0 = tangents
+        h, report = run(constants, xs, h0)
+        g = jnp.concatenate([h0[None], h[:-1]])
+
+        def linearised(g, x, dx):
+            J = kind.jacobian(lambda g: f(g, x, *constants), g)
+            drive = jax.jvp(lambda x, c: f(g, x, *c), (x, constants), (dx, d_constants))[1]
+            return J, drive
+
+        elements = jax.vmap(linearised)(g, xs, d_xs)
+        dh, _ = scan(kind.monoid, _wide(elements), _wide(d_h0), evaluator=evaluator)
+        dh = dh.astype(h.dtype)
+        nothing = jax.tree.map(_no_tangent, report)
+        return (h, report), (dh, nothing)
+
+    h, report = run(constants, xs, h0)
+    return jax.vmap(unravel)(h), unravel(h[-1]), report
+
+
+def _wide(tree):
+    """16-bit leaves in float32, in which the affine scans run; the step keeps its own dtypes."""
+    return jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)), tree)
+
+
+def _tolerance(dtype) -> float:
+    """Below 32 bits one rounding: no iterate can come closer, and at it no step moves."""
+    return {64: 1e-12, 32: 1e-6}.get(jnp.finfo(dtype).bits) or float(jnp.finfo(dtype).eps)
+
+
+def _no_tangent(x):
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(x.shape, jax.dtypes.float0)
+
+
+def _structure(name: str) -> _Structure:
+    if name not in STRUCTURES:
+        raise ValueError(unknown("Jacobian structure", name, STRUCTURES))
+    return STRUCTURES[name]
+
+
+def _nothing(state):
+    return jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), state), state
+
+
+def _length(xs) -> int:
+    return len(jax.tree.leaves(xs)[0])

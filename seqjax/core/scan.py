@@ -1,0 +1,252 @@
+"""Evaluators: the ways to run one recurrence, each a function of (monoid, elements, state).
+
+    sequential   h_t = act(e_t, h_{t-1}), one step after another          O(T) depth, no memory
+    associative  all prefixes e_1 ... e_t as a balanced tree              O(log T) depth, T elements
+    chunked      a tree inside each chunk, the state carried between them; the backward pass
+                 recomputes the chunk                                     O(T/C log C) depth
+    primitive    the diagonal recurrence as one JAX primitive: an in-place loop on CPU, a Pallas
+                 kernel on TPU and Hopper (`seqjax.core.primitive`)
+    sharded      time split over a mesh axis, inside `jax.shard_map`
+
+All agree with `sequential` in value and in every derivative. Nonlinear steps have no monoid; see
+`seqjax.core.newton`, which evaluates them in parallel by scans over their linearisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from seqjax.core import primitive
+from seqjax.core.common import accumulation_dtype, unknown
+from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
+
+
+@takes_flow
+def scan(
+    monoid: Monoid,
+    elements: Element,
+    state: State,
+    *,
+    evaluator: str | None = None,
+    reverse: bool = False,
+    resets: jax.Array | None = None,
+    initial: State | None = None,
+    mask: jax.Array | None = None,
+    **options,
+) -> tuple[State, State]:
+    """All states h_t = act(e_t, h_{t-1}) of a recurrence, and the last one.
+
+    elements: pytree with a leading time axis [T, ...]; a single example, batch with `jax.vmap`.
+    state: h before the first step processed.
+    evaluator: a name of EVALUATORS; None chooses by device and structure (see `explain`).
+    reverse: run from the last step to the first; states keep their places.
+    resets: bool [T]; before step t the state becomes `initial` (by default the `state` given).
+    mask: bool [T]; a step whose mask is not set is the identity, its reset included.
+    options: of the evaluator: chunk=64 for "chunked", axis="name" for "sharded".
+    Returns (states [T, ...], last state); for T = 0 no states and the state given.
+    Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here, and
+    TypeError or ValueError for elements that are none of this monoid.
+    """
+    length = _length(elements)
+    name = evaluator or choose(monoid.structure)
+    run = EVALUATORS.get(name)
+    if run is None:
+        raise ValueError(unknown("evaluator", name, EVALUATORS))
+    reason = run.supports(monoid.structure)
+    if reason:
+        raise ValueError(f"evaluator {name!r} cannot run here: {reason}")
+    for label, flags in (("resets", resets), ("mask", mask)):
+        if flags is not None and (flags.shape != (length,) or flags.dtype != jnp.bool_):
+            raise ValueError(f"{label} must be bool [{length}], got {flags.dtype} {flags.shape}")
+    if length == 0:
+        like = jax.tree.map(lambda s: jnp.zeros((0, *jnp.shape(s)), jnp.result_type(s)), state)
+        return like, state
+    check_element("elements", monoid, elements, state)
+    if mask is not None:
+        elements = keep_or_identity(monoid, mask, elements)
+        resets = None if resets is None else resets & mask
+    if name == "primitive":
+        return _primitive(elements, state, resets, initial, reverse, **options)
+    elements = jax.tree.map(_wide, elements)  # 16-bit elements are combined in float32
+    if resets is not None:
+        monoid = resettable(monoid, state if initial is None else initial)
+        elements = (resets, elements)
+    if not reverse:
+        return run.function(monoid, elements, state, **options)
+    states, last = run.function(monoid, _flip(elements), state, **options)
+    return _flip(states), last
+
+
+def sequential(monoid: Monoid, elements: Element, state: State) -> tuple[State, State]:
+    """One step after another: the meaning of `scan`, and the oracle of the other evaluators."""
+
+    def step(h, element):
+        h = monoid.act(element, h)
+        return h, h
+
+    last, states = lax.scan(step, state, elements)
+    return states, last
+
+
+def associative(monoid: Monoid, elements: Element, state: State) -> tuple[State, State]:
+    """All prefixes in a tree of depth log T, then each acts on the state. Holds T elements."""
+    prefixes = lax.associative_scan(jax.vmap(monoid.combine), elements)
+    states = jax.vmap(monoid.act, in_axes=(0, None))(prefixes, state)
+    return states, _at(states, -1)
+
+
+def chunked(
+    monoid: Monoid, elements: Element, state: State, *, chunk: int = 64
+) -> tuple[State, State]:
+    """Trees of length `chunk`, the state carried from one to the next.
+
+    Any T: the last chunk is filled with identities. Only the states between chunks are kept for
+    the backward pass, which recomputes the inside; memory is O(T states + chunk elements).
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    length = _length(elements)
+    chunk = min(chunk, length)
+    count = -(-length // chunk)
+
+    def fill(x, unit):
+        x = jnp.concatenate([x, jnp.broadcast_to(unit, (count * chunk - length, *unit.shape))])
+        return x.reshape(count, chunk, *x.shape[1:])
+
+    elements = jax.tree.map(fill, elements, monoid.identity(_at(elements, 0)))
+
+    @jax.checkpoint
+    def body(h, block):
+        states, last = associative(monoid, block, h)
+        return last, states
+
+    last, states = lax.scan(body, state, elements)
+    states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], states)
+    return states, last
+
+
+def sharded(monoid: Monoid, elements: Element, state: State, *, axis: str) -> tuple[State, State]:
+    """Time split over the mesh axis `axis`; call inside `jax.shard_map`.
+
+    Each device reduces its part to one element, the few of them are exchanged, and each device
+    replays its part from the state it starts with. state is the same on all devices, and so is
+    the last state returned.
+    """
+    prefixes = lax.associative_scan(jax.vmap(monoid.combine), elements)
+    parts = lax.all_gather(_at(prefixes, -1), axis)
+    boundaries, last = sequential(monoid, parts, state)
+    rank = lax.axis_index(axis)
+    before = jax.tree.map(
+        lambda s, b: jnp.where(rank == 0, s, b[jnp.maximum(rank - 1, 0)]), state, boundaries
+    )
+    return jax.vmap(monoid.act, in_axes=(0, None))(prefixes, before), last
+
+
+def _primitive(elements, state, resets, initial, reverse):
+    a, b = elements
+    if jnp.ndim(b) != 2:  # the primitive has one channel axis: fold the others into it
+        shape = b.shape[1:]
+        flat = (a.reshape(len(a), -1), b.reshape(len(b), -1))
+        base = None if initial is None else jnp.reshape(initial, -1)
+        states, last = _primitive(flat, state.reshape(-1), resets, base, reverse)
+        return states.reshape(-1, *shape), last.reshape(shape)
+    dtype = accumulation_dtype(a.dtype, b.dtype, state.dtype)
+    if resets is not None:
+        base = (state if initial is None else initial).astype(dtype)
+        # the primitive resets to zero; a_t h_init enters with the drive
+        b = jnp.where(resets[:, None], a.astype(dtype) * base[None], 0) + b.astype(dtype)
+        resets = resets[None]
+    h = primitive.linear_scan(a[None], b[None], state[None], resets, reverse=reverse)[0]
+    return h.astype(state.dtype), h[0 if reverse else -1].astype(state.dtype)
+
+
+class Evaluator(NamedTuple):
+    """A way to run; supports(structure) gives None, or the reason why it cannot run here."""
+
+    function: Callable
+    supports: Callable[[str], str | None] = lambda structure: None
+
+
+def _diagonal_only(structure: str) -> str | None:
+    if structure == "diagonal":
+        return None
+    return f"it runs the diagonal monoid only, this one is {structure or 'user-defined'!r}"
+
+
+EVALUATORS: dict[str, Evaluator] = {
+    "sequential": Evaluator(sequential),
+    "associative": Evaluator(associative),
+    "chunked": Evaluator(chunked),
+    "primitive": Evaluator(_primitive, _diagonal_only),
+    "sharded": Evaluator(sharded),
+}
+
+# Which evaluator runs when none is named. "*" stands for every other structure. On CPU a loop beats
+# every tree; on accelerators a loop of tiny steps is bound by launches, and matrix-valued elements
+# must not be held for all T at once.
+AUTOMATIC: dict[str, dict[str, str]] = {
+    "cpu": {"diagonal": "primitive", "*": "sequential"},
+    "gpu": {
+        "diagonal": "primitive",
+        "dense": "chunked",
+        "block_diagonal": "chunked",
+        "scalar_decay": "chunked",
+        "key_decay": "chunked",
+        "viterbi": "chunked",
+        "*": "associative",
+    },
+}
+AUTOMATIC["tpu"] = AUTOMATIC["gpu"]
+
+
+def choose(structure: str, platform: str | None = None) -> str:
+    """The evaluator that runs for a structure when none is named."""
+    table = AUTOMATIC.get(platform or jax.default_backend(), AUTOMATIC["gpu"])
+    return table.get(structure, table["*"])
+
+
+def explain(structure: str, platform: str | None = None) -> dict[str, str]:
+    """What `scan` would run for this structure, and why it would not run each of the others."""
+    platform = platform or jax.default_backend()
+    chosen = choose(structure, platform)
+    told = {}
+    for name, evaluator in EVALUATORS.items():
+        reason = evaluator.supports(structure)
+        if name == chosen:
+            told[name] = f"chosen: the table's entry for {structure or 'any monoid'} on {platform}"
+        elif reason:
+            told[name] = f"cannot run: {reason}"
+        elif name == "sharded":
+            told[name] = "only by name: it needs a mesh axis"
+        else:
+            told[name] = f"can run; {chosen} is the table's entry on {platform}"
+    return told
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return x.astype(accumulation_dtype(x.dtype)) if inexact else x
+
+
+def _length(elements: Element) -> int:
+    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else -1 for x in jax.tree.leaves(elements)}
+    if len(lengths) != 1 or -1 in lengths:
+        raise ValueError(
+            "every leaf of the elements needs the same leading time axis, got shapes "
+            f"{[jnp.shape(x) for x in jax.tree.leaves(elements)]}"
+        )
+    return lengths.pop()
+
+
+def _at(tree, index):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _flip(tree):
+    return jax.tree.map(lambda x: jnp.flip(x, 0), tree)

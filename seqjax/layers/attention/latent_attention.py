@@ -1,0 +1,74 @@
+"""Multi-head latent attention: the cache keeps the compressed form of keys and values."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.layers.attention.attention import softmax_over
+from seqjax.nn.base import Layer
+from seqjax.nn.linear import merge_heads, split_heads
+from seqjax.nn.norms import Norm
+from seqjax.ops.look_back import empty, look_back
+
+
+class LatentAttention(Layer):
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434 sec. 2.1), without positions.
+
+        [c_t, r_t] = W_down x_t,   c_t <- RMSNorm(c_t)        c [latent], r [shared]    eq. 9
+        [k_t^h, v_t^h] = W_up c_t;   the key of head h is [k_t^h, r_t]                  eq. 10, 11
+        y_t = W_o [softmax_s((K + shared)^-1/2 q_t^h . [k_s^h, r_s]) v_s^h]_h
+
+    The cache holds c and r only. Kimi Linear (2510.26692) leaves out the rotation of r and q.
+    """
+
+    structure = "window of the past"
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int = 4,
+        latent: int = 512,
+        key_size: int = 128,
+        shared_size: int = 64,
+        value_size: int = 128,
+        query_latent: int | None = None,
+        window: int = 1024,
+        norm_eps: float = 1e-6,
+        rngs: nnx.Rngs,
+    ):
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.features = self.out_features = features
+        self.heads, self.window, self.latent = heads, window, latent
+        self.K, self.R, self.V = key_size, shared_size, value_size
+
+        def linear(n, m):
+            return nnx.Linear(n, m, use_bias=False, rngs=rngs)
+
+        queries = heads * (self.K + self.R)
+        self.W_q_down = linear(features, query_latent) if query_latent else None
+        self.q_norm = Norm(query_latent, eps=norm_eps) if query_latent else None
+        self.W_q = linear(query_latent or features, queries)
+        self.W_down, self.norm = linear(features, latent + self.R), Norm(latent, eps=norm_eps)
+        self.W_up = linear(latent, heads * (self.K + self.V))
+        self.W_o = linear(heads * self.V, features)
+
+    def initial(self):
+        c = jnp.zeros((self.window - 1, self.latent))
+        return empty((c, jnp.zeros((self.window - 1, self.R))))
+
+    def run(self, x, h, flow):
+        q = x
+        if self.W_q_down is not None and self.q_norm is not None:
+            q = self.q_norm(self.W_q_down(x))
+        q = split_heads(self.W_q(q), self.heads).astype(h.now.items[0].dtype)
+        c, r = jnp.split(self.W_down(x), (self.latent,), axis=1)
+        y, h = look_back(self.attend, q, (self.norm(c), r), h, flow=flow)
+        return self.W_o(merge_heads(y).astype(x.dtype)), h
+
+    def attend(self, q, items, i, j, seen):
+        del i, j
+        c, r = items
+        k, v = jnp.split(split_heads(self.W_up(c), self.heads), (self.K,), axis=2)
+        r = jnp.broadcast_to(r[:, None], (len(c), self.heads, self.R))
+        return softmax_over(q, jnp.concatenate([k, r], 2), v, seen, (self.K + self.R) ** -0.5)

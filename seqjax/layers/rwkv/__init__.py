@@ -1,0 +1,1 @@
+"""The RWKVs together."""

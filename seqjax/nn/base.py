@@ -1,0 +1,351 @@
+"""The base classes of all layers: what a recurrence must define, and what follows from it.
+
+    Layer         defines `run`: a whole sequence and a state in, outputs and a state out
+    Recurrent     defines `step` and `readout`; any recurrence, also nonlinear ones
+    Associative   defines `monoid`, `lift` and `readout`; every evaluator of a scan follows
+    Segmented     defines `memory` and `segment` (`seqjax.nn.segmented`)
+
+Layers are written for one example, time first. Calling a layer adds the rest: the batch axis,
+dtypes, checks, resets, masks and streaming,
+
+    y, h = layer(x, h)        x [B, T, features], y [B, T, out_features], h the state
+
+where the state returned is the state accepted, so a stream is a loop over this line and a single
+step is a call at T = 1. No Variable is written during a call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from seqjax.core.common import accumulation_dtype, unknown
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.monoid import Monoid, check_element, select
+from seqjax.core.newton import newton, parallel_backward
+from seqjax.core.scan import EVALUATORS, scan
+from seqjax.nn.variables import (
+    Frozen,
+    Precise,
+    cast,
+    cast_parameters,
+    from_real,
+    promotion,
+    to_real,
+)
+from seqjax.ops.quarantine import finite, mark, reach
+
+State = Any
+__all__ = [
+    "Associative",
+    "Frozen",
+    "Layer",
+    "Precise",
+    "Recurrent",
+    "cast_parameters",
+    "entering",
+    "like_state",
+    "option",
+]
+
+
+class Layer(nnx.Module):
+    """A map from [B, T, features] and a state to [B, T, out_features] and a state.
+
+    A subclass sets `features` and `out_features` and defines
+
+        initial()                 the state before anything was seen (one example)
+        run(x, h, flow) -> (y, state)
+                                  x [T, features]; h a Carry: the state `now` and the `start` that a
+                                  reset goes to; flow.resets, flow.mask bool [T] or None: a masked
+                                  step is the identity (`seqjax.core.flow`).
+
+    evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
+    structure: of the transition from state to state, in words, where no op, monoid or step that
+        runs inside says it.
+    """
+
+    evaluators: tuple[str, ...] = ("sequential",)
+    structure: ClassVar[str] = ""
+    causal: bool = True
+    features: int
+    out_features: int
+
+    def parts(self) -> Any:
+        """A layer made of layers: its modules in the shape of its state, which then is theirs."""
+        return None
+
+    def _of_parts(self, what: str) -> Any:
+        if self.parts() is None:
+            raise TypeError(f"{type(self).__name__} must define initial()")
+        return jax.tree.map(lambda part: getattr(part, what)(), self.parts(), is_leaf=_is_module)
+
+    def initial(self) -> State:
+        return self._of_parts("initial")
+
+    def run(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
+        raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
+
+    def start(self) -> State:
+        """The state a sequence and a reset start from: `initial()`, or the learned one."""
+        if self.parts() is not None:
+            return self._of_parts("start")
+        learned = getattr(self, "h0", None)
+        first = self.initial()
+        return first if learned is None else from_real(first, learned.get_value())
+
+    def canonical(self, h: State) -> State:
+        """A batch of states in the form in which equal states are equal numbers.
+
+        By default h itself. A state with a gauge (a running maximum that may be anything as long
+        as its partner is scaled by it) or with slots nobody reads says here what it stands for.
+        """
+        parts = self.parts()
+        if parts is None:
+            return h
+        return jax.tree.map(lambda part, s: part.canonical(s), parts, h, is_leaf=_is_module)
+
+    def learn_initial(self) -> None:
+        """Make the initial state a trainable parameter `h0`, starting at `initial()`.
+
+        What a state counts in integers is not learned. A layer made of layers has none of its own:
+        those of its parts are learned.
+        """
+        if self.parts() is not None:
+            self._of_parts("learn_initial")
+            return
+        self.h0 = Precise(to_real(self.initial()))
+
+    def batch_state(self, batch: int, dtype=jnp.float32) -> State:
+        """The starting state of a batch, as a call accepts and returns it."""
+        like = cast(self.start(), accumulation_dtype(dtype))
+        return jax.tree.map(lambda s: jnp.broadcast_to(s[None], (batch, *s.shape)), like)
+
+    def example(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
+        """`run` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
+
+        A step whose x is not finite, or a state with a NaN, makes all outputs from there on, up to
+        the next reset, NaN; what lies before keeps its values and gradients. A call maps this
+        over the batch; a layer made of layers calls it on its parts. Of no steps nothing comes
+        out, and the state is the one given.
+        """
+        if not len(x):
+            return jnp.zeros((0, self.out_features), x.dtype), h.now
+        mask = flow.mask
+        if mask is not None:
+            x = select(mask, x, jnp.zeros_like(x))
+        if self.causal:
+            x, h, lost, state_lost = _quarantine(x, h)
+        y, state = self.run(x, h, flow)
+        if y.shape != (len(x), self.out_features):
+            raise ValueError(
+                f"{type(self).__name__} returns outputs {list(y.shape)} for {len(x)} steps, "
+                f"expected [{len(x)}, out_features={self.out_features}]"
+            )
+        y = y.astype(x.dtype)
+        if self.causal:
+            reached, at_end = reach(lost, state_lost, flow.begins)
+            y, state = mark(reached, y), mark(at_end, state)
+        return (y if mask is None else select(mask, y, jnp.zeros_like(y))), state
+
+    def __call__(
+        self,
+        x: jax.Array,
+        h: State = None,
+        resets: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        *,
+        evaluator: str | None = None,
+        reverse: bool = False,
+    ) -> tuple[jax.Array, State]:
+        """Outputs [B, T, out_features] in the dtype of x, and the state after the last step.
+
+        h: a state returned by an earlier call; None starts afresh. Kept in at least float32.
+        resets: bool [B, T]; the past is forgotten before the step.
+        mask: bool [B, T]; where it is not set the step is left out: its x is not looked at, the
+            state does not move, its output is zero.
+        evaluator: a name of `self.evaluators`; None lets the table choose.
+        reverse: run from the last step to the first, as ops do: h enters at the end, the state
+            returned is the one at the beginning, a reset forgets what lies to its right (the
+            pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
+        Raises ValueError for wrong shapes, dtypes, states and names.
+        """
+        self._check(x, resets, mask, evaluator)
+        working = cast_parameters(self, x.dtype)
+        fresh = working.batch_state(x.shape[0], x.dtype)
+        h = fresh if h is None else like_state(fresh, h, type(self).__name__)
+        start = cast(working.start(), accumulation_dtype(x.dtype))
+
+        def example(x, h, flow):
+            return working.example(x, Carry(h, start), flow)
+
+        def turned(tree):
+            return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
+
+        with promotion(x.dtype):
+            y, h = jax.vmap(example)(turned(x), h, turned(Flow(resets, mask, evaluator)))
+        return turned(y), like_state(fresh, h, type(self).__name__)
+
+    def _check(self, x, resets, mask, evaluator):
+        name = type(self).__name__
+        for size in ("features", "out_features"):
+            if getattr(self, size, None) is None:
+                raise TypeError(f"{name} must set self.{size} in its __init__")
+        if getattr(x, "ndim", 0) != 3 or x.shape[2] != self.features:
+            got = list(x.shape) if hasattr(x, "shape") else type(x).__name__
+            raise ValueError(f"{name} takes x [B, T, {self.features}], got {got}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} takes floating-point x, got {x.dtype}; embed tokens first")
+        for label, flags in (("resets", resets), ("mask", mask)):
+            if flags is None:
+                continue
+            kind, shape = getattr(flags, "dtype", type(flags).__name__), np.shape(flags)
+            if shape != x.shape[:2] or kind != jnp.bool_:
+                raise ValueError(
+                    f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
+                )
+        if evaluator is not None and evaluator not in self.evaluators:
+            raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
+
+
+class Recurrent(Layer):
+    """Any recurrence h_t = step(h_{t-1}, z_t), y_t = readout(h_t, x_t), z = drive(x).
+
+    A subclass defines, for one example and one time step,
+
+        initial() -> h       step(h, z) -> h       readout(h, x) -> y
+
+    and may define `drive(x)`: what of the inputs [T, ...] enters the step, for all steps at once
+    (the input projection of a gated network, for example). By default z = x.
+
+    jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
+        of `seqjax.core.newton.STRUCTURES`. A promise: under a false one their gradients are wrong,
+        which nothing but `seqjax.testing.check_layer` notices.
+    """
+
+    evaluators: tuple[str, ...] = ("sequential", "newton", "parallel_backward")
+    jacobian: ClassVar[str] = "dense"
+
+    def drive(self, x: jax.Array) -> Any:
+        return x
+
+    def step(self, h: State, z: Any) -> State:
+        raise TypeError(f"{type(self).__name__} must define step()")
+
+    def readout(self, h: State, x: jax.Array) -> jax.Array:
+        del x
+        return h
+
+    def states(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[State, State]:
+        """The state after every step [T, ...], and the last one."""
+
+        def step(state, now):
+            z, reset, keep = now
+            before = state if reset is None else select(reset, h.start, state)
+            new = like_state(state, self.step(before, z), type(self).__name__)
+            return new if keep is None else select(keep, new, state)
+
+        def body(state, now):
+            state = step(state, now)
+            return state, state
+
+        xs = (self.drive(x), flow.resets, flow.mask)
+        if flow.evaluator == "newton":
+            return newton(step, xs, h.now, jacobian=self.jacobian)[:2]
+        if flow.evaluator == "parallel_backward":
+            return parallel_backward(step, xs, h.now, jacobian=self.jacobian)
+        last, states = lax.scan(body, h.now, xs)
+        return states, last
+
+    def run(self, x, h, flow):
+        states, last = self.states(x, h, flow)
+        return jax.vmap(self.readout)(states, x), last
+
+
+class Associative(Recurrent):
+    """A recurrence that is a monoid: h_t = act(lift(x_t), h_{t-1}), y_t = readout(h_t, x_t).
+
+    A subclass defines `monoid`, `initial()`, `lift(x) -> element` and `readout(h, x) -> y`, for one
+    example and one time step. One step is derived from them. That the monoid obeys its laws is a
+    promise, which `seqjax.testing.check_layer` verifies.
+    """
+
+    monoid: ClassVar[Monoid]
+    evaluators: tuple[str, ...] = ("sequential", "associative", "chunked")
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
+            raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
+        if "monoid" in cls.__dict__ and "evaluators" not in cls.__dict__:
+            names = ("sequential", "associative", "chunked", "primitive")
+            cls.evaluators = tuple(
+                n for n in names if not EVALUATORS[n].supports(cls.monoid.structure)
+            )
+
+    def lift(self, x: jax.Array) -> Any:
+        raise TypeError(f"{type(self).__name__} must define lift(x) -> element of its monoid")
+
+    def step(self, h: State, z: Any) -> State:
+        return self.monoid.act(self.lift(z), h)
+
+    def states(self, x, h, flow):
+        if getattr(self, "monoid", None) is None:
+            raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.core.monoid")
+        elements = jax.vmap(self.lift)(self.drive(x))
+        check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h.now)
+        return scan(self.monoid, elements, h, flow=flow)
+
+
+def _quarantine(x: jax.Array, h: Carry):
+    """x and h without what is not finite, and whether it was there: steps [T], state []."""
+    lost = ~finite(x, 1)
+    x = select(lost, jnp.zeros_like(x), x)
+    lost_state = jnp.zeros((), bool)
+    for s in jax.tree.leaves(h.now):
+        lost_state |= jnp.any(jnp.isnan(s))
+    now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
+    return x, Carry(now, h.start), lost, lost_state
+
+
+def _is_module(x: Any) -> bool:
+    return isinstance(x, nnx.Module)
+
+
+def entering(states: State, h: Carry, flow: Flow) -> State:
+    """What each step [T] finds: the state after the one before, h.now at first, h.start at a
+    reset."""
+
+    def leaf(after, first, fresh):
+        before = jnp.concatenate([first[None].astype(after.dtype), after])[:-1]
+        if flow.resets is None:
+            return before
+        return select(flow.resets, _for_each(fresh, before), before)
+
+    return jax.tree.map(leaf, states, h.now, h.start)
+
+
+def _for_each(fresh, like):
+    return jnp.broadcast_to(fresh.astype(like.dtype)[None], like.shape)
+
+
+def option(kind: str, name: str, table) -> str:
+    """`name` if it is one of `table`, else one error with the nearest names."""
+    if name not in table:
+        raise ValueError(unknown(kind, name, table))
+    return name
+
+
+def like_state(expected, given, name: str):
+    """`given` in the dtypes of `expected`, or one error if its structure or shapes differ."""
+    same = jax.tree.structure(expected) == jax.tree.structure(given)
+    shapes = [jnp.shape(s) for s in jax.tree.leaves(expected)]
+    if not same or shapes != [jnp.shape(s) for s in jax.tree.leaves(given)]:
+        told = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
+        raise ValueError(f"{name}: the state has shapes {told[0]}, got {told[1]}")
+    return jax.tree.map(lambda e, g: jnp.asarray(g).astype(e.dtype), expected, given)

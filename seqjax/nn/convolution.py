@@ -1,0 +1,65 @@
+"""Short convolutions over time as parts of layers."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.core.flow import Flow, takes_flow
+from seqjax.ops.convolution import short_convolution
+
+
+class ShortConv(nnx.Module):
+    """y_t = bias + sum_j weight[j] x_{t - width + 1 + j}, per channel; state: the last width - 1 x.
+
+    Drawn as torch.nn.Conv1d draws it: uniform in +- width^-1/2.
+    """
+
+    def __init__(self, channels: int, width: int, *, bias: bool = True, rngs: nnx.Rngs):
+        if width < 1:
+            raise ValueError(f"a convolution spans at least 1 step, got {width}")
+        draw = nnx.initializers.uniform(2 * width**-0.5)
+        self.weight = nnx.Param(draw(rngs.params(), (width, channels)) - width**-0.5)
+        self.bias = nnx.Param(jnp.zeros(channels)) if bias else None
+
+    def initial(self) -> Array:
+        width, channels = self.weight.shape
+        return jnp.zeros((width - 1, channels))
+
+    # as a part of a layer: nothing came before
+
+    start = initial
+
+    def learn_initial(self) -> None:
+        pass
+
+    def canonical(self, h: Array) -> Array:
+        return h
+
+    def __call__(
+        self, x: Array, window: Any, flow: Flow | None = None, **flags: Any
+    ) -> tuple[Array, Array]:
+        """x [T, channels] and a window [width - 1, channels] to outputs and the next window.
+
+        With a flow the window is a Carry; without one the flags are those of the op.
+        """
+        if flow is not None:
+            flags = dict(flow=flow.of())
+        return short_convolution(
+            x,
+            self.weight[...],
+            window,
+            bias=None if self.bias is None else self.bias[...],
+            **flags,
+        )
+
+
+@takes_flow
+def token_shift(
+    x: Array, window: Array, *, resets=None, mask=None, reset_state=None
+) -> tuple[Array, Array]:
+    """x_{t-n} for x [T, features] and a window of the n steps before (often one), and the next
+    window: a convolution that takes the oldest tap."""
+    taps = jnp.zeros((len(window) + 1, x.shape[1]), x.dtype).at[0].set(1)
+    return short_convolution(x, taps, window, resets=resets, mask=mask, reset_state=reset_state)

@@ -1,0 +1,125 @@
+"""A mixture of experts (arXiv:1701.06538, 2101.03961): a token is sent to the `top` best of many.
+
+    p = softmax(W_r x)  or  sigmoid(W_r x)                 scores of the experts, in float32
+    y = scale sum_{e in top(p)} w_e E_e(x) + shared(x)     w = p, or p / sum of the chosen p
+
+Expert e is a gated linear unit W_3[e] (f(W_1[e] x) * W_2[e] x). The choice may add a bias that the
+weights do not see (arXiv:2408.15664), and may first keep the `top_groups` best of `groups` groups
+of experts, each scored by its two best (DeepSeek-V3, 2412.19437). `shared` is the width of one more
+expert that every token goes through, if `shared_gate` times sigmoid(w x).
+
+"ragged": tokens are sorted by expert and go through one ragged product. No token is dropped, and
+the cost is that of `top` experts, not of all. "dense": one expert after the other sees every token;
+for few experts, and under a `vmap` over examples, where ragged products are not implemented.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from seqjax.core.common import accumulation_dtype
+from seqjax.nn.activations import silu
+from seqjax.nn.base import Precise, option
+from seqjax.nn.linear import GLU, per_head
+
+EVALUATORS = ("ragged", "dense")
+SCORES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
+
+
+class MoE(nnx.Module):
+    def __init__(
+        self,
+        features: int,
+        inner: int,
+        f: Callable[[Array], Array] = silu,
+        *,
+        experts: int,
+        top: int,
+        scores: str = "softmax",
+        renormalise: bool = True,
+        scale: float = 1.0,
+        choice_bias: bool = False,
+        groups: int = 1,
+        top_groups: int = 1,
+        shared: int = 0,
+        shared_gate: bool = False,
+        evaluator: str = "ragged",
+        rngs: nnx.Rngs,
+    ):
+        if not 1 <= top <= experts:
+            raise ValueError(f"each token goes to 1 to {experts} experts, got top = {top}")
+        if not 1 <= top_groups <= groups or top > top_groups * per_head("experts", experts, groups):
+            raise ValueError(f"{top} experts cannot be chosen in {top_groups} of {groups} groups")
+        self.f, self.experts, self.top, self.scale = f, experts, top, scale
+        self.scores, self.renormalise = option("scores", scores, SCORES), renormalise
+        self.groups, self.top_groups = groups, top_groups
+        self.evaluator = option("evaluator of MoE", evaluator, EVALUATORS)
+
+        def expert(n, m):
+            init = nnx.initializers.lecun_normal(batch_axis=0)
+            return nnx.Param(init(rngs.params(), (experts, n, m)))
+
+        self.W_r = nnx.Linear(features, experts, use_bias=False, rngs=rngs)
+        self.choice_bias = Precise(jnp.zeros(experts)) if choice_bias else None
+        self.W_1, self.W_2 = expert(features, inner), expert(features, inner)
+        self.W_3 = expert(inner, features)
+        self.shared = GLU(features, shared, f, rngs=rngs) if shared else None
+        gated = shared and shared_gate
+        self.w_shared = nnx.Linear(features, 1, use_bias=False, rngs=rngs) if gated else None
+
+    def __call__(self, x: Array) -> Array:
+        """[..., features] to the same shape."""
+        flat = x.reshape(-1, x.shape[-1])
+        evaluate = self.ragged if self.evaluator == "ragged" else self.dense
+        y = evaluate(flat, *self.route(flat)).astype(x.dtype)
+        if self.shared is not None:
+            extra = self.shared(flat)
+            y = y + (
+                extra if self.w_shared is None else jax.nn.sigmoid(self.w_shared(flat)) * extra
+            )
+        return y.reshape(x.shape)
+
+    def route(self, x: Array) -> tuple[Array, Array]:
+        """Weights and experts [N, top] of tokens [N, features]."""
+        logits = self.W_r(x).astype(accumulation_dtype(x.dtype))
+        p = SCORES[self.scores](logits)
+        preference = p if self.choice_bias is None else p + self.choice_bias[...][None]
+        if self.groups > 1:
+            grouped = preference.reshape(len(x), self.groups, self.experts // self.groups)
+            best = lax.top_k(grouped, min(2, grouped.shape[2]))[0].sum(2)
+            kept = lax.top_k(best, self.top_groups)[1]
+            keep = jnp.any(
+                kept[:, :, None] == jnp.arange(self.groups, dtype=kept.dtype)[None, None], axis=1
+            )
+            keep = jnp.repeat(keep, self.experts // self.groups, axis=1)
+            preference = jnp.where(keep, preference, -jnp.inf)
+        chosen = lax.top_k(preference, self.top)[1]
+        weights = jnp.take_along_axis(p, chosen, axis=1)
+        if self.renormalise:
+            weights = weights / jnp.sum(weights, axis=1, keepdims=True)
+        return self.scale * weights, chosen
+
+    def ragged(self, x: Array, weights: Array, chosen: Array) -> Array:
+        expert = chosen.reshape(-1)
+        order = jnp.argsort(expert, stable=True)
+        token = order // self.top
+        every = jnp.arange(self.experts, dtype=expert.dtype)
+        count = jnp.sum(expert[:, None] == every[None], axis=0, dtype=jnp.int32)
+        z = x[token]
+        inner = self.f(lax.ragged_dot(z, self.W_1[...], count))
+        z = lax.ragged_dot(inner * lax.ragged_dot(z, self.W_2[...], count), self.W_3[...], count)
+        z = z * weights.reshape(-1)[order][:, None].astype(z.dtype)
+        return jnp.zeros_like(x).at[token].add(z)
+
+    def dense(self, x: Array, weights: Array, chosen: Array) -> Array:
+        def add(y, expert):
+            e, W_1, W_2, W_3 = expert
+            weight = jnp.sum(jnp.where(chosen == e, weights, 0), axis=1).astype(x.dtype)
+            return y + weight[:, None] * ((self.f(x @ W_1) * (x @ W_2)) @ W_3), None
+
+        every = jnp.arange(self.experts, dtype=chosen.dtype)
+        matrices = self.W_1[...], self.W_2[...], self.W_3[...]
+        return lax.scan(add, jnp.zeros_like(x), (every, *matrices))[0]

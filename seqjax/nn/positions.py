@@ -1,0 +1,77 @@
+"""Where a step stands in its sequence: positions that resets and masks count, rotary angles."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
+
+
+@takes_flow
+def places(
+    count: Array,
+    steps: int,
+    *,
+    size: int | None = None,
+    resets: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, Array]:
+    """The positions int32 [steps] since the start or the last reset, and that of the next step.
+
+    `count` is the position of the first; a masked step takes none (the next one has its position).
+    With `size` they are the places in chunks of that many steps.
+    """
+    taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
+    passed = count + jnp.cumsum(taken, dtype=jnp.int32) - taken
+    if resets is not None:
+        resets = resets if mask is None else resets & mask
+        passed -= lax.cummax(jnp.where(resets, passed, 0))
+    after = jnp.append(count, passed + taken)[-1]
+    return (passed, after) if size is None else (passed % size, after % size)
+
+
+def angles(positions: Array, rates: Any, dtype: Any) -> Array:
+    """positions [T] * rates [...] as angles [T, ...] in `dtype`, up to whole turns.
+
+    A product in float32 has an error of its size, that is, of the position. So below float64 the
+    share of a turn is kept in integers, which are exact modulo 1: rate / (2 pi) = hi 2^-32 + lo
+    2^-47, for |position| < 2^31. Angles are then within 3e-7 up to position 10^6, and those of two
+    positions differ by what their distance says anywhere.
+    rates: float64 constants of numpy, or an array that is learned, of which a turn's share is
+        rounded to its 24 bits, once for all positions; its derivative is `positions`.
+    """
+    shape = (len(positions),) + (1,) * np.ndim(rates)
+    learned = isinstance(rates, Array)
+    product = positions.astype(dtype).reshape(shape) * jnp.asarray(rates, dtype)[None]
+    if jnp.finfo(dtype).bits == 64 or not jnp.issubdtype(positions.dtype, jnp.integer):
+        return product
+    lib = jnp if learned else np
+    share = rates / (2 * math.pi)
+    share = (share - lib.floor(share + 0.5)) * 2.0**32
+    hi = lib.floor(share)
+    hi, lo = (jnp.asarray(z.astype(np.int32))[None] for z in (hi, (share - hi) * 2.0**15))
+    n = positions.astype(jnp.int32).reshape(shape)
+    turns = n * hi + (n >> 15) * lo + (((n & 0x7FFF) * lo) >> 15)  # int32 wraps at whole turns
+    angle = turns.astype(dtype) * jnp.asarray(2 * math.pi / 2**32, dtype)
+    if not learned:
+        return angle
+    return lax.stop_gradient(angle) + (product - lax.stop_gradient(product))
+
+
+def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 10_000.0) -> Array:
+    """x [T, H, K] with the first `fraction` of its channels turned by positions [T].
+
+    Channels i and i + R/2 of the first R form a pair, turned by position * base^(-2 i / R)
+    (arXiv:2104.09864 eq. 15, with the pairing of most released weights): products of two turned
+    vectors depend on the difference of their positions only.
+    """
+    half = int(x.shape[-1] * fraction) // 2
+    dtype = accumulation_dtype(x.dtype)
+    angle = angles(positions, base ** (-np.arange(half) / max(half, 1)), dtype)[:, None]
+    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)

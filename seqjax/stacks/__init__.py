@@ -1,0 +1,1 @@
+"""Models: what layers are stacked into."""

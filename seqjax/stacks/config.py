@@ -1,0 +1,79 @@
+"""What a model is made of: the part of a config that `Model` reads.
+
+A pattern of layers is written as words, each layer's name followed by its options KEY=VALUE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from seqjax.core.ranges import Count, Fraction, Positive, Range, parse_value
+
+
+def _parse_options(words: list[str]) -> dict[str, Any]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise ValueError(f"options are written KEY=VALUE, got {name!r}")
+    return {name: parse_value(value) for name, _, value in pairs}
+
+
+def _show_options(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in options.items()]
+
+
+def _parse_pattern(words: list[str]) -> tuple[LayerConfig, ...]:
+    starts = [n for n, word in enumerate(words) if "=" not in word]
+    if not words or starts[:1] != [0]:
+        raise ValueError("a pattern is layer names, each followed by its options KEY=VALUE")
+    ends = starts[1:] + [len(words)]
+    parts = [words[start:end] for start, end in zip(starts, ends, strict=True)]
+    return tuple(LayerConfig(name, _parse_options(options)) for name, *options in parts)
+
+
+def show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
+    """The words of the command line that mean the pattern."""
+    return [word for layer in pattern for word in (layer.name, *_show_options(layer.options))]
+
+
+Options = Annotated[
+    Mapping[str, Any],
+    PrimitiveConstructorSpec(
+        "*", "KEY=VALUE ...", _parse_options, lambda x: isinstance(x, Mapping), _show_options
+    ),
+]
+Pattern = Annotated[
+    tuple["LayerConfig", ...],
+    PrimitiveConstructorSpec(
+        "*", "NAME [KEY=VALUE ...] ...", _parse_pattern,
+        lambda x: isinstance(x, tuple), show_pattern,
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    name: str  # a name of LAYERS
+    options: Mapping[str, Any] = field(default_factory=dict)  # its options
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
+    features: Count = 64  # width of the residual stream
+    depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
+    norm: Literal["rms", "layer"] = "rms"  # normalisation before each branch
+    mlp: Literal["glu", "mlp", "none"] = "glu"  # second branch of a block: gated (SiLU), plain, no
+    expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
+    dropout: Fraction = 0.0  # share of each branch's output that is dropped in training
+    variational: bool = False  # one dropout mask for all time steps
+    pool: Literal["last", "mean"] = "last"  # how a sequence becomes one answer, where it must
+    unroll: Count = 1  # repetitions compiled one by one: faster on CPU, slower to compile
+    remat: bool = False  # recompute blocks in the backward pass: less memory, more time
+    # of activations; parameters are at least float32, and float64 needs JAX_ENABLE_X64=1
+    compute: Literal["float32", "bfloat16", "float64"] = "float32"
+    evaluator: str | None = None  # how layers scan (`seqjax explain`); None: chosen by the table

@@ -1,0 +1,293 @@
+"""What stands, and why it runs as it runs: the tables of seqjax for people and programs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tyro.conf import Positional
+
+from seqjax import ops, recipes
+from seqjax.core import monoid
+from seqjax.core.common import unknown
+from seqjax.core.scan import explain as explain_scan
+from seqjax.learn import LEARNERS
+from seqjax.nn import Layer, Recurrent
+from seqjax.ops.op import Call, Choice, Op
+from seqjax.recipes import RECIPES
+from seqjax.tasks import TASKS
+from seqjax.train.config import Count
+from seqjax.zoo import LAYERS, family, make
+
+scanning: Any = sys.modules[
+    "seqjax.core.scan"
+]  # the module; as an attribute of seqjax it is the function
+FEATURES = 4  # of the layers looked at
+Kind = Literal["layers", "ops", "evaluators", "learners", "tasks", "recipes"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that stands: a row of a table."""
+
+    name: str
+    title: str
+    reference: str
+    family: str = ""
+    transition: str = ""  # of a layer: the structures it is made of; of an op: its equation
+    evaluators: tuple[str, ...] = ()
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+
+# What of the evaluators has a paper; `seqjax.core.scan` and `seqjax.core.newton` say the rest.
+EVALUATORS = (
+    Row("sequential", "one step after another", "the definition"),
+    Row("associative", "all prefixes as a balanced tree", "Blelloch 1990, 1709.04057"),
+    Row("chunked", "a tree in each chunk, the state carried between", "2312.06635"),
+    Row("primitive", "the diagonal recurrence as one JAX primitive", "seqjax.core.primitive"),
+    Row("sharded", "time split over a mesh axis", "1709.04057"),
+    Row("newton", "DEER: Newton on nonlinear recurrences; quasi (diagonal) form",
+        "2309.12252, 2407.19115"),
+    Row("parallel_backward", "the loop forward, its derivatives as scans", "seqjax.core.newton"),
+)  # fmt: skip
+
+
+def _layers() -> Iterator[Row]:
+    for name, entry in LAYERS.items():
+        yield Row(name, entry.title, entry.reference, family(name), exempt=entry.exempt)
+
+
+def _traced(row: Row) -> Row:
+    """The row of a layer with its transition and evaluators, for which it is built and traced."""
+    layer = _shape_of(row.name)
+    own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
+    told = [ops.OPS[part].structure if part in ops.OPS else part for part in _parts_of(layer, 16)]
+    transition = ", ".join(dict.fromkeys(filter(None, [*told, *own])))
+    return replace(row, transition=transition, evaluators=tuple(layer.evaluators))
+
+
+def _ops() -> Iterator[Row]:
+    for name, op in ops.OPS.items():
+        title, *body = (sys.modules[op.naive.__module__].__doc__ or "").splitlines()
+        body = itertools.dropwhile(lambda line: not line.startswith("    "), body)
+        block = itertools.takewhile(lambda line: line.startswith("    "), body)
+        # remarks stand to the right of the equations
+        equations = "; ".join(re.split(r"\s{3,}", line.strip())[0] for line in block)
+        yield Row(name, title.rstrip("."), op.reference, "", equations, tuple(op.evaluators))
+
+
+def _tasks() -> Iterator[Row]:
+    for name, entry in TASKS.items():
+        yield Row(name, entry.title, entry.reference)
+
+
+def _recipes() -> Iterator[Row]:
+    for name, config in RECIPES.items():
+        module = next(m for m in vars(recipes).values() if getattr(m, "CONFIG", None) is config)
+        document = module.__doc__ or ""
+        found = re.findall(r"\b\d{4}\.\d{4,5}\b", document)
+        yield Row(name, document.splitlines()[0].rstrip("."), ", ".join(dict.fromkeys(found)))
+
+
+TABLES: dict[Kind, Callable[[], Iterable[Row]]] = {
+    "layers": _layers,
+    "ops": _ops,
+    "evaluators": lambda: EVALUATORS,
+    "learners": lambda: (
+        Row(name, entry.title, entry.reference, entry.family) for name, entry in LEARNERS.items()
+    ),
+    "tasks": _tasks,
+    "recipes": _recipes,
+}
+
+
+def list_tables(kind: Kind | None = None, json: bool = False) -> int:
+    """Every row of every table, with its reference.
+
+    Args:
+        kind: one table only.
+        json: print JSON.
+    """
+    kinds: Sequence[Kind] = [kind] if kind else list(TABLES)
+    tables = {k: sorted_rows(k, traced=json) for k in kinds}
+    if json:
+        print_json({k: [_filled(asdict(row)) for row in rows] for k, rows in tables.items()})
+        return 0
+    for k, rows in tables.items():
+        lines = [(row.family, row.name, row.title, row.reference) for row in rows]
+        show(k, ("family", "name", "what", "reference"), lines)
+    return 0
+
+
+def sorted_rows(kind: Kind, *, traced: bool = True) -> list[Row]:
+    """The rows of a table, families together; layers that are not `traced` lack what it shows."""
+    rows = list(TABLES[kind]())
+    if kind == "layers" and traced:
+        rows = list(map(_traced, rows))
+    order = list(dict.fromkeys(row.family for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.family))
+
+
+# ---- explain --------------------------------------------------------------------------------
+
+
+Verdicts = dict[str, str]  # evaluator -> why it would run, or would not
+
+
+def parts(layer: str, T: int) -> dict[str, Callable[[str], Verdicts]]:
+    """What a layer runs over T time steps: name of an op, monoid or step -> verdicts(platform).
+
+    Nobody has to declare it: the layer is traced, and the choices it meets are noted.
+    """
+    return _parts_of(_shape_of(layer), T)
+
+
+def _parts_of(layer: Layer, T: int) -> dict[str, Callable[[str], Verdicts]]:
+    """`parts` of a layer whose parameters may be shapes only."""
+    graph, parameters = nnx.split(layer)
+
+    def run(parameters: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, parameters)(x)[0]
+
+    with _noted_choices() as noted:
+        jax.eval_shape(run, parameters, jax.ShapeDtypeStruct((1, T, FEATURES), jnp.float32))
+    steps = {
+        f"nonlinear with {module.jacobian} Jacobian": partial(_step_verdicts, module.evaluators)
+        for _, module in nnx.iter_modules(layer)
+        if isinstance(module, Recurrent) and "associative" not in module.evaluators
+    }
+    return steps | noted
+
+
+def _shape_of(layer: str) -> Layer:
+    """A layer whose parameters are shapes only."""
+    return nnx.eval_shape(lambda: make(layer, FEATURES, **LAYERS[layer].smoke))
+
+
+@contextmanager
+def _noted_choices() -> Iterator[dict[str, Callable[[str], Verdicts]]]:
+    """The choices of an evaluator that are made while the body runs, by op or monoid."""
+    noted: dict[str, Callable[[str], Verdicts]] = {}
+    choose_op, choose_scan = Op.choose, scanning.choose
+
+    def op(self: Op, call: Call, evaluator: Any = None) -> Choice:
+        noted[self.name] = partial(_op_verdicts, self, call, evaluator)
+        return choose_op(self, call, evaluator)
+
+    def scan(structure: str, platform: str | None = None) -> str:
+        noted[structure] = partial(explain_scan, structure)
+        return choose_scan(structure, platform)
+
+    Op.choose, scanning.choose = op, scan
+    try:
+        yield noted
+    finally:
+        Op.choose, scanning.choose = choose_op, choose_scan
+
+
+def _op_verdicts(op: Op, call: Call, evaluator: Any, platform: str) -> Verdicts:
+    choice = op.choose(replace(call, platform=platform), evaluator)
+    return {choice.evaluator: f"chosen: {choice.why}", **choice.others}
+
+
+def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
+    del platform
+    told = {
+        "sequential": "chosen: the loop over the step, as it is written",
+        "newton": "only by name: its iterations pay off where T is long and the device parallel",
+        "parallel_backward": "only by name: gradients by scans, for parallel devices",
+    }
+    return {name: told[name] for name in evaluators}
+
+
+def explain(
+    name: Positional[str],
+    T: Count = 2048,
+    platform: Literal["cpu", "gpu", "tpu"] | None = None,
+    json: bool = False,
+) -> int:
+    """Which evaluator would run, and why the others would not.
+
+    Args:
+        name: a layer, an op, or the structure of a monoid.
+        T: the number of time steps.
+        platform: a device that need not be present; by default this one.
+        json: print JSON.
+    """
+    platform_name = platform or jax.default_backend()
+    algebras = [v for v in vars(monoid).values() if isinstance(v, monoid.Monoid)]
+    structures = [algebra.structure for algebra in (*algebras, monoid.shift(2))]
+    if name in LAYERS:
+        told = {part: verdicts(platform_name) for part, verdicts in parts(name, T).items()}
+        said = {evaluator for verdicts in told.values() for evaluator in verdicts}
+        own = [e for e in _shape_of(name).evaluators if e not in said]
+        if own:
+            told[name] = dict.fromkeys(own, "the layer's own" + (", only by name" if said else ""))
+    elif name in ops.OPS:
+        call = Call(T, platform_name, False, False, {})
+        told = {name: _op_verdicts(ops.OPS[name], call, None, platform_name)}
+    elif name in structures:
+        told = {name: explain_scan(name, platform_name)}
+    else:
+        raise ValueError(unknown("layer, op or monoid", name, [*LAYERS, *ops.OPS, *structures]))
+    if json:
+        print_json({"name": name, "T": T, "platform": platform_name, "parts": told})
+        return 0
+    lines = [(part, *verdict) for part, verdicts in told.items() for verdict in verdicts.items()]
+    show(f"{name}, T = {T}, on {platform_name}", ("part", "evaluator", "verdict"), lines)
+    return 0
+
+
+# ---- on the screen --------------------------------------------------------------------------
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table: drawn on a terminal, aligned plain text elsewhere; empty columns are left out."""
+    rows = [tuple(row) for row in rows]
+    used = [i for i, _ in enumerate(columns) if not rows or any(row[i] for row in rows)]
+    number = re.compile(r"-?\d[\d.e+-]*( ?x)?|nan|inf|")
+    right = {i for i in used if all(number.fullmatch(row[i]) for row in rows)}
+    console = Console(markup=False, highlight=False)
+    if console.is_terminal:
+        table = Table(title=title, title_justify="left")
+        for i in used:
+            table.add_column(columns[i], justify="right" if i in right else "left")
+        for row in rows:
+            table.add_row(*(row[i] for i in used))
+        console.print(table)
+        return
+    width = {i: max(len(row[i]) for row in [columns, *rows]) for i in used}
+    print(title)
+    for row in [columns, *rows]:
+        cells = (row[i].rjust(width[i]) if i in right else row[i].ljust(width[i]) for i in used)
+        print("  ".join(cells).rstrip())
+    print()
+
+
+def announce(work: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
+    """`work`, with a progress bar where there is a terminal."""
+    console = Console(stderr=True)
+    return track(
+        work, what, total=total, console=console, transient=True, disable=not console.is_terminal
+    )
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value}

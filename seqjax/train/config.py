@@ -1,0 +1,127 @@
+"""What a run is: frozen dataclasses, every field with its range and its meaning beside it.
+
+A config is a value. Experiments are configs, the command line edits one, and a run saves the one
+it was made from. Nothing heavy is imported here; names are looked up in the tables (`LAYERS`,
+`TASKS`) and options bound against the constructors before anything runs.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, Seed, check
+from seqjax.stacks.config import LayerConfig, ModelConfig, Options
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    name: str = "state_tracking"  # a name of TASKS (`seqjax list`)
+    options: Options = field(default_factory=dict)  # its options
+    batch: Count = 32  # sequences per step
+    length: Count = 64  # time steps per sequence
+    evaluation_batches: Count | None = 8  # validation batches; None: all that the task has
+    evaluation_length: Count | None = None  # their length; None: as in training
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    learning_rate: NotNegative = 3e-3  # of AdamW, at its peak
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # its decay, after the warm-up
+    warmup: Annotated[int, Range(0)] = 50  # steps of linear warm-up
+    final: Annotated[float, Range(0, 1)] = 0.1  # learning rate at the end, a share of the peak
+    weight_decay: NotNegative = 0.1  # of matrices; not of norms, biases and Precise parameters
+    clip: Positive = 1.0  # largest global norm of the gradient
+    beta1: Fraction = 0.9  # decay of the mean of the gradient
+    beta2: Fraction = 0.99  # decay of the mean of its square
+    accumulate: Count = 1  # micro-batches of a step, one after the other; divides the batch
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: Count = 1000  # of the optimiser
+    max_seconds: Positive | None = None  # end earlier after so long; the schedule follows the clock
+    seed: Seed = 0  # of parameters, data and dropout
+    evaluate_every: Count = 200  # steps between evaluations
+    patience: Count | None = None  # stop after so many evaluations without a lower loss
+    save_every: Count = 200  # steps between checkpoints
+    max_to_keep: Count = 2  # latest checkpoints kept, beside the best one
+    log_every: Count = 20  # steps between lines of metrics
+
+
+@dataclass(frozen=True)
+class Config:
+    task: TaskConfig = TaskConfig()
+    model: ModelConfig = ModelConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    train: Annotated[TrainConfig, arg(name="")] = TrainConfig()  # flags without a prefix
+
+
+def check_config(config: Config) -> None:
+    """Raise ValueError naming the first field that is not what it is declared to be."""
+    from seqjax.tasks import check_task
+    from seqjax.zoo import factory
+
+    check(config, Config, "")
+    check_task(config.task.name, config.task.options)
+    for layer in config.model.layer:
+        factory((layer.name, layer.options))
+    if config.model.depth < len(config.model.layer):
+        raise ValueError(
+            f"model.depth must be at least the {len(config.model.layer)} layers of the pattern, "
+            f"got {config.model.depth}"
+        )
+    if config.task.batch % config.optimiser.accumulate:
+        raise ValueError(
+            f"optimiser.accumulate must divide task.batch={config.task.batch}, "
+            f"got {config.optimiser.accumulate}"
+        )
+
+
+def smoke(config: Config) -> Config:
+    """The same run, tiny and two steps long: to see that it runs at all."""
+    from seqjax.nn.base import option
+    from seqjax.tasks import TASKS
+    from seqjax.zoo import LAYERS
+
+    entry = TASKS[option("task", config.task.name, TASKS)]
+    task = replace(
+        config.task, options={**config.task.options, **entry.smoke}, batch=2, length=entry.length,
+        evaluation_batches=1, evaluation_length=None,
+    )  # fmt: skip
+    layer = tuple(
+        LayerConfig(one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke})
+        for one in config.model.layer
+    )
+    model = replace(config.model, layer=layer, features=4, depth=len(layer))
+    optimiser = replace(config.optimiser, accumulate=min(config.optimiser.accumulate, 2))
+    train = replace(
+        config.train, steps=2, max_seconds=None, evaluate_every=2, save_every=2, log_every=1
+    )
+    return Config(task, model, optimiser, train)
+
+
+def from_dict(cls: Any, data: Any, name: str = "", unknown: list[str] | None = None) -> Any:
+    """The dataclass `cls` from what `dataclasses.asdict` and JSON made of it.
+
+    unknown: takes the names of fields that the dataclass does not have.
+    """
+    origin, args = typing.get_origin(cls), typing.get_args(cls)
+    if origin is tuple:
+        return tuple(from_dict(args[0], item, name, unknown) for item in data)
+    if isinstance(data, dict) and not is_dataclass(cls):  # options: JSON has no tuples
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    if not is_dataclass(cls):
+        return data
+    hints = typing.get_type_hints(cls)
+    place = f"{name}." if name else ""
+    if unknown is not None:
+        unknown += [f"{place}{one}" for one in data if one not in hints]
+    given = {
+        f.name: from_dict(hints[f.name], data[f.name], place + f.name, unknown)
+        for f in fields(cls) if f.name in data
+    }  # fmt: skip
+    return cls(**given)  # type: ignore[operator]

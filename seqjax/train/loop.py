@@ -1,0 +1,239 @@
+"""Training: one loop, to be read from top to bottom.
+
+    result = train(config)                  # nothing is written
+    result = train(config, "runs/parity")   # metrics, curves, checkpoints; call again to go on
+
+The step is one `jax.jit` over plain arrays by name, with its memory donated. The host runs a few
+steps ahead of the device: it prepares the next batch while the device computes.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from seqjax.core.common import Notice, keep_memory
+from seqjax.stacks.model import Model
+from seqjax.tasks import Spec, Task, make
+from seqjax.train.checkpoint import CheckpointError, Checkpoints
+from seqjax.train.config import Config
+from seqjax.train.progress import Progress, table
+from seqjax.train.record import Record, read_config, read_data, write_config
+from seqjax.train.step import Arrays, prepare, start_state, take_apart
+
+AHEAD = 2  # steps the host may be ahead of the device
+
+
+class NotFinite(ArithmeticError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+class Window(NamedTuple):
+    """Sums of the metrics of some steps: constant in size, so that a checkpoint can hold it."""
+
+    count: int = 0
+    sums: Mapping[str, float] = MappingProxyType({})
+
+    def add(self, metrics: Mapping[str, float]) -> Window:
+        sums = {name: self.sums.get(name, 0.0) + value for name, value in metrics.items()}
+        return Window(self.count + 1, sums)
+
+    def mean(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+class Result(NamedTuple):
+    model: Model  # as after the last step
+    step: int
+    metrics: dict[str, float]  # of the last evaluation
+    best: dict[str, float]  # loss and step of the best evaluation
+    reason: str  # why it ended: finished, time, patience, or the name of a signal
+    seconds: float
+
+    @property
+    def status(self) -> int:
+        """Exit status of a process that did this: 0, or 128 and the number of the signal."""
+        return 128 + signal.Signals[self.reason] if self.reason.startswith("SIG") else 0
+
+
+def train(
+    config: Config, run: str | Path | None = None, progress: Progress | None = None
+) -> Result:
+    """Train the model of `config`; in the folder `run`, go on from its last checkpoint.
+
+    On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
+    decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
+    Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
+    loss does not stay finite; what was saved before stays.
+    """
+    keep_memory()
+    t, run = config.train, None if run is None else Path(run)
+    if run and run.exists() and not run.is_dir():
+        raise ValueError(f"run must be a folder, and {run} is a file")
+    task, optimiser, update, evaluate = prepare(config)
+    key = jax.random.split(jax.random.key(t.seed))[0]
+    params, frozen, _, rebuild = take_apart(Model(config.model, task.spec, rngs=nnx.Rngs(key)))
+    state = start_state(config, task, rebuild, optimiser, params, frozen)
+    data = task.batches(t.seed, config.task.batch, config.task.length)
+
+    step, seconds, best = 0, 0.0, {"loss": float("inf"), "step": 0}
+    metrics, evaluated = {}, 0  # the last evaluation, and the step it was of
+    window, checkpoints = Window(), None  # metrics since the last line
+    progress = progress or Progress(t.steps)
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        if run is not None:
+            write_config(run, config, task.fingerprint)
+            checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
+            if checkpoints.steps():
+                state, extra = checkpoints.restore(state)
+                data.set_state(extra["data"])
+                step, seconds, best = int(state.step), extra["seconds"], extra["best"]
+                metrics, evaluated = extra["metrics"], extra["evaluated"]
+                window = Window(**extra["window"]) if "window" in extra else window
+                progress.say(f"going on from step {step}")
+        began, saved = monotonic() - seconds, (step, evaluated)
+        ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
+        since = None  # the step and the time the rate is measured from: the first one compiles
+
+        def share() -> float:
+            """How much of the run is over, by steps or by the clock."""
+            time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
+            return min(1.0, max(step / t.steps, time))
+
+        record = stack.enter_context(Record(run, step, evaluated))
+        stack.enter_context(progress)
+
+        while True:
+            over = "finished" if step >= t.steps else "time" if share() >= 1 else None
+            reason = stop.asked or over
+            evaluating = evaluated < step and (step % t.evaluate_every == 0 or over is not None)
+            saving = step % t.save_every == 0 or reason is not None
+
+            while len(ahead) > (0 if evaluating or saving else AHEAD):
+                number, told = ahead.popleft()
+                now = {name: float(v) for name, v in jax.device_get(told).items()}
+                if not np.isfinite([now["loss"], now["gradient_norm"]]).all():
+                    raise NotFinite(_blame(number, now, checkpoints))
+                window = window.add(now)
+                since = since or (number, monotonic())
+                if number % t.log_every == 0:
+                    mean = window.mean()
+                    taken = (number - since[0]) * config.task.batch * config.task.length
+                    rate = taken / max(1e-9, monotonic() - since[1])
+                    since, window = (number, monotonic()), Window()
+                    elapsed = monotonic() - began
+                    record.write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
+                    left = elapsed * (1 - share()) / share()
+                    progress.update(number, share(), mean["loss"], rate, left)
+
+            paused = monotonic()
+            measured = None
+            if evaluating:
+                measured = evaluate.unless_asked(stop, state.params, state.frozen)
+            if measured is not None:
+                metrics, evaluated = measured, step
+                record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
+                progress.say(f"step {step}: validation {table(metrics)}")
+                if metrics["loss"] < best["loss"]:
+                    best, saving = {"loss": metrics["loss"], "step": step}, True
+            elif evaluating:  # it was interrupted, and comes first when the run goes on
+                reason = stop.asked
+            if t.patience and evaluated - best["step"] >= t.patience * t.evaluate_every:
+                reason = reason or "patience"
+            if checkpoints and saved != (step, evaluated) and (saving or reason):
+                checkpoints.best, saved = best["step"], (step, evaluated)
+                extra = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
+                extra |= {"evaluated": evaluated, "metrics": metrics, "best": best}
+                extra |= {"window": {"count": window.count, "sums": dict(window.sums)}}
+                checkpoints.save(step, state, extra)
+            since = since and (since[0], since[1] + monotonic() - paused)
+            if reason:
+                break
+
+            state, told = update(state, next(data), np.float32(share()))
+            step += 1
+            ahead.append((step, told))
+    if stop.asked == reason:
+        kept = f"saved step {step} in {run}" if run and step else "nothing to save"
+        progress.say(f"{stop.asked}: {kept}")
+    model = rebuild(state.params, state.frozen)
+    return Result(model, step, metrics, best, reason, monotonic() - began)
+
+
+def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config, int]:
+    """The model of the run in the folder `run`, its task and config, and the step it is of.
+
+    step: which of the checkpoints; None: the one with the best validation loss, or the last.
+    """
+    config = read_config(Path(run))
+    task = make(config.task.name, **config.task.options)
+    if read_data(Path(run)) not in ("", task.fingerprint):
+        text = f"the text of {run} has changed since it was trained on"
+        warnings.warn(text, Notice, stacklevel=2)
+    model, at = load_model(run, task.spec, step)
+    return model, task, config, at
+
+
+def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Model, int]:
+    """`load` of the model alone, which needs no data: `spec` is what its task says of it."""
+    run = Path(run)
+    config = read_config(run)
+    if not (run / "checkpoints").exists():
+        raise CheckpointError(f"{run} has no checkpoint yet")
+    model = Model(config.model, spec, rngs=nnx.Rngs(config.train.seed))
+    params, frozen, _, rebuild = take_apart(model)
+    with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+        at = checkpoints.read()[1]["best"]["step"] if step is None else step
+        known = {*checkpoints.steps(), *checkpoints.unsealed()}
+        at = at if at in known or step is not None else None
+        arrays, extra = checkpoints.restore({"params": params, "frozen": frozen}, at)
+    return rebuild(arrays["params"], arrays["frozen"]), extra["step"]
+
+
+class Stop:
+    """SIGTERM, SIGHUP or Ctrl-C ask the loop to save and end; a second Ctrl-C ends it at once.
+
+    A signal that is ignored stays so: under `nohup` a terminal that goes away ends nothing.
+    """
+
+    def __init__(self):
+        self.asked: str | None = None
+
+    def __enter__(self) -> Stop:
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():  # Python's rule for handlers
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        del frame
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+
+def _blame(step: int, metrics: dict[str, float], checkpoints: Checkpoints | None) -> str:
+    last = "no checkpoint was saved before it"
+    if checkpoints and (kept := checkpoints.steps()):
+        last = f"the last good checkpoint is {checkpoints.folder / str(kept[-1])}"
+    return f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; {last}"

@@ -1,0 +1,232 @@
+"""What a run leaves behind in its folder.
+
+    config.json      the config with every default filled in; versions, device and git commit
+    metrics.jsonl    one line per log and per evaluation
+    events.*         the same for TensorBoard
+    loss.png         the curves
+    checkpoints/     see seqjax.train.checkpoint
+
+Without a folder a run leaves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import seqjax
+from seqjax.core.common import Notice
+from seqjax.core.files import save_figure, write_atomically
+from seqjax.stacks.config import LayerConfig
+from seqjax.tasks import TASKS
+from seqjax.train.config import Config, from_dict
+from seqjax.zoo import LAYERS
+
+# What may differ between the parts of one run.
+FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max_to_keep",
+        "log_every")  # fmt: skip
+
+
+class Record:
+    """Metrics of a run, as JSON lines and TensorBoard events; nothing at all without a folder.
+
+    A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
+    training beyond the one and of validation beyond the other are dropped.
+    """
+
+    def __init__(self, folder: Path | None, step: int = 0, evaluated: int = 0):
+        self.folder, self.lines, self.events = folder, None, None
+        if folder is None:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        rows = [row for row in read_metrics(folder)
+                if row["step"] <= (evaluated if "validation_loss" in row else step)]  # fmt: skip
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.lines = path.open("a", buffering=1)
+        self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.folder and self.lines and self.events:
+            self.lines.close()
+            self.events.close()
+            plot(self.folder)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.lines and self.events:
+            self.lines.write(json.dumps({"step": step, **metrics}) + "\n")
+            for name, value in metrics.items():
+                self.events.add_scalar(name, value, step)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    text = path.read_text(errors="replace") if path.exists() else ""
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            rows.append({"step": int(row["step"]), **row})
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{path}, line {number} is not a line of metrics: remove it to go on"
+            ) from None
+    return rows
+
+
+def plot(folder: Path) -> None:
+    """loss.png: training and validation loss over steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(folder)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
+    for name, label, color, marker in (
+        ("loss", "training", "0.6", None),
+        ("validation_loss", "validation", "C0", "."),
+    ):
+        steps = [row["step"] for row in rows if name in row]
+        losses = [row[name] for row in rows if name in row]
+        axes.plot(steps, losses, label=label, color=color, marker=marker, linewidth=1.2)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    save_figure(figure, folder / "loss.png", dpi=150)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit: what a result depends on beside its config."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    device = jax.devices()[0]
+    return {
+        "seqjax": seqjax.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "git": _git("rev-parse", "HEAD"),
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def resolved(config: Config) -> Config:
+    """The config with the defaults of the layers' and the task's constructors filled in."""
+    layers = tuple(
+        LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
+        for one in config.model.layer
+    )
+    task = config.task
+    task = replace(task, options=_filled(TASKS[task.name].constructor, task.options))
+    return replace(config, task=task, model=replace(config.model, layer=layers))
+
+
+def write_config(folder: Path, config: Config, data: str = "") -> None:
+    """Save what the run is, or check that the folder holds the same run.
+
+    data: the fingerprint of its text, `Task.fingerprint`.
+    Raises ValueError naming the fields in which it is another one, and if the text has changed.
+    """
+    config = resolved(config)
+    if (folder / "config.json").exists():
+        stored, strange = _read(folder)
+        if strange:
+            raise ValueError(f"{folder} is a run of another version: {', '.join(strange)} unknown")
+        now, before = _fields(config), _fields(stored)
+        differ = [name for name in now if now[name] != before[name]]
+        if differ:
+            raise ValueError(
+                f"{folder} holds another run, which differs in {', '.join(differ)}: "
+                "say the same again to go on with it, or give a new folder"
+            )
+        if read_data(folder) not in ("", data):
+            raise ValueError(
+                f"the text of {folder} has changed since the run began: "
+                "put it back to go on with it, or give a new folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"config": asdict(config), "data": data, "environment": environment()}
+    write_atomically(folder / "config.json", json.dumps(told, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> Config:
+    """The config of the run in `folder`; fields of another version are a warning."""
+    config, strange = _read(folder)
+    if strange:
+        warnings.warn(
+            f"{folder} is a run of another version: {', '.join(strange)} unknown, and ignored",
+            Notice,
+            stacklevel=2,
+        )
+    return config
+
+
+def read_data(folder: Path) -> str:
+    """The fingerprint of the text the run began with; empty if it has none."""
+    return _json(folder).get("data", "")
+
+
+def _read(folder: Path) -> tuple[Config, list[str]]:
+    """The config, and the fields that are unknown here, by name."""
+    strange: list[str] = []
+    path, stored = Path(folder) / "config.json", _json(folder)
+    if not isinstance(stored.get("config"), dict):
+        raise ValueError(f"{path} is not the config of a run")
+    try:
+        return from_dict(Config, stored["config"], unknown=strange), strange
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the config of a run: {error}") from None
+
+
+def _json(folder: Path) -> dict[str, Any]:
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not the folder of a run: it has no config.json")
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return stored if isinstance(stored, dict) else {}
+
+
+def _fields(config: Config) -> dict[str, str]:
+    """section.field -> value as JSON, of what must not change within a run."""
+    sections = asdict(config).items()
+    return {
+        f"{section}.{name}": json.dumps(value)
+        for section, values in sections for name, value in values.items() if name not in FREE
+    }  # fmt: skip
+
+
+def _filled(constructor: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    known = signature(constructor).parameters
+    plain = (bool, int, float, str, tuple, list, dict, type(None))
+    defaults = {name: p.default for name, p in known.items() if p.default is not p.empty}
+    return {name: v for name, v in {**defaults, **options}.items() if isinstance(v, plain)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        here = Path(__file__).resolve().parent
+        done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,272 @@
+"""The compiled step: a model taken apart into arrays by name, one update, one evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+
+from seqjax.core.common import accumulation_dtype
+from seqjax.stacks.config import show_pattern
+from seqjax.stacks.model import BATCH_AXES, Model
+from seqjax.tasks import Batch, Task, make
+from seqjax.train.config import Config, TaskConfig, check_config
+from seqjax.train.optimiser import adamw, decays, learning_rate
+
+Arrays = dict[str, jax.Array]
+Rebuild = Callable[[Arrays, Arrays], Model]
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes, and everything a checkpoint holds."""
+
+    step: jax.Array  # int32, steps taken
+    params: Arrays  # trained, float32, by name
+    frozen: Arrays  # drawn once
+    moments: optax.OptState
+    key: jax.Array  # raw data of the dropout key
+    carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
+
+
+def take_apart(model: Model) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
+    """Trained and frozen arrays by name, which of them decay, and the way back to a model.
+
+    A flat dict of arrays is what `jax.jit` passes on fastest, and what a checkpoint can name.
+    """
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    flat = [{".".join(map(str, path)): (path, variable) for path, variable in nnx.to_flat_state(s)}
+            for s in states]  # fmt: skip
+    dtype = accumulation_dtype(model.compute)
+
+    def array(variable):
+        value = variable.get_value()
+        to = dtype if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype
+        if isinstance(value, jax.ShapeDtypeStruct):  # the shape of a model
+            return jax.ShapeDtypeStruct(value.shape, to)
+        return value.astype(to)
+
+    def rebuild(params: Arrays, frozen: Arrays) -> Model:
+        pairs = [
+            (path, variable.replace(values[name]))
+            for part, values in zip(flat, (params, frozen), strict=True)
+            for name, (path, variable) in part.items()
+        ]
+        return nnx.merge(graph, nnx.from_flat_state(pairs))
+
+    params: Any
+    frozen: Any
+    params, frozen = ({name: array(v) for name, (_, v) in part.items()} for part in flat)
+    return params, frozen, {name: decays(*told) for name, told in flat[0].items()}, rebuild
+
+
+def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Callable:
+    """update(state, batch, share of the run) -> (state, metrics); the state given is used up."""
+    micro = config.optimiser.accumulate
+
+    def objective(params, frozen, total, batch, carry, key):
+        """A micro-batch's part of the mean over all targets of the batch."""
+        answer, carry = rebuild(params, frozen)(batch.x, carry, resets=batch.resets, key=key)
+        part = jnp.sum(batch.mask) / total
+        metrics = {name: value * part for name, value in task.score(answer, batch).items()}
+        return metrics["loss"], (metrics, carry if task.carries_state else None)
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    def update(state: TrainState, batch: Batch, share: jax.Array):
+        batch = jax.tree.map(jnp.asarray, batch)
+        key = None
+        if config.model.dropout:
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        total = jnp.sum(batch.mask)
+        total = jnp.where(total > 0, total, 1)
+
+        def gradient(*part):
+            return jax.grad(objective, has_aux=True)(state.params, state.frozen, total, *part)
+
+        def add(grads, part):
+            new, told = gradient(*part)
+            return jax.tree.map(jnp.add, grads, new), told
+
+        if micro == 1:
+            grads, (metrics, carry) = gradient(batch, state.carry, key)
+        else:
+            carry = state.carry and jax.tree.map(partial(_cut, micro), BATCH_AXES, state.carry)
+            keys = None if key is None else jax.random.split(key, micro)
+            parts = _cut(micro, 0, batch), carry, keys
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            grads, (metrics, carry) = lax.scan(add, zeros, parts)
+            metrics = {name: jnp.sum(value) for name, value in metrics.items()}
+            carry = carry and jax.tree.map(_join, BATCH_AXES, carry)
+
+        with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
+            direction, moments = optimiser.update(grads, state.moments, state.params)
+        rate = learning_rate(config.optimiser, state.step, share)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        metrics |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
+        new = state._replace(step=state.step + 1, params=params, moments=moments, carry=carry)
+        return new, metrics
+
+    return update
+
+
+def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
+    """evaluate(params, frozen) -> mean metrics of the validation batches."""
+
+    @jax.jit
+    def start(params, frozen):
+        return rebuild(params, frozen).start(config.task.batch)
+
+    @jax.jit
+    def measure(params, frozen, batch, carry):
+        answer, carry = rebuild(params, frozen)(batch.x, carry, resets=batch.resets)
+        return task.score(answer, batch), jnp.sum(batch.mask), carry
+
+    return Evaluation(config.task, task, start, measure)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The validation batches of a task, and the programs that score a model on them."""
+
+    config: TaskConfig
+    task: Task
+    start: Any
+    measure: Any
+
+    def __call__(self, params: Arrays, frozen: Arrays) -> dict[str, float]:
+        return self.unless_asked(None, params, frozen) or {}
+
+    def unless_asked(self, stop: Any, params: Arrays, frozen: Arrays) -> dict[str, float] | None:
+        """The same; None if in the meantime `stop.asked` was set."""
+        carry = first = self.start(params, frozen)
+        sums, total = Counter(), 0.0
+        for batch in self.batches():
+            if stop is not None and stop.asked:
+                return None
+            metrics, weight, after = self.measure(params, frozen, batch, carry)
+            carry = after if self.task.validation_carries_state else first
+            total += float(weight)
+            sums.update({name: float(v) * float(weight) for name, v in metrics.items()})
+        return {name: value / max(total, 1) for name, value in sums.items()}
+
+    def batches(self) -> Iterator[Batch]:
+        c = self.config
+        return self.task.validation(c.batch, c.evaluation_length or c.length, c.evaluation_batches)
+
+    def trace(self, params: Any, frozen: Any, batch: Batch) -> None:
+        """Trace, for arrays of these shapes, what a call of them will run."""
+        self.measure.trace(params, frozen, batch, jax.eval_shape(self.start, params, frozen))
+
+
+class Programs(NamedTuple):
+    """What a config becomes before there is an array."""
+
+    task: Task
+    optimiser: optax.GradientTransformation
+    update: Callable
+    evaluate: Evaluation
+
+
+def prepare(config: Config) -> Programs:
+    """The programs of a run, traced at their shapes: what cannot run is one error here.
+
+    Nothing is computed but the first batches, and nothing is written. Raises ValueError naming the
+    field, the layer or the task, or how much memory is missing.
+    """
+    check_config(config)
+    if config.model.compute == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError("model.compute=float64 needs JAX_ENABLE_X64=1 in the environment")
+    c, pattern = config.task, " ".join(show_pattern(config.model.layer))
+    longest, width = max(c.length, c.evaluation_length or 0), config.model.features
+    steps = f"task.{'length' if longest == c.length else 'evaluation_length'}={longest}"
+    sizes = f"task.batch={c.batch}, {steps} and model.features={width}"
+    _check_memory(4 * c.batch * longest * width, sizes)
+    task = make(c.name, **c.options)
+    batch = next(task.batches(config.train.seed, c.batch, c.length))
+    with _named(f"model.layer {pattern}"):
+        model = nnx.eval_shape(lambda: Model(config.model, task.spec, rngs=nnx.Rngs(0)))
+        params, frozen, decayed, rebuild = take_apart(model)
+    count = sum(leaf.size for leaf in params.values())
+    sizes = f"model.layer {pattern}, model.depth={config.model.depth}, model.features={width}"
+    _check_memory(16 * count, f"{count} parameters of {sizes}")
+    optimiser = adamw(config.optimiser, decayed)
+    update = make_update(config, task, rebuild, optimiser)
+    evaluate = make_evaluate(config, task, rebuild)
+    with _named(f"model.layer {pattern}, task.batch={c.batch}, task.length={c.length}"):
+        begin = partial(start_state, config, task, rebuild, optimiser)
+        update.trace(jax.eval_shape(begin, params, frozen), batch, np.float32(0))
+    lengths = f"task.evaluation_length={c.evaluation_length or c.length}"
+    with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
+        held_out = next(evaluate.batches())
+    with _named(f"model.layer {pattern}, {lengths}"):
+        evaluate.trace(params, frozen, held_out)
+    return Programs(task, optimiser, update, evaluate)
+
+
+def start_state(
+    config: Config, task: Task, rebuild: Rebuild, optimiser, params: Arrays, frozen: Arrays
+) -> TrainState:
+    """The state before the first step."""
+    key = jax.random.key_data(jax.random.split(jax.random.key(config.train.seed))[1])
+    carry = rebuild(params, frozen).start(config.task.batch) if task.carries_state else None
+    return TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, carry)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever impossible options break in here is one line that names them."""
+    try:
+        yield
+    except Exception as error:
+        line = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{what}: {line}") from error
+
+
+def _check_memory(least: int, what: str) -> None:
+    device = jax.local_devices()[0].memory_stats() or {}
+    memory = device.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if least > memory:
+        raise ValueError(
+            f"{what} take {least / 2**30:.3g} GiB at least, and there are {memory / 2**30:.3g} GiB"
+        )
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """What makes a training step faster on this device.
+
+    On CPU, XLA's default order of operations runs many at a time, which on few cores takes
+    the cache from each other: a step took 15 to 30 % longer (2 cores, jax 0.10.2).
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
+def _cut(parts: int, axis: int, tree: Any) -> Any:
+    """The batch axis of every leaf cut into `parts`, which come first."""
+
+    def leaf(v):
+        v = v.reshape(*v.shape[:axis], parts, v.shape[axis] // parts, *v.shape[axis + 1 :])
+        return jnp.moveaxis(v, axis, 0)
+
+    return jax.tree.map(leaf, tree)
+
+
+def _join(axis: int, tree: Any) -> Any:
+    """What `_cut` cut."""
+
+    def leaf(v):
+        v = jnp.moveaxis(v, 0, axis)
+        return v.reshape(*v.shape[:axis], -1, *v.shape[axis + 2 :])
+
+    return jax.tree.map(leaf, tree)

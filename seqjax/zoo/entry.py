@@ -1,0 +1,44 @@
+"""What a row of the table of layers says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flax import nnx
+
+from seqjax.nn.base import Layer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a layer, what it is and where it comes from.
+
+    state: the floats that one example carries from step to step (a complex number is two), a
+        Python expression over `features`, the layer's options and its own sizes, which tests
+        evaluate; empty where it is whatever the layers inside carry.
+    smoke: options that make it tiny, for tests and examples (features is always 4 there).
+    variants: further option sets that are held to the same contract.
+    exempt: name of a law -> why it does not hold for this layer (tests read it, README shows it).
+    """
+
+    cls: type[Layer]
+    title: str
+    reference: str
+    state: str = ""
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+    def floats(self, features: int, **options: Any) -> int:
+        """The value of `state` for a layer of these options."""
+        make: Any = self.cls
+        layer = nnx.eval_shape(lambda: make(features, rngs=nnx.Rngs(0), **options))
+        said = inspect.signature(make.__init__).parameters.items()
+        names: dict[str, Any] = {name: p.default for name, p in said}
+        names |= {name: value for name, value in vars(layer).items() if isinstance(value, int)}
+        return int(
+            eval(self.state, {"__builtins__": {}}, {**names, **options, "features": features})
+        )

@@ -1,0 +1,112 @@
+"""What the options of layers may be: an option of one name has one range, wherever it stands.
+
+Types are those of the constructors' annotations. A whole number is a `SIZE` unless it stands in
+`COUNTS`; every other number stands in `NUMBERS`. A `Range` in the annotation goes before both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from math import inf, tau as TURN
+from typing import Annotated, Any
+
+from seqjax.core.ranges import Range, check, number
+
+ANY, SHARE, POSITIVE, NOT_NEGATIVE = Range(), Range(0, 1), Range(above=0), Range(0)
+BELOW_1 = Range(0, below=1)
+
+# Upper ends are far above what is of use: beyond them nothing would be built in hours.
+SIZE = Range(1, 2**20)
+COUNTS: dict[str, Range] = {
+    # may be 0: what they count is left out, or the first one
+    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
+                     "keep_first", "masks", "memory", "norm_groups", "persistent", "r"),
+                    Range(0, SIZE.high)),
+    # squared: matrices from state to state
+    **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
+    # built or run one after the other
+    **dict.fromkeys(("blocks", "degree", "depth", "experts", "iterations", "levels", "n_h",
+                     "substeps"), Range(1, 1000)),
+}  # fmt: skip
+NUMBERS: dict[str, Range] = {
+    "base": POSITIVE,  # of rotary angles
+    "bias_scale": NOT_NEGATIVE,  # of random biases
+    "bound": POSITIVE,  # of the size of recurrent weights
+    "cell_clip": POSITIVE,
+    "cell_rate": BELOW_1,  # of zoneout
+    "chrono": Range(2),  # longest time scale, in steps
+    "d": ANY,  # of a correction
+    "decay_max": POSITIVE,
+    "decay_min": POSITIVE,
+    "density": Range(above=0, high=1),
+    "depth": SHARE,  # of a block in its model: 0 the first, 1 the last
+    "dropout": BELOW_1,
+    "dt": POSITIVE,  # time steps
+    "dt_limit": Range(0, inf),
+    "dt_max": POSITIVE,
+    "dt_min": POSITIVE,
+    "eps": NOT_NEGATIVE,
+    "eta_base": POSITIVE,  # inner learning rate
+    "expansion": NOT_NEGATIVE,  # of a feed-forward part, as a multiple; 0: none, where it may be
+    "fast_decay": POSITIVE,  # where a window falls to its target, as a share of the length
+    "floor": NOT_NEGATIVE,
+    "forget_bias": ANY,
+    "frequency": ANY,
+    "gate_bias": ANY,
+    "gate_cap": POSITIVE,
+    "highway_bias": ANY,
+    "input_density": Range(above=0, high=1),
+    "input_scale": ANY,
+    "leak": Range(above=0, high=1),
+    "longest": Range(2),  # time scale, in steps
+    "lower_bound": BELOW_1,  # of a forget gate
+    "max_phase": Range(0, TURN),
+    "norm_eps": NOT_NEGATIVE,
+    "r_max": Range(above=0, high=1),  # ring of eigenvalues
+    "r_min": BELOW_1,
+    "rate": BELOW_1,  # of zoneout
+    "recurrent_scale": NOT_NEGATIVE,
+    "rotary_fraction": SHARE,
+    "scale": POSITIVE,  # of scores
+    "scales": ANY,
+    "shift": ANY,
+    "slow_decay": POSITIVE,
+    "spectral_radius": NOT_NEGATIVE,
+    "step_rescale": POSITIVE,  # of time steps
+    "target": Range(above=0, below=1),  # of a window
+    "tau": POSITIVE,  # temperature
+    "theta": POSITIVE,  # window of a delay, in steps
+    "zoneout": BELOW_1,
+}
+
+
+def declared(name: str, hint: Any) -> Any:
+    """The annotation of the option `name`, with its range."""
+    whole = number(hint) is int
+    ranges = COUNTS if whole else NUMBERS
+    return Annotated[hint, ranges.get(name, SIZE if whole else ANY)]
+
+
+def hints(cls: type) -> dict[str, Any]:
+    """option -> annotation with its range, of the constructor of a layer."""
+    found = typing.get_type_hints(cls.__init__, include_extras=True)
+    left_out = ("features", "rngs", "return")
+    return {name: declared(name, hint) for name, hint in found.items() if name not in left_out}
+
+
+def check_options(layer: str, cls: type, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that is not what it is declared to be."""
+    known = hints(cls)
+    for name, value in options.items():
+        check(value, known[name], f"option {name!r} of layer {layer!r}")
+    parameters = inspect.signature(cls.__init__).parameters
+    for low in (name for name in known if name.endswith("_min")):
+        high = low.removesuffix("min") + "max"
+        ends = [options.get(name, parameters[name].default) for name in (low, high)]
+        if ends[0] > ends[1]:
+            raise ValueError(
+                f"option {low!r} of layer {layer!r} must be at most {high!r}, which is {ends[1]}, "
+                f"got {ends[0]}"
+            )
