@@ -132,7 +132,7 @@ def errors(cell: Cell, params: Any, count: int = 500) -> np.ndarray:
             y = cell.readout(params, h, x)
             return (h, y), y
 
-        return jax.lax.scan(body, (cell.initial(params), START), (before, told))[1]
+        return jax.lax.scan(body, (cell.start(params), START), (before, told))[1]
 
     return np.asarray(jnp.mean((follow(ys) - clean) ** 2, axis=(0, 2)) / jnp.var(clean))
 

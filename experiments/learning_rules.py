@@ -102,9 +102,9 @@ def restarting(cell: Cell) -> Cell:
 
     def step(params, h, now):
         x, first = now
-        return cell.step(params, select(first, cell.initial(params), h), x)
+        return cell.step(params, select(first, cell.start(params), h), x)
 
-    return Cell(cell.initial, step, lambda params, h, now: cell.readout(params, h, now[0]))
+    return Cell(cell.start, step, lambda params, h, now: cell.readout(params, h, now[0]))
 
 
 class Way(NamedTuple):

@@ -145,7 +145,7 @@ def live(
             h = cell.step(params, h, now[0])
             return h, 2 * squared_error(cell.readout(params, h, now[0]), now[1])
 
-        return jnp.mean(jax.lax.scan(body, cell.initial(params), asked)[1])
+        return jnp.mean(jax.lax.scan(body, cell.start(params), asked)[1])
 
     def phase(carry, part):
         def step(carry, now):

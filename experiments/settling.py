@@ -150,7 +150,7 @@ def asked(params, *, length: int, steps: int):
     """Share of whole chains right after `steps` steps, and the share of them that settled."""
     x, y = puzzles(jax.random.key(99), 500, length)
     cell = chain(length)
-    h = cell.initial(params)
+    h = cell.start(params)
     h, residual, _ = jax.vmap(lambda x: settle(cell, params, h, x, tolerance=1e-4, steps=steps))(x)
     right = (jax.vmap(lambda h, x: cell.readout(params, h, x))(h, x) > 0) == y
     return jnp.mean(jnp.all(right, axis=1)), jnp.mean(residual <= 1e-4)

@@ -139,7 +139,7 @@ def fwp_update(x, meta, *, evaluator):
         S = delta_rule(k, k, v, beta, evaluator=evaluator)[1]
     else:
         zeros = jnp.zeros((1, k.shape[-1], v.shape[-1]))
-        rule = partial(bounded_delta_rule, S=zeros, scale=1.0, reset_state=zeros)
+        rule = partial(bounded_delta_rule, S=zeros, scale=1.0, start=zeros)
         S = jax.vmap(lambda k, v, beta: rule(k, k, v, beta)[1])(k, v, beta)
     return {"W": jnp.swapaxes(S[:, 0], 1, 2)}
 

@@ -104,7 +104,7 @@ def kept_of_b(cell, params, xs, n, absent):
         whole = jnp.zeros((len(units), D + 1)).at[rows, units].add(M)[:, :D]
         return (cell.step(params, h, x), M), whole.T
 
-    Ms = lax.scan(push, (cell.initial(params), kept.init(params)), xs)[1]
+    Ms = lax.scan(push, (cell.start(params), kept.init(params)), xs)[1]
     return parts(Ms, params)["b"]
 
 

@@ -97,7 +97,7 @@ def gateloop_op(inputs, meta, *, evaluator):
     def one(q, k, v, a):
         log_r, angle = jnp.log(jnp.abs(a))[:, None, None], jnp.angle(a)[:, None, None]
         q, k, v = (z[:, None] for z in (q, k, v))
-        flags = dict(reset_state=S, resets=None, mask=None, evaluator=evaluator)
+        flags = dict(start=S, resets=None, mask=None, evaluator=evaluator)
         return gate_loop(q, k, v, log_r, angle, S, **flags)[0][:, 0]
 
     return {"o": jax.vmap(one)(q, k, v, a)}

@@ -56,9 +56,9 @@ def past(case, evaluator):
 def before(tree):
     """Gradients of what lies before CUT, and of the initial state."""
     return {
-        name: jax.tree.leaves(g) if name == "initial_state" else [g[:, :CUT]]
+        name: jax.tree.leaves(g) if name == "state" else [g[:, :CUT]]
         for name, g in tree.items()
-        if name == "initial_state" or name not in CONSTANT
+        if name == "state" or name not in CONSTANT
     }
 
 

@@ -13,13 +13,13 @@ from seqjax import ops
 from seqjax.ops.op import Spec
 
 CASES = {
-    "linear_attention, key decay": ("q", "k", "v", "initial_state"),
+    "linear_attention, key decay": ("q", "k", "v", "state"),
     "linear_attention, normalised": ("q", "k", "v"),
     "linear_attention, bonus": ("bonus",),
-    "gated_delta_rule, head decay": ("q", "k", "v", "beta", "initial_state"),
-    "dplr, key decay": ("q", "k", "v", "a", "b", "initial_state"),
-    "selective_scan": ("A", "B", "u", "initial_state"),
-    "short_convolution": ("x", "kernel", "bias", "initial_state"),
+    "gated_delta_rule, head decay": ("q", "k", "v", "beta", "state"),
+    "dplr, key decay": ("q", "k", "v", "a", "b", "state"),
+    "selective_scan": ("A", "B", "u", "state"),
+    "short_convolution": ("x", "kernel", "bias", "state"),
 }
 
 

@@ -37,7 +37,7 @@ def test_an_op_takes_a_flow():
     resets, mask = jnp.arange(5) == 2, jnp.arange(5) != 3
     flow = Flow(resets, mask, "sequential")
     found = seqjax.linear_attention(q, k, v, None, Carry(S, start), flow=flow)
-    flags = dict(resets=resets, mask=mask, reset_state=start, evaluator="sequential")
+    flags = dict(resets=resets, mask=mask, start=start, evaluator="sequential")
     for a, b in zip(found, seqjax.linear_attention(q, k, v, None, S, **flags)):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(TypeError, match="linear_attention with flow= takes one Carry"):

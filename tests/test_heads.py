@@ -70,7 +70,7 @@ def run(name, arrays, state, evaluator, chunk):
         y, h = log_linear_attention(**arrays, state=state, **flags(), **chunk, evaluator=evaluator)
         return y, h.S
     chunk = {} if evaluator == "naive" else chunk
-    return FUNCTIONS[name](**arrays, initial_state=state, **flags(), **chunk, evaluator=evaluator)
+    return FUNCTIONS[name](**arrays, state=state, **flags(), **chunk, evaluator=evaluator)
 
 
 def repeated(x, axis, heads):
@@ -136,7 +136,7 @@ def test_the_states_of_grouped_queries_are_computed_once():
         del arrays["log_b"]
         shapes = jax.tree.map(lambda x: jnp.zeros((64, *x.shape[1:])), arrays)
         lowered = jax.jit(
-            lambda xs: seqjax.linear_attention(**xs, initial_state=state, evaluator="chunked")[1]
+            lambda xs: seqjax.linear_attention(**xs, state=state, evaluator="chunked")[1]
         ).lower(shapes)
         return lowered.compile().cost_analysis()["flops"]
 
@@ -164,7 +164,7 @@ def test_no_steps_and_16_bits(name):
         run = partial(log_linear_attention, state=state)
     else:
         state = jax.tree.map(lambda s: s.astype(jnp.float32), state)
-        run = partial(FUNCTIONS[name], initial_state=state)
+        run = partial(FUNCTIONS[name], state=state)
     y, end = run(**low)
     assert y.dtype == jnp.bfloat16 and y.shape == (T, 6, V) and jnp.isfinite(y).all()
     assert jax.tree.leaves(end)[0].dtype == jnp.float32
@@ -182,9 +182,7 @@ def test_decays_per_value_of_several_corrections(reverse):
     beta = jax.nn.sigmoid(draw(12, T, n, 2, V))
     micro = [x.reshape(T * n, *x.shape[2:]) for x in (k, v, beta)]
     options = {name: arrays[name] for name in ("log_a", "log_b")}
-    y, last = seqjax.gated_delta_product(
-        arrays["q"], *micro, initial_state=S, reverse=reverse, **options
-    )
+    y, last = seqjax.gated_delta_product(arrays["q"], *micro, state=S, reverse=reverse, **options)
     expected = np.zeros(y.shape)
     q, k, v, beta, S = (np.asarray(z) for z in (arrays["q"], k, v, beta, S))
     a, b = (np.exp(np.asarray(z)) for z in options.values())

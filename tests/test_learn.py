@@ -72,7 +72,7 @@ def exact(cell, params, xs, ys):
             h = cell.step(params, h, now[0])
             return h, squared_error(cell.readout(params, h, now[0]), now[1])
 
-        return jnp.sum(lax.scan(body, cell.initial(params), (xs, ys))[1])
+        return jnp.sum(lax.scan(body, cell.start(params), (xs, ys))[1])
 
     loss, grads = jax.value_and_grad(run)(params)
     return loss, ravel_pytree(grads)[0]

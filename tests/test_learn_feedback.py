@@ -59,7 +59,7 @@ def constant(truth):
 
 def told(params, xs=XS, ys=YS, truth=(True,) * T):
     """The loss where step t reads the data if truth[t], else the most likely token; a loop."""
-    h, previous, own, total = CELL.initial(params), START, START, 0.0
+    h, previous, own, total = CELL.start(params), START, START, 0.0
     for x, y, true in zip(xs, ys, truth):
         h = CELL.step(params, h, feed(params, previous if true else own, x))
         out = params["O"] @ h
@@ -88,7 +88,7 @@ def test_teacher_forcing_is_backpropagation_over_shifted_data():
     assert (
         abs(split - loss) < 1e-12 and far(end.h, state.h) < 1e-12 and far(truncated, grads) > 1e-3
     )
-    bare = Cell(CELL.initial, lambda p, h, x: CELL.step(p, h, p["E"][x]), CELL.readout)
+    bare = Cell(CELL.start, lambda p, h, x: CELL.step(p, h, p["E"][x]), CELL.readout)
     alone = teacher_forcing(bare, cross_entropy, START)
     assert jnp.isfinite(alone.grad(PARAMS, alone.init(PARAMS), None, YS)[0])  # no further input
 
@@ -165,7 +165,7 @@ def behaviours(params):
     """b of both modes [T, H + V], by a loop."""
     both = []
     for true in (True, False):
-        h, previous, rows = CELL.initial(params), START, []
+        h, previous, rows = CELL.start(params), START, []
         for x, y in zip(XS, YS):
             h = CELL.step(params, h, feed(params, previous, x))
             out = params["O"] @ h

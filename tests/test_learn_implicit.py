@@ -54,7 +54,7 @@ def settled_loss(cell, params, xs=XS, ys=YS, steps=200):
     """Every x held for many steps from scratch, by autodiff through all of them."""
 
     def one(x, y):
-        h = jax.lax.fori_loop(0, steps, lambda _, h: cell.step(params, h, x), cell.initial(params))
+        h = jax.lax.fori_loop(0, steps, lambda _, h: cell.step(params, h, x), cell.start(params))
         return squared_error(cell.readout(params, h, x), y)
 
     return jnp.sum(jax.vmap(one)(xs, ys))
@@ -84,7 +84,7 @@ def test_exact_solvers_equal_autodiff_through_the_settling():
 def test_neumann_k_is_backpropagation_through_k_plus_1_identical_steps(k):
     cell, params = tanh_cell(0.9)
     x, y = XS[0], YS[0]
-    h, residual, _ = settle(cell, params, cell.initial(params), x, **EXACT)
+    h, residual, _ = settle(cell, params, cell.start(params), x, **EXACT)
     assert residual <= 1e-14
 
     def last_only(out, now):
@@ -110,7 +110,7 @@ def penalised(cell, params, weight, lipschitz):
     total = settled_loss(cell, params)
     for x in XS:
         body = lambda _, h, x=x: cell.step(params, h, x)  # noqa: E731
-        h = jax.lax.fori_loop(0, 200, body, cell.initial(params))
+        h = jax.lax.fori_loop(0, 200, body, cell.start(params))
         J = jax.jacobian(lambda v, x=x: jnp.concatenate(cell.step(params, (v[:N], v[N:]), x)))(
             jnp.concatenate(h)
         )

@@ -167,7 +167,7 @@ def test_a_nan_does_not_cross_a_reset(name):
     def after(good, evaluator):
         elements = jax.tree.map(lambda a, b: jnp.stack([a, b]), bad, good)
         kind = None if evaluator == "primitive" and algebra.structure != "diagonal" else evaluator
-        _, last = scan(algebra, elements, h, evaluator=kind, resets=flags, initial=initial)
+        _, last = scan(algebra, elements, h, evaluator=kind, resets=flags, start=initial)
         return value(name, last)
 
     expected = value(name, algebra.act(good, initial))

@@ -35,7 +35,7 @@ CASES = {
     "selective_scan": ("selective_scan", {}),
     "short_convolution": ("short_convolution", {}),
 }
-CONSTANT = {"A", "D", "delta_bias", "bias", "kernel", "bonus", "initial_state", "reset_state"}
+CONSTANT = {"A", "D", "delta_bias", "bias", "kernel", "bonus", "state", "start"}
 ONE_OF_EACH = [
     "linear_attention, normalised",
     "gated_delta_rule, key decay",
@@ -95,8 +95,8 @@ def numbers(case, what):
     draw = np.random.default_rng(1)
     flags = dict(resets=draw.random((2, T)) < 0.1, mask=draw.random((2, T)) < 0.8)
     weights = np.ones((2, T))
-    first = jax.tree.map(lambda s: s[0] / 2, arrays["initial_state"])
-    arrays = {**arrays, "reset_state": first}
+    first = jax.tree.map(lambda s: s[0] / 2, arrays["state"])
+    arrays = {**arrays, "start": first}
     tangents = random_like(arrays, 3)
     if what == "strong decay":
         for name in set(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
@@ -110,7 +110,7 @@ def numbers(case, what):
         arrays = {
             k: v if k in CONSTANT else v.at[:, RESET - 3].set(jnp.nan) for k, v in arrays.items()
         }
-        arrays["initial_state"] = jax.tree.map(lambda s: s * jnp.nan, arrays["initial_state"])
+        arrays["state"] = jax.tree.map(lambda s: s * jnp.nan, arrays["state"])
     return arrays, jax.tree.map(jnp.asarray, flags), tangents, jnp.asarray(weights)
 
 
@@ -136,7 +136,7 @@ def test_a_nan_does_not_cross_a_reset(case):
     dirty = numbers(case, "nan")
     names = {k for k in dirty[0] if k not in CONSTANT}
     clean_arrays = {
-        k: example(case)[0][k] if k in names | {"initial_state"} else v for k, v in dirty[0].items()
+        k: example(case)[0][k] if k in names | {"state"} else v for k, v in dirty[0].items()
     }
     (y, state), gradient, _ = program(case, "naive")(clean_arrays, *dirty[1:])
     expected = y[:, RESET:], state, {k: gradient[k][:, RESET:] for k in names}
@@ -159,7 +159,7 @@ def test_a_masked_step_is_left_out(case):
     flags = dict(resets=jnp.zeros((2, T), bool), mask=jnp.broadcast_to(flags["mask"][:1], (2, T)))
     (y, state), _, _ = program(case, "naive")(arrays, flags, tangents, weights)
     function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
-    del arrays["reset_state"]
+    del arrays["start"]
     expected = jax.jit(partial(function, **options, evaluator="naive"))(**in_time(arrays, keep))
     agree((y[:, keep], state), expected)
     assert not np.delete(y, keep, axis=1).any()
@@ -175,9 +175,9 @@ def test_a_stream_in_pieces(case):
         return function(**arrays, **options, evaluator="naive")
 
     def pieces(arrays):
-        ys, state = [], arrays["initial_state"]
+        ys, state = [], arrays["state"]
         for piece in (slice(0, 0), slice(0, 1), slice(1, 11)):
-            part = {**in_time(arrays, piece), "initial_state": state}
+            part = {**in_time(arrays, piece), "state": state}
             y, state = function(**part, **options)
             ys.append(y)
         return jnp.concatenate(ys, axis=1), jax.tree.unflatten(form, jax.tree.leaves(state))
@@ -204,7 +204,7 @@ def test_the_delta_rule_overwrites():
 def keys_and_values(case="gated_delta_rule, key decay"):
     arrays, _ = example(case)
     resets = jnp.asarray(np.arange(T) == np.array([[11], [13]]))
-    return arrays, dict(initial_state=arrays.pop("initial_state"), resets=resets, chunk_size=CHUNK)
+    return arrays, dict(state=arrays.pop("state"), resets=resets, chunk_size=CHUNK)
 
 
 def dplr_of_delta(q, k, v, beta, log_a, **options):
@@ -246,10 +246,10 @@ def test_dplr_without_low_rank_is_linear_attention():
 
 def test_stabilised_attention_is_linear_attention_in_log_space():
     arrays, options = keys_and_values("stabilised_attention")
-    C, n, m = options["initial_state"]
+    C, n, m = options["state"]
     _, (S, z, last) = seqjax.stabilised_attention(**arrays, **options)
     k = jnp.exp(arrays["log_i"])[..., None] * arrays["k"]
-    options["initial_state"] = C * jnp.exp(m)[..., None, None], n * jnp.exp(m)[..., None]
+    options["state"] = C * jnp.exp(m)[..., None, None], n * jnp.exp(m)[..., None]
     _, expected = seqjax.linear_attention(
         arrays["q"], k, arrays["v"], arrays["log_f"], normalise=True, **options
     )
@@ -388,7 +388,7 @@ def small(**changes):
             dict(v=jnp.zeros((2, 5, 3, 3)), q=jnp.zeros((2, 5, 2, 3)), k=jnp.zeros((2, 5, 2, 3))),
             "q has 2 heads and v 3; expected a divisor",
         ),
-        (dict(initial_state=jnp.zeros((2, 1, 3, 4))), "initial_state has shape .*V=3"),
+        (dict(state=jnp.zeros((2, 1, 3, 4))), "state has shape .*V=3"),
         (dict(resets=jnp.zeros((5,), bool)), r"resets has shape \(5,\), expected \(2, 5\)"),
         (dict(mask=jnp.zeros((2, 5))), "mask has dtype float64, expected bool"),
         (dict(q=jnp.zeros((2, 5, 1, 3), int)), "q has dtype int64, expected floating"),

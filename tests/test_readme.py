@@ -14,7 +14,7 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     blocks = [block for block in blocks if "seqjax.hf" not in block]  # needs a checkpoint: test_hf
     assert len(blocks) == 4
-    assert len(blocks[0].splitlines()) <= 36, "the first example is to stay short"
+    assert len(blocks[0].splitlines()) <= 37, "the first example is to stay short"
     from seqjax.zoo import LAYERS
 
     namespace: dict = {}

@@ -66,7 +66,7 @@ def everything(name, evaluator, reverse, flags):
             evaluator=evaluator,
             reverse=reverse,
             resets=resets,
-            initial=initial,
+            start=initial,
             mask=mask,
             **options,
         )
@@ -109,7 +109,7 @@ def test_any_length_and_chunk(length, chunk):
     algebra, elements, state, _ = problem("diagonal", length)
     expected = scan(algebra, elements, state, evaluator="sequential")
     assert expected[0].shape == (length, D)
-    close(scan(algebra, elements, state, evaluator="chunked", chunk=chunk), expected)
+    close(scan(algebra, elements, state, evaluator="chunked", chunk_size=chunk), expected)
     close(scan(algebra, elements, state, evaluator="primitive"), expected)
     if length == 0:
         close(expected[1], state)
@@ -121,7 +121,7 @@ def test_the_sequential_loop_is_the_equation():
     resets = np.zeros(T, bool)
     resets[4] = True
     states, last = scan(
-        m.diagonal, (a, b), h, evaluator="sequential", resets=jnp.array(resets), initial=initial
+        m.diagonal, (a, b), h, evaluator="sequential", resets=jnp.array(resets), start=initial
     )
     for t in range(T):
         h = a[t] * (initial if resets[t] else h) + b[t]
@@ -138,7 +138,7 @@ def test_sharded_over_devices(name):
 
     def run(elements, state, evaluator, **options):
         return scan(
-            algebra, elements, state, evaluator=evaluator, resets=resets, initial=initial, **options
+            algebra, elements, state, evaluator=evaluator, resets=resets, start=initial, **options
         )[0]
 
     def sharded(elements, state):
@@ -209,7 +209,7 @@ def test_choice_and_explanation():
     "wrong, message",
     [
         (dict(evaluator="asociative"), "did you mean 'associative'"),
-        (dict(evaluator="chunked", chunk=0), "chunk must be at least 1"),
+        (dict(evaluator="chunked", chunk_size=0), "chunk_size must be at least 1"),
         (dict(resets=jnp.zeros(3, bool)), r"resets must be bool \[11\]"),
         (dict(mask=jnp.zeros(T)), "mask must be bool"),
     ],

@@ -115,7 +115,7 @@ def test_a_student_is_a_cell_that_every_learner_takes(name, options):
     learner = bptt(cell, cross_entropy)
 
     def whole(params):
-        m, total = cell.initial(params), 0.0
+        m, total = cell.start(params), 0.0
         for x, y in zip(X[0], Y[0]):
             m = cell.step(params, m, x)
             total += cross_entropy(cell.readout(params, m, x), y)

@@ -75,7 +75,7 @@ def test_negative_decays(per_key):
         outputs.append(np.einsum("hk,hkv->hv", q[t], S) * mask[t])
     y, last = signed_linear_attention(
         q, k, v, log_s, state, eigenvalues="[-1,1]", resets=jnp.array(resets),
-        mask=jnp.array(mask), reset_state=fresh,
+        mask=jnp.array(mask), start=fresh,
     )  # fmt: skip
     np.testing.assert_allclose(y, outputs, atol=1e-12)
     np.testing.assert_allclose(last, S, atol=1e-12)

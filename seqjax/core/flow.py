@@ -95,11 +95,10 @@ class Carry:
 
 
 def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
-    """An op(..., state, resets=, mask=, reset_state=, evaluator=), with some of these at least,
+    """An op(..., state, resets=, mask=, start=, evaluator=), with some of these at least,
     that takes `flow=` in place of them all and a Carry in place of its state."""
     parameters = inspect.signature(op).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    start = "initial" if "initial" in parameters else "reset_state"
 
     @wraps(op)
     def call(*arguments: Any, flow: Flow | None = None, **options: Any) -> R:
@@ -114,7 +113,7 @@ def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
         flags = {
             "resets": flow.resets,
             "mask": flow.mask,
-            start: carries[0].start,
+            "start": carries[0].start,
             "evaluator": flow.evaluator,
         }
         known = {k: v for k, v in flags.items() if open_ended or k in parameters}

@@ -87,8 +87,8 @@ def select(flag: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(leaf, yes, no)
 
 
-def resettable(monoid: Monoid, initial: State) -> Monoid:
-    """Elements (flag, e): where flag is set the state becomes `initial` before e acts.
+def resettable(monoid: Monoid, start: State) -> Monoid:
+    """Elements (flag, e): where flag is set the state becomes `start` before e acts.
 
     Lawful for every monoid and every initial state, learned ones included:
         (f, p) then (True, q)  = (True, q)         the past is forgotten, whatever it held
@@ -108,7 +108,7 @@ def resettable(monoid: Monoid, initial: State) -> Monoid:
 
     def act(element, state):
         flag, inner = element
-        like = jax.tree.map(lambda i, s: jnp.asarray(i, s.dtype), initial, state)
+        like = jax.tree.map(lambda i, s: jnp.asarray(i, s.dtype), start, state)
         return monoid.act(inner, select(flag, like, state))
 
     return Monoid(combine, identity, act)

@@ -36,7 +36,7 @@ def scan(
     evaluator: str | None = None,
     reverse: bool = False,
     resets: jax.Array | None = None,
-    initial: State | None = None,
+    start: State | None = None,
     mask: jax.Array | None = None,
     **options,
 ) -> tuple[State, State]:
@@ -46,9 +46,9 @@ def scan(
     state: h before the first step processed.
     evaluator: a name of EVALUATORS; None chooses by device and structure (see `explain`).
     reverse: run from the last step to the first; states keep their places.
-    resets: bool [T]; before step t the state becomes `initial` (by default the `state` given).
+    resets: bool [T]; before step t the state becomes `start` (by default the `state` given).
     mask: bool [T]; a step whose mask is not set is the identity, its reset included.
-    options: of the evaluator: chunk=64 for "chunked", axis="name" for "sharded".
+    options: of the evaluator: chunk_size=64 for "chunked", axis="name" for "sharded".
     Returns (states [T, ...], last state); for T = 0 no states and the state given.
     Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here, and
     TypeError or ValueError for elements that are none of this monoid.
@@ -72,10 +72,10 @@ def scan(
         elements = keep_or_identity(monoid, mask, elements)
         resets = None if resets is None else resets & mask
     if name == "primitive":
-        return _primitive(elements, state, resets, initial, reverse, **options)
+        return _primitive(elements, state, resets, start, reverse, **options)
     elements = jax.tree.map(_wide, elements)  # 16-bit elements are combined in float32
     if resets is not None:
-        monoid = resettable(monoid, state if initial is None else initial)
+        monoid = resettable(monoid, state if start is None else start)
         elements = (resets, elements)
     if not reverse:
         return run.function(monoid, elements, state, **options)
@@ -102,17 +102,17 @@ def associative(monoid: Monoid, elements: Element, state: State) -> tuple[State,
 
 
 def chunked(
-    monoid: Monoid, elements: Element, state: State, *, chunk: int = 64
+    monoid: Monoid, elements: Element, state: State, *, chunk_size: int = 64
 ) -> tuple[State, State]:
-    """Trees of length `chunk`, the state carried from one to the next.
+    """Trees of length `chunk_size`, the state carried from one to the next.
 
     Any T: the last chunk is filled with identities. Only the states between chunks are kept for
     the backward pass, which recomputes the inside; memory is O(T states + chunk elements).
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     length = _length(elements)
-    chunk = min(chunk, length)
+    chunk = min(chunk_size, length)
     count = -(-length // chunk)
 
     def fill(x, unit):
@@ -148,17 +148,17 @@ def sharded(monoid: Monoid, elements: Element, state: State, *, axis: str) -> tu
     return jax.vmap(monoid.act, in_axes=(0, None))(prefixes, before), last
 
 
-def _primitive(elements, state, resets, initial, reverse):
+def _primitive(elements, state, resets, start, reverse):
     a, b = elements
     if jnp.ndim(b) != 2:  # the primitive has one channel axis: fold the others into it
         shape = b.shape[1:]
         flat = (a.reshape(len(a), -1), b.reshape(len(b), -1))
-        base = None if initial is None else jnp.reshape(initial, -1)
+        base = None if start is None else jnp.reshape(start, -1)
         states, last = _primitive(flat, state.reshape(-1), resets, base, reverse)
         return states.reshape(-1, *shape), last.reshape(shape)
     dtype = accumulation_dtype(a.dtype, b.dtype, state.dtype)
     if resets is not None:
-        base = (state if initial is None else initial).astype(dtype)
+        base = (state if start is None else start).astype(dtype)
         # the primitive resets to zero; a_t h_init enters with the drive
         b = jnp.where(resets[:, None], a.astype(dtype) * base[None], 0) + b.astype(dtype)
         resets = resets[None]

@@ -63,7 +63,7 @@ def bptt(
 
     def init(params: Params, key: Any = None) -> BPTTState:
         del key
-        return BPTTState(cell.initial(params))
+        return BPTTState(cell.start(params))
 
     def grad(params, state, xs, ys):
         def run(params):
@@ -101,7 +101,7 @@ def tbptt(cell: Cell, loss: Loss, x: Any, *, k1: int = 1, k2: int = 20) -> Learn
     def init(params: Params, key: Any = None) -> TBPTTState:
         del key
         xs = jax.tree.map(lambda x: jnp.zeros((back, *jnp.shape(x)), jnp.result_type(x)), x)
-        return TBPTTState(cell.initial(params), xs, jnp.zeros(back, bool))
+        return TBPTTState(cell.start(params), xs, jnp.zeros(back, bool))
 
     def piece(params, state, xs, ys):
         """The losses of xs, at most k1 steps, back over the last k2."""

@@ -1,6 +1,6 @@
 """A cell: a recurrence as three pure functions of its parameters, and all a learner knows of it.
 
-    h_0 = initial(params)      h_t = step(params, h_{t-1}, x_t)      y_t = readout(params, h_t, x_t)
+    h_0 = start(params)      h_t = step(params, h_{t-1}, x_t)      y_t = readout(params, h_t, x_t)
 
 for one example and one time step. A user may write one by hand; `as_cell` makes one of any layer,
 stack of layers or model.
@@ -25,9 +25,9 @@ State = Any
 
 
 class Cell(NamedTuple):
-    """h_0 = initial(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t)."""
+    """h_0 = start(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t)."""
 
-    initial: Callable[[Params], State]
+    start: Callable[[Params], State]
     step: Callable[[Params, State, Any], State]
     readout: Callable[[Params, State, Any], Any]
 
@@ -68,7 +68,7 @@ def _of_recurrent(merge) -> Cell:
 
 
 def _of_layer(merge) -> Cell:
-    def initial(params):
+    def start(params):
         layer = merge(params)
         dtype = jnp.result_type(*(p for p in jax.tree.leaves(params)))
         return layer.start(), jnp.zeros(layer.out_features, dtype)
@@ -78,11 +78,11 @@ def _of_layer(merge) -> Cell:
         y, new = layer.example(x[None], Carry(h[0], _like(h[0], layer.start())), Flow())
         return _like(h, (new, y[0]))
 
-    return Cell(initial, step, lambda params, h, x: h[1])
+    return Cell(start, step, lambda params, h, x: h[1])
 
 
 def _of_model(merge) -> Cell:
-    def initial(params):
+    def start(params):
         model = merge(params)
         outputs = model.head.out_features
         dtype = jnp.result_type(*(p for p in jax.tree.leaves(params)))
@@ -92,7 +92,7 @@ def _of_model(merge) -> Cell:
         y, new = merge(params)(jnp.asarray(x)[None, None], h[0])
         return _like(h, (new, y.reshape(h[1].shape)))
 
-    return Cell(initial, step, lambda params, h, x: h[1])
+    return Cell(start, step, lambda params, h, x: h[1])
 
 
 def stack(*cells: Cell) -> Cell:
@@ -101,8 +101,8 @@ def stack(*cells: Cell) -> Cell:
     Parameters and state are tuples, one entry per cell.
     """
 
-    def initial(params):
-        return tuple(cell.initial(p) for cell, p in zip(cells, params, strict=True))
+    def start(params):
+        return tuple(cell.start(p) for cell, p in zip(cells, params, strict=True))
 
     def run(params, h, x, new=None):
         states = []
@@ -113,7 +113,7 @@ def stack(*cells: Cell) -> Cell:
         return tuple(states), x
 
     return Cell(
-        initial,
+        start,
         lambda params, h, x: run(params, h, x)[0],
         lambda params, h, x: run(params, None, x, new=h)[1],
     )

@@ -42,7 +42,7 @@ def columns(cell: Cell) -> Cell:
     def readout(params, h, x):
         return jnp.ravel(jax.vmap(cell.readout, (0, 0, None))(params, h, x))
 
-    return Cell(jax.vmap(cell.initial), jax.vmap(cell.step, (0, 0, None)), readout)
+    return Cell(jax.vmap(cell.start), jax.vmap(cell.step, (0, 0, None)), readout)
 
 
 def columnar(cell: Cell, loss: Loss, params: Params, xs: Any) -> Learner:
@@ -94,7 +94,7 @@ def ccn(
 
     def init(params: StagedParams, key: Any = None) -> StagedState:
         del key
-        h = jax.vmap(stage_cell.initial)(params.columns)
+        h = jax.vmap(stage_cell.start)(params.columns)
         first = jax.tree.map(lambda p: p[0], params.columns)
         zeros = jnp.zeros(total, params.readout.dtype)
         return StagedState(

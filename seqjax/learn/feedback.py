@@ -65,7 +65,7 @@ def sampled(key: Array, y: Array) -> Array:
 def fed(cell: Cell, feed: Feed = previous_only) -> Cell:
     """The cell that takes the pair (y_{t-1}, x_t) for its input, as any learner may train it."""
     return Cell(
-        cell.initial,
+        cell.start,
         lambda params, h, x: cell.step(params, h, feed(params, *x)),
         lambda params, h, x: cell.readout(params, h, feed(params, *x)),
     )
@@ -85,7 +85,7 @@ def teacher_forcing(cell: Cell, loss: Loss, start: Any, *, feed: Feed = previous
 
     def init(params: Params, key: Any = None) -> TeacherState:
         del key
-        return TeacherState(cell.initial(params), jax.tree.map(jnp.asarray, start))
+        return TeacherState(cell.start(params), jax.tree.map(jnp.asarray, start))
 
     def grad(params, state, xs, ys):
         before, last = _shifted(state.previous, ys)
@@ -151,7 +151,7 @@ def scheduled_sampling(
         if key is None:
             raise ValueError("scheduled_sampling throws coins: init(params, key)")
         first = jax.tree.map(jnp.asarray, start)
-        return SamplingState(cell.initial(params), first, first, jnp.zeros((), jnp.int32), key)
+        return SamplingState(cell.start(params), first, first, jnp.zeros((), jnp.int32), key)
 
     def grad(params, state, xs, ys):
         truth = schedule(state.window)
@@ -233,7 +233,7 @@ def professor_forcing(
     def init(params: Players, key: Array | None = None) -> ProfessorState:
         if key is None:
             raise ValueError("professor_forcing draws what the model says: init(params, key)")
-        h = cell.initial(params.generator)
+        h = cell.start(params.generator)
         half = jnp.full((), 0.5, to_vector(h).dtype)
         return ProfessorState(h, jax.tree.map(jnp.asarray, start), half, key)
 

@@ -68,7 +68,7 @@ def fptt(
 
     def init(params: Params, key: Any = None) -> FPTTState:
         del key
-        return FPTTState(cell.initial(params), jax.tree.map(jnp.zeros_like, params), params)
+        return FPTTState(cell.start(params), jax.tree.map(jnp.zeros_like, params), params)
 
     def grad(params, state, xs, ys):
         anchor = follow_up(Anchor(state.s, state.w_bar), params, alpha, beta)

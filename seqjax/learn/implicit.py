@@ -118,7 +118,7 @@ def _implicit(cell, loss, solve: Solve, tolerance, steps, penalty=None) -> Learn
 
     def init(params: Params, key: Any = None) -> ImplicitState:
         del key
-        h = cell.initial(params)
+        h = cell.start(params)
         residual = jnp.zeros((), to_vector(h).dtype)
         return ImplicitState(h, residual, jnp.zeros((), jnp.int32))
 

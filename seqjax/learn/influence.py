@@ -56,7 +56,7 @@ class Influence(NamedTuple):
     def init(self, params: Params) -> Array:
         """M_0 = dh_0/dtheta: what a learned initial state owes to the parameters."""
         theta, unravel = ravel_pytree(params)
-        start, pull = jax.vjp(lambda theta: to_vector(self.cell.initial(unravel(theta))), theta)
+        start, pull = jax.vjp(lambda theta: to_vector(self.cell.start(unravel(theta))), theta)
         return self._read(jax.vmap(pull)(_seeds(self.pattern.rows, start))[0])
 
     def push(self, params: Params, h: State, x: Any, M: Array) -> Array:
@@ -220,12 +220,12 @@ def _structure(cell: Cell, params: Params, xs: Any, absent: Any) -> tuple[Any, A
         gone = np.zeros(theta.shape, bool)
         if absent is not None:
             gone = np.asarray(ravel_pytree(absent)[0])
-        shapes = jax.eval_shape(cell.initial, params)
+        shapes = jax.eval_shape(cell.start, params)
         like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         v = to_vector(like)
 
         def start(theta):
-            return to_vector(cell.initial(unravel(theta)))
+            return to_vector(cell.start(unravel(theta)))
 
         def probe(found, now):
             key, x = now

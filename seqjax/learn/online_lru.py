@@ -52,11 +52,11 @@ def online_lru(
     kept: list[Influence] = []
     for cell, p in zip(cells, params, strict=True):
         kept.append(influence(cell, p, xs))
-        xs = jax.vmap(lambda x, cell=cell, p=p: cell.readout(p, cell.initial(p), x))(xs)
+        xs = jax.vmap(lambda x, cell=cell, p=p: cell.readout(p, cell.start(p), x))(xs)
 
     def init(params, key: Any = None) -> OnlineState:
         del key
-        h = tuple(cell.initial(p) for cell, p in zip(cells, params, strict=True))
+        h = tuple(cell.start(p) for cell, p in zip(cells, params, strict=True))
         return OnlineState(h, tuple(k.init(p) for k, p in zip(kept, params, strict=True)))
 
     def step(params, h, x):

@@ -58,8 +58,8 @@ def rtrl(cell: Cell, loss: Loss, mode: str = "online") -> Learner:
     def init(params: Params, key: Any = None) -> RTRLState:
         del key
         theta, unravel = ravel_pytree(params)
-        M = jax.jacrev(lambda theta: to_vector(cell.initial(unravel(theta))))(theta)
-        return RTRLState(cell.initial(params), M)
+        M = jax.jacrev(lambda theta: to_vector(cell.start(unravel(theta))))(theta)
+        return RTRLState(cell.start(params), M)
 
     if mode == "online":
         return Learner(init, summed(partial(_online, cell, loss)))
@@ -96,7 +96,7 @@ def eligible(cell: Cell, loss: Loss, kept: Influence) -> Learner:
 
     def init(params: Params, key: Any = None) -> RTRLState:
         del key
-        return RTRLState(cell.initial(params), kept.init(params))
+        return RTRLState(cell.start(params), kept.init(params))
 
     def step(params, state, x, y):
         h, M = state

@@ -79,7 +79,7 @@ def eprop(
 
     def init(params: Params, key: Any = None) -> RTRLState:
         del key
-        return RTRLState(cell.initial(params), kept.init(params))
+        return RTRLState(cell.start(params), kept.init(params))
 
     def step(params, state, x, target):
         (h, M), (theta, unravel) = state, ravel_pytree(params)

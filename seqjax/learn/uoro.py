@@ -46,9 +46,9 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
             raise ValueError("uoro draws random signs: init(params, key)")
         theta, unravel = ravel_pytree(params)
         draw, later = jax.random.split(key)
-        v, pull = jax.vjp(lambda theta: to_vector(cell.initial(unravel(theta))), theta)
+        v, pull = jax.vjp(lambda theta: to_vector(cell.start(unravel(theta))), theta)
         nu = jax.random.rademacher(draw, (rank, len(v)), v.dtype)
-        return UOROState(cell.initial(params), nu, jax.vmap(pull)(nu)[0], later)
+        return UOROState(cell.start(params), nu, jax.vmap(pull)(nu)[0], later)
 
     def step(params, state, x, target):
         (h, a, b, key), (theta, unravel) = state, ravel_pytree(params)

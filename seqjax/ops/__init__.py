@@ -1,6 +1,6 @@
 """Operations over time: arrays and a state in, outputs and a state out.
 
-    outputs, final_state = op(..., initial_state, resets=, mask=, evaluator=)
+    outputs, final_state = op(..., state, resets=, mask=, evaluator=)
 
 Arrays are [B, T, D] or [B, T, H, D]; the batch axis may be absent. Each op has a naive loop that
 defines it and evaluators that compute it; `OPS` is the table of them, and the functions are also

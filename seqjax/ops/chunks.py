@@ -36,9 +36,9 @@ def finite_log(x: Array) -> Array:
 # ---- over time ------------------------------------------------------------------------------
 
 
-def loop(step: Callable, state: Any, xs: Any, resets: Array | None, reset_state: Any) -> Any:
+def loop(step: Callable, state: Any, xs: Any, resets: Array | None, start: Any) -> Any:
     """`lax.scan` of step(state, x) -> (state, y), with resets; returns (ys, state)."""
-    fresh = jax.tree.map(jnp.zeros_like, state) if reset_state is None else reset_state
+    fresh = jax.tree.map(jnp.zeros_like, state) if start is None else start
 
     def reset_then_step(state: Any, now: Any) -> Any:
         x, reset = now
@@ -86,12 +86,12 @@ def sequential(naive: Callable, fill: Any) -> Callable:
         state: Any,
         *,
         resets: Any,
-        reset_state: Any,
+        start: Any,
         chunk_size: int | None,
         **options: Any,
     ) -> Any:
         def body(state: Any, x: Any, resets: Any) -> Any:
-            return naive(x, state, resets=resets, reset_state=reset_state, **options)
+            return naive(x, state, resets=resets, start=start, **options)
 
         steps = max(jax.tree.leaves(xs)[0].shape[0], 1)
         chunks = -(-steps // (chunk_size or 64))
@@ -105,12 +105,12 @@ def scan_heads(
     state: Any,
     xs: Any,
     resets: Array | None,
-    reset_state: Any,
+    start: Any,
     fill: Any,
     chunk_size: int,
     per_head: Any = (),
 ) -> Any:
-    """`scan_chunks` of a body for one head: body(S, x [C, ...], segment, reset_state, *per_head).
+    """`scan_chunks` of a body for one head: body(S, x [C, ...], segment, start, *per_head).
 
     xs are [T, H, ...], states and `per_head` [H, ...]. The chunk is a power of two, no longer
     than T asks for. The body returns (y, S, lost): where `lost` [C] is set a step has written what
@@ -123,7 +123,7 @@ def scan_heads(
         segment = None if resets is None else jnp.cumsum(resets, dtype=jnp.int32)
         axes = (0, 1, None, 0, *(0 for _ in per_head))
         heads = jax.vmap(overflowing(body), in_axes=axes, out_axes=(1, 0))
-        return heads(state, x, segment, reset_state, *per_head)
+        return heads(state, x, segment, start, *per_head)
 
     return scan_chunks(all_heads, state, xs, resets, fill, chunk_size)
 
@@ -134,10 +134,10 @@ def overflowing(body: Callable) -> Callable:
     Inputs are finite (see `seqjax.ops.quarantine`); their products need not be.
     """
 
-    def guarded(state: Any, x: Any, segment: Any, reset_state: Any, *per_head: Any) -> Any:
+    def guarded(state: Any, x: Any, segment: Any, start: Any, *per_head: Any) -> Any:
         state_lost = ~jnp.all(jnp.stack([jnp.isfinite(s).all() for s in jax.tree.leaves(state)]))
         safe = jax.tree.map(lambda s: jnp.where(state_lost, 0, s), state)
-        y, new, lost = body(safe, x, segment, reset_state, *per_head)
+        y, new, lost = body(safe, x, segment, start, *per_head)
         reached = jnp.any(within(segment, len(lost)) & lost[None], axis=1)
         reached |= state_lost if segment is None else state_lost & (segment == 0)
         return mark(reached, y), mark(reached[-1], new)
@@ -181,13 +181,13 @@ def decay_of(log_a: Array, segment: Array | None, *, before: bool = False) -> De
         pairs = exactly(read, jnp.where(np.tri(size, k=-1, dtype=bool), log_a, 0))
     else:
         pairs = tuple(exactly(jnp.asarray(s, dtype), log_a) for s in to_middles(size, before))
-    start, until_end, total = exactly(read, log_a), exactly(end, log_a), log_a.sum(0)
+    entering, until_end, total = exactly(read, log_a), exactly(end, log_a), log_a.sum(0)
     if segment is None:
-        return Decay(pairs, start, None, until_end, (total, None), None)
+        return Decay(pairs, entering, None, until_end, (total, None), None)
     joined = within(segment, size)
     since_reset = exactly(jnp.asarray(joined & read.astype(bool), dtype), log_a)
     total = (total, exactly(jnp.asarray(joined[-1], dtype), log_a))
-    return Decay(pairs, start, since_reset, until_end, total, segment)
+    return Decay(pairs, entering, since_reset, until_end, total, segment)
 
 
 def exactly(x: Array, y: Array) -> Array:
@@ -258,26 +258,24 @@ def decayed_sums(weights: Array, v: Array, decay: Decay) -> Array:
     return sums
 
 
-def read_entering(x: Array, state: Array, decay: Decay, reset_state: Any) -> Array:
+def read_entering(x: Array, state: Array, decay: Decay, start: Any) -> Array:
     """[C, V]: x_t^T S of what is left, at step t, of the state that entered its segment."""
     seen = (x * jnp.exp(decay.since_start)) @ state
     if decay.segment is None:
         return seen
     fresh = 0
-    if reset_state is not None:
-        fresh = (x * jnp.exp(decay.since_reset)) @ reset_state
+    if start is not None:
+        fresh = (x * jnp.exp(decay.since_reset)) @ start
     return jnp.where((decay.segment == 0)[:, None], seen, fresh)
 
 
-def leave_chunk(
-    state: Array, decay: Decay, reset_state: Any, *writes: tuple[Array, Array]
-) -> Array:
+def leave_chunk(state: Array, decay: Decay, start: Any, *writes: tuple[Array, Array]) -> Array:
     """[K, V]: the state after the chunk, in which step t wrote k_t v_t^T for each (k, v)."""
     left, kept = jnp.exp(decay.until_end), jnp.exp(decay.total[0])[:, None] * state
     if decay.segment is not None:
         fresh = 0
-        if reset_state is not None:
-            fresh = jnp.exp(decay.total[1])[:, None] * reset_state
+        if start is not None:
+            fresh = jnp.exp(decay.total[1])[:, None] * start
         kept = jnp.where(decay.segment[-1] == 0, kept, fresh)
         left = jnp.where((decay.segment == decay.segment[-1])[:, None], left, 0)
     return sum(((k * left).T @ v for k, v in writes), kept)
@@ -291,13 +289,11 @@ def since_entering(decay: Decay) -> Array:
     return jnp.where((decay.segment == 0)[:, None], left, jnp.exp(decay.since_reset))
 
 
-def values_at_end(
-    decay: Decay, state: Array, reset_state: Any, v: Array
-) -> tuple[Array, Any, Array]:
+def values_at_end(decay: Decay, state: Array, start: Any, v: Array) -> tuple[Array, Any, Array]:
     """What decays per value leave, at the end of the chunk, of the states and of the values v."""
-    if reset_state is not None and decay.segment is not None:
-        reset_state = reset_state * jnp.exp(decay.total[1])[None]
-    return state * jnp.exp(decay.total[0])[None], reset_state, v * jnp.exp(decay.until_end)
+    if start is not None and decay.segment is not None:
+        start = start * jnp.exp(decay.total[1])[None]
+    return state * jnp.exp(decay.total[0])[None], start, v * jnp.exp(decay.until_end)
 
 
 @jax.custom_jvp

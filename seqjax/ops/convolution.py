@@ -46,7 +46,7 @@ def naive(
     *,
     kernel: Array,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
 ) -> tuple[Array, Array]:
     """The equation, one step after the other: x [T, D], window [K-1, D], kernel [K, D]."""
 
@@ -55,7 +55,7 @@ def naive(
         moved = seen[1:] if now.mask is None else jnp.where(now.mask, seen[1:], window)
         return moved, (kernel * seen).sum(0)
 
-    return loop(step, window, xs, resets, reset_state)
+    return loop(step, window, xs, resets, start)
 
 
 def sequential(xs: Inputs, window: Array, **options: Any) -> tuple[Array, Array]:
@@ -65,23 +65,23 @@ def sequential(xs: Inputs, window: Array, **options: Any) -> tuple[Array, Array]
 
 
 def taps(
-    xs: Inputs, window: Array, *, kernel: Array, resets: Array | None, reset_state: Array | None
+    xs: Inputs, window: Array, *, kernel: Array, resets: Array | None, start: Array | None
 ) -> tuple[Array, Array]:
     """One shifted product per tap."""
     if xs.mask is None:
-        return unmasked_taps(xs.x, window, kernel, resets, reset_state)
+        return unmasked_taps(xs.x, window, kernel, resets, start)
     # Move the window and the steps that count to the end, in their order: now they are adjacent.
     counts = jnp.concatenate([jnp.ones(window.shape[:1], bool), xs.mask])
     order = jnp.argsort(counts, stable=True)
     if resets is not None:
         resets = jnp.concatenate([jnp.zeros(window.shape[:1], bool), resets])[order]
     x = jnp.concatenate([window, xs.x])[order]
-    y, window = unmasked_taps(x, jnp.zeros_like(window), kernel, resets, reset_state)
+    y, window = unmasked_taps(x, jnp.zeros_like(window), kernel, resets, start)
     return y[jnp.argsort(order)][window.shape[0] :], window
 
 
 def unmasked_taps(
-    x: Array, window: Array, kernel: Array, resets: Array | None, reset_state: Array | None
+    x: Array, window: Array, kernel: Array, resets: Array | None, start: Array | None
 ) -> tuple[Array, Array]:
     steps, back = x.shape[0], window.shape[0]
     x = jnp.concatenate([window, x])  # step t is row back + t
@@ -94,8 +94,8 @@ def unmasked_taps(
     def since_reset(rows: Array, time: Array, first: Array) -> Array:
         """The rows of those times, or of the reset state where they lie before `first`."""
         fresh = jnp.zeros_like(rows)
-        if reset_state is not None and back:
-            fresh = reset_state[jnp.clip(back + time - first, 0, back - 1)]
+        if start is not None and back:
+            fresh = start[jnp.clip(back + time - first, 0, back - 1)]
         return jnp.where((time >= first)[:, None], rows, fresh)
 
     seen = [since_reset(x[j : j + steps], t + j - back, first) for j in range(back + 1)]
@@ -109,14 +109,14 @@ def sum_of_products(kernel: Array, seen: list[Array]) -> Array:
 
 
 def fft(
-    xs: Inputs, window: Array, *, kernel: Array, resets: None, reset_state: Any
+    xs: Inputs, window: Array, *, kernel: Array, resets: None, start: Any
 ) -> tuple[Array, Array]:
     """By the convolution theorem.
 
     What is not finite reaches the outputs that its taps reach. Rounding is relative to the largest
     input of all, also to one of the future: a number of 1e30 leaves nothing of the others.
     """
-    del resets, reset_state
+    del resets, start
     steps, back = xs.x.shape[0], window.shape[0]
     x = jnp.concatenate([window, xs.x])
     size = power_of_two(max(steps + back, 1))  # outputs before the first step may wrap around
@@ -136,12 +136,12 @@ def fft(
 def short_convolution(
     x: Array,
     kernel: Array,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     bias: Array | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -150,7 +150,7 @@ def short_convolution(
 
     x [B, T, D], kernel [K, D] with the present at kernel[K-1], bias [D], states [B, K-1, D] with
     the latest input last. `resets` [B, T] forgets the past before a step (the window becomes
-    `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
+    `start`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
     """
     op = CONVOLUTION.name
@@ -159,16 +159,16 @@ def short_convolution(
     if not sizes["K"]:
         raise ValueError(f"{op}: kernel has no taps")
     sizes, letters = {**sizes, "W": sizes["K"] - 1}, f"{batch}WD"
-    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, x.dtype)
+    first, start = full_states(op, state, start, letters, sizes, x.dtype)
     y, window = CONVOLUTION(
         Inputs(x, mask),
-        start,
+        first,
         batched=bool(batch),
         dtype=x.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=fresh,
+        start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
         kernel=kernel,
@@ -186,11 +186,11 @@ def fft_convolution(
     u: Array,
     kernel: Array,
     D: Array | None = None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = ("fft", "taps", "sequential"),
 ) -> tuple[Array, Array]:
@@ -205,10 +205,10 @@ def fft_convolution(
     return short_convolution(
         u,
         kernel[::-1],
-        initial_state,
+        state,
         resets=resets,
         mask=mask,
-        reset_state=reset_state,
+        start=start,
         reverse=reverse,
         evaluator=evaluator,
     )
@@ -233,7 +233,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         x=draw.normal(size=(B, T, D)),
         kernel=draw.normal(size=(K, D)) / K**0.5,
         bias=draw.normal(size=(D,)),
-        initial_state=draw.normal(size=(B, K - 1, D)),
+        state=draw.normal(size=(B, K - 1, D)),
     )
 
 

@@ -68,7 +68,7 @@ def naive(
     S: Array,
     *,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     scale: float = 1.0,
 ) -> tuple[Array, Array]:
     """The equations, one step after the other: xs [T, H, ...], S [H, K, V]."""
@@ -82,7 +82,7 @@ def naive(
         S = S + x.k[:, :, None] * u[:, None, :]
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
-    return loop(step, S, xs, resets, reset_state)
+    return loop(step, S, xs, resets, start)
 
 
 def chunked(
@@ -90,47 +90,47 @@ def chunked(
     S: Array,
     *,
     resets: Array | None,
-    reset_state: Array | None,
+    start: Array | None,
     chunk_size: int | None,
     scale: float,
 ) -> tuple[Array, Array]:
     """All corrections of a chunk by one triangular inverse, the state between chunks."""
 
-    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> Any:
+    def body(S: Array, x: Inputs, segment: Any, start: Any) -> Any:
         decay, beta = decay_of(x.log_a, segment), x.beta[:, None]
         overlap, lost = finite_rows(beta * pair_products(x.k, x.k, decay))
-        error, mistaken = finite_rows(beta * (x.v - read_entering(x.k, S, decay, reset_state)))
+        error, mistaken = finite_rows(beta * (x.v - read_entering(x.k, S, decay, start)))
         u, unsolved = finite_rows(unit_lower_solve(overlap, error))
         scores = pair_products(x.q, x.k, decay) + jnp.diag((x.q * x.k).sum(1))
         scores, unread = finite_rows(scores)
-        y = scores @ u + mark(unread, read_entering(x.q, S, decay, reset_state))
-        new = leave_chunk(S, decay, reset_state, (x.k, u))
+        y = scores @ u + mark(unread, read_entering(x.q, S, decay, start))
+        new = leave_chunk(S, decay, start, (x.k, u))
         return scale * y, new, lost | mistaken | unsolved
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 else 32)
-    return scan_heads(body, S, xs, resets, reset_state, FILL, size)
+    return scan_heads(body, S, xs, resets, start, FILL, size)
 
 
 def by_values(
-    xs: Inputs, S: Array, *, resets: Array | None, reset_state: Array | None, **options: Any
+    xs: Inputs, S: Array, *, resets: Array | None, start: Array | None, **options: Any
 ) -> tuple[Array, Array]:
     """`chunked`, of each column of S alone where strength or decay differ between values.
 
     What the columns have in common, such as the products of keys, is computed once.
     """
     if xs.beta.ndim == 2 and xs.log_b is None:
-        return chunked(xs, S, resets=resets, reset_state=reset_state, **options)
+        return chunked(xs, S, resets=resets, start=start, **options)
 
-    def column(v: Array, beta: Array, log_b: Any, S: Array, reset_state: Any) -> Any:
+    def column(v: Array, beta: Array, log_b: Any, S: Array, start: Any) -> Any:
         log_a = xs.log_a if log_b is None else xs.log_a + log_b[..., None]
         alone = xs._replace(v=v[..., None], beta=beta, log_a=log_a, log_b=None)
-        fresh = None if reset_state is None else reset_state[..., None]
-        y, S = chunked(alone, S[..., None], resets=resets, reset_state=fresh, **options)
+        start = None if start is None else start[..., None]
+        y, S = chunked(alone, S[..., None], resets=resets, start=start, **options)
         return y[..., 0], S[..., 0]
 
     axes = (-1, -1 if xs.beta.ndim == 3 else None, -1, -1, -1)
     columns = jax.vmap(column, axes, out_axes=-1)
-    return columns(xs.v, xs.beta, xs.log_b, S, reset_state)
+    return columns(xs.v, xs.beta, xs.log_b, S, start)
 
 
 @takes_flow
@@ -140,13 +140,13 @@ def gated_delta_rule(
     v: Array,
     beta: Array,
     log_a: Array | None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     log_b: Array | None = None,
     scale: float = 1.0,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -157,7 +157,7 @@ def gated_delta_rule(
     there may be fewer heads, of q also more, with as many outputs (see `seqjax.ops.heads`).
     log_a <= 0 is [H], [B, T, H], [B, T, H, K] or None (no decay), log_b <= 0 is [B, T, H, V] or
     None; -inf forgets. `resets` [B, T] forgets the past before a step (the state
-    becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False,
+    becomes `start`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first. q and k are not scaled or normalised here.
     """
     op = DELTA_RULE.name
@@ -178,29 +178,29 @@ def gated_delta_rule(
     k = share_heads(op, "k", k, sizes["H"])
     log_a = full_decay(op, log_a, batch, sizes, v.dtype)
     letters = f"{batch}HKV"
-    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
-    y, state = DELTA_RULE(
+    first, start = full_states(op, state, start, letters, sizes, v.dtype)
+    y, last = DELTA_RULE(
         Inputs(q, k, v, beta, log_a, None if log_b is None else finite_log(log_b)),
-        start,
+        first,
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=fresh,
+        start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,
     )
-    return narrowed(y, v.dtype), state
+    return narrowed(y, v.dtype), last
 
 
 @takes_flow
 def delta_rule(
-    q: Array, k: Array, v: Array, beta: Array, initial_state: Array | None = None, **options: Any
+    q: Array, k: Array, v: Array, beta: Array, state: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
     """`gated_delta_rule` without decay; the same options."""
-    return gated_delta_rule(q, k, v, beta, None, initial_state, **options)
+    return gated_delta_rule(q, k, v, beta, None, state, **options)
 
 
 @takes_flow
@@ -210,7 +210,7 @@ def gated_delta_product(
     v: Array,
     beta: Array,
     log_a: Array | None = None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     log_b: Array | None = None,
     resets: Array | None = None,
@@ -259,7 +259,7 @@ def gated_delta_product(
         v,
         beta,
         None if log_a is None else at(log_a, 0),
-        initial_state,
+        state,
         log_b=None if log_b is None else at(log_b, 0),
         resets=None if resets is None else at(resets, 0),
         mask=None if mask is None else jnp.repeat(mask, n, axis),
@@ -282,7 +282,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         v=draw.normal(size=(B, T, H, V)),
         beta=2 * draw.random((B, T, H, V) if each else (B, T, H)),
         log_a=decay and log_decays(draw, (B, T, H) if decay == "head" else (B, T, H, K)),
-        initial_state=draw.normal(size=(B, H, K, V)),
+        state=draw.normal(size=(B, H, K, V)),
     )
 
 

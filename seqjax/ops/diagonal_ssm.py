@@ -33,13 +33,13 @@ def diagonal_ssm(
     *,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     evaluator: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [T, D] and the last state [D, N], for one example u [T, D] and a state [D, N].
 
     log_a [D, N], or [N] if all channels share it; B, C [D, N]. `resets` [T] forgets the past
-    before a step (the state becomes `reset_state`, or zero), `mask` [T] leaves out the steps where
+    before a step (the state becomes `start`, or zero), `mask` [T] leaves out the steps where
     it is False. evaluator: one of EVALUATORS; "fft" gives way to a scan where there are flags, and
     is what None chooses where there are none.
     """
@@ -60,7 +60,7 @@ def diagonal_ssm(
         state.reshape(-1),
         resets=resets,
         mask=mask,
-        reset_state=None if reset_state is None else reset_state.astype(dtype).reshape(-1),
+        start=None if start is None else start.astype(dtype).reshape(-1),
         evaluator=evaluator,
     )
     y = jnp.einsum("dn,tdn->td", C, states.reshape(T, *B.shape)).real

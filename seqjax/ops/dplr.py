@@ -61,7 +61,7 @@ def naive(
     S: Array,
     *,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     scale: float = 1.0,
 ) -> tuple[Array, Array]:
     """The equations, one step after the other: xs [T, H, ...], S [H, K, V]."""
@@ -72,7 +72,7 @@ def naive(
         S = S + x.k[:, :, None] * x.v[:, None, :]
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
-    return loop(step, S, xs, resets, reset_state)
+    return loop(step, S, xs, resets, start)
 
 
 def chunked(
@@ -80,28 +80,28 @@ def chunked(
     S: Array,
     *,
     resets: Array | None,
-    reset_state: Array | None,
+    start: Array | None,
     chunk_size: int | None,
     scale: float,
 ) -> tuple[Array, Array]:
     """All reads of a chunk by one triangular inverse, the state between chunks."""
 
-    def body(S: Array, x: Inputs, segment: Any, reset_state: Any) -> Any:
+    def body(S: Array, x: Inputs, segment: Any, start: Any) -> Any:
         before, after = decay_of(x.log_w, segment, before=True), decay_of(x.log_w, segment)
         seen, unseen = finite_rows(pair_products(x.a, x.k, before))
         overlap, lost = finite_rows(-pair_products(x.a, x.b, before))
-        given, missing = finite_rows(seen @ x.v + read_entering(x.a, S, before, reset_state))
+        given, missing = finite_rows(seen @ x.v + read_entering(x.a, S, before, start))
         p, unsolved = finite_rows(unit_lower_solve(overlap, given))
-        y = read_entering(x.q, S, after, reset_state)
+        y = read_entering(x.q, S, after, start)
         for left, right in ((x.k, x.v), (x.b, p)):
             scores = pair_products(x.q, left, after) + jnp.diag((x.q * left).sum(1))
             scores, unread = finite_rows(scores)
             y = mark(unread, y) + scores @ right
-        new = leave_chunk(S, after, reset_state, (x.k, x.v), (x.b, p))
+        new = leave_chunk(S, after, start, (x.k, x.v), (x.b, p))
         return scale * y, new, unseen | lost | missing | unsolved
 
     size = chunk_size or (64 if xs.log_w.shape[-1] == 1 else 32)
-    return scan_heads(body, S, xs, resets, reset_state, FILL, size)
+    return scan_heads(body, S, xs, resets, start, FILL, size)
 
 
 @takes_flow
@@ -112,12 +112,12 @@ def dplr(
     a: Array,
     b: Array,
     log_w: Array | None = None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     scale: float = 1.0,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -127,7 +127,7 @@ def dplr(
     q, k, a, b [B, T, H, K] and v [B, T, H, V]; of q and of k, a and b there may be fewer heads, of
     q also more, with as many outputs (see `seqjax.ops.heads`). log_w <= 0 is [H], [B, T, H],
     [B, T, H, K] or None (no decay); -inf forgets. `resets` [B, T] forgets the past before a step
-    (the state becomes `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is
+    (the state becomes `start`, or zero), `mask` [B, T] leaves out the steps where it is
     False, `reverse` runs from the last step to the first.
     """
     op = DPLR.name
@@ -138,21 +138,21 @@ def dplr(
     check_real(op, log_w=log_w)
     q = share_heads(op, "q", q, sizes["H"], reads=True)
     k, a, b = (share_heads(op, name, x, sizes["H"]) for name, x in zip("kab", (k, a, b)))
-    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, v.dtype)
-    y, state = DPLR(
+    first, start = full_states(op, state, start, letters, sizes, v.dtype)
+    y, last = DPLR(
         Inputs(q, k, v, a, b, full_decay(op, log_w, batch, sizes, v.dtype, "log_w")),
-        start,
+        first,
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=fresh,
+        start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,
     )
-    return narrowed(y, v.dtype), state
+    return narrowed(y, v.dtype), last
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         a=-kappa,
         b=kappa * draw.random((B, T, H, K)),
         log_w=decay and log_decays(draw, (B, T, H) if decay == "head" else (B, T, H, K)),
-        initial_state=draw.normal(size=(B, H, K, V)),
+        state=draw.normal(size=(B, H, K, V)),
     )
 
 

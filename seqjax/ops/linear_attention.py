@@ -65,7 +65,7 @@ def naive(
     S: Array,
     *,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     scale: float = 1.0,
     bonus: Array | None = None,
 ) -> tuple[Array, Array]:
@@ -80,7 +80,7 @@ def naive(
         seen = new if bonus is None else S + bonus[:, :, None] * write
         return new, scale * jnp.einsum("hk,hkv->hv", x.q, seen)
 
-    return loop(step, S, xs, resets, reset_state)
+    return loop(step, S, xs, resets, start)
 
 
 def chunked(
@@ -88,7 +88,7 @@ def chunked(
     S: Array,
     *,
     resets: Array | None,
-    reset_state: Array | None,
+    start: Array | None,
     chunk_size: int | None,
     scale: float,
     bonus: Array | None,
@@ -96,27 +96,27 @@ def chunked(
     """Attention inside the chunk, the state between chunks."""
     before = bonus is not None
 
-    def body(S: Array, x: Inputs, segment: Any, reset_state: Any, *bonus: Array) -> Any:
+    def body(S: Array, x: Inputs, segment: Any, start: Any, *bonus: Array) -> Any:
         decay = decay_of(x.log_a, segment, before=before)
         now = x.k if not before else bonus[0][None] * x.k
         scores, now = pair_products(x.q, x.k, decay), (x.q * now).sum(1)
         scores, unread = finite_rows(jnp.concatenate([scores, now[:, None]], 1))
         scores, now = scores[:, :-1], scores[:, -1]
-        entered = mark(unread, read_entering(x.q, S, decay, reset_state))
+        entered = mark(unread, read_entering(x.q, S, decay, start))
         none = jnp.zeros_like(unread)
         if x.log_b is None:
             y = (scores + jnp.diag(now)) @ x.v + entered
-            return scale * y, leave_chunk(S, decay, reset_state, (x.k, x.v)), none
+            return scale * y, leave_chunk(S, decay, start, (x.k, x.v)), none
         decay_b = decay_of(x.log_b, segment, before=before)
         y = decayed_sums(scores, x.v, decay_b) + now[:, None] * x.v
         entered, unread = finite_rows(entered)
         y += mark(unread, since_entering(decay_b) * entered)
-        S, reset_state, v = values_at_end(decay_b, S, reset_state, x.v)
-        return scale * y, leave_chunk(S, decay, reset_state, (x.k, v)), none
+        S, start, v = values_at_end(decay_b, S, start, x.v)
+        return scale * y, leave_chunk(S, decay, start, (x.k, v)), none
 
     size = chunk_size or (64 if xs.log_a.shape[-1] == 1 and xs.log_b is None else 32)
     per_head = () if bonus is None else (bonus,)
-    return scan_heads(body, S, xs, resets, reset_state, FILL, size, per_head)
+    return scan_heads(body, S, xs, resets, start, FILL, size, per_head)
 
 
 @takes_flow
@@ -125,7 +125,7 @@ def linear_attention(
     k: Array,
     v: Array,
     log_a: Array | None = None,
-    initial_state: Any = None,
+    state: Any = None,
     *,
     log_b: Array | None = None,
     bonus: Array | None = None,
@@ -134,7 +134,7 @@ def linear_attention(
     scale: float = 1.0,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Any = None,
+    start: Any = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -146,7 +146,7 @@ def linear_attention(
     (no decay), log_b <= 0 is [B, T, H, V] or None; -inf forgets. bonus [H, K]. With `normalise`,
     the outputs are divided by scale q_t.z_t + eps, z_t = exp(log_a_t) z_{t-1} + k_t, and states
     are pairs (S, z [B, H, K]). `resets` [B, T] forgets the past before a step (the state becomes
-    `reset_state`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
+    `start`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first. Neither q nor k is scaled, normalised or mapped here. Any of
     q, k, v, bonus and the states may be complex, and makes what comes out so; q is not conjugated.
     """
@@ -187,13 +187,13 @@ def linear_attention(
 
     y, state = LINEAR_ATTENTION(
         Inputs(q, k, values, log_a, log_b),
-        matrix("initial_state", initial_state),
+        matrix("state", state),
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None if reset_state is None else matrix("reset_state", reset_state),
+        start=None if start is None else matrix("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,
@@ -240,11 +240,11 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         q=draw.normal(size=(B, T, H, K)) / K**0.5,
         k=draw.normal(size=(B, T, H, K)) / K**0.5,
         v=draw.normal(size=(B, T, H, V)),
-        initial_state=draw.normal(size=(B, H, K, V)),
+        state=draw.normal(size=(B, H, K, V)),
     )
     if options.get("normalise"):
         args |= dict(q=np.abs(args["q"]), k=np.abs(args["k"]))
-        args["initial_state"] = (args["initial_state"], np.abs(draw.normal(size=(B, H, K))))
+        args["state"] = (args["state"], np.abs(draw.normal(size=(B, H, K))))
     if decay in ("head", "key", "both"):
         args["log_a"] = log_decays(draw, (B, T, H) if decay == "head" else (B, T, H, K))
     if decay in ("value", "both"):

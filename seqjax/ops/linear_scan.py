@@ -33,13 +33,13 @@ def naive(
     h: Array,
     *,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     constant: Array | None = None,
     backward: bool = False,
 ) -> tuple[Array, Array]:
     """The equation, one step after the other: a, b [T, D], h [D]; a [D] may be `constant`."""
     a = xs.a if constant is None else jnp.broadcast_to(constant[None], xs.b.shape)
-    fresh = jnp.zeros_like(h) if reset_state is None else reset_state
+    fresh = jnp.zeros_like(h) if start is None else start
 
     def step(h, now):
         a_t, b_t, reset = now
@@ -57,7 +57,7 @@ def by_scan(
     h: Array,
     *,
     resets,
-    reset_state,
+    start,
     evaluator: str,
     constant: Array | None = None,
     backward: bool = False,
@@ -65,8 +65,8 @@ def by_scan(
 ) -> tuple[Array, Array]:
     """`seqjax.core.scan` over the diagonal monoid, by the evaluator of that name."""
     a = xs.a if constant is None else jnp.broadcast_to(constant[None], xs.b.shape)
-    fresh = jnp.zeros_like(h) if reset_state is None else reset_state
-    options: dict[str, Any] = {} if chunk_size is None else {"chunk": chunk_size}
+    fresh = jnp.zeros_like(h) if start is None else start
+    options: dict[str, Any] = {} if chunk_size is None else {"chunk_size": chunk_size}
     return scan(
         diagonal,
         (a, xs.b),
@@ -74,7 +74,7 @@ def by_scan(
         evaluator=evaluator,
         reverse=backward,
         resets=resets,
-        initial=fresh,
+        start=fresh,
         **options,
     )
 
@@ -83,11 +83,11 @@ def by_scan(
 def linear_scan(
     a: Array,
     b: Array,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -95,16 +95,16 @@ def linear_scan(
     """All states h [B, T, D] and the last one processed [B, D]; the batch axis may be absent.
 
     a [B, T, D], or [D] if it does not change over time (then it is never expanded); b [B, T, D];
-    initial_state [B, D], zero if absent. `resets` [B, T] forgets the past before a step (the
-    state becomes `reset_state`, or zero); `mask` [B, T] leaves out the steps where it is False
+    state [B, D], zero if absent. `resets` [B, T] forgets the past before a step (the
+    state becomes `start`, or zero); `mask` [B, T] leaves out the steps where it is False
     (their outputs are zero).
     """
     op = LINEAR_SCAN.name
     batch = batch_letter(op, "TD", b=b)
     sizes = match(op, b=(b, f"{batch}TD"))
     match(op, sizes, a=(a, "D" if getattr(a, "ndim", 0) == 1 else f"{batch}TD"))
-    dtype = accumulation_dtype(*(x.dtype for x in (a, b, initial_state) if x is not None))
-    start, fresh = full_states(op, initial_state, reset_state, f"{batch}D", sizes, dtype)
+    dtype = accumulation_dtype(*(x.dtype for x in (a, b, state) if x is not None))
+    first, start = full_states(op, state, start, f"{batch}D", sizes, dtype)
     constant = a if a.ndim == 1 and mask is None else None
     if (
         a.ndim == 1 and mask is not None
@@ -112,11 +112,11 @@ def linear_scan(
         a = jnp.broadcast_to(a.reshape((1,) * (b.ndim - 1) + a.shape), b.shape)
     hs, last = LINEAR_SCAN(
         Inputs(a if constant is None else None, b),
-        start,
+        first,
         batched=bool(batch),
         dtype=dtype,
         resets=resets,
-        reset_state=fresh,
+        start=start,
         mask=mask,
         reverse=False,
         evaluator=evaluator,
@@ -139,7 +139,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
 
     phase = np.exp(1j * draw.uniform(-3, 3, (B, T, D))) if spec.options.get("complex") else 1.0
     a = draw.uniform(0.8, 1.0, (B, T, D)) * (draw.random((B, T, D)) > 0.02) * phase
-    return dict(a=a, b=normal(B, T, D), initial_state=normal(B, D))
+    return dict(a=a, b=normal(B, T, D), state=normal(B, D))
 
 
 LINEAR_SCAN = Op(

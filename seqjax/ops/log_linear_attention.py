@@ -63,7 +63,7 @@ def level_of_bucket(t: Array, last: Array, top: int) -> Array:
     return jnp.where(levels == top, top, found)
 
 
-def naive(xs: Inputs, h: Levels, *, resets=None, reset_state=None) -> tuple[Array, Levels]:
+def naive(xs: Inputs, h: Levels, *, resets=None, start=None) -> tuple[Array, Levels]:
     """The recurrence, one step after the other."""
     top = h.S.shape[0] - 1
 
@@ -74,15 +74,15 @@ def naive(xs: Inputs, h: Levels, *, resets=None, reset_state=None) -> tuple[Arra
         S = S.at[0].add(x.k[:, :, None] * x.v[:, None, :])
         return Levels(S, t + 1), jnp.einsum("hl,hk,lhkv->hv", x.scales, x.q, S)
 
-    return loop(step, h, xs, resets, reset_state)
+    return loop(step, h, xs, resets, start)
 
 
 def chunked(
-    xs: Inputs, h: Levels, *, resets=None, reset_state=None, chunk_size: int = 64
+    xs: Inputs, h: Levels, *, resets=None, start=None, chunk_size: int = 64
 ) -> tuple[Array, Levels]:
     """Attention inside the chunk, the buckets between chunks: O(T log T)."""
     top = h.S.shape[0] - 1
-    fresh = jax.tree.map(jnp.zeros_like, h) if reset_state is None else reset_state
+    fresh = jax.tree.map(jnp.zeros_like, h) if start is None else start
 
     def body(h: Levels, x: Inputs, resets: Array | None) -> tuple[Array, Levels]:
         C = len(x.taken)
@@ -145,7 +145,7 @@ def log_linear_attention(
     *,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Levels | None = None,
+    start: Levels | None = None,
     evaluator: str | None = None,
     **options: Any,
 ) -> tuple[Array, Levels]:
@@ -176,7 +176,7 @@ def log_linear_attention(
             return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
 
         xs, resets = jax.tree.map(kept, xs), None if resets is None else resets & mask
-    flags: dict[str, Any] = dict(resets=resets, reset_state=reset_state)
+    flags: dict[str, Any] = dict(resets=resets, start=start)
     run = partial(EVALUATORS[evaluator], **flags, **options)
     run = quarantined(run, FILL, ("q", "scales"), 1, **flags)
     y, state = read_in_groups(run, xs, state, ("q", "scales"))

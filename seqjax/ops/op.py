@@ -3,9 +3,9 @@
 An `Op` says what a recurrence over time *means* (the naive loop, which is the oracle of every
 test) and how it may be computed (the evaluators). Evaluators see one example,
 
-    evaluate(xs, state, *, resets, reset_state, **options) -> (outputs, state)
+    evaluate(xs, state, *, resets, start, **options) -> (outputs, state)
 
-with `xs` a named tuple of arrays [T, ...], `resets` bool [T] or None, and `reset_state` the state
+with `xs` a named tuple of arrays [T, ...], `resets` bool [T] or None, and `start` the state
 a reset goes to (None: zeros). The batch axis, the direction of time, masked steps and dtypes are
 handled here, once. Letters in shapes: B batch, T time, H heads, K key, V value, D channels,
 N state size, G groups, C chunk.
@@ -148,7 +148,7 @@ class Op:
         batched: bool,
         dtype: Any,
         resets: Array | None,
-        reset_state: Any,
+        start: Any,
         mask: Array | None,
         reverse: bool,
         evaluator: str | Sequence[str] | None,
@@ -169,10 +169,10 @@ class Op:
         for name in ("scale", "eps"):
             if name in options:
                 check_number(f"{self.name}: {name}", options[name])
-        given = jax.tree.leaves((xs, state, reset_state, options))
+        given = jax.tree.leaves((xs, state, start, options))
         compute = accumulation_dtype(dtype, *(x.dtype for x in given if jnp.iscomplexobj(x)))
-        xs, state, reset_state, options = jax.tree.map(
-            lambda x: x.astype(compute) if is_float(x) else x, (xs, state, reset_state, options)
+        xs, state, start, options = jax.tree.map(
+            lambda x: x.astype(compute) if is_float(x) else x, (xs, state, start, options)
         )
         if mask is not None:  # first of all, so that nothing of a masked step is ever looked at
             xs = with_fill(lambda x, fill: jnp.where(like(mask, x), x, fill), xs, self.fill)
@@ -187,17 +187,15 @@ class Op:
         if chosen.chunked:
             options = {**options, "chunk_size": chunk_size}
 
-        def evaluate(xs: Any, state: Any, resets: Any, reset_state: Any) -> tuple[Any, Any]:
-            flags = dict(resets=resets, reset_state=reset_state)
+        def evaluate(xs: Any, state: Any, resets: Any, start: Any) -> tuple[Any, Any]:
+            flags = dict(resets=resets, start=start)
             run = partial(chosen.evaluate, **flags, **options)
             if self.apart is not None:
                 run = quarantined(run, self.fill, self.readers, self.apart, **flags)
             return read_in_groups(run, xs, state, self.readers) if self.readers else run(xs, state)
 
         with matmul_precision(dtype):
-            outputs, state = (jax.vmap(evaluate) if batched else evaluate)(
-                xs, state, resets, reset_state
-            )
+            outputs, state = (jax.vmap(evaluate) if batched else evaluate)(xs, state, resets, start)
         if reverse:
             outputs = jax.tree.map(lambda y: jnp.flip(y, axis), outputs)
         if mask is not None:
@@ -292,17 +290,17 @@ def full_state(
 
 def full_states(
     op: str,
-    initial_state: Array | None,
-    reset_state: Array | None,
+    state: Array | None,
+    start: Array | None,
     letters: str,
     sizes: Mapping[str, int],
     dtype: Any,
 ) -> tuple[Array, Array | None]:
     """The state to start from, zeros if none is given, and the one resets go to, None if not."""
-    start = full_state(f"{op}: initial_state", initial_state, letters, sizes, dtype)
-    if reset_state is None:
-        return start, None
-    return start, full_state(f"{op}: reset_state", reset_state, letters, sizes, dtype)
+    first = full_state(f"{op}: state", state, letters, sizes, dtype)
+    if start is None:
+        return first, None
+    return first, full_state(f"{op}: start", start, letters, sizes, dtype)
 
 
 def with_fill(function: Callable[[Array, Any], Array], xs: Any, fill: Any) -> Any:

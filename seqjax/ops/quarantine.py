@@ -65,7 +65,7 @@ def quarantined(
     keep: int,
     *,
     resets: Array | None,
-    reset_state: Any,
+    start: Any,
 ) -> Callable[[Any, Any], Any]:
     """evaluate(xs, state) -> (outputs, state), its NaNs shut in.
 
@@ -86,7 +86,7 @@ def quarantined(
         for s in jax.tree.leaves(state):
             if jnp.issubdtype(s.dtype, jnp.inexact):
                 state_lost |= ~finite(s, keep - 1)
-        fresh = jax.tree.map(jnp.zeros_like, state) if reset_state is None else reset_state
+        fresh = jax.tree.map(jnp.zeros_like, state) if start is None else start
         xs = xs._replace(**{name: without(name, x) for name, x in inputs.items()})
         y, end = evaluate(xs, select(state_lost, fresh, state))
         reached, at_end = reach(lost, state_lost, resets)

@@ -55,7 +55,7 @@ def naive(
     constant_B: Array | None = None,
     constant_C: Array | None = None,
     resets: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
 ) -> tuple[Array, Array]:
     """The equations, one step after the other: u, dt [T, D], h and A [D, N]."""
 
@@ -64,7 +64,7 @@ def naive(
         h = jnp.exp(x.dt[:, None] * A) * h + (x.dt * x.u)[:, None] * B
         return h, (h * C).sum(1)
 
-    return loop(step, h, xs, resets, reset_state)
+    return loop(step, h, xs, resets, start)
 
 
 def of_channels(varying: Array | None, constant: Array | None, A: Array) -> Array:
@@ -83,7 +83,7 @@ def by_linear_scan(
     constant_B: Array | None,
     constant_C: Array | None,
     resets: Array | None,
-    reset_state: Array | None,
+    start: Array | None,
 ) -> tuple[Array, Array]:
     """One linear scan over D N channels; holds all states [T, D, N]."""
 
@@ -101,7 +101,7 @@ def by_linear_scan(
         b,
         h.reshape(-1),
         resets=resets,
-        reset_state=None if reset_state is None else reset_state.reshape(-1),
+        start=None if start is None else start.reshape(-1),
     )
     return (states.reshape(steps, *A.shape) * C).sum(2), last.reshape(A.shape)
 
@@ -116,12 +116,12 @@ def selective_scan(
     D: Array | None = None,
     z: Array | None = None,
     delta_bias: Array | None = None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     delta_softplus: bool = False,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -132,7 +132,7 @@ def selective_scan(
     groups of adjacent channels, or, where there is a batch axis, [D, N] if they do not vary; D
     and delta_bias [D]. With a complex A, which B, C and the state may then be too, y is twice the
     real part, as in the release: each pair of conjugate states is represented by one of them.
-    `resets` [B, T] forgets the past before a step (the state becomes `reset_state`, or zero),
+    `resets` [B, T] forgets the past before a step (the state becomes `start`, or zero),
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to the
     first.
     """
@@ -154,16 +154,16 @@ def selective_scan(
     )
     u, delta, z = leave_out(mask, u, delta, z)
     dt = step_size(delta, delta_bias, delta_softplus)
-    start, fresh = full_states(op, initial_state, reset_state, letters, sizes, u.dtype)
-    y, state = SELECTIVE_SCAN(
+    first, start = full_states(op, state, start, letters, sizes, u.dtype)
+    y, last = SELECTIVE_SCAN(
         Inputs(u, dt, B, C),
-        start,
+        first,
         batched=bool(batch),
         dtype=u.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=fresh,
+        start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
         A=A,
@@ -172,7 +172,7 @@ def selective_scan(
     )
     if jnp.iscomplexobj(A):
         y = 2 * y.real
-    return narrowed(skip_and_gate(y, u, D, z), u.dtype), state
+    return narrowed(skip_and_gate(y, u, D, z), u.dtype), last
 
 
 @takes_flow
@@ -185,12 +185,12 @@ def ssd(
     D: Array | None = None,
     z: Array | None = None,
     dt_bias: Array | None = None,
-    initial_state: Array | None = None,
+    state: Array | None = None,
     *,
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] | None = None,
     mask: Array | None = None,
-    reset_state: Array | None = None,
+    start: Array | None = None,
     **options: Any,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, P] and the final state [B, H, P, N]; the batch axis may be absent.
@@ -219,19 +219,19 @@ def ssd(
     dt = step_size(dt, dt_bias, dt_softplus)
     if dt_limit is not None:
         dt = jnp.clip(dt, *within_limits(op, dt_limit))
-    y, state = linear_attention(
+    y, last = linear_attention(
         C,
         B,
         x * dt[..., None],
         dt * A.astype(compute).reshape((1,) * (dt.ndim - 1) + A.shape),
-        flip_state(initial_state),
+        flip_state(state),
         mask=mask,
-        reset_state=flip_state(reset_state),
+        start=flip_state(start),
         **options,
     )
     if D is not None and D.ndim == 1:
         D = D[:, None]
-    return narrowed(skip_and_gate(y, x, D, z), dtype), jnp.swapaxes(state, -1, -2)
+    return narrowed(skip_and_gate(y, x, D, z), dtype), jnp.swapaxes(last, -1, -2)
 
 
 def flip_state(state: Array | None) -> Array | None:
@@ -307,7 +307,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         D=draw.normal(size=(D,)),
         z=draw.normal(size=(B, T, D)),
         delta_bias=np.log(np.expm1(draw.uniform(1e-3, 0.1, D))),
-        initial_state=draw.normal(size=(B, D, N)),
+        state=draw.normal(size=(B, D, N)),
         delta_softplus=True,
     )
 

@@ -64,7 +64,7 @@ def naive(
     state: State,
     *,
     resets: Array | None = None,
-    reset_state: State | None = None,
+    start: State | None = None,
     scale: float = 1.0,
     eps: float = 1e-6,
 ) -> tuple[Array, State]:
@@ -81,7 +81,7 @@ def naive(
         h = scale * jnp.einsum("hk,hkv->hv", x.q, C) / denominator(weight, m, eps)[:, None]
         return State(C, n, m), h
 
-    return loop(step, state, xs, resets, reset_state)
+    return loop(step, state, xs, resets, start)
 
 
 def denominator(weight: Array, m: Array, eps: float) -> Array:
@@ -95,7 +95,7 @@ def chunked(
     state: State,
     *,
     resets: Array | None,
-    reset_state: State | None,
+    start: State | None,
     chunk_size: int | None,
     scale: float,
     eps: float,
@@ -105,14 +105,14 @@ def chunked(
     def matrix(state: State) -> Array:  # n is one more column: what a value of 1 would leave
         return jnp.concatenate([state.C, state.n[:, None]], 1)
 
-    def body(state: State, x: Inputs, segment: Any, reset_state: Any) -> Any:
+    def body(state: State, x: Inputs, segment: Any, start: Any) -> Any:
         joined = within(segment, x.q.shape[0])
         decay = decay_of(x.log_f[:, None], segment)
         entered, old = decay.since_start[:, 0] + state.m, x.q @ matrix(state)
         last = matrix(state)
         if segment is not None:
-            first, fresh = segment == 0, matrix(reset_state)
-            entered = jnp.where(first, entered, decay.since_reset[:, 0] + reset_state.m)
+            first, fresh = segment == 0, matrix(start)
+            entered = jnp.where(first, entered, decay.since_reset[:, 0] + start.m)
             old = jnp.where(first[:, None], old, x.q @ fresh)
             last = jnp.where(first[-1], last, fresh)
         weight = decay.pairs + x.log_i[None]  # of the write at s, at step t
@@ -127,7 +127,7 @@ def chunked(
         last = entered[-1] * last + (x.k * weight[-1][:, None]).T @ v
         return h, State(last[:, :-1], last[:, -1], m[-1]), jnp.zeros_like(unread)
 
-    return scan_heads(body, state, xs, resets, reset_state, FILL, chunk_size or 64)
+    return scan_heads(body, state, xs, resets, start, FILL, chunk_size or 64)
 
 
 @takes_flow
@@ -137,14 +137,14 @@ def stabilised_attention(
     v: Array,
     log_i: Array,
     log_f: Array,
-    initial_state: Any = None,
+    state: Any = None,
     *,
     scale: float = 1.0,
     eps: float = 1e-6,
     initial_m: float = 0.0,
     resets: Array | None = None,
     mask: Array | None = None,
-    reset_state: Any = None,
+    start: Any = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
@@ -155,7 +155,7 @@ def stabilised_attention(
     and k there may be fewer heads, of q also more, with as many outputs (see `seqjax.ops.heads`).
     States are (C [B, H, K, V], n [B, H, K], m [B, H]). Absent ones are zero with m = `initial_m`:
     0 is the recurrent form of the paper's code, -inf its parallel form; only eps tells them
-    apart. `resets` [B, T] forgets the past before a step (the state becomes `reset_state`),
+    apart. `resets` [B, T] forgets the past before a step (the state becomes `start`),
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
     the first.
     """
@@ -186,13 +186,13 @@ def stabilised_attention(
 
     h, state = STABILISED_ATTENTION(
         Inputs(q, k, v, finite_log(log_i), finite_log(log_f)),
-        full("initial_state", initial_state),
+        full("state", state),
         batched=bool(batch),
         dtype=v.dtype,
         resets=resets,
         mask=mask,
         reverse=reverse,
-        reset_state=None if resets is None else full("reset_state", reset_state),
+        start=None if resets is None else full("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
         scale=scale,
@@ -211,7 +211,7 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         v=draw.normal(size=(B, T, H, V)),
         log_i=3 * draw.normal(size=(B, T, H)),
         log_f=-np.log1p(np.exp(-3 * draw.normal(size=(B, T, H)) - 2)),
-        initial_state=(
+        state=(
             draw.normal(size=(B, H, K, V)),
             draw.normal(size=(B, H, K)),
             draw.normal(size=(B, H)),

@@ -236,14 +236,14 @@ def _identity(k: jax.Array) -> jax.Array:
     return jnp.eye(k.shape[-1], dtype=k.dtype)[None, None, None]
 
 
-def _affine_scan(a: jax.Array, b: jax.Array, initial_state: jax.Array) -> jax.Array:
+def _affine_scan(a: jax.Array, b: jax.Array, state: jax.Array) -> jax.Array:
     """All states of h_t = a_t h_{t-1} + b_t, time the second axis."""
 
     def combine(p, q):
         return q[0] * p[0], q[0] * p[1] + q[1]
 
     a, b = lax.associative_scan(combine, (a, b), axis=1)
-    return a * initial_state[:, None] + b
+    return a * state[:, None] + b
 
 
 def _states(algebra: m.Monoid, elements: Any, state: Any) -> Any:
@@ -257,33 +257,33 @@ def _read(q: jax.Array, S: jax.Array) -> jax.Array:
     return jnp.einsum("bthk,bthkv->bthv", q, S)
 
 
-def _linear_attention(q, k, v, initial_state, log_a: Any = None, log_b: Any = None):
+def _linear_attention(q, k, v, state, log_a: Any = None, log_b: Any = None):
     if log_b is not None:  # of the values, which are the keys of the transposed states
-        turned = jnp.swapaxes(initial_state, -1, -2)
+        turned = jnp.swapaxes(state, -1, -2)
         states = _states(m.key_decay, (jnp.exp(log_b), _outer(v, k)), turned)
         return _read(q, jnp.swapaxes(states, -1, -2))
     algebra = m.scalar_decay if log_a.ndim == 3 else m.key_decay
-    return _read(q, _states(algebra, (jnp.exp(log_a), _outer(k, v)), initial_state))
+    return _read(q, _states(algebra, (jnp.exp(log_a), _outer(k, v)), state))
 
 
-def _gated_delta_rule(q, k, v, beta, initial_state, log_a):
+def _gated_delta_rule(q, k, v, beta, state, log_a):
     decay = jnp.exp(log_a if log_a.ndim == 4 else log_a[..., None])
     write = beta[..., None] * k
     A = (jnp.eye(k.shape[-1], dtype=k.dtype)[None, None, None] - _outer(write, k)) * decay[
         ..., None, :
     ]
-    return _read(q, _states(m.dense, (A, _outer(write, v)), initial_state))
+    return _read(q, _states(m.dense, (A, _outer(write, v)), state))
 
 
-def _dplr(q, k, v, a, b, initial_state, log_w):
+def _dplr(q, k, v, a, b, state, log_w):
     A = jnp.eye(k.shape[-1], dtype=k.dtype)[None, None, None] * jnp.exp(log_w)[..., None] + _outer(
         b, a
     )
-    return _read(q, _states(m.dense, (A, _outer(k, v)), initial_state))
+    return _read(q, _states(m.dense, (A, _outer(k, v)), state))
 
 
-def _stabilised_attention(q, k, v, log_i, log_f, initial_state):
-    C, n, exponent = initial_state
+def _stabilised_attention(q, k, v, log_i, log_f, state):
+    C, n, exponent = state
     extended = jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1)
     state = (exponent, jnp.concatenate([C, n[..., None]], -1))
     exponent, S = _states(m.stabilised, (log_f, log_i, _outer(k, extended)), state)
@@ -291,17 +291,17 @@ def _stabilised_attention(q, k, v, log_i, log_f, initial_state):
     return y[..., :-1] / (jnp.maximum(jnp.abs(y[..., -1]), jnp.exp(-exponent)) + 1e-6)[..., None]
 
 
-def _selective_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus):
+def _selective_scan(u, delta, A, B, C, D, z, delta_bias, state, delta_softplus):
     assert delta_softplus
     dt = jax.nn.softplus(delta + delta_bias[None, None])
     a = jnp.exp(dt[..., None] * A[None, None])
-    h = _affine_scan(a, (dt * u)[..., None] * B[:, :, None], initial_state)
+    h = _affine_scan(a, (dt * u)[..., None] * B[:, :, None], state)
     y = jnp.einsum("btdn,btn->btd", h, C) + D[None, None] * u
     return y * jax.nn.silu(z)
 
 
-def _short_convolution(x, kernel, bias, initial_state):
-    x = jnp.concatenate([initial_state, x], axis=1)
+def _short_convolution(x, kernel, bias, state):
+    x = jnp.concatenate([state, x], axis=1)
     y = lax.conv_general_dilated(
         x,
         kernel[:, None],

@@ -82,10 +82,10 @@ class Comba(DeltaProduct):
         return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=scale, flow=flow)
 
 
-def closed_loop_delta_rule(q, k, v, p, beta, log_alpha, initial_state=None, **options):
+def closed_loop_delta_rule(q, k, v, p, beta, log_alpha, state=None, **options):
     """Outputs [B?, T, H, V] and the last S of the rule above; options as those of `dplr`.
 
     q, k, p [B?, T, H, K], v [B?, T, H, V], beta, log_alpha [B?, T, H].
     """
     bk = beta[..., None] * k
-    return dplr(q, bk, v, p, -bk, log_alpha, initial_state, **options)
+    return dplr(q, bk, v, p, -bk, log_alpha, state, **options)

@@ -151,16 +151,14 @@ def reads_of_sum(query, k, z, flow):
 
 
 @takes_flow
-def bounded_delta_rule(
-    q, k, v, beta, S, *, scale, reset_state, resets=None, mask=None, evaluator=None
-):
+def bounded_delta_rule(q, k, v, beta, S, *, scale, start, resets=None, mask=None, evaluator=None):
     """The delta rule of one example, with the norm of every head's S bounded by 1: "fwm"."""
 
     del evaluator  # one loop
 
     def step(S, now):
         (q, k, v, beta), reset, keep = now
-        old = S if reset is None else jnp.where(reset, reset_state, S)
+        old = S if reset is None else jnp.where(reset, start, S)
         error = v - jnp.einsum("hk,hkv->hv", k, old)
         new = old + (beta[:, None] * k)[:, :, None] * error[:, None]
         shrink = lax.rsqrt(jnp.maximum(jnp.sum(new * new, axis=(1, 2), keepdims=True), 1))

@@ -36,9 +36,9 @@ class GDN2(KDA):
         return decoupled_delta_rule(q, k, v, b, w, self.log_alpha(x), S, scale=scale, flow=flow)
 
 
-def decoupled_delta_rule(q, k, v, b, w, log_alpha, initial_state=None, **options):
+def decoupled_delta_rule(q, k, v, b, w, log_alpha, state=None, **options):
     """Outputs [B?, T, H, V] and the last S of the rule above; options as those of `dplr`.
 
     q, k, b, log_alpha [B?, T, H, K]; v, w [B?, T, H, V].
     """
-    return dplr(q, k, w * v, jnp.exp(log_alpha) * b * k, -k, log_alpha, initial_state, **options)
+    return dplr(q, k, w * v, jnp.exp(log_alpha) * b * k, -k, log_alpha, state, **options)

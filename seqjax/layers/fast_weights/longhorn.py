@@ -90,11 +90,11 @@ class Longhorn(Layer):
 
 
 def longhorn_scan(
-    u, q, k, delta, D=None, z=None, delta_bias=None, initial_state=None, **options
+    u, q, k, delta, D=None, z=None, delta_bias=None, state=None, **options
 ) -> tuple[jax.Array, jax.Array]:
     """(S_t q_t + D u_t) SiLU(z_t) [T, d] and the last S [d, N], for beta = sigmoid(delta + bias).
 
-    u, delta, z [T, d], q, k [T, N] and initial_state [d, N] of one example; options: those of
+    u, delta, z [T, d], q, k [T, N] and state [d, N] of one example; options: those of
     `linear_scan`, which runs over d N channels and keeps all states.
     """
     dtype, precise, shape = u.dtype, accumulation_dtype(u.dtype), (u.shape[1], k.shape[1])
@@ -106,7 +106,7 @@ def longhorn_scan(
     states, last = linear_scan(
         flat(1 - step[:, :, None] * square[:, None]),
         flat((step * u)[:, :, None] * k[:, None]),
-        jax.tree.map(flat, initial_state),  # of a Carry both
+        jax.tree.map(flat, state),  # of a Carry both
         **options,
     )
     y = jnp.einsum("tdn,tn->td", states.reshape(len(u), *shape), q)

@@ -50,13 +50,13 @@ circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + 
 
 
 @takes_flow
-def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, reset_state, resets, mask, evaluator):
+def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, start, resets, mask, evaluator):
     """Re(q_t^T S_t) [T, H, V] and the last S [H, K, V] for a = exp(log_r + i angle).
 
     log_r <= 0 and angle are [T, H, K], or [T, H, 1] if all keys share them.
     """
     zero = jnp.zeros_like(angle[0])
-    phi, last = scan(circle, angle, zero, initial=zero, resets=resets, mask=mask)
+    phi, last = scan(circle, angle, zero, start=zero, resets=resets, mask=mask)
     cos, sin = jnp.cos(phi), jnp.sin(phi)
     parts = lambda S: jnp.concatenate([S.real, S.imag], axis=1)  # noqa: E731
     y, S = linear_attention(
@@ -66,7 +66,7 @@ def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, reset_state, resets, mask,
         log_r[..., 0] if log_r.shape[-1] == 1 else jnp.concatenate([log_r, log_r], axis=-1),
         parts(S),
         scale=scale,
-        reset_state=parts(reset_state),
+        start=parts(start),
         resets=resets,
         mask=mask,
         evaluator=evaluator,

@@ -25,14 +25,14 @@ from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 
 
 @takes_flow
-def elementwise(a: Array, b: Array, S: Array, *, reset_state=None, **options):
+def elementwise(a: Array, b: Array, S: Array, *, start=None, **options):
     """All S_t = a_t * S_{t-1} + b_t for arrays [T, ...] of any shape, and the last one."""
 
     def flat(z):
         return z.reshape(len(z), -1)
 
-    fresh = None if reset_state is None else reset_state.reshape(-1)
-    states, last = linear_scan(flat(a), flat(b), S.reshape(-1), reset_state=fresh, **options)
+    fresh = None if start is None else start.reshape(-1)
+    states, last = linear_scan(flat(a), flat(b), S.reshape(-1), start=fresh, **options)
     return states.reshape(len(a), *S.shape), last.reshape(S.shape)
 
 

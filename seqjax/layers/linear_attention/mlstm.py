@@ -47,10 +47,10 @@ def bounded_attention(q, k, v, i, log_f, state, *, scale, normalise, eps=1e-6, *
     """
     k = jax.nn.sigmoid(i)[:, :, None] * k
     v = jnp.concatenate([v, jnp.ones_like(v[:, :, :1])], axis=2)  # n is a column of C
-    reset = options.pop("reset_state", None)
+    reset = options.pop("start", None)
     join = lambda s: jnp.concatenate([s.C, s.n[:, :, None]], axis=2)  # noqa: E731
     y, S = linear_attention(
-        q, k, v, log_f, join(state), scale=scale, reset_state=reset and join(reset), **options
+        q, k, v, log_f, join(state), scale=scale, start=reset and join(reset), **options
     )
     y, divisor = y[:, :, :-1], y[:, :, -1:]
     if normalise:

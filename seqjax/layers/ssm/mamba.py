@@ -126,7 +126,7 @@ class Mamba(Layer):
 
 @takes_flow
 def signed_selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, h, *, delta_softplus, resets, mask, reset_state, evaluator
+    u, delta, A, B, C, D, z, delta_bias, h, *, delta_softplus, resets, mask, start, evaluator
 ):
     """`selective_scan` of one example with the multiplier 2 exp(dt A) - 1."""
     del delta_softplus
@@ -140,7 +140,7 @@ def signed_selective_scan(
         flat(h),
         resets=resets,
         mask=mask,
-        reset_state=flat(reset_state),
+        start=flat(start),
         evaluator=evaluator,
     )
     y = jnp.einsum("tdn,tn->td", states.reshape(len(u), *A.shape), C) + D[None] * u

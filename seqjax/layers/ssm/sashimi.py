@@ -145,9 +145,7 @@ class Level(Layer):
         kept = jnp.ones(T, bool) if flow.mask is None else flow.mask
         complete = kept & (place % p == p - 1)
         lagged = [
-            token_shift(
-                x, h.window[p - 1 - lag :], reset_state=start.window[p - 1 - lag :], **flags
-            )
+            token_shift(x, h.window[p - 1 - lag :], start=start.window[p - 1 - lag :], **flags)
             for lag in range(1, p)
         ]
         tokens = jnp.concatenate([past for past, _ in lagged[::-1]] + [x], axis=1)

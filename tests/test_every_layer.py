@@ -1,0 +1,110 @@
+"""Every class of layer in the package is a row of the table, or stands here and keeps its laws."""
+
+import importlib
+import pkgutil
+from functools import partial
+
+import pytest
+from flax import nnx
+
+import seqjax
+from seqjax.hf.decoder import Using
+from seqjax.hf.minimax import LightningAttention
+from seqjax.hf.parts import GatedShortConv, Parallel
+from seqjax.layers.attention.attention import Attention
+from seqjax.layers.attention.latent_attention import LatentAttention
+from seqjax.layers.attention.local_attention import LocalAttention
+from seqjax.layers.elementwise.sru import Cells
+from seqjax.layers.elementwise.ur_lstm import URCell
+from seqjax.layers.elementwise.xlstm import MLSTMBlock, SLSTMBlock
+from seqjax.layers.fast_weights.delta_layer import DeltaLayer
+from seqjax.layers.fast_weights.fwp import Sublayer
+from seqjax.layers.hybrid.zamba import HybridBlock, SharedBlock
+from seqjax.layers.linear_attention.based import GatedConv
+from seqjax.layers.linear_attention.gateloop import SimpleGateLoop
+from seqjax.layers.linear_attention.retnet import Retention
+from seqjax.layers.linear_attention.transnormer import DiagonalAttention, NormAttention
+from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention
+from seqjax.layers.rwkv.parts import RWKV
+from seqjax.layers.ssm.griffin import RecurrentBlock
+from seqjax.layers.ssm.lssl import TimeInvariant
+from seqjax.layers.ssm.mega import MovingAverage
+from seqjax.layers.ssm.s4d import DiagonalStateSpace, StateSpace
+from seqjax.layers.ssm.sashimi import Level
+from seqjax.nn import Associative, Layer, Recurrent, Segmented
+from seqjax.nn.activations import relu
+from seqjax.nn.blocks import Blocks
+from seqjax.nn.linear import GLU
+from seqjax.nn.norms import Norm
+from seqjax.testing import check_layer
+from seqjax.zoo import LAYERS, make
+
+D = 4
+# What rows are made of: classes with something left to define.
+BASES = {
+    Associative, Blocks, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented, StateSpace,
+    Sublayer, TimeInvariant,
+}  # fmt: skip
+# Layers that are parts of rows, or of models that are read: class -> one of it.
+PARTS = {
+    Attention: lambda rngs: Attention(D, heads=2, window=5, gate=True, rngs=rngs),
+    Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
+    DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
+    GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
+    GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
+    GatedShortConv: lambda rngs: GatedShortConv(D, rngs=rngs),
+    LatentAttention: lambda rngs: LatentAttention(
+        D, heads=2, latent=3, key_size=4, value_size=3, shared_size=2, window=5, rngs=rngs
+    ),
+    Level: lambda rngs: Level(D, depth=1, pool=(2,), expand=2, ff=2, state=2, rngs=rngs),
+    LightningAttention: lambda rngs: LightningAttention(D, heads=2, head_size=2, rngs=rngs),
+    LocalAttention: lambda rngs: LocalAttention(D, heads=2, window=5, rngs=rngs),
+    MLSTMBlock: lambda rngs: MLSTMBlock(D, heads=2, conv=3, expand=2, block=2, rngs=rngs),
+    MovingAverage: lambda rngs: MovingAverage(D, ndim=2, rngs=rngs),
+    NormAttention: lambda rngs: NormAttention(D, heads=2, phi=relu, norm=Norm(D), rngs=rngs),
+    Parallel: lambda rngs: Parallel(
+        [partial(make, "gru", D), partial(make, "lru", D)], (1.0, 0.5), (0.7, 2.0), rngs=rngs
+    ),
+    RecurrentBlock: lambda rngs: RecurrentBlock(D, conv=3, rngs=rngs),
+    Retention: lambda rngs: Retention(D, heads=2, rngs=rngs),
+    SimpleGateLoop: lambda rngs: SimpleGateLoop(D, rngs=rngs),
+    SLSTMBlock: lambda rngs: SLSTMBlock(
+        D, heads=2, conv=3, expansion=1.3, mixing=True, depth=0.0, rngs=rngs
+    ),
+    URCell: lambda rngs: URCell(D, rngs=rngs),
+    Using: lambda rngs: Using(
+        HybridBlock(D, partial(make, "mamba", D, state=2), rngs=rngs),
+        SharedBlock(
+            D,
+            partial(Attention, 2 * D, out_features=D, heads=2, window=5),
+            partial(GLU, D, 6),
+            rngs=rngs,
+        ),
+    ),
+}
+
+
+def layers():
+    """Every subclass of Layer that a module of the package defines."""
+    for module in pkgutil.walk_packages(seqjax.__path__, "seqjax."):
+        if ".kernels" not in module.name:
+            importlib.import_module(module.name)
+    found, left = set(), [Layer]
+    while left:
+        new = left.pop().__subclasses__()
+        found |= {cls for cls in new if cls.__module__.startswith("seqjax.")}
+        left += new
+    return found
+
+
+def test_no_layer_escapes_the_contract():
+    rows = {entry.cls for entry in LAYERS.values()}
+    missing = layers() - rows - BASES - set(PARTS)
+    assert not missing, f"{missing} are no rows: give each a row, or one of it in PARTS"
+    assert not rows & set(PARTS), "rows are held to their laws by tests/test_layers.py"
+
+
+@pytest.mark.share(3)
+@pytest.mark.parametrize("cls", [pytest.param(cls, id=cls.__name__) for cls in PARTS])
+def test_parts_keep_the_laws(cls):
+    check_layer(PARTS[cls](nnx.Rngs(0)))
