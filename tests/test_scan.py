@@ -54,7 +54,7 @@ def real(tree):
 def everything(name, evaluator, reverse, flags):
     """Value, gradient, tangent of one evaluator with respect to elements and both states."""
     algebra, *primals = problem(name)
-    options = {"chunk": 4} if evaluator == "chunked" else {}
+    options = {"chunk_size": 4} if evaluator == "chunked" else {}
     resets = jnp.zeros(T, bool).at[jnp.array([2, 7])].set(True) if flags else None
     mask = jnp.ones(T, bool).at[jnp.array([0, 5, 7])].set(False) if flags else None
 

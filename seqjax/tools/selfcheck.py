@@ -324,7 +324,7 @@ def _scan(monoid: Monoid, resets: np.ndarray | None, inputs: Any, evaluator: str
     steps = len(jax.tree.leaves(inputs["elements"])[0])
     if evaluator != "sharded":
         options: dict[str, Any] = (
-            {"chunk": 4 if steps <= SHORT else 64} if evaluator == "chunked" else {}
+            {"chunk_size": 4 if steps <= SHORT else 64} if evaluator == "chunked" else {}
         )
         return scan(
             monoid,
