@@ -35,7 +35,7 @@ def test_an_op_takes_a_flow():
     q, k, v = (jnp.asarray(draw.normal(size=(5, 2, 3))) for _ in range(3))
     S, start = (jnp.asarray(draw.normal(size=(2, 3, 3))) for _ in range(2))
     resets, mask = jnp.arange(5) == 2, jnp.arange(5) != 3
-    flow = Flow(resets, mask, "sequential")
+    flow = Flow(resets, mask, evaluator="sequential")
     found = seqjax.linear_attention(q, k, v, None, Carry(S, start), flow=flow)
     flags = dict(resets=resets, mask=mask, start=start, evaluator="sequential")
     for a, b in zip(found, seqjax.linear_attention(q, k, v, None, S, **flags)):

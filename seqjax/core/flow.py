@@ -1,6 +1,6 @@
 """What travels beside a sequence, and where a reset sends a state.
 
-    Flow     resets [T] and mask [T] of one example, and the evaluator that was requested
+    Flow     resets [T], mask [T] and time steps dt [T] of one example, the evaluator requested
     Carry    a state `now`, and the state `start` that a reset goes to
 
 A layer is `run(x, h, flow) -> (y, state)` with h a Carry. A Carry of a state with parts has the
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from seqjax.core.flags import ends
 
@@ -30,16 +30,20 @@ R = TypeVar("R")
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["resets", "mask"], meta_fields=["evaluator"]
+    jax.tree_util.register_dataclass,
+    data_fields=["resets", "mask", "dt"],
+    meta_fields=["evaluator"],
 )
 @dataclass(frozen=True)
 class Flow:
     """resets: bool [T]; the past is forgotten before the step. mask: bool [T]; a step where it is
-    not set is left out. evaluator: a name; None lets each part choose."""
+    not set is left out. dt: float [T], the time that passes before each step that is not left out,
+    in units of the usual step; None: 1. evaluator: a name; None lets each part choose."""
 
     resets: Array | None = None
     mask: Array | None = None
-    evaluator: str | None = None
+    dt: Array | None = field(default=None, kw_only=True)
+    evaluator: str | None = field(default=None, kw_only=True)
 
     @property
     def begins(self) -> Array | None:
@@ -50,9 +54,22 @@ class Flow:
 
     def backwards(self) -> Flow:
         """For the sequence read from its end, in which the pieces reset at their ends."""
-        mask = None if self.mask is None else self.mask[::-1]
-        resets = None if self.resets is None else ends(self.resets, self.mask)[::-1]
-        return replace(self, resets=resets, mask=mask)
+        resets = None if self.resets is None else ends(self.resets, self.mask)
+        return replace(self, resets=resets).turned()
+
+    def turned(self) -> Flow:
+        """The arrays from the last step to the first, resets as they are; the time before a step
+        then is that before the step that follows it in the data, and 1 where a piece begins."""
+        if self.dt is None:
+            return jax.tree.map(lambda v: v[::-1], self)
+        T = len(self.dt)
+        kept = jnp.ones(T, bool) if self.mask is None else self.mask
+        place = jnp.where(kept, jnp.arange(T, dtype=jnp.int32), T)
+        follows = lax.cummin(jnp.append(place[1:], jnp.int32(T)), reverse=True)
+        dt = jnp.append(self.dt, jnp.ones(1, self.dt.dtype))[follows]
+        if self.resets is not None:
+            dt = jnp.where(self.resets, jnp.ones_like(dt), dt)
+        return jax.tree.map(lambda v: v[::-1], replace(self, dt=dt))
 
     def joined(self, steps: int, *, causal: bool = True) -> Array:
         """bool [T, T]: the steps s that step t may look at, s <= t if causal: those that are not

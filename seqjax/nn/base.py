@@ -16,6 +16,7 @@ step is a call at T = 1. No Variable is written during a call.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -51,6 +52,7 @@ __all__ = [
     "entering",
     "like_state",
     "option",
+    "reads_time",
 ]
 
 
@@ -67,12 +69,14 @@ class Layer(nnx.Module):
 
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
     structure: of the transition from state to state, in words, where no op, monoid or step that
-        runs inside says it.
+        runs inside defines it.
+    timed: whether it reads flow.dt, the time that passes before each step.
     """
 
     evaluators: tuple[str, ...] = ("sequential",)
     structure: ClassVar[str] = ""
     causal: bool = True
+    timed: bool = False
     features: int
     out_features: int
 
@@ -139,6 +143,8 @@ class Layer(nnx.Module):
         mask = flow.mask
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
+            if flow.dt is not None:
+                flow = replace(flow, dt=jnp.where(mask, flow.dt, jnp.zeros_like(flow.dt)))
         if self.causal:
             x, h, lost, state_lost = _quarantine(x, h)
         y, state = self.run(x, h, flow)
@@ -160,6 +166,7 @@ class Layer(nnx.Module):
         resets: jax.Array | None = None,
         mask: jax.Array | None = None,
         *,
+        dt: jax.Array | None = None,
         evaluator: str | None = None,
         reverse: bool = False,
     ) -> tuple[jax.Array, State]:
@@ -169,13 +176,15 @@ class Layer(nnx.Module):
         resets: bool [B, T]; the past is forgotten before the step.
         mask: bool [B, T]; where it is not set the step is left out: its x is not looked at, the
             state does not move, its output is zero.
+        dt: float [B, T], the time that passes before each step, at least 0, in units of the usual
+            step; of a masked step it is not looked at. For layers that are `timed`.
         evaluator: a name of `self.evaluators`; None lets the table choose.
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
-        self._check(x, resets, mask, evaluator)
+        self._check(x, resets, mask, dt, evaluator)
         working = cast_parameters(self, x.dtype)
         fresh = working.batch_state(x.shape[0], x.dtype)
         h = fresh if h is None else like_state(fresh, h, type(self).__name__)
@@ -184,14 +193,17 @@ class Layer(nnx.Module):
         def example(x, h, flow):
             return working.example(x, Carry(h, start), flow)
 
-        def turned(tree):
-            return jax.tree.map(lambda v: jnp.flip(v, 1), tree) if reverse else tree
+        def backwards(x, h, flow):
+            y, h = example(x[::-1], h, flow.turned())
+            return y[::-1], h
 
+        dt = None if dt is None else dt.astype(accumulation_dtype(x.dtype))
         with promotion(x.dtype):
-            y, h = jax.vmap(example)(turned(x), h, turned(Flow(resets, mask, evaluator)))
-        return turned(y), like_state(fresh, h, type(self).__name__)
+            flow = Flow(resets, mask, dt=dt, evaluator=evaluator)
+            y, h = jax.vmap(backwards if reverse else example)(x, h, flow)
+        return y, like_state(fresh, h, type(self).__name__)
 
-    def _check(self, x, resets, mask, evaluator):
+    def _check(self, x, resets, mask, dt, evaluator):
         name = type(self).__name__
         for size in ("features", "out_features"):
             if getattr(self, size, None) is None:
@@ -209,6 +221,14 @@ class Layer(nnx.Module):
                 raise ValueError(
                     f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
                 )
+        if dt is not None:
+            if not reads_time(self):
+                raise ValueError(f"{name} does not read dt, the time between steps: leave it out")
+            kind, shape = getattr(dt, "dtype", type(dt).__name__), np.shape(dt)
+            if shape != x.shape[:2] or not jnp.issubdtype(kind, jnp.floating):
+                raise ValueError(
+                    f"{name} takes dt float {list(x.shape[:2])}, got {kind} {list(shape)}"
+                )
         if evaluator is not None and evaluator not in self.evaluators:
             raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
 
@@ -221,7 +241,8 @@ class Recurrent(Layer):
         initial() -> h       step(h, z) -> h       readout(h, x) -> y
 
     and may define `drive(x)`: what of the inputs [T, ...] enters the step, for all steps at once
-    (the input projection of a gated network, for example). By default z = x.
+    (the input projection of a gated network, for example). By default z = x. One that is `timed`
+    defines drive(x, dt=None).
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
         of `seqjax.core.newton.STRUCTURES`. A promise: under a false one their gradients are wrong,
@@ -254,7 +275,9 @@ class Recurrent(Layer):
             state = step(state, now)
             return state, state
 
-        xs = (self.drive(x), flow.resets, flow.mask)
+        known = {"dt": flow.dt} if self.timed else {}
+        z = self.drive(x, **known)
+        xs = (z, flow.resets, flow.mask)
         if flow.evaluator == "newton":
             return newton(step, xs, h.now, jacobian=self.jacobian)[:2]
         if flow.evaluator == "parallel_backward":
@@ -311,6 +334,12 @@ def _quarantine(x: jax.Array, h: Carry):
         lost_state |= jnp.any(jnp.isnan(s))
     now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
     return x, Carry(now, h.start), lost, lost_state
+
+
+def reads_time(layer: Layer) -> bool:
+    """Whether the layer, or one that it is made of, is `timed`."""
+    parts = jax.tree.leaves(layer.parts(), is_leaf=_is_module)
+    return layer.timed or any(reads_time(part) for part in parts if isinstance(part, Layer))
 
 
 def _is_module(x: Any) -> bool:

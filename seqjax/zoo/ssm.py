@@ -108,8 +108,8 @@ ROWS: dict[str, Entry] = {
         smoke=dict(state=4),
         variants={
             "blocks": dict(state=4, blocks=2, discretisation="bilinear", clip=True, mix=False),
-            "irregular": dict(state=2, irregular=True, conj_sym=False),
-            "async": dict(state=2, irregular=True, discretisation="async", mix=False),
+            "all_conjugates": dict(state=2, conj_sym=False),
+            "async": dict(state=2, discretisation="async", mix=False),
             "rescaled": dict(state=2, step_rescale=0.5, conj_sym=False),
         },
     ),

@@ -1,7 +1,8 @@
 """Continuous-time fast weight programmers (Irie et al. 2022, arXiv:2206.01649).
 
 Fast weights W(s) [D, D] per head obey a differential equation whose right side is a learning rule;
-x(s) is the line between the observations x_{t-1} and x_t, on s in [t - 1, t]:
+x(s) is the line between the observations x_{t-1} and x_t, over the time dt between them (1, or that
+of flow.dt):
 
     hebb     W' = beta v k^T
     oja      W' = beta v softmax(k - W^T v)^T
@@ -10,14 +11,14 @@ x(s) is the line between the observations x_{t-1} and x_t, on s in [t - 1, t]:
 
 control "ode" makes all of it from x(s): k = softmax(W_k u), v = tanh(W_v u), beta = sigmoid(w_b u);
 the softmax of oja takes the place of the one on k. control "cde" is the neural controlled form, in
-which one of the two comes from the velocity x'(s) = x_t - x_{t-1}: the value of hebb, W_v x', and
-of oja, tanh(W_v x'), and the key (and beta) of delta, from LN(W_in x' + b_in), whose value is
-tanh(W_v x). The paper writes the rules without softmax and tanh; these are its code's, which also
-places the softmax of oja where it bounds the rule.
+which one of the two comes from the velocity x'(s) = (x_t - x_{t-1}) / dt: the value of hebb,
+W_v x', and of oja, tanh(W_v x'), and the key (and beta) of delta, from LN(W_in x' + b_in), whose
+value is tanh(W_v x). The paper writes the rules without softmax and tanh; these are its code's,
+which also places the softmax of oja where it bounds the rule.
 
-Time is a channel of x if it matters (as in neural CDEs): observations need not be equally spaced.
-The first one adds the right side at x' = x, as the release starts (from W = 0). A step of `solver`
-covers 1 / `substeps` of an interval; the release takes rk4. The line, unlike the paper's splines,
+The release has no dt, and makes time a channel of x where it matters. The first observation adds
+the right side at x' = x, as the release starts (from W = 0). A step of `solver` covers 1 /
+`substeps` of an interval; the release takes rk4. The line, unlike the paper's splines,
 does not look ahead, so that the layer streams. Its feed-forward block is left to the model.
 """
 
@@ -30,6 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Recurrent, option
 from seqjax.nn.linear import per_head
 from seqjax.nn.norms import Norm
@@ -64,6 +66,7 @@ class ODEState(NamedTuple):
 
 class NeuralODEFWP(Recurrent):
     evaluators = ("sequential",)
+    timed = True
 
     def __init__(
         self,
@@ -114,12 +117,18 @@ class NeuralODEFWP(Recurrent):
             v = v - jnp.einsum("hvk,hk->hv", W, k)
         return beta * v[:, :, None] * k[:, None]
 
+    def drive(self, x, dt=None):
+        if dt is None:
+            return x, jnp.ones(len(x), accumulation_dtype(x.dtype))
+        return x, jnp.maximum(dt, 0)
+
     def step(self, h, z):
-        x, ds = z.astype(h.x.dtype), 1 / self.substeps
-        dx = x - h.x
+        x, dt = (v.astype(h.x.dtype) for v in z)
+        dx, ds = x - h.x, dt / self.substeps
+        velocity = dx / jnp.where(dt > 0, dt, 1)
 
         def f(s, W):
-            return self.field(W, h.x + s * dx, dx).astype(W.dtype)
+            return self.field(W, h.x + s * velocity, velocity).astype(W.dtype)
 
         def substep(W, s):
             return SOLVERS[self.solver](f, s, ds, W), None

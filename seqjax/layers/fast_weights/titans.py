@@ -251,7 +251,9 @@ class Titans(Layer):
         def part(state, xs, last, resets, keep):
             del last
             memory, items = state
-            return self.part(xs, items, Carry(memory, h.start.memory), Flow(resets, keep, learning))
+            return self.part(
+                xs, items, Carry(memory, h.start.memory), Flow(resets, keep, evaluator=learning)
+            )
 
         place, _ = places(h.memory.learner.count, len(x), size=self.size, flow=flow)
         last, state = place == self.size - 1, (h.now.memory, h.now.attention.items)

@@ -183,7 +183,7 @@ class Mamba3(Layer):
         stretched = Flow(
             None if flow.resets is None else micro(flow.resets[:, None] & each[None]),
             None if flow.mask is None else jnp.repeat(flow.mask, R),
-            flow.evaluator,
+            evaluator=flow.evaluator,
         )
         # All read what the steps before have left, `write` of the last of them by this step's
         # `before`; so no output looks at what the next step will write.

@@ -17,11 +17,10 @@ without, all P, and y has no factor 2. Each state has a dt of its own, log-unifo
 `clip` keeps Re Lambda at most -1e-4, for long streams. Left out of the release's constructor is
 C_init: C starts as its "trunc_standard_normal".
 
-irregular: the last of the features of x is the time since the previous step (at least 0), and
-    dt_k is dt times it (sec. 6.3): there are features - 1 inputs and outputs. What passes during a
-    masked step is left out with it. For events (Schoene et al. 2024, arXiv:2404.18508) what comes
-    in must not grow with the time before it: "dirac" takes them as pulses, and "async" decays over
-    dt_k, but drives with the Bbar of "zoh" over dt.
+Irregular steps (sec. 6.3): with flow.dt, the time since the previous step (at least 0), dt_k is dt
+times it. For events (Schoene et al. 2024, arXiv:2404.18508) what comes in must not grow with the
+time before it: "dirac" takes them as pulses, and "async" decays over dt_k, but drives with the Bbar
+of "zoh" over dt.
 bidirectional: a second scan from the end, of the same Lambda and B, read by a C of its own. The
     state is the forward scan's; the other one starts anew with each call.
 """
@@ -42,6 +41,7 @@ ASYNC = "async"  # decays over the time that passed, drives over dt
 
 
 class S5(StateSpace):
+    timed = True
     evaluators = tuple(LINEAR_SCAN.evaluators)
 
     def __init__(
@@ -56,20 +56,14 @@ class S5(StateSpace):
         dt_max: float = 1e-1,
         step_rescale: float = 1.0,
         clip: bool = False,
-        irregular: bool = False,
         bidirectional: bool = False,
         mix: bool = True,
         rngs: nnx.Rngs,
     ):
-        if irregular and (bidirectional or features < 2):
-            raise ValueError(
-                "irregular steps are for one direction, and one feature beside the time"
-            )
         if step_rescale <= 0:
             raise ValueError(f"step_rescale is a ratio of time steps, > 0; got {step_rescale}")
-        H = features - irregular
         self.discretisation = option("discretisation", discretisation, (*DISCRETISATIONS, ASYNC))
-        self.clip, self.irregular, self.bidirectional = clip, irregular, bidirectional
+        self.clip, self.bidirectional = clip, bidirectional
         self.step_rescale = step_rescale
         self.causal = not bidirectional
         self.both = 2 if conj_sym else 1  # conjugates that a kept state stands for
@@ -79,14 +73,13 @@ class S5(StateSpace):
         self.N = blocks * kept
         self.Lambda = Precise(jnp.asarray(np.stack([np.real(Lambda), np.imag(Lambda)])))
         lecun = nnx.initializers.lecun_normal()
-        B = lecun(rngs.params(), (state, H))
+        B = lecun(rngs.params(), (state, features))
         self.B = nnx.Param(times(V.conj().T, B, jnp.zeros_like(B)))
-        C = [lecun(rngs.params(), (state, 2 * H)) for _ in range(1 + bidirectional)]
+        C = [lecun(rngs.params(), (state, 2 * features)) for _ in range(1 + bidirectional)]
         C = jnp.concatenate([times(V.T, *jnp.split(c, 2, axis=1)) for c in C], axis=1)
         self.C = nnx.Param(C.swapaxes(1, 2))
         self.log_dt = Precise(log_time_steps(rngs, (self.N,), dt_min, dt_max))
-        self.surround(H, mix, rngs, wide=1)
-        self.features = features
+        self.surround(features, mix, rngs, wide=1)
 
     def initial(self):
         return jnp.zeros(self.N, jnp.complex64)
@@ -103,22 +96,26 @@ class S5(StateSpace):
         return jnp.exp(log_A[:, 0]), scale[:, 0]
 
     def run(self, x, h, flow):
-        u = x[:, : self.out_features]
-        if self.irregular:
-            interval = jnp.maximum(x[:, -1], 0).astype(self.log_dt[...].dtype)
-            A, scale = jax.vmap(self.system)(interval)
-        else:
-            A, scale = self.system()
-            scale = scale[None]
-        real, imag = ((u @ B.T).astype(h.now.real.dtype) for B in self.B[...])
+        A, scale = self.over(flow)
+        real, imag = ((x @ B.T).astype(h.now.real.dtype) for B in self.B[...])
         drive = scale * lax.complex(real, imag)
         hs, last = linear_scan(A, drive, h, flow=flow)
         if self.bidirectional:
             nothing = jax.tree.map(jnp.zeros_like, h)
-            back, _ = linear_scan(A, drive[::-1], nothing, flow=flow.backwards())
+            turned = flow.backwards()
+            A, scale = self.over(turned)
+            drive = scale * lax.complex(real[::-1], imag[::-1])
+            back, _ = linear_scan(A, drive, nothing, flow=turned)
             hs = jnp.concatenate([hs, back[::-1]], axis=1)
         real, imag = self.C[...]
-        return self.output(self.both * (hs.real @ real.T - hs.imag @ imag.T), u), last
+        return self.output(self.both * (hs.real @ real.T - hs.imag @ imag.T), x), last
+
+    def over(self, flow):
+        """`system` of all steps [P/2] and [1, P/2], or of each, [T, P/2], where flow.dt differs."""
+        if flow.dt is None:
+            A, scale = self.system()
+            return A, scale[None]
+        return jax.vmap(self.system)(jnp.maximum(flow.dt, 0).astype(self.log_dt[...].dtype))
 
     def output(self, y, x):
         y = y + self.D[...][None] * x

@@ -1,0 +1,136 @@
+"""Irregular time: layers that read flow.dt, the time that passes before each step."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Flow
+from seqjax.nn import Layer
+from seqjax.nn.base import cast_parameters
+from seqjax.testing import check_layer
+from seqjax.zoo import LAYERS, make
+
+D, T = 4, 9
+TIMED = [
+    pytest.param(name, variant, id=f"{name} {variant}".strip(),
+                 marks=pytest.mark.thorough if variant else ())
+    for name, entry in LAYERS.items() if entry.cls.timed for variant in ("", *entry.variants)
+]  # fmt: skip
+
+
+def build(name, variant=""):
+    entry = LAYERS[name]
+    layer = make(name, D, **(entry.variants[variant] if variant else entry.smoke))
+    return cast_parameters(layer, jnp.float64)
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def times(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).uniform(0.1, 3, size=shape))
+
+
+class Clocked(Layer):
+    """A timed layer whose dt is the exponential of one more feature, so that the laws reach it."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.features, self.out_features = layer.features + 1, layer.out_features
+        self.evaluators, self.causal = layer.evaluators, layer.causal
+
+    def parts(self):
+        return self.layer
+
+    def run(self, x, h, flow):
+        dt = jnp.exp(jnp.clip(x[:, -1], -3, 3)).astype(accumulation_dtype(x.dtype))
+        return self.layer.run(x[:, :-1], h, replace(flow, dt=dt))
+
+
+@pytest.mark.parametrize("name, variant", TIMED)
+def test_laws_hold_with_dt(name, variant):
+    check_layer(Clocked(build(name, variant)))
+
+
+@pytest.mark.parametrize("name, variant", TIMED)
+def test_dt_is_one_where_it_is_not_given(name, variant):
+    layer, x = build(name, variant), normal(0, 2, T, D)
+    mask = jnp.ones((2, T), bool).at[0, 3].set(False)
+    for reverse in (False, True):
+        plain, end = layer(x, mask=mask, reverse=reverse)
+        timed, also = layer(x, mask=mask, dt=jnp.ones((2, T)), reverse=reverse)
+        same(timed, plain)
+        same(also, end)
+
+
+def same(a, b, atol=1e-12):
+    for v, w in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(v, w, atol=atol)
+
+
+def test_dt_of_a_masked_step_is_not_looked_at():
+    layer, x, dt = build("s5"), normal(0, 1, T, D), times(1, 1, T)
+    keep = jnp.ones((1, T), bool).at[0, jnp.array([2, 5])].set(False)
+    kept = np.flatnonzero(keep[0])
+    for reverse in (False, True):
+        y, h = layer(x, mask=keep, dt=jnp.where(keep, dt, jnp.nan), reverse=reverse)
+        z, k = layer(x[:, kept], dt=dt[:, kept], reverse=reverse)
+        same((y[:, kept], h), (z, k))
+
+
+def test_backwards_the_time_before_a_step_is_that_before_the_next_one():
+    """The data turned around, with the intervals between its steps."""
+    layer, x, dt = build("s5"), normal(0, 1, T, D), times(1, 1, T)
+    resets = jnp.zeros((1, T), bool).at[0, 4].set(True)
+    ends = jnp.zeros((1, T), bool).at[0, 3].set(True)
+    intervals = dt.at[0, 4].set(1.0)[:, 1:]
+    turned = jnp.concatenate([jnp.ones((1, 1)), intervals[:, ::-1]], axis=1)
+    y, h = layer(x, resets=ends, dt=dt, reverse=True)
+    z, k = layer(x[:, ::-1], resets=ends[:, ::-1], dt=turned)
+    same((y[:, ::-1], h), (z, k))
+    flow = Flow(resets[0], None, dt=dt[0])
+    np.testing.assert_array_equal(flow.backwards().dt, turned[0])
+
+
+def test_a_long_step_of_s5_is_two_short_ones():
+    """Nothing comes in at the first of them, and nothing is read."""
+    layer, x = build("s5", "async"), normal(0, 1, 3, D)
+    apart = jnp.insert(x, 1, 0.0, axis=1)
+    y, h = layer(x, dt=jnp.array([[1.0, 2.5, 1.0]]))
+    z, k = layer(apart, dt=jnp.array([[1.0, 0.7, 1.8, 1.0]]))
+    same((y, h), (z[:, jnp.array([0, 2, 3])], k))
+
+
+@pytest.mark.parametrize("rule", ["hebb", "oja", "delta"])
+@pytest.mark.parametrize("control", ["ode", "cde"])
+def test_fast_weights_over_twice_the_time(control, rule):
+    """dt = 2 is the same line at half the speed: two steps through its middle, up to the solver."""
+    options = dict(heads=2, rule=rule, control=control, substeps=64)
+    layer = cast_parameters(make("neural_ode_fwp", D, **options), jnp.float64)
+    x = normal(0, 1, 2, D)
+    middle = jnp.stack([x[:, 0], x.mean(axis=1), x[:, 1]], axis=1)
+    same(layer(x, dt=jnp.array([[1.0, 2.0]]))[1], layer(middle)[1], atol=1e-7)
+
+
+def test_what_is_made_of_a_timed_layer_is_timed():
+    x, dt = normal(0, 1, T, D), times(1, 1, T)
+    both = make("bidirectional", D, layer=("s5", dict(state=4)))
+    stack = make("stacked", D, layers=("gru", ("s5", dict(state=4))))
+    for layer in (both, stack):
+        layer = cast_parameters(layer, jnp.float64)
+        assert float(jnp.abs(layer(x, dt=dt)[0] - layer(x)[0]).max()) > 1e-3
+
+
+def test_layers_that_do_not_read_dt_refuse_it():
+    x = normal(0, 1, T, D)
+    with pytest.raises(ValueError, match="GRU does not read dt"):
+        build("gru")(x, dt=jnp.ones((1, T)))
+    with pytest.raises(ValueError, match=r"S5 takes dt float \[1, 9\], got float64 \[1, 8\]"):
+        build("s5")(x, dt=jnp.ones((1, T - 1)))
+    with pytest.raises(ValueError, match="S5 takes dt float"):
+        build("s5")(x, dt=jnp.ones((1, T), jnp.int32))
