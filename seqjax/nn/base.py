@@ -50,6 +50,7 @@ __all__ = [
     "Recurrent",
     "cast_parameters",
     "entering",
+    "gauged",
     "like_state",
     "option",
     "reads_time",
@@ -71,23 +72,31 @@ class Layer(nnx.Module):
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.
+    learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
+        cache begins empty, and slow weights are learned already. None: all of the state.
     """
 
     evaluators: tuple[str, ...] = ("sequential",)
     structure: ClassVar[str] = ""
     causal: bool = True
     timed: bool = False
+    learned: ClassVar[str | None] = None
     features: int
     out_features: int
 
     def parts(self) -> Any:
-        """A layer made of layers: its modules in the shape of its state, which then is theirs."""
+        """A layer made of layers: its modules in the shape of its state, which then is theirs; an
+        array in place of a module is a part of the state that always begins with it."""
         return None
 
     def _of_parts(self, what: str) -> Any:
         if self.parts() is None:
             raise TypeError(f"{type(self).__name__} must define initial()")
-        return jax.tree.map(lambda part: getattr(part, what)(), self.parts(), is_leaf=_is_module)
+
+        def of(part):
+            return getattr(part, what)() if _is_module(part) else part
+
+        return jax.tree.map(of, self.parts(), is_leaf=_is_module)
 
     def initial(self) -> State:
         return self._of_parts("initial")
@@ -99,31 +108,43 @@ class Layer(nnx.Module):
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
         if self.parts() is not None:
             return self._of_parts("start")
-        learned = getattr(self, "h0", None)
-        first = self.initial()
-        return first if learned is None else from_real(first, learned.get_value())
+        first, h0 = self.initial(), getattr(self, "h0", None)
+        if h0 is None:
+            return first
+        if self.learned is None:
+            return from_real(first, h0.get_value())
+        field = from_real(getattr(first, self.learned), h0.get_value())
+        return first._replace(**{self.learned: field})
 
     def canonical(self, h: State) -> State:
         """A batch of states in the form in which equal states are equal numbers.
 
-        By default h itself. A state with a gauge (a running maximum that may be anything as long
-        as its partner is scaled by it) or with slots nobody reads says here what it stands for.
+        The states of its parts do it; a state with a gauge (a running maximum that may be anything
+        as long as its partner is scaled by it) or with slots that are not read has a method
+        `canonical`. All others are themselves.
         """
         parts = self.parts()
         if parts is None:
-            return h
-        return jax.tree.map(lambda part, s: part.canonical(s), parts, h, is_leaf=_is_module)
+            return jax.tree.map(lambda s: s.canonical() if gauged(s) else s, h, is_leaf=gauged)
+
+        def of(part, s):
+            return part.canonical(s) if _is_module(part) else s
+
+        return jax.tree.map(of, parts, h, is_leaf=_is_module)
 
     def learn_initial(self) -> None:
         """Make the initial state a trainable parameter `h0`, starting at `initial()`.
 
-        What a state counts in integers is not learned. A layer made of layers has none of its own:
-        those of its parts are learned.
+        What a state counts in integers is not learned, and the logarithm of nothing, -inf, starts
+        at 0. A layer made of layers has none of its own: those of its parts are learned.
         """
         if self.parts() is not None:
             self._of_parts("learn_initial")
             return
-        self.h0 = Precise(to_real(self.initial()))
+        state = self.initial() if self.learned != "" else ()
+        state = getattr(state, self.learned) if self.learned else state
+        if jax.tree.leaves(state):
+            self.h0 = Precise(jax.tree.map(_zero_if_infinite, to_real(state)))
 
     def batch_state(self, batch: int, dtype=jnp.float32) -> State:
         """The starting state of a batch, as a call accepts and returns it."""
@@ -340,6 +361,15 @@ def reads_time(layer: Layer) -> bool:
     """Whether the layer, or one that it is made of, is `timed`."""
     parts = jax.tree.leaves(layer.parts(), is_leaf=_is_module)
     return layer.timed or any(reads_time(part) for part in parts if isinstance(part, Layer))
+
+
+def gauged(state: Any) -> bool:
+    """Whether equal states of its kind may be different numbers."""
+    return hasattr(state, "canonical")
+
+
+def _zero_if_infinite(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
 
 
 def _is_module(x: Any) -> bool:

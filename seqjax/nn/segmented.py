@@ -23,7 +23,6 @@ from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer, like_state
-from seqjax.nn.variables import Precise, from_real, to_real
 
 
 class SegmentState(NamedTuple):
@@ -48,6 +47,7 @@ class Segmented(Layer):
     """
 
     length: int
+    learned = "memory"  # of steps that were never there, nothing
 
     def memory(self) -> Any:
         raise TypeError(f"{type(self).__name__} must define memory()")
@@ -60,16 +60,6 @@ class Segmented(Layer):
             raise TypeError(f"{type(self).__name__} must set length to at least 1 step")
         steps = jnp.zeros((self.length - 1, self.features))
         return SegmentState(self.memory(), steps, jnp.zeros((), jnp.int32))
-
-    def start(self):
-        first, learned = self.initial(), getattr(self, "h0", None)
-        if learned is None:
-            return first
-        return first._replace(memory=from_real(first.memory, learned.get_value()))
-
-    def learn_initial(self):
-        """Learned is the memory: of steps that were never there, nothing."""
-        self.h0 = Precise(to_real(self.memory()))
 
     def run(self, x, h, flow):
         T, C, state = len(x), self.length, h.now

@@ -28,6 +28,7 @@ QK_NORMS = ("none", "head", "all")
 
 class Attention(Layer):
     structure = "window of the past"
+    learned = ""  # a cache begins empty
 
     def __init__(
         self,
@@ -76,9 +77,6 @@ class Attention(Layer):
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))
         return empty((keys, keys))
-
-    def learn_initial(self):
-        """A cache starts empty."""
 
     def run(self, x, h, flow):
         q = self.normed(self.W_q(x), self.heads, self.q_norm)

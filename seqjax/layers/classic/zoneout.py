@@ -23,7 +23,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.classic.lstm import LSTM
-from seqjax.nn.base import Layer, Recurrent
+from seqjax.nn.base import Layer, Recurrent, gauged
 
 
 class Zoneout(Recurrent):
@@ -55,7 +55,8 @@ class Zoneout(Recurrent):
         leaves, h = jax.tree.leaves(made.initial()), part_read_out(made)
         floats = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         rest = [n for n in floats if n != h] if cell_rate else []
-        if cell_rate and (not rest or type(made).canonical is not Layer.canonical):
+        scaled = any(map(gauged, jax.tree.leaves(made.initial(), is_leaf=gauged)))
+        if cell_rate and (not rest or scaled):
             raise ValueError(f"the state of {type(made).__name__} has no cell to be mixed alone")
         # (leaf of the state, its rate, where its masks lie), h first
         ends = np.cumsum([leaves[n].size for n in (h, *rest)]).tolist()
@@ -74,17 +75,8 @@ class Zoneout(Recurrent):
     def jacobian(self):
         return self.layer.jacobian
 
-    def initial(self):
-        return self.layer.initial()
-
-    def start(self):
-        return self.layer.start()
-
-    def learn_initial(self):
-        self.layer.learn_initial()
-
-    def canonical(self, h):
-        return self.layer.canonical(h)
+    def parts(self):
+        return self.layer
 
     def drive(self, x):
         x, masks = jnp.split(x, (self.features - self.masks,), axis=1)

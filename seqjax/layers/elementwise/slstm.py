@@ -41,6 +41,10 @@ class SLSTMState(NamedTuple):
     n: jax.Array  # [hidden], the normaliser
     m: jax.Array  # [hidden], the exponent of both
 
+    def canonical(self):
+        scale = jnp.exp(self.m)
+        return SLSTMState(self.h, scale * self.c, scale * self.n, jnp.zeros_like(self.m))
+
 
 class SLSTM(Recurrent):
     def __init__(
@@ -70,10 +74,6 @@ class SLSTM(Recurrent):
     def initial(self):
         zero = jnp.zeros(self.out_features)
         return SLSTMState(zero, zero, zero, zero)
-
-    def canonical(self, h):
-        scale = jnp.exp(h.m)
-        return SLSTMState(h.h, scale * h.c, scale * h.n, jnp.zeros_like(h.m))
 
     def drive(self, x):
         return self.W(x).reshape(len(x), 4, self.out_features)

@@ -11,7 +11,7 @@ attention = features / 4, as in the paper's experiments.
 The state is the cache of K and V of the last window - 1 steps, and c.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from seqjax.ops.look_back import Cache, empty, look_back
 
 class SRUppState(NamedTuple):
     cache: Cache
-    c: jax.Array  # [hidden]
+    c: Any  # [hidden], or the cells themselves in `parts`
 
 
 class SRUpp(SRU):
@@ -49,18 +49,9 @@ class SRUpp(SRU):
         self.a = nnx.Param(jnp.zeros(1))
         self.attention_norm = Norm(size, centre=True, bias=True, eps=1e-5)
 
-    def initial(self):
-        keys = jnp.zeros((self.window - 1, self.attention))
-        return SRUppState(empty((keys, keys)), self.cells.initial())
-
     def parts(self):
-        return None  # the cache is none
-
-    def start(self):
-        return self.initial()._replace(c=self.cells.start())
-
-    def learn_initial(self):
-        self.cells.learn_initial()
+        keys = jnp.zeros((self.window - 1, self.attention))
+        return SRUppState(empty((keys, keys)), self.cells)
 
     def run(self, x, h, flow):
         Q = self.W_in(x)

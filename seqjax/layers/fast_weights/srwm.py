@@ -24,6 +24,7 @@ from seqjax.nn.linear import merge_heads, per_head, split_heads
 
 class SRWM(Sublayer):
     structure = "delta rule on the matrix that makes its keys"
+    learned = ""  # the slow weights are, already
 
     def __init__(
         self,
@@ -41,9 +42,6 @@ class SRWM(Sublayer):
 
     def initial(self):
         return self.W[...]
-
-    def learn_initial(self):
-        """The start is learned already: it is the slow weights."""
 
     def mix(self, x, h, flow):
         y, W = self.refer(split_heads(x, self.heads), h, flow)

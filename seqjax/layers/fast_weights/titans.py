@@ -154,6 +154,7 @@ class TitansState(NamedTuple):
 
 class Titans(Layer):
     evaluators = ("sequential", "chunked")
+    learned = ""  # the slow weights of the memory are, already
 
     def __init__(
         self,
@@ -215,9 +216,6 @@ class Titans(Layer):
             return TitansState(memory, Context(self.memory.conv.initial(), (items,) * 4))
         keys = jnp.zeros((self.window - 1, self.heads, K))
         return TitansState(memory, empty((keys, keys)))
-
-    def learn_initial(self):
-        """The start of the memory is learned already: it is slow weights."""
 
     def run(self, x, h, flow):
         if self.placement == "context":

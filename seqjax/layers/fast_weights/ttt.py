@@ -68,6 +68,7 @@ class InnerWeights(nnx.Module):
 class TTTLinear(Layer):
     structure = "gradient step of an inner model"
     evaluators = ("sequential", "chunked")
+    learned = ""  # the slow weights are, already
 
     def __init__(
         self,
@@ -100,9 +101,6 @@ class TTTLinear(Layer):
 
     def initial(self):
         return self.slow.start(momentum=False, decay=False)
-
-    def learn_initial(self):
-        """The start is learned already: it is the slow weights."""
 
     def run(self, x, h, flow):
         place, _ = places(h.count, len(x), size=self.inner.size, flow=flow)

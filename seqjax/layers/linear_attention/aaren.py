@@ -70,21 +70,13 @@ class Aaren(Layer):
     def __init__(self, features: int, *, heads: int = 4, rngs: nnx.Rngs):
         self.features = self.out_features = features
         self.heads, self.K = heads, per_head("features", features, heads)
-        self.start_m = -jnp.inf
         self.q_0 = nnx.Param(0.02 * jax.random.normal(rngs.params(), (features,)))
         self.W_q, self.W_k, self.W_v, self.W_o = (
             nnx.Linear(features, features, rngs=rngs) for _ in range(4)
         )
 
     def initial(self):
-        return Means.empty(self.heads, self.K, self.start_m)
-
-    def learn_initial(self):
-        self.start_m = 0.0
-        super().learn_initial()
-
-    def canonical(self, h):
-        return h.canonical()
+        return Means.empty(self.heads, self.K)
 
     def run(self, x, h, flow):
         q = split_heads(self.W_q(self.q_0[...][None]), self.heads)

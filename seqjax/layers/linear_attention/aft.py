@@ -46,6 +46,7 @@ class AFTState(NamedTuple):
 
 class AFT(Layer):
     evaluators = ("sequential", "associative", "chunked")
+    learned = ""  # what has no weight has no value
 
     def __init__(
         self,
@@ -91,14 +92,6 @@ class AFT(Layer):
             else empty((cache, cache, jnp.zeros(self.window - 1, jnp.int32))),
             none,
         )
-
-    def learn_initial(self):
-        """Nothing seen has no weight: there is nothing to learn."""
-
-    def canonical(self, h):
-        if not self.causal or h.means is None:
-            return h
-        return h._replace(means=h.means.canonical())
 
     def bias(self, t: Array, s: Array) -> Array:
         """w [n, m, hidden or 1] of the positions t [n] and s [m]."""

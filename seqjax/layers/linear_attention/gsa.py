@@ -54,6 +54,9 @@ class Slots(NamedTuple):
     V: Array  # [kv_heads, slots, V]
     z: Array | None  # [kv_heads, slots], with slots_by "softmax"
 
+    def canonical(self):
+        return self if self.z is None else self._replace(z=jnp.exp(self.z))
+
 
 def slot_attention(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
     """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]; q,
@@ -86,7 +89,7 @@ class GSA(Layer):
         self.K, self.V = (
             n or per_head("features", features, heads) for n in (key_size, value_size)
         )
-        self.slots, self.tau, self.start_z = slots, tau, -jnp.inf
+        self.slots, self.tau = slots, tau
         self.slots_by = option("slots_by", slots_by, SLOTS_BY)
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k = linear(heads * self.K), linear(self.kv_heads * self.K)
@@ -97,15 +100,8 @@ class GSA(Layer):
     def initial(self):
         K = jnp.zeros((self.kv_heads, self.K, self.slots))
         V = jnp.zeros((self.kv_heads, self.slots, self.V))
-        z = jnp.full((self.kv_heads, self.slots), self.start_z)
+        z = jnp.full((self.kv_heads, self.slots), -jnp.inf)
         return Slots(K, V, None if self.slots_by == "gate" else z)
-
-    def learn_initial(self):
-        self.start_z = 0.0
-        super().learn_initial()
-
-    def canonical(self, h):
-        return h if h.z is None else h._replace(z=jnp.exp(h.z))
 
     def run(self, x, h, flow):
         split = partial(split_heads, heads=self.kv_heads)

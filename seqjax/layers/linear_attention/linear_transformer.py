@@ -73,10 +73,6 @@ class LinearTransformer(Layer):
     def initial(self) -> Any:
         return jnp.zeros((self.heads, self.size, self.V + 1)) if self.causal else ()
 
-    def learn_initial(self):
-        if self.causal:
-            super().learn_initial()
-
     def project(self, x: Array) -> tuple[Array, Array, Array]:
         """phi(q), phi(k) [T, heads, size] and v [T, heads, value]."""
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))

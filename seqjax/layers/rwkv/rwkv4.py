@@ -21,7 +21,7 @@ from flax import nnx
 
 from seqjax.core.monoid import stabilised
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
-from seqjax.layers.rwkv.parts import RWKV, BlockState, TimeState, lerp, linear
+from seqjax.layers.rwkv.parts import RWKV, TimeState, lerp, linear
 from seqjax.nn.base import Precise, entering
 from seqjax.nn.convolution import token_shift
 
@@ -41,7 +41,6 @@ class RWKV4(RWKV):
     ):
         C = self.features = self.out_features = features
         D = self.hidden = hidden or C
-        self.start_m = -jnp.inf
         place, rest = jnp.arange(C) / C, 1 - depth
         k = place**rest
         self.mu = nnx.Param(jnp.stack([k, k + 0.3 * depth, place ** (rest / 2)]))  # k, v, r
@@ -53,16 +52,7 @@ class RWKV4(RWKV):
         self.add_block(4, block, inner=inner, depth=depth, rngs=rngs)
 
     def remembered(self):
-        return Means.empty(self.hidden, 1, self.start_m)
-
-    def learn_initial(self):
-        self.start_m = 0.0
-        super().learn_initial()
-
-    def canonical(self, h):
-        if isinstance(h, BlockState):
-            return h._replace(time=h.time._replace(S=h.time.S.canonical()))
-        return h._replace(S=h.S.canonical())
+        return Means.empty(self.hidden, 1)
 
     def time_mixing(self, x, h, flow):
         before, window = token_shift(x, h.window, flow=flow)

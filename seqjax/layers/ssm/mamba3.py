@@ -58,9 +58,13 @@ class Mamba3State(NamedTuple):
     B: Array  # [R, heads, N], the last one, turned
     x: Array  # [heads, P], the last one
 
+    def canonical(self):
+        return self._replace(theta=jnp.stack([jnp.cos(self.theta), jnp.sin(self.theta)], axis=-1))
+
 
 class Mamba3(Layer):
     evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    learned = "S"
 
     def __init__(
         self,
@@ -107,17 +111,6 @@ class Mamba3(Layer):
             jnp.zeros((self.rank, self.heads, self.N)),
             jnp.zeros((self.heads, self.P)),
         )
-
-    def learn_initial(self):
-        self.h0 = Precise(self.initial().S)
-
-    def start(self):
-        learned = getattr(self, "h0", None)
-        h = self.initial()
-        return h if learned is None else h._replace(S=learned[...])
-
-    def canonical(self, h):
-        return h._replace(theta=jnp.stack([jnp.cos(h.theta), jnp.sin(h.theta)], axis=-1))
 
     def inputs(self, x: Array) -> Array:
         """x * X_r [T, R, heads, P] of x [T, heads, P]."""

@@ -88,26 +88,16 @@ class Level(Layer):
                 wide, depth=depth, pool=pool[1:], expand=expand, ff=ff, state=state, rngs=rngs
             )
 
-    def whole_state(self, of) -> State:
+    def parts(self):
         pooling = None
         if self.inner is not None:
             pooling = Pooling(
                 jnp.zeros((), jnp.int32),
                 jnp.zeros((self.pool - 1, self.features)),
                 jnp.zeros((self.pool, self.features)),
-                of(self.inner),
+                self.inner,
             )
-        return tuple(of(layer) for layer in self.s4s), pooling
-
-    def initial(self):
-        return self.whole_state(lambda layer: layer.initial())
-
-    def start(self):
-        return self.whole_state(lambda layer: layer.start())
-
-    def learn_initial(self):
-        for layer in (*self.s4s, *([] if self.inner is None else [self.inner])):
-            layer.learn_initial()
+        return tuple(self.s4s), pooling
 
     def run(self, x, h, flow):
         states, pooling = h
