@@ -88,7 +88,7 @@ class NegativeBinomial(_Counts):
         return jax.random.poisson(of_count, rate).astype(y_hat.dtype)
 
     def _parts(self, y_hat):
-        alpha = LEAST_ALPHA + jax.nn.softplus(y_hat[..., self.dimension :])
+        alpha = jnp.maximum(jax.nn.softplus(y_hat[..., self.dimension :]), LEAST_ALPHA)
         return self.predict(y_hat), 1 / alpha
 
 
