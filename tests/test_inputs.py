@@ -1,14 +1,16 @@
 """Every kind of input, and of answer, in a model: embedding, training, generation."""
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import log, prod
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from seqjax.answers import (
+    Answer,
     Bernoullis,
     Classes,
     Features,
@@ -119,6 +121,25 @@ def test_time_stamps_are_refused_and_not_ignored():
 
 # --- training
 
+
+@dataclass(frozen=True)
+class Laplace(Answer):
+    """A kind of this file only: p(y) = exp(-|y - y_hat|) / 2."""
+
+    per_step: bool
+    size = 1
+    shape = (1,)
+
+    def loss(self, y_hat, y):
+        return jnp.abs(y_hat - y)[..., 0] + log(2)
+
+    def predict(self, y_hat):
+        return y_hat
+
+    def sample(self, key, y_hat):
+        return y_hat + jax.random.laplace(key, (1,), y_hat.dtype)
+
+
 SPECS = {
     "classes": Spec(Features(2, 3), Classes(3, per_step=False)),
     "values": Spec(Vector(2, T), Values(2, per_step=True)),
@@ -130,6 +151,7 @@ SPECS = {
     "quantiles": Spec(Features(1), Quantiles((0.1, 0.5, 0.9), per_step=True)),
     "labels": Spec(Features(2), Labels(2)),
     "spans": Spec(Tokens(3), Spans()),
+    "its own": Spec(Images(4, 4, 1), Laplace(per_step=True)),
 }
 
 
@@ -203,7 +225,7 @@ def test_whatever_answers_its_next_input_generates(outputs):
 
 
 def test_generation_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="Poisson are sampled without temperature, got 0.5"):
+    with pytest.raises(ValueError, match="Poisson is sampled without temperature, got 0.5"):
         generate(model(Features(1), Poisson(1, True)), [np.ones((2, 1))], 1,
                  key=jax.random.key(0), temperature=0.5)  # fmt: skip
     with pytest.raises(ValueError, match=r"a prompt is features \[T, 3\], T > 0, got \[2, 1\]"):

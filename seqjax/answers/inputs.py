@@ -28,7 +28,7 @@ class Input(ABC):
     """A kind of input: a frozen dataclass. It checks x and makes the module that embeds it.
 
     shape: of the input of one step.
-    dtype: of x; of integers and of floats any size is right.
+    dtype: of x; integers and floats of another width are right too.
     axes: of x before `shape`.
     """
 
@@ -149,8 +149,8 @@ class Affine(nnx.Linear):
 class Flattened(Affine):
     """Of the axes after B and T as one."""
 
-    def __call__(self, x, *arguments):
-        return super().__call__(x.reshape(*x.shape[:2], self.in_features), *arguments)
+    def __call__(self, x):
+        return super().__call__(x.reshape(*x.shape[:2], self.in_features))
 
 
 class Repeated(Affine):
@@ -160,7 +160,7 @@ class Repeated(Affine):
         super().__init__(vector.dimension, features, rngs=rngs)
         self.vector = vector
 
-    def __call__(self, x, *arguments):
-        y = super().__call__(x, *arguments)
+    def __call__(self, x):
+        y = super().__call__(x)
         y = jnp.broadcast_to(y[:, None], (len(y), self.vector.steps, y.shape[-1]))
         return y.at[:, 1:].set(0) if self.vector.first_only else y

@@ -5,7 +5,7 @@ M components; hats are what the head returns. In both
     pi = softmax(pi_hat)    mu = mu_hat    sigma = exp(sigma_hat)               (eqs 19-21)
 
 with sigma_hat kept within [-10, 10], outside of which floats end. At a `temperature` tau a sample
-comes from softmax(pi_hat / tau) and sigma^2 tau (arXiv:1704.03477, eq 8); at 0 it is the mean of
+comes from softmax(pi_hat / tau) and sigma^2 tau (arXiv:1704.03477); at 0 it is the mean of
 the likeliest component, which is also what they predict.
 """
 

@@ -60,7 +60,7 @@ def generate(
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     for name, value in given.items():
         if temperature and name not in outputs.options and value not in (None, 1):
-            raise ValueError(f"{type(outputs).__name__} are sampled without {name}, got {value}")
+            raise ValueError(f"{type(outputs).__name__} is sampled without {name}, got {value}")
     x, mask = _align(prompts, inputs)
     if key is None:
         if temperature:

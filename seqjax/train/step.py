@@ -70,7 +70,7 @@ def take_apart(model: Model) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
     return params, frozen, {name: decays(*told) for name, told in flat[0].items()}, rebuild
 
 
-def answers(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
+def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
     """What the model returns for all that a batch holds."""
     beside = {"resets": batch.resets, "mask": batch.present, "dt": batch.dt}
     return model(batch.x, carry, **beside, key=key)
@@ -82,7 +82,7 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
 
     def objective(params, frozen, total, batch, carry, key):
         """A micro-batch's part of the mean over all targets of the batch."""
-        answer, carry = answers(rebuild(params, frozen), batch, carry, key)
+        answer, carry = forward(rebuild(params, frozen), batch, carry, key)
         part = jnp.sum(batch.mask) / total
         metrics = {name: value * part for name, value in task.score(answer, batch).items()}
         return metrics["loss"], (metrics, carry if task.carries_state else None)
@@ -135,7 +135,7 @@ def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
 
     @jax.jit
     def measure(params, frozen, batch, carry):
-        answer, carry = answers(rebuild(params, frozen), batch, carry)
+        answer, carry = forward(rebuild(params, frozen), batch, carry)
         return task.score(answer, batch), jnp.sum(batch.mask), carry
 
     return Evaluation(config.task, task, start, measure)
