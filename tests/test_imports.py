@@ -12,7 +12,7 @@ FLOORS = [
     ["seqjax.core"],
     ["seqjax.ops"],
     ["seqjax.nn"],
-    ["seqjax.testing", "seqjax.tasks"],
+    ["seqjax.testing", "seqjax.tasks", "seqjax.answers"],
     ["seqjax.layers"],
     ["seqjax.zoo"],
     ["seqjax.stacks"],
@@ -23,9 +23,10 @@ FLOORS = [
     ["experiments"],
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-# tasks stand beside the tower: they import nothing of it but the small things every floor needs
+# beside the tower: they import nothing of it but the small things every floor needs
 ALONE = {
-    "seqjax.tasks": {"seqjax.tasks", "seqjax.core.common", "seqjax.core"},
+    "seqjax.answers": {"seqjax.answers", "seqjax.core.common", "seqjax.core"},
+    "seqjax.tasks": {"seqjax.tasks", "seqjax.answers", "seqjax.core.common", "seqjax.core"},
     "seqjax.core.kernels": {"seqjax.core.kernels"},
 }
 

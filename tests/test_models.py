@@ -11,7 +11,7 @@ from flax import nnx
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model, dropout
 from seqjax.tasks import Classes, Features, Spec, Tokens, Values
-from seqjax.train.generate import generate, sample
+from seqjax.train.generate import generate
 from seqjax.zoo import LAYERS
 
 B, T, V = 3, 12, 7
@@ -30,9 +30,9 @@ TRUNKS = ("tagger", "classifier", "regressor")  # what differs behind the embedd
 
 def inputs(spec, key=0):
     key = jax.random.key(key)
-    if isinstance(spec.inputs, Tokens):
+    if spec.inputs == Tokens(V):
         return jax.random.randint(key, (B, T), 0, V, jnp.int32)
-    return jax.random.normal(key, (B, T, spec.inputs.dimension))
+    return jax.random.normal(key, (B, T, *spec.inputs.shape))
 
 
 def shapes(tree):
@@ -103,8 +103,7 @@ def test_what_goes_in_and_out(name):
     model = Model(replace(CONFIG, depth=2), spec, rngs=nnx.Rngs(0))
     y, h = jax.eval_shape(model, inputs(spec))
     out = spec.outputs
-    width = out.count if isinstance(out, Classes) else out.dimension
-    assert y.shape == ((B, T, width) if out.per_step else (B, width))
+    assert y.shape == ((B, T, out.size) if out.per_step else (B, out.size))
     like = jax.eval_shape(lambda: model.start(B))
     assert shapes(h) == shapes(like)
 
@@ -257,9 +256,9 @@ def test_prompts_in_a_batch_are_as_alone(writer):
     (dict(temperature=0.01), {1}),
 ])  # fmt: skip
 def test_sampling_takes_the_tokens_it_may_in_their_proportions(options, support):
-    likely = jnp.array([0.2, 0.4, 0.03, 0.3, 0.07])
+    likely, answer = jnp.array([0.2, 0.4, 0.03, 0.3, 0.07]), Classes(5, per_step=True)
     keys = jax.random.split(jax.random.key(0), 4000)
-    draws = np.asarray(jax.vmap(lambda k: sample(k, jnp.log(likely), **options))(keys))
+    draws = np.asarray(jax.vmap(lambda k: answer.sample(k, jnp.log(likely), **options))(keys))
     assert set(draws.tolist()) == support
     if "temperature" not in options:
         at = sorted(support)
@@ -268,7 +267,8 @@ def test_sampling_takes_the_tokens_it_may_in_their_proportions(options, support)
 
 
 @pytest.mark.parametrize("prompts, options, message", [
-    ([[]], dict(temperature=0), "every prompt a token"),
+    ([], dict(temperature=0), "at least one prompt"),
+    ([[]], dict(temperature=0), r"a prompt is tokens \[T\], T > 0, got \[0\]"),
     ([[V]], dict(temperature=0), "outside 0 .. 6"),
     ([[1]], {}, "needs a key"),
     ([[1]], dict(temperature=-1), "temperature >= 0"),
@@ -282,6 +282,9 @@ def test_only_causal_language_models_write():
     both = (LayerConfig("bidirectional", LAYERS["bidirectional"].smoke),)
     blind = Model(replace(CONFIG, layer=both, depth=1), KINDS["language_model"], rngs=nnx.Rngs(0))
     tagger = Model(replace(CONFIG, layer=PATTERN[1:], depth=1), KINDS["tagger"], rngs=nnx.Rngs(0))
-    for model, message in ((blind, "only a causal"), (tagger, "only a language model")):
+    for model, message in (
+        (blind, "only a causal"),
+        (tagger, "only a model whose answers are its next inputs"),
+    ):
         with pytest.raises(ValueError, match=message):
             generate(model, [[1]], 2, temperature=0)

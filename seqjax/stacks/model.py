@@ -1,14 +1,14 @@
 """A model around any layer: embedding, pre-norm residual blocks, head.
 
-    x   = embed(tokens)  or  W features                          [B, T, features]
+    x   = embed(x)                                               [B, T, features]
     x  += dropout(layer(norm(x)))                                depth times, the layers a pattern
     x  += dropout(mlp(norm(x)))                                  GLU: arXiv:2002.05202
-    y   = W norm(x)                                              logits or values
+    y   = W norm(x)                                              what the answer is read from
 
-What goes in and out is the task's `Spec`, so one class is the language model and the per-step
-tagger (classes per step), the sequence classifier (classes, pooled over time) and the regressor
-(values). The pattern of blocks is repeated by one `lax.scan` over stacked parameters, so that
-compile time does not grow with depth. Like a layer, a model is called
+What goes in and out is the task's `Spec` (`seqjax.answers`), so one class is the language model and
+the per-step tagger (classes per step), the sequence classifier (classes, pooled over time) and the
+regressor (values). The pattern of blocks is repeated by one `lax.scan` over stacked parameters, so
+that compile time does not grow with depth. Like a layer, a model is called
 
     y, h = model(x, h, resets=..., mask=..., key=...)
 
@@ -30,7 +30,7 @@ from seqjax.nn.base import cast_parameters
 from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
 from seqjax.stacks.config import LayerConfig, ModelConfig
-from seqjax.tasks.task import Classes, Spec, Tokens
+from seqjax.tasks.task import Spec
 from seqjax.zoo import make
 
 
@@ -43,17 +43,7 @@ class ModelState(NamedTuple):
 
 
 BATCH_AXES = ModelState(1, 0, 0)
-
-
-class Embedding(nnx.Module):
-    """A vector for each token."""
-
-    def __init__(self, vocabulary: int, features: int, *, rngs: nnx.Rngs):
-        table = nnx.initializers.normal(0.02)(rngs.params(), (vocabulary, features), jnp.float32)
-        self.table = nnx.Param(table)
-
-    def __call__(self, tokens):
-        return self.table[tokens]
+UNTIMED = "the model takes no time stamps (dt): no layer reads the time between steps"
 
 
 class MLP(nnx.Module):
@@ -127,10 +117,9 @@ class Model(nnx.Module):
         self.pool = config.pool
         self.compute = jnp.dtype(config.compute)
         self.inputs, self.outputs = spec.inputs, spec.outputs
-        if isinstance(spec.inputs, Tokens):
-            self.embed = Embedding(spec.inputs.vocabulary, features, rngs=rngs)
-        else:
-            self.embed = _linear(spec.inputs.dimension, features, 1.0, rngs, bias=True)
+        if spec.timed:
+            raise ValueError(UNTIMED)
+        self.embed = spec.inputs.embedding(features, rngs=rngs)
 
         def blocks(layers):
             return nnx.List([Block(layer, config, rngs=rngs) for layer in layers])
@@ -139,10 +128,8 @@ class Model(nnx.Module):
         self.blocks = _stack([blocks(pattern) for _ in range(repetitions)])
         self.tail = blocks(pattern[:rest])
         self.norm = _norm(config)
-        out = spec.outputs
-        width = out.count if isinstance(out, Classes) else out.dimension
         # Small, so that the first answers are near uniform, and the first loss near its baseline.
-        self.head = _linear(features, width, 0.1, rngs, bias=True)
+        self.head = _linear(features, spec.outputs.size, 0.1, rngs, bias=True)
 
     def start(self, batch: int) -> ModelState:
         """The state before anything was seen."""
@@ -165,20 +152,25 @@ class Model(nnx.Module):
         *,
         resets: jax.Array | None = None,
         mask: jax.Array | None = None,
+        dt: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState]:
         """Answers in float32 and the state after the last step.
 
-        x: tokens int [B, T] or features [B, T, D]; the answer is [B, T, count] or, for one answer
-            a sequence, [B, count]: what was seen since the last reset, pooled.
+        x: what `inputs` takes: tokens int [B, T], features [B, T, D]. The answer is [B, T, size]
+            or, once per sequence, [B, size]: what was seen since the last reset, pooled.
         h, resets, mask: as for a layer. A masked step is left out; its answer is zero.
+        dt: the time between steps, which no layer reads: refused.
         key: randomness of dropout; None: no dropout, as in evaluation.
+        Raises ValueError for other inputs than `inputs`.
         """
-        self._check(x)
+        self.inputs.check(x)
+        if dt is not None:
+            raise ValueError(UNTIMED)
         model = cast_parameters(self, self.compute)
         h = model.start(x.shape[0]) if h is None else h
         if mask is not None:
-            x = jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), x, 0)
+            x = self.inputs.masked(x, mask)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
         graph, stacked = nnx.split(model.blocks)
@@ -215,17 +207,6 @@ class Model(nnx.Module):
             x, state = call(block, x, state, resets, mask, k)
             new.append(state)
         return x, tuple(new)
-
-    def _check(self, x):
-        if isinstance(self.inputs, Tokens):
-            right = x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer)
-            what = "tokens, integers [B, T]"
-        else:
-            D = self.inputs.dimension
-            right = x.ndim == 3 and x.shape[2] == D and jnp.issubdtype(x.dtype, jnp.floating)
-            what = f"features, floats [B, T, {D}]"
-        if not right:
-            raise ValueError(f"the model takes {what}, got {x.dtype} {list(x.shape)}")
 
     def _pooled(self, y, pooled, resets, mask):
         """The last or mean step since the last reset, and what the next window needs of it."""

@@ -28,13 +28,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
-from math import log
+from operator import itemgetter
 from typing import Annotated, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.answers.metrics import bits
 from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
 from seqjax.tasks.text import Text, read_files, split_text, stdlib_text
@@ -156,14 +157,16 @@ class CharLM(Task):
         resets[:, 0] = True
         whole = Batch(x, y, mask, resets)
         parts = (slice(n * length, (n + 1) * length) for n in range(steps))
-        return islice((Batch(*(a[:, part] for a in whole)) for part in parts), count)
+        return islice(
+            (jax.tree.map(itemgetter((slice(None), part)), whole) for part in parts), count
+        )
 
     def score(self, y_hat: jax.Array, batch: Batch) -> Metrics:
         """loss (nats per byte), bits (per byte) and accuracy."""
         metrics = super().score(y_hat, batch)
         return {
             "loss": metrics["loss"],
-            "bits": metrics["loss"] / log(2),
+            "bits": bits(metrics["loss"]),
             "accuracy": metrics["accuracy"],
         }
 
@@ -174,7 +177,7 @@ def _frequencies(text: Text) -> Metrics:
     held_out = np.bincount(text.validation, minlength=256)
     share = held_out / max(held_out.sum(), 1)
     loss = float(-share @ np.log(counts / counts.sum()))
-    return {"loss": loss, "bits": loss / log(2), "accuracy": float(share[counts.argmax()])}
+    return {"loss": loss, "bits": bits(loss), "accuracy": float(share[counts.argmax()])}
 
 
 def _check_length(text: Text, streams: int, length: int) -> None:

@@ -1,4 +1,4 @@
-"""What a task is: batches to learn from, the shape of an answer, and the score of an answer.
+"""What a task is: batches to learn from, what goes in, and what is answered.
 
 Letters: B batch, T time, V vocabulary, D dimension.  A batch is batch-first, as everywhere.
 """
@@ -12,59 +12,33 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from seqjax.core.common import predicted
+from seqjax.answers import Answer, Classes, Features, Input, Metrics, Tokens, Values
 
-Metrics = dict[str, Any]  # name -> scalar (traced or float); "loss" is the one to descend
+__all__ = [
+    "Batch", "Classes", "DataIterator", "Entry", "Features", "Generator", "Metrics", "Spec",
+    "Task", "Tokens", "Values", "draw_distinct", "sampler", "uniform_baseline",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
-    """One batch.  The leading shape of `y` and `mask` is [B, T] per step, [B] per sequence."""
+    """One batch.  The leading shape of `mask` is [B, T] per step, [B] per sequence."""
 
-    x: Any  # int32 [B, T] tokens, or float32 [B, T, D] features
-    y: Any  # int32 classes, or float32 values [..., D]
-    mask: Any  # float32 weight of each target in loss and metrics; 0: not asked
+    x: Any  # as the Input has it: int32 [B, T] tokens, float32 [B, T, D] features
+    y: Any  # as the Answer has it: int32 classes, float32 values [..., D]
+    mask: Any  # float32 weight of each target in loss and metrics; 0: it does not count
     resets: Any = None  # bool [B, T]: forget the past before consuming step t; None: never
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The input is one token of `vocabulary` per step."""
-
-    vocabulary: int
-
-
-@dataclass(frozen=True)
-class Features:
-    """The input is a vector of `dimension` floats per step."""
-
-    dimension: int
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The answer is logits over `count` classes: [B, T, count] per step, else [B, count]."""
-
-    count: int
-    per_step: bool
-    blank: int | None = None  # a class the loss counts and the accuracies do not
-
-
-@dataclass(frozen=True)
-class Values:
-    """The answer is `dimension` real numbers: [B, T, dimension] per step, else [B, dimension]."""
-
-    dimension: int
-    per_step: bool
+    present: Any = None  # bool [B, T]: not set for padding, which is left out; None: all are there
+    dt: Any = None  # float32 [B, T]: the time since the step before; None: steps are even
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a model must accept and answer."""
+    """What a model must accept and answer; timed: with the time between steps beside the input."""
 
-    inputs: Tokens | Features
-    outputs: Classes | Values
+    inputs: Input
+    outputs: Answer
+    timed: bool = False
 
 
 class DataIterator(Protocol):
@@ -141,35 +115,12 @@ class Task:
         return islice(Generator(self.sample, _stream(0, 1), batch, length), count)
 
     def score(self, y_hat: jax.Array, batch: Batch) -> Metrics:
-        """Metrics of the answer `y_hat` (shapes: `Classes`, `Values`), averages over the mask.
+        """Averages over the mask of what the kind of answer measures, "loss" among them."""
+        return self.spec.outputs.score(y_hat, batch.y, batch.mask, batch.present)
 
-        Classes: loss (nats), accuracy and, per step, sequence_accuracy (no counted step wrong).
-        Values: loss, which is mse.
-        """
-        y, mask = jnp.asarray(batch.y), jnp.asarray(batch.mask)
-        outputs = self.spec.outputs
-        last = outputs.count if isinstance(outputs, Classes) else outputs.dimension
-        if y_hat.shape != (*mask.shape, last):
-            raise ValueError(
-                f"{self.name} expects an answer of shape {(*mask.shape, last)}, got {y_hat.shape}"
-            )
-        dtype = np.promote_types(y_hat.dtype, np.float32)
-        # Selected, not multiplied: a NaN where nothing is asked must not reach the loss.
-        y_hat = jnp.where((mask > 0)[..., None], y_hat.astype(dtype), 0)
-        mask = mask.astype(dtype)
-        if isinstance(outputs, Values):
-            mse = _mean(jnp.mean((y_hat - y.astype(dtype)) ** 2, axis=-1), mask)
-            return {"loss": mse, "mse": mse}
-        chosen = jnp.take_along_axis(y_hat, y[..., None], axis=-1)[..., 0]
-        metrics = {"loss": _mean(jax.nn.logsumexp(y_hat, axis=-1) - chosen, mask)}
-        counted = mask if outputs.blank is None else jnp.where(y == outputs.blank, 0, mask)
-        right = predicted(y_hat).astype(y.dtype) == y
-        metrics["accuracy"] = _mean(right.astype(dtype), counted)
-        if outputs.per_step:
-            whole = jnp.all(right | (counted == 0), axis=1)
-            asked = jnp.any(counted > 0, axis=1)
-            metrics["sequence_accuracy"] = _mean(whole.astype(dtype), asked.astype(dtype))
-        return metrics
+    def summary(self, means: Metrics) -> Metrics:
+        """The metrics, of averages of scores."""
+        return self.spec.outputs.summary(means)
 
 
 @dataclass(frozen=True)
@@ -204,8 +155,3 @@ def uniform_baseline(choices: int) -> Metrics:
 
 def _stream(seed: int, number: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), number)
-
-
-def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    total = jnp.sum(weights)
-    return jnp.sum(values * weights) / jnp.where(total > 0, total, 1)

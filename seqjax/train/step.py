@@ -70,13 +70,19 @@ def take_apart(model: Model) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
     return params, frozen, {name: decays(*told) for name, told in flat[0].items()}, rebuild
 
 
+def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
+    """What the model returns for all that a batch holds."""
+    beside = {"resets": batch.resets, "mask": batch.present, "dt": batch.dt}
+    return model(batch.x, carry, **beside, key=key)
+
+
 def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Callable:
     """update(state, batch, share of the run) -> (state, metrics); the state given is used up."""
     micro = config.optimiser.accumulate
 
     def objective(params, frozen, total, batch, carry, key):
         """A micro-batch's part of the mean over all targets of the batch."""
-        answer, carry = rebuild(params, frozen)(batch.x, carry, resets=batch.resets, key=key)
+        answer, carry = forward(rebuild(params, frozen), batch, carry, key)
         part = jnp.sum(batch.mask) / total
         metrics = {name: value * part for name, value in task.score(answer, batch).items()}
         return metrics["loss"], (metrics, carry if task.carries_state else None)
@@ -112,6 +118,7 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
             direction, moments = optimiser.update(grads, state.moments, state.params)
         rate = learning_rate(config.optimiser, state.step, share)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        metrics = task.summary(metrics)
         metrics |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
         new = state._replace(step=state.step + 1, params=params, moments=moments, carry=carry)
         return new, metrics
@@ -128,7 +135,7 @@ def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
 
     @jax.jit
     def measure(params, frozen, batch, carry):
-        answer, carry = rebuild(params, frozen)(batch.x, carry, resets=batch.resets)
+        answer, carry = forward(rebuild(params, frozen), batch, carry)
         return task.score(answer, batch), jnp.sum(batch.mask), carry
 
     return Evaluation(config.task, task, start, measure)
@@ -157,7 +164,8 @@ class Evaluation:
             carry = after if self.task.validation_carries_state else first
             total += float(weight)
             sums.update({name: float(v) * float(weight) for name, v in metrics.items()})
-        return {name: value / max(total, 1) for name, value in sums.items()}
+        means = {name: value / max(total, 1) for name, value in sums.items()}
+        return {name: float(value) for name, value in self.task.summary(means).items()}
 
     def batches(self) -> Iterator[Batch]:
         c = self.config

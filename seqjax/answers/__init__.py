@@ -1,0 +1,23 @@
+"""What goes into a model and what is answered: open sets, a new kind is one class in one file.
+
+    Input     its arrays and their embedding                         Tokens, Features, Vector
+    Answer    its loss, metrics, sampling and the size of the head   Classes, Values, Strokes, ...
+
+Models, training, evaluation and generation ask a kind for what they need, and never which it is.
+"""
+
+from seqjax.answers.answer import Answer, Metrics
+from seqjax.answers.bernoullis import Bernoullis
+from seqjax.answers.classes import Classes
+from seqjax.answers.counts import NegativeBinomial, Poisson
+from seqjax.answers.inputs import Features, Input, Tokens, Vector
+from seqjax.answers.labels import Labels
+from seqjax.answers.mixtures import Mixture, Strokes
+from seqjax.answers.quantiles import Quantiles
+from seqjax.answers.spans import Spans
+from seqjax.answers.values import Values
+
+__all__ = [
+    "Answer", "Bernoullis", "Classes", "Features", "Input", "Labels", "Metrics", "Mixture",
+    "NegativeBinomial", "Poisson", "Quantiles", "Spans", "Strokes", "Tokens", "Values", "Vector",
+]  # fmt: skip
