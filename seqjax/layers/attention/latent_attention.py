@@ -17,7 +17,8 @@ class LatentAttention(Layer):
         [k_t^h, v_t^h] = W_up c_t;   the key of head h is [k_t^h, r_t]                  eq. 10, 11
         y_t = W_o [softmax_s((K + shared)^-1/2 q_t^h . [k_s^h, r_s]) v_s^h]_h
 
-    The cache holds c and r only. Kimi Linear (2510.26692) leaves out the rotation of r and q.
+    s in (t - window, t]: the state is a cache of the last window - 1 c and r. Kimi Linear
+    (2510.26692) leaves out the rotation of r and q.
     """
 
     structure = "window of the past"
@@ -56,6 +57,9 @@ class LatentAttention(Layer):
     def initial(self):
         c = jnp.zeros((self.window - 1, self.latent))
         return empty((c, jnp.zeros((self.window - 1, self.R))))
+
+    def learn_initial(self):
+        """A cache starts empty."""
 
     def run(self, x, h, flow):
         q = x
