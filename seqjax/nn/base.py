@@ -68,11 +68,14 @@ class Layer(nnx.Module):
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside says it.
+    block: whether the layer is a step of a residual stream, x = layer(x), with norms and residuals
+        of its own; otherwise it is a mixer, which a model puts into x += layer(norm(x)).
     """
 
     evaluators: tuple[str, ...] = ("sequential",)
     structure: ClassVar[str] = ""
     causal: bool = True
+    block: bool = False
     features: int
     out_features: int
 

@@ -66,8 +66,8 @@ class ModelConfig:
     layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
     features: Count = 64  # width of the residual stream
     depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
-    norm: Literal["rms", "layer"] = "rms"  # normalisation before each branch
-    mlp: Literal["glu", "mlp", "none"] = "glu"  # second branch of a block: gated (SiLU), plain, no
+    norm: Literal["rms", "layer"] = "rms"  # before each branch, and the head
+    mlp: Literal["glu", "mlp", "none"] = "glu"  # the branch after a mixer: gated (SiLU), plain, no
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
     dropout: Fraction = 0.0  # share of each branch's output that is dropped in training
     variational: bool = False  # one dropout mask for all time steps

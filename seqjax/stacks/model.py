@@ -1,9 +1,12 @@
-"""A model around any layer: embedding, pre-norm residual blocks, head.
+"""The one model: embedding, a stream of residual blocks around any layer, head.
 
     x   = embed(tokens)  or  W features                          [B, T, features]
-    x  += dropout(layer(norm(x)))                                depth times, the layers a pattern
+    x  += dropout(mixer(norm(x)))                                depth times, the layers a pattern
     x  += dropout(mlp(norm(x)))                                  GLU: arXiv:2002.05202
     y   = W norm(x)                                              logits or values
+
+A layer that is a block already, with norms and residuals of its own (`Layer.block`), stands in
+place of both lines as x = block(x).
 
 What goes in and out is the task's `Spec`, so one class is the language model and the per-step
 tagger (classes per step), the sequence classifier (classes, pooled over time) and the regressor
@@ -68,18 +71,21 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """norm, layer, dropout; norm, MLP, dropout: each pair added to the stream."""
+    """A step of the stream: x += dropout(layer(norm(x))), then x += dropout(mlp(norm(x))).
+
+    Of a layer that is a block itself nothing but the dropout, of what it adds to the stream.
+    """
 
     def __init__(self, layer: LayerConfig, config: ModelConfig, *, rngs: nnx.Rngs):
         features = config.features
         # Branches that add up: their last matrices shrink with depth, so that their sum does not
         # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
         scale = (2 * config.depth) ** -0.5
-        self.norm = _norm(config)
         self.layer = make(layer.name, features, rngs=rngs, **layer.options)
-        out = self.layer.out_features
+        out, whole = self.layer.out_features, self.layer.block
+        self.norm = None if whole else _norm(config)
         self.project = None if out == features else _linear(out, features, scale, rngs)
-        second = config.mlp != "none"
+        second = config.mlp != "none" and not whole
         inner = max(1, round(config.expansion * features))
         kind = GLU if config.mlp == "glu" else MLP
         self.mlp_norm = _norm(config) if second else None
@@ -89,8 +95,12 @@ class Block(nnx.Module):
 
     def __call__(self, x, h, resets, mask, key):
         keys = (None, None) if key is None else jax.random.split(key)
-        y, h = self.layer(self.norm(x), h, resets, mask, evaluator=self.evaluator)
-        x = x + self.drop(y if self.project is None else self.project(y), keys[0])
+        n = x if self.norm is None else self.norm(x)
+        y, h = self.layer(n, h, resets, mask, evaluator=self.evaluator)
+        y = y if self.project is None else self.project(y)
+        if self.norm is None:  # bitwise y where nothing is dropped
+            return (x + self.drop(y - x, keys[0]) if self.rate and key is not None else y), h
+        x = x + self.drop(y, keys[0])
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])
         return x, h

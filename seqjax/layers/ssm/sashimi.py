@@ -178,6 +178,7 @@ class Level(Layer):
 
 
 class SaShiMi(Layer):
+    block = True
     evaluators = Level.evaluators
 
     def __init__(
