@@ -130,6 +130,11 @@ class Model(nnx.Module):
 
     def __init__(self, config: ModelConfig, spec: Spec, *, rngs: nnx.Rngs):
         check(config, ModelConfig, "model")
+        if config.parameters is not None:
+            raise ValueError(
+                f"model.parameters must be None, got {config.parameters}: "
+                "seqjax.stacks.summary.fitted finds the features for it"
+            )
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
