@@ -28,7 +28,9 @@ def built(config, spec=SPEC):
 @pytest.mark.share(8)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_budget_finds_the_width_of_every_row(name):
-    """Or names the two widths beside it, between which there is none."""
+    """Or names the two widths beside it, between which there is none. Its default options are
+    not so large that it would be narrow.
+    """
     target, layer = 2_000_000, (LayerConfig(name),)
     requested = ModelConfig(layer=layer, parameters=target, depth=3)
     try:
@@ -42,9 +44,11 @@ def test_a_budget_finds_the_width_of_every_row(name):
         for features in range(narrow + 1, wide):
             with pytest.raises(ValueError):
                 built(replace(requested, parameters=None, features=features))
+        assert wide >= 32
     else:
         assert config.parameters is None and config.layer == layer
         assert abs(parameters(built(config)) - target) <= TOLERANCE * target
+        assert config.features >= 32
 
 
 def test_the_budget_of_a_pattern_that_is_cut_short():
