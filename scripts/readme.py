@@ -27,15 +27,16 @@ def zoo() -> str:
         "us and KiB a token: time and temporary memory of a pass, and of one with gradients, by\n"
         f"the default evaluator at {measured['shape']}; {measured['device']}, "
         f"{measured['versions']}, {measured['date']},\n`{measured['command']}`. goldens: cases of "
-        "official numbers that pass; in brackets those of a part or an op.\ntransition: the "
-        "structure of the map from one state to the next (a shift is what a convolution\ncarries). "
-        "state: the floats that an example carries from step to step.\n"
+        "official numbers that pass; in brackets those of a part or an op.\nkind: a mixer stands "
+        "in the model's x += mixer(norm(x)), a block is x = block(x), a wrapper is made\nof "
+        "layers. transition: the structure of the map from one state to the next (a shift is what\n"
+        "a convolution carries). state: the floats that an example carries from step to step.\n"
     )
     rows = sorted_rows("layers", traced=True)
     for family in FAMILIES:
         name = family.__name__.rpartition(".")[2]
         mine = [row for row in rows if row.family == name]
-        columns = ("name", "what", "year", "transition", "state", "evaluators", "us", "KiB",
+        columns = ("name", "kind", "what", "year", "transition", "state", "evaluators", "us", "KiB",
                    "goldens")  # fmt: skip
         text += f"\n### {name}: {(family.__doc__ or '').strip().rstrip('.')}\n\n"
         text += markdown(columns, map(layer, mine))
@@ -54,6 +55,7 @@ def layer(row: Row) -> tuple[str, ...]:
     goldens = ", ".join(f"{name} {n}" for name, n in cost.get("goldens", {}).items())
     return (
         f"`{row.name}`",
+        row.kind,
         f"{row.title} ({links(row.reference)})",
         year(row.reference),
         row.transition,

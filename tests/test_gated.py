@@ -26,7 +26,8 @@ B, T, D = 2, 9, 4
 def test_a_gated_rnn_is_linear_attention():
     """2309.01775: with the constructed weights, equal to the last digit or two."""
     W_Q, W_K, W_V = normal(1, 3, D, D)
-    rnn = build("gated_rnn_attention", D, attention_weights(W_Q, W_K, W_V))
+    weights = attention_weights(W_Q, W_K, W_V)
+    rnn = build("gated_rnn_attention", D, weights, hidden=D * (D + 1), width=D * D)
     x = normal(2, B, T, D)
     q, k, v = (jnp.einsum("ij,btj->bti", W, x)[:, :, None] for W in (W_Q, W_K, W_V))
     expected, S = linear_attention(q, k, v)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.nn.base import cast_parameters
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model, dropout
 from seqjax.tasks import Classes, Features, Spec, Tokens, Values
 from seqjax.train.generate import generate
-from seqjax.zoo import LAYERS
+from seqjax.zoo import LAYERS, make
 
 B, T, V = 3, 12, 7
 # Two kinds of state, a layer that changes the width, and a rest after the last whole pattern.
@@ -119,6 +120,51 @@ def test_any_layer_makes_a_model_whose_state_streams(name):
     y, after = jax.eval_shape(lambda m, h: m(inputs(KINDS["tagger"]), h), model, before)
     assert y.shape == (B, T, 3)
     assert shapes(before) == shapes(after)
+
+
+@pytest.mark.share(8)
+@pytest.mark.parametrize("name", [name for name in LAYERS if LAYERS[name].kind != "wrapper"])
+def test_a_block_hands_its_input_on_and_a_mixer_does_not(name):
+    """With all weights zero but those of norms, what is left is the stream, or its norm."""
+    layer = cast_parameters(make(name, 4, **LAYERS[name].smoke), jnp.float64)
+    graph, params, rest = nnx.split(layer, nnx.Param, ...)
+    params = jax.tree.map_with_path(
+        lambda path, p: p if "norm" in jax.tree_util.keystr(path) else 0 * p, params
+    )
+    x = jax.random.normal(jax.random.key(0), (3, 4))
+    y = jax.jit(lambda params: nnx.merge(graph, params, rest)(x[None])[0][0])(params)
+    normed = jax.nn.standardize(x, epsilon=1e-5)
+    handed_on = y.shape == x.shape and any(jnp.allclose(y, z, atol=1e-3) for z in (x, normed))
+    assert LAYERS[name].kind == ("block" if handed_on else "mixer")
+
+
+def test_a_block_is_a_step_of_the_stream():
+    """No norm, residual or MLP goes around its own; dropout takes from what it adds."""
+    hawk = LayerConfig("hawk", {"heads": 1, "expansion": 1.0})
+    config = replace(CONFIG, layer=(hawk,), depth=1, dropout=0.5)
+    block = Model(config, KINDS["tagger"], rngs=nnx.Rngs(0)).blocks[0]
+    graph, state = nnx.split(block)
+    block = nnx.merge(graph, jax.tree.map(lambda p: p[0].astype(jnp.float64), state))
+    assert [block.norm, block.project, block.mlp_norm, block.mlp] == [None] * 4
+    x = jax.random.normal(jax.random.key(0), (B, T, 4))
+    call = jax.jit(lambda key: block(x, None, None, None, key)[0])
+    whole, dropped = call(None), call(jax.random.key(1))
+    np.testing.assert_allclose(whole, jax.jit(lambda x: block.layer(x)[0])(x), atol=1e-12)
+    kept = jnp.isclose(dropped, x)
+    np.testing.assert_allclose(jnp.where(kept, x, 2 * whole - x), dropped, atol=1e-12)
+    assert 0.35 < jnp.mean(kept) < 0.65
+
+
+@pytest.mark.parametrize("name, options, whole", [
+    ("rwkv4", {}, False),
+    ("rwkv4", {"block": True}, True),
+    ("stacked", {"layers": ("hawk", "griffin")}, True),
+    ("stacked", {"layers": ("hawk", "lru")}, False),
+    ("negative_eigenvalues", {"layer": "hawk"}, True),
+    ("bidirectional", {"layer": "hawk"}, False),
+])  # fmt: skip
+def test_options_and_wrappers_that_make_a_block(name, options, whole):
+    assert nnx.eval_shape(lambda: make(name, 4, **options)).block is whole
 
 
 def test_the_scan_over_layers_is_the_loop_over_blocks():

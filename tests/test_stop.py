@@ -222,6 +222,18 @@ def test_a_step_without_its_seal_is_an_error_and_stays(saved):
     assert (saved / "3").is_dir() and (saved / "5").is_dir()
 
 
+def test_a_model_takes_all_of_its_checkpoint_or_nothing(tmp_path):
+    """Also one that has fewer parameters, as where a block had a norm around it once."""
+    state = {"params": {"W": np.ones(2), "norm": np.ones(3)}, "moments": {"W": np.ones(2)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        part = checkpoints.restore({"params": state["params"]})[0]  # the optimiser left out
+        np.testing.assert_array_equal(part["params"]["norm"], np.ones(3))
+        for params in ({"W": np.ones(2)}, {**state["params"], "head": np.ones(1)}):
+            with pytest.raises(CheckpointError, match="of another model: it differs in 1 arrays"):
+                checkpoints.restore({"params": params})
+
+
 # --- files
 
 

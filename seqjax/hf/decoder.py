@@ -133,14 +133,14 @@ class Using(Layer):
     """A layer made for one call: a block that is called with a module that several share."""
 
     def __init__(self, block, shared):
-        self.block, self.module = block, shared
+        self.user, self.module = block, shared
         self.features, self.out_features = 2 * block.features, block.features
 
     def parts(self):
-        return self.block.parts(self.module)
+        return self.user.parts(self.module)
 
     def run(self, x, h, flow):
-        return self.block.run(self.module, x, h, flow)
+        return self.user.run(self.module, x, h, flow)
 
 
 class Decoder(nnx.Module):

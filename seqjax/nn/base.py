@@ -74,6 +74,8 @@ class Layer(nnx.Module):
     timed: whether it reads flow.dt, the time that passes before each step.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
+    block: whether the layer is a step of a residual stream, x = layer(x), with norms and residuals
+        of its own; otherwise it is a mixer, which a model puts into x += layer(norm(x)).
     """
 
     evaluators: tuple[str, ...] = ("sequential",)
@@ -81,6 +83,7 @@ class Layer(nnx.Module):
     causal: bool = True
     timed: bool = False
     learned: ClassVar[str | None] = None
+    block: bool = False
     features: int
     out_features: int
 

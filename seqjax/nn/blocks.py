@@ -15,6 +15,8 @@ from seqjax.nn.base import Layer
 
 
 class Blocks(Layer):
+    block = True
+
     def __init__(
         self,
         features: int,

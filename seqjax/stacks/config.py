@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -40,6 +41,19 @@ def show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
     return [word for layer in pattern for word in (layer.name, *_show_options(layer.options))]
 
 
+def _parse_count(words: list[str]) -> Any:
+    """1M, 250k, 1.5M, 1_000_000 or none; text that is none of them, which is refused by `check`."""
+    text = words[0].lower()
+    if text == "none":
+        return None
+    scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:])
+    try:
+        number = float(text[:-1]) * scale if scale else float(text)
+        return round(number) if isfinite(number) and number == round(number) else words[0]
+    except ValueError:
+        return words[0]
+
+
 Options = Annotated[
     Mapping[str, Any],
     PrimitiveConstructorSpec(
@@ -53,6 +67,11 @@ Pattern = Annotated[
         lambda x: isinstance(x, tuple), show_pattern,
     ),
 ]  # fmt: skip
+Budget = Annotated[
+    int | None,
+    Range(1, 10**12),
+    PrimitiveConstructorSpec(1, "N|None", _parse_count, lambda x: True, lambda x: [str(x)]),
+]
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,10 @@ class ModelConfig:
     layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
     features: Count = 64  # width of the residual stream
     depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
-    norm: Literal["rms", "layer"] = "rms"  # normalisation before each branch
-    mlp: Literal["glu", "mlp", "none"] = "glu"  # second branch of a block: gated (SiLU), plain, no
+    # as 1M or 250k: `train` finds the features that give so many, within 2 %; None: as they are
+    parameters: Budget = None
+    norm: Literal["rms", "layer"] = "rms"  # before each branch, and the head
+    mlp: Literal["glu", "mlp", "none"] = "glu"  # the branch after a mixer: gated (SiLU), plain, no
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
     dropout: Fraction = 0.0  # share of each branch's output that is dropped in training
     variational: bool = False  # one dropout mask for all time steps

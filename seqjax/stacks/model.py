@@ -1,9 +1,12 @@
-"""A model around any layer: embedding, pre-norm residual blocks, head.
+"""The one model: embedding, a stream of residual blocks around any layer, head.
 
     x   = embed(x)                                               [B, T, features]
-    x  += dropout(layer(norm(x)))                                depth times, the layers a pattern
+    x  += dropout(mixer(norm(x)))                                depth times, the layers a pattern
     x  += dropout(mlp(norm(x)))                                  GLU: arXiv:2002.05202
     y   = W norm(x)                                              what the answer is read from
+
+A layer that is a block already, with norms and residuals of its own (`Layer.block`), stands in
+place of both lines as x = block(x).
 
 What goes in and out is the task's `Spec` (`seqjax.answers`), so one class is the language model and
 the per-step tagger (classes per step), the sequence classifier (classes, pooled over time) and the
@@ -17,6 +20,7 @@ with the state returned being the state accepted; `key` turns dropout on.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +28,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.core.common import accumulation_dtype
+from seqjax.core.common import Notice, accumulation_dtype, unknown
+from seqjax.core.flow import Flow
 from seqjax.core.ranges import check
-from seqjax.nn.base import cast_parameters
+from seqjax.nn.base import Layer, cast_parameters, reads_time
 from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
 from seqjax.stacks.config import LayerConfig, ModelConfig
@@ -43,7 +48,7 @@ class ModelState(NamedTuple):
 
 
 BATCH_AXES = ModelState(1, 0, 0)
-UNTIMED = "the model takes no time stamps (dt): no layer reads the time between steps"
+UNTIMED = "the model takes no dt: none of its layers reads the time between steps"
 
 
 class MLP(nnx.Module):
@@ -58,29 +63,39 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """norm, layer, dropout; norm, MLP, dropout: each pair added to the stream."""
+    """A step of the stream: x += dropout(layer(norm(x))), then x += dropout(mlp(norm(x))).
+
+    Of a layer that is a block itself nothing but the dropout, of what it adds to the stream.
+    """
 
     def __init__(self, layer: LayerConfig, config: ModelConfig, *, rngs: nnx.Rngs):
         features = config.features
         # Branches that add up: their last matrices shrink with depth, so that their sum does not
         # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
         scale = (2 * config.depth) ** -0.5
-        self.norm = _norm(config)
         self.layer = make(layer.name, features, rngs=rngs, **layer.options)
-        out = self.layer.out_features
+        out, whole = self.layer.out_features, self.layer.block
+        self.norm = None if whole else _norm(config)
         self.project = None if out == features else _linear(out, features, scale, rngs)
-        second = config.mlp != "none"
+        second = config.mlp != "none" and not whole
         inner = max(1, round(config.expansion * features))
         kind = GLU if config.mlp == "glu" else MLP
         self.mlp_norm = _norm(config) if second else None
         self.mlp = kind(features, inner, scale=scale, rngs=rngs) if second else None
         self.rate, self.variational = config.dropout, config.variational
-        self.evaluator = config.evaluator
+        known = config.evaluator in self.layer.evaluators
+        self.evaluator = config.evaluator if known else None
 
-    def __call__(self, x, h, resets, mask, key):
+    def __call__(self, x, h, flow, key):
+        """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds."""
         keys = (None, None) if key is None else jax.random.split(key)
-        y, h = self.layer(self.norm(x), h, resets, mask, evaluator=self.evaluator)
-        x = x + self.drop(y if self.project is None else self.project(y), keys[0])
+        n = x if self.norm is None else self.norm(x)
+        dt = flow.dt if reads_time(self.layer) else None
+        y, h = self.layer(n, h, flow.resets, flow.mask, dt=dt, evaluator=self.evaluator)
+        y = y if self.project is None else self.project(y)
+        if self.norm is None:  # bitwise y where nothing is dropped
+            return (x + self.drop(y - x, keys[0]) if self.rate and key is not None else y), h
+        x = x + self.drop(y, keys[0])
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])
         return x, h
@@ -110,6 +125,11 @@ class Model(nnx.Module):
 
     def __init__(self, config: ModelConfig, spec: Spec, *, rngs: nnx.Rngs):
         check(config, ModelConfig, "model")
+        if config.parameters is not None:
+            raise ValueError(
+                f"model.parameters must be None, got {config.parameters}: "
+                "seqjax.stacks.summary.fitted finds the features for it"
+            )
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
@@ -117,8 +137,6 @@ class Model(nnx.Module):
         self.pool = config.pool
         self.compute = jnp.dtype(config.compute)
         self.inputs, self.outputs = spec.inputs, spec.outputs
-        if spec.timed:
-            raise ValueError(UNTIMED)
         self.embed = spec.inputs.embedding(features, rngs=rngs)
 
         def blocks(layers):
@@ -127,6 +145,11 @@ class Model(nnx.Module):
         repetitions, rest = divmod(depth, len(pattern))
         self.blocks = _stack([blocks(pattern) for _ in range(repetitions)])
         self.tail = blocks(pattern[:rest])
+        layers = [block.layer for block in self.blocks]
+        self.timed = any(map(reads_time, layers))
+        if spec.timed and not self.timed:
+            raise ValueError(UNTIMED)
+        check_evaluator(config, layers)
         self.norm = _norm(config)
         # Small, so that the first answers are near uniform, and the first loss near its baseline.
         self.head = _linear(features, spec.outputs.size, 0.1, rngs, bias=True)
@@ -160,12 +183,12 @@ class Model(nnx.Module):
         x: what `inputs` takes: tokens int [B, T], features [B, T, D]. The answer is [B, T, size]
             or, once per sequence, [B, size]: what was seen since the last reset, pooled.
         h, resets, mask: as for a layer. A masked step is left out; its answer is zero.
-        dt: the time between steps, which no layer reads: refused.
+        dt: float [B, T], the time before each step, for the layers that read it.
         key: randomness of dropout; None: no dropout, as in evaluation.
-        Raises ValueError for other inputs than `inputs`.
+        Raises ValueError for other inputs than `inputs`, and for dt if no layer reads it.
         """
         self.inputs.check(x)
-        if dt is not None:
+        if dt is not None and not self.timed:
             raise ValueError(UNTIMED)
         model = cast_parameters(self, self.compute)
         h = model.start(x.shape[0]) if h is None else h
@@ -174,17 +197,18 @@ class Model(nnx.Module):
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
         graph, stacked = nnx.split(model.blocks)
+        flow = Flow(resets, mask, dt=dt)
 
         def group(x, now):
             state, h, key = now
-            return self._apply(nnx.merge(graph, state), x, h, resets, mask, key)
+            return self._apply(nnx.merge(graph, state), x, h, flow, key)
 
         repetitions = len(jax.tree.leaves(stacked)[0])
         first, last = (None, None) if key is None else jax.random.split(key)
         each = None if first is None else jax.random.split(first, repetitions)
         xs = (stacked, h.blocks, each)
         y, blocks = lax.scan(group, model.embed(x), xs, unroll=self.unroll)
-        y, tail = self._apply(model.tail, y, h.tail, resets, mask, last)
+        y, tail = self._apply(model.tail, y, h.tail, flow, last)
         y, pooled = model.norm(y), None
         if not self.outputs.per_step:
             y, pooled = self._pooled(y, h.pooled, resets, mask)
@@ -198,13 +222,13 @@ class Model(nnx.Module):
         """Whether no layer sees the future."""
         return all(block.layer.causal for block in (*self.blocks, *self.tail))
 
-    def _apply(self, blocks, x, h, resets, mask, key):
+    def _apply(self, blocks, x, h, flow, key):
         """One block after the other."""
         call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new = []
         for block, state, k in zip(blocks, h, keys, strict=False):
-            x, state = call(block, x, state, resets, mask, k)
+            x, state = call(block, x, state, flow, k)
             new.append(state)
         return x, tuple(new)
 
@@ -231,6 +255,24 @@ class Model(nnx.Module):
         count = jnp.where(fresh, 0, count) + jnp.sum(keep, axis=1, dtype=count.dtype)
         before = before + jnp.sum(jnp.where(keep[:, :, None], total, 0), axis=1)
         return (before / jnp.maximum(count, 1)[:, None]).astype(y.dtype), (before, count)
+
+
+def check_evaluator(config: ModelConfig, layers: list[Layer]) -> None:
+    """An evaluator that was requested is run by the layers that have it: one error if none has, a
+    notice of those that have not, which choose for themselves."""
+    name = config.evaluator
+    without = [config.layer[n].name for n, one in enumerate(layers) if name not in one.evaluators]
+    if name is None or not without:
+        return
+    if len(without) == len(layers):
+        known = dict.fromkeys(one for layer in layers for one in layer.evaluators)
+        raise ValueError(unknown(f"evaluator of {', '.join(dict.fromkeys(without))}", name, known))
+    warnings.warn(
+        f"model.evaluator {name}: {', '.join(dict.fromkeys(without))} have none of that name and "
+        "choose for themselves",
+        Notice,
+        stacklevel=3,
+    )
 
 
 def _norm(config: ModelConfig) -> Norm:

@@ -15,7 +15,16 @@ import tyro
 from seqjax.core.common import Notice, keep_memory, printable, unknown
 from seqjax.core.ranges import Range
 from seqjax.tools.options import parse
-from seqjax.train.config import Config, Count, NotNegative, Seed, TaskConfig, check_config, smoke
+from seqjax.train.config import (
+    Config,
+    Count,
+    NotNegative,
+    Seed,
+    TaskConfig,
+    check_config,
+    fitted,
+    smoke,
+)
 
 Step = Annotated[int, Range(0)]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -54,7 +63,7 @@ def train(argv: list[str]) -> int:
         from seqjax.train.step import prepare
 
         if tiny:
-            prepare(config)  # a mistake in what tiny changes is one too
+            prepare(fitted(config))  # a mistake in what tiny changes is one too
         run = run or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         result = train(smoke(config) if tiny else config, run)
         with suppress(OSError):  # the terminal may be gone

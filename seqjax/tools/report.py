@@ -47,6 +47,7 @@ class Row:
     title: str
     reference: str
     family: str = ""
+    kind: str = ""  # of a layer: mixer, block or wrapper
     transition: str = ""  # of a layer: the structures it is made of; of an op: its equation
     evaluators: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +68,7 @@ EVALUATORS = (
 
 def _layers() -> Iterator[Row]:
     for name, entry in LAYERS.items():
-        yield Row(name, entry.title, entry.reference, family(name), exempt=entry.exempt)
+        yield Row(name, entry.title, entry.reference, family(name), entry.kind, exempt=entry.exempt)
 
 
 def _traced(row: Row) -> Row:
@@ -86,7 +87,10 @@ def _ops() -> Iterator[Row]:
         block = itertools.takewhile(lambda line: line.startswith("    "), body)
         # remarks stand to the right of the equations
         equations = "; ".join(re.split(r"\s{3,}", line.strip())[0] for line in block)
-        yield Row(name, title.rstrip("."), op.reference, "", equations, tuple(op.evaluators))
+        evaluators = tuple(op.evaluators)
+        yield Row(
+            name, title.rstrip("."), op.reference, transition=equations, evaluators=evaluators
+        )
 
 
 def _tasks() -> Iterator[Row]:
@@ -127,8 +131,8 @@ def list_tables(kind: Kind | None = None, json: bool = False) -> int:
         print_json({k: [_filled(asdict(row)) for row in rows] for k, rows in tables.items()})
         return 0
     for k, rows in tables.items():
-        lines = [(row.family, row.name, row.title, row.reference) for row in rows]
-        show(k, ("family", "name", "what", "reference"), lines)
+        lines = [(row.family, row.name, row.kind, row.title, row.reference) for row in rows]
+        show(k, ("family", "name", "kind", "what", "reference"), lines)
     return 0
 
 

@@ -121,6 +121,8 @@ class Checkpoints:
             name for name, leaf in like_named.items()
             if leaf.size and (name not in arrays or _kind(arrays[name]) != _kind(leaf))
         ]  # fmt: skip
+        parts = {name.partition(".")[0] for name in like_named}  # of the state, perhaps not all
+        differ += [n for n in arrays if n not in like_named and n.partition(".")[0] in parts]
         if differ:
             raise CheckpointError(
                 f"the checkpoint in {self.folder} is of another model: it differs in "

@@ -81,6 +81,18 @@ def check_config(config: Config) -> None:
         )
 
 
+def fitted(config: Config) -> Config:
+    """The config with the features that have `model.parameters`, where it is given."""
+    if config.model.parameters is None:
+        return config
+    from seqjax.stacks import summary
+    from seqjax.tasks import make
+
+    check_config(config)
+    spec = make(config.task.name, **config.task.options).spec
+    return replace(config, model=summary.fitted(config.model, spec))
+
+
 def smoke(config: Config) -> Config:
     """The same run, tiny and two steps long: to see that it runs at all."""
     from seqjax.nn.base import option
@@ -96,7 +108,7 @@ def smoke(config: Config) -> Config:
         LayerConfig(one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke})
         for one in config.model.layer
     )
-    model = replace(config.model, layer=layer, features=4, depth=len(layer))
+    model = replace(config.model, layer=layer, features=4, parameters=None, depth=len(layer))
     optimiser = replace(config.optimiser, accumulate=min(config.optimiser.accumulate, 2))
     train = replace(
         config.train, steps=2, max_seconds=None, evaluate_every=2, save_every=2, log_every=1

@@ -28,8 +28,8 @@ from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task, make
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
-from seqjax.train.config import Config
-from seqjax.train.progress import Progress, table
+from seqjax.train.config import Config, fitted
+from seqjax.train.progress import Progress, short, table
 from seqjax.train.record import Record, read_config, read_data, write_config
 from seqjax.train.step import Arrays, prepare, start_state, take_apart
 
@@ -82,7 +82,8 @@ def train(
     t, run = config.train, None if run is None else Path(run)
     if run and run.exists() and not run.is_dir():
         raise ValueError(f"run must be a folder, and {run} is a file")
-    task, optimiser, update, evaluate = prepare(config)
+    config = fitted(config)
+    size, task, optimiser, update, evaluate = prepare(config)
     key = jax.random.split(jax.random.key(t.seed))[0]
     params, frozen, _, rebuild = take_apart(Model(config.model, task.spec, rngs=nnx.Rngs(key)))
     state = start_state(config, task, rebuild, optimiser, params, frozen)
@@ -96,7 +97,7 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         if run is not None:
-            write_config(run, config, task.fingerprint)
+            write_config(run, config, task.fingerprint, size._asdict())
             checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
             if checkpoints.steps():
                 state, extra = checkpoints.restore(state)
@@ -105,6 +106,10 @@ def train(
                 metrics, evaluated = extra["metrics"], extra["evaluated"]
                 window = Window(**extra["window"]) if "window" in extra else window
                 progress.say(f"going on from step {step}")
+        progress.say(
+            f"model.features={config.model.features}: {short(size.parameters)} parameters, "
+            f"state {short(size.state_bytes)} bytes, {short(size.flops_per_token)} flops a token"
+        )
         began, saved = monotonic() - seconds, (step, evaluated)
         ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
         since = None  # the step and the time the rate is measured from: the first one compiles

@@ -1,6 +1,6 @@
 """What a run leaves behind in its folder.
 
-    config.json      the config with every default filled in; versions, device and git commit
+    config.json      the config with every default filled in; sizes, versions, device, git commit
     metrics.jsonl    one line per log and per evaluation
     events.*         the same for TensorBoard
     loss.png         the curves
@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -139,10 +140,13 @@ def resolved(config: Config) -> Config:
     return replace(config, task=task, model=replace(config.model, layer=layers))
 
 
-def write_config(folder: Path, config: Config, data: str = "") -> None:
+def write_config(
+    folder: Path, config: Config, data: str = "", size: Mapping[str, float] = MappingProxyType({})
+) -> None:
     """Save what the run is, or check that the folder holds the same run.
 
     data: the fingerprint of its text, `Task.fingerprint`.
+    size: how large the model is, `seqjax.stacks.summary.Size`.
     Raises ValueError naming the fields in which it is another one, and if the text has changed.
     """
     config = resolved(config)
@@ -163,8 +167,10 @@ def write_config(folder: Path, config: Config, data: str = "") -> None:
                 "put it back to go on with it, or give a new folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"config": asdict(config), "data": data, "environment": environment()}
-    write_atomically(folder / "config.json", json.dumps(told, indent=2) + "\n")
+    content = {
+        "config": asdict(config), "data": data, "size": dict(size), "environment": environment()
+    }  # fmt: skip
+    write_atomically(folder / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> Config:

@@ -20,6 +20,7 @@ from jax import lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.stacks.config import show_pattern
 from seqjax.stacks.model import BATCH_AXES, Model
+from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task, make
 from seqjax.train.config import Config, TaskConfig, check_config
 from seqjax.train.optimiser import adamw, decays, learning_rate
@@ -179,6 +180,7 @@ class Evaluation:
 class Programs(NamedTuple):
     """What a config becomes before there is an array."""
 
+    size: Size
     task: Task
     optimiser: optax.GradientTransformation
     update: Callable
@@ -212,13 +214,14 @@ def prepare(config: Config) -> Programs:
     evaluate = make_evaluate(config, task, rebuild)
     with _named(f"model.layer {pattern}, task.batch={c.batch}, task.length={c.length}"):
         begin = partial(start_state, config, task, rebuild, optimiser)
-        update.trace(jax.eval_shape(begin, params, frozen), batch, np.float32(0))
+        traced = update.trace(jax.eval_shape(begin, params, frozen), batch, np.float32(0))
+    size = Size.of(model, traced.jaxpr.jaxpr, c.batch * c.length)
     lengths = f"task.evaluation_length={c.evaluation_length or c.length}"
     with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
         held_out = next(evaluate.batches())
     with _named(f"model.layer {pattern}, {lengths}"):
         evaluate.trace(params, frozen, held_out)
-    return Programs(task, optimiser, update, evaluate)
+    return Programs(size, task, optimiser, update, evaluate)
 
 
 def start_state(

@@ -17,6 +17,7 @@ from flax import nnx
 from seqjax.core.common import unknown
 from seqjax.nn.base import Layer
 from seqjax.zoo import (
+    attention,
     classic,
     elementwise,
     fast_weights,
@@ -37,6 +38,7 @@ FAMILIES = (
     ssm,
     linear_attention,
     fast_weights,
+    attention,
     hybrid,
     residual,
     reservoir,

@@ -1,11 +1,11 @@
-"""What a row of the table of layers says."""
+"""A row of the table of layers."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flax import nnx
 
@@ -31,6 +31,15 @@ class Entry:
     smoke: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Literal["mixer", "block", "wrapper"]:
+        """A mixer stands in a model's x += mixer(norm(x)), a block is x = block(x) with norms and
+        residuals of its own (`Layer.block`), a wrapper is made of the option `layer` or `layers`.
+        """
+        if {"layer", "layers"} & set(inspect.signature(self.cls.__init__).parameters):
+            return "wrapper"
+        return "block" if self.cls.block else "mixer"
 
     def floats(self, features: int, **options: Any) -> int:
         """The value of `state` for a layer of these options."""

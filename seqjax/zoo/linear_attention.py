@@ -307,7 +307,7 @@ ROWS: dict[str, Entry] = {
         "Gated linear RNN that can be linear self-attention exactly",
         "2309.01775",
         state="hidden",
-        variants={"narrow": dict(hidden=3, width=5)},
+        variants={"narrow": dict(hidden=3, width=5), "exact": dict(hidden=20, width=16)},
     ),
     "log_linear_attention": Entry(
         LogLinearAttention,

@@ -64,6 +64,7 @@ NUMBERS: dict[str, Range] = {
     "lower_bound": BELOW_1,  # of a forget gate
     "max_phase": Range(0, TURN),
     "norm_eps": NOT_NEGATIVE,
+    "norm_offset": ANY,  # added to the weights of a norm
     "r_max": Range(above=0, high=1),  # ring of eigenvalues
     "r_min": BELOW_1,
     "rate": BELOW_1,  # of zoneout
@@ -73,6 +74,7 @@ NUMBERS: dict[str, Range] = {
     "scales": ANY,
     "shift": ANY,
     "slow_decay": POSITIVE,
+    "softcap": POSITIVE,  # of scores
     "spectral_radius": NOT_NEGATIVE,
     "step_rescale": POSITIVE,  # of time steps
     "target": Range(above=0, below=1),  # of a window

@@ -9,8 +9,12 @@ values g. `rotary_fraction` is the share of a head's channels that are turned by
 multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708).
 
 The state is a cache of the last window - 1 keys (not yet turned) and values: that makes a stream,
-split anywhere, the same function as the whole. A masked step leaves no key and does not move the
-window; a reset empties the cache. `LatentAttention` keeps the compressed form of both in it.
+split anywhere, the same function as the whole. `window` bounds the state, and is how far attention
+sees: sequences of up to `window` steps have full causal attention (arXiv:1706.03762), longer ones a
+sliding window (arXiv:2004.05150). A masked step leaves no key and does not move the window; a reset
+empties the cache. `LatentAttention` keeps the compressed form of both in it.
+
+Raises ValueError for a window below 1, an unknown `qk_norm`, and heads that do not divide.
 """
 
 import jax

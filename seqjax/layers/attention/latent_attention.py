@@ -5,7 +5,7 @@ from flax import nnx
 
 from seqjax.layers.attention.attention import softmax_over
 from seqjax.nn.base import Layer
-from seqjax.nn.linear import merge_heads, split_heads
+from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import empty, look_back
 
@@ -17,7 +17,10 @@ class LatentAttention(Layer):
         [k_t^h, v_t^h] = W_up c_t;   the key of head h is [k_t^h, r_t]                  eq. 10, 11
         y_t = W_o [softmax_s((K + shared)^-1/2 q_t^h . [k_s^h, r_s]) v_s^h]_h
 
-    The cache holds c and r only. Kimi Linear (2510.26692) leaves out the rotation of r and q.
+    s in (t - window, t]: the state is a cache of the last window - 1 c and r. Kimi Linear
+    (2510.26692) leaves out the rotation of r and q. By default K = `key_size` is features / heads,
+    `latent` 4 K, `shared_size` K / 2 and `value_size` K: the ratios of DeepSeek-V2, whose K is 128.
+    Raises ValueError for a window below 1, and heads that do not divide features where they must.
     """
 
     structure = "window of the past"
@@ -27,10 +30,10 @@ class LatentAttention(Layer):
         features: int,
         *,
         heads: int = 4,
-        latent: int = 512,
-        key_size: int = 128,
-        shared_size: int = 64,
-        value_size: int = 128,
+        latent: int | None = None,
+        key_size: int | None = None,
+        shared_size: int | None = None,
+        value_size: int | None = None,
         query_latent: int | None = None,
         window: int = 1024,
         norm_eps: float = 1e-6,
@@ -39,8 +42,10 @@ class LatentAttention(Layer):
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         self.features = self.out_features = features
-        self.heads, self.window, self.latent = heads, window, latent
-        self.K, self.R, self.V = key_size, shared_size, value_size
+        self.heads, self.window = heads, window
+        K = self.K = key_size or per_head("features", features, heads)
+        self.R, self.V = shared_size or max(1, K // 2), value_size or K
+        latent = self.latent = latent or 4 * K
 
         def linear(n, m):
             return nnx.Linear(n, m, use_bias=False, rngs=rngs)
@@ -56,6 +61,9 @@ class LatentAttention(Layer):
     def initial(self):
         c = jnp.zeros((self.window - 1, self.latent))
         return empty((c, jnp.zeros((self.window - 1, self.R))))
+
+    def learn_initial(self):
+        """A cache starts empty."""
 
     def run(self, x, h, flow):
         q = x

@@ -68,6 +68,7 @@ class Stacked(Layer):
                 f"there are {self.ends[-1]} features between the layers, got {masks} masks"
             )
         self.causal = all(layer.causal for layer in self.layers)
+        self.block = all(layer.block for layer in self.layers)
         # those that every layer has; without a name each layer chooses for itself
         self.evaluators = tuple(
             name

@@ -51,7 +51,7 @@ class Zoneout(Recurrent):
         made = layer(features - masks, rngs=rngs)
         if not isinstance(made, Recurrent):
             raise ValueError(f"{type(made).__name__} is not a step, which zoneout could mix")
-        self.layer, self.out_features = made, made.out_features
+        self.layer, self.out_features, self.block = made, made.out_features, made.block
         leaves, h = jax.tree.leaves(made.initial()), part_read_out(made)
         floats = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         rest = [n for n in floats if n != h] if cell_rate else []

@@ -75,6 +75,7 @@ class HGRU(nnx.Module):
 
 
 class HGRN(Layer):
+    block = True
     evaluators = tuple(LINEAR_SCAN.evaluators)
 
     def __init__(

@@ -50,6 +50,7 @@ class BlockState(NamedTuple):
 
 
 class MLSTMBlock(Layer):
+    block = True
     evaluators = tuple(STABILISED_ATTENTION.evaluators)
 
     def __init__(
@@ -113,6 +114,7 @@ class Gates(nnx.Module):
 
 
 class SLSTMBlock(Layer):
+    block = True
     evaluators = MLSTMBlock.evaluators  # what they name, its own loop answers
 
     def __init__(
@@ -152,6 +154,8 @@ class SLSTMBlock(Layer):
 
 
 class XLSTM(Stacked):
+    block = True
+
     def __init__(
         self,
         features: int,

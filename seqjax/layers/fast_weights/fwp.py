@@ -49,6 +49,8 @@ ORDERS = ("post", "pre", "pre_released")
 class Sublayer(Layer):
     """A mixer with a residual connection and a LayerNorm around it; a subclass defines `mix`."""
 
+    block = True
+
     def __init__(self, features: int, order: str):
         self.features = self.out_features = features
         self.order = option("order of norm and residual", order, ORDERS)

@@ -4,9 +4,10 @@
     x += feed(RMSNorm(x))         a mixture of experts in every `experts_every`-th layer
 
 One Jamba block has 8 layers, attention to Mamba 1 : 7, the attention at `attention_at`, experts in
-every other layer: 16 of them, each token to the best 2. Attention has grouped queries and no
-positions (sec. 6.5: Mamba knows where it is); Mamba normalises its time step, B and C (sec. 6.4).
-The weights of the chosen experts are their probabilities among all, as released.
+every other layer: 16 of them in the paper, 4 by default, each token to the best 2. Attention has
+grouped queries and no positions (sec. 6.5: Mamba knows where it is); Mamba normalises its time
+step, B and C (sec. 6.4). The weights of the chosen experts are their probabilities among all, as
+released.
 
 The state is that of every mixer: of Mamba, or the cache of the attention. Of the release's options
 not here: biases of the projections (off in it), other activations, and the loss that balances the
@@ -34,7 +35,7 @@ class Jamba(Blocks):
         attention_every: int = 8,
         attention_at: int = 4,
         experts_every: int = 2,
-        experts: int = 16,
+        experts: int = 4,
         top: int = 2,
         heads: int = 4,
         kv_heads: int | None = None,

@@ -84,6 +84,7 @@ class HybridBlock(nnx.Module):
 
 
 class Zamba(Layer):
+    block = True
     evaluators = Mamba.evaluators
 
     def __init__(

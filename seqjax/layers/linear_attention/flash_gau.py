@@ -40,6 +40,7 @@ class FlashState(NamedTuple):
 
 
 class FlashGAU(Layer):
+    block = True
     structure = "sum of matrices, window of the past"
 
     def __init__(

@@ -10,8 +10,9 @@
 
 exactly, with d^2 units that remember all (lambda = 1) products of a value and a key, and d that
 remember nothing (lambda = 0) and hold the query: their second factor is the constant 1, for which
-the input gate carries a bias. Then D adds up value-key times query. So `hidden` = d (d + 1) and
-`width` = d^2; that is what they are by default, and the size at which the construction fits.
+the input gate carries a bias. Then D adds up value-key times query. So the construction takes
+`hidden` = d (d + 1) and `width` = d^2, and d^4 parameters: fit for its d = 4, not for the widths of
+models. By default they are 2 d and d.
 
 lambda is drawn uniformly from [0, 1) and held in [-1, 1] where it is used.
 """
@@ -37,7 +38,7 @@ class GatedRNN(Associative):
         rngs: nnx.Rngs,
     ):
         d = self.features = self.out_features = features
-        self.hidden, width = hidden or d * (d + 1), width or d * d
+        self.hidden, width = hidden or 2 * d, width or d
         self.lam = Precise(jax.random.uniform(rngs.params(), (self.hidden,)))
         self.W_m_in, self.W_x_in = (nnx.Linear(d, self.hidden, rngs=rngs) for _ in range(2))
         self.W_m_out, self.W_x_out, self.D = (
@@ -58,7 +59,8 @@ class GatedRNN(Associative):
 
 
 def attention_weights(W_Q: Array, W_K: Array, W_V: Array) -> dict[str, Array]:
-    """The parameters of a GatedRNN(d) that is the linear attention of W_Q, W_K, W_V [d, d]."""
+    """The parameters of GatedRNN(d, hidden=d (d + 1), width=d^2) by which it is the linear
+    attention of W_Q, W_K, W_V [d, d]."""
     d = len(W_Q)
     eye, one = jnp.eye(d, dtype=W_Q.dtype), jnp.ones(d, W_Q.dtype)
     none, square = jnp.zeros((d, d), W_Q.dtype), jnp.zeros(d * d, W_Q.dtype)

@@ -24,6 +24,8 @@ from seqjax.nn.norms import Norm
 
 
 class GAU(Layer):
+    block = True
+
     def __init__(
         self,
         features: int,

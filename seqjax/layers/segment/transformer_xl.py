@@ -67,6 +67,7 @@ class Context(NamedTuple):
 
 
 class TransformerXL(Layer):
+    block = True
     structure = "window of the past"
 
     def __init__(

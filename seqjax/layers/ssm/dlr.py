@@ -12,7 +12,8 @@ states for it. "real-prod" is "real" for the first half of the channels and "pro
 
 `undamped` takes Lambda_re out (|exp(Lambda)| = 1), `real_Lambda` takes Lambda_im out, `real_W` the
 imaginary part of W. Lambda starts at -dt / 2 + 2 pi i n / N with dt log-uniform in
-[dt_min, dt_max] per state, W normal with deviation 1 / N. The paper runs N = 4096.
+[dt_min, dt_max] per state, W normal with deviation 1 / N. The paper runs
+N = 4096, at which every channel carries as many complex numbers; the default is 64, as of S4D.
 """
 
 import jax
@@ -33,7 +34,7 @@ class DLR(DiagonalStateSpace):
         self,
         features: int,
         *,
-        state: int = 4096,
+        state: int = 64,
         to_real: str = "real",
         undamped: bool = False,
         real_Lambda: bool = False,

@@ -27,6 +27,7 @@ from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
 
 
 class GSS(Layer):
+    block = True
     evaluators = EVALUATORS
 
     def __init__(

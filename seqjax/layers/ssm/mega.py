@@ -138,6 +138,8 @@ class MEGAState(NamedTuple):
 
 
 class MEGA(Layer):
+    block = True
+
     def __init__(
         self,
         features: int,

@@ -8,8 +8,9 @@ features (sec. 4.2). Level x -> y, with the next level inside:
     z = x + u,   y = z + blocks(z)                         z = x at the lowest level
     blocks: `depth` times  z += S4(LayerNorm(z));  z += W_2 gelu(W_1 LayerNorm(z))
 
-and a LayerNorm at the end. S4 is the stable one, A = Lambda - P P^* (sec. 4.1). `depth` is 8,
-`pool` (4, 4), `expand` and the width `ff` of the MLP 2 in the paper; ff = 0 leaves the MLPs out.
+and a LayerNorm at the end. S4 is the stable one, A = Lambda - P P^* (sec. 4.1). `pool` is (4, 4),
+`expand` and the width `ff` of the MLP 2 in the paper, whose model is one U-net with `depth` 8: as a
+block, of which a model has several, it has 1 by default. ff = 0 leaves the MLPs out.
 The paper's variant with blocks on the way down, for models that need not be causal, is not here.
 
 The state is that of the S4s, and for each pooling the p - 1 inputs before the present, what the
@@ -166,13 +167,14 @@ class Level(Layer):
 
 
 class SaShiMi(Layer):
+    block = True
     evaluators = Level.evaluators
 
     def __init__(
         self,
         features: int,
         *,
-        depth: int = 8,
+        depth: int = 1,
         pool: Sequence[int] = (4, 4),
         expand: int = 2,
         ff: int = 2,
