@@ -12,8 +12,6 @@ from seqjax.hf.decoder import Using
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.layers.attention.attention import Attention
-from seqjax.layers.attention.latent_attention import LatentAttention
-from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.layers.elementwise.sru import Cells
 from seqjax.layers.elementwise.ur_lstm import URCell
 from seqjax.layers.elementwise.xlstm import MLSTMBlock, SLSTMBlock
@@ -47,18 +45,13 @@ BASES = {
 }  # fmt: skip
 # Layers that are parts of rows, or of models that are read: class -> one of it.
 PARTS = {
-    Attention: lambda rngs: Attention(D, heads=2, window=5, gate=True, rngs=rngs),
     Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
     GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
     GatedShortConv: lambda rngs: GatedShortConv(D, rngs=rngs),
-    LatentAttention: lambda rngs: LatentAttention(
-        D, heads=2, latent=3, key_size=4, value_size=3, shared_size=2, window=5, rngs=rngs
-    ),
     Level: lambda rngs: Level(D, depth=1, pool=(2,), expand=2, ff=2, state=2, rngs=rngs),
     LightningAttention: lambda rngs: LightningAttention(D, heads=2, head_size=2, rngs=rngs),
-    LocalAttention: lambda rngs: LocalAttention(D, heads=2, window=5, rngs=rngs),
     MLSTMBlock: lambda rngs: MLSTMBlock(D, heads=2, conv=3, expand=2, block=2, rngs=rngs),
     MovingAverage: lambda rngs: MovingAverage(D, ndim=2, rngs=rngs),
     NormAttention: lambda rngs: NormAttention(D, heads=2, phi=relu, norm=Norm(D), rngs=rngs),

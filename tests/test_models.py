@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.core.flow import Flow
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model, dropout
@@ -147,7 +148,7 @@ def test_a_block_is_a_step_of_the_stream():
     block = nnx.merge(graph, jax.tree.map(lambda p: p[0].astype(jnp.float64), state))
     assert [block.norm, block.project, block.mlp_norm, block.mlp] == [None] * 4
     x = jax.random.normal(jax.random.key(0), (B, T, 4))
-    call = jax.jit(lambda key: block(x, None, None, None, key)[0])
+    call = jax.jit(lambda key: block(x, None, Flow(), key)[0])
     whole, dropped = call(None), call(jax.random.key(1))
     np.testing.assert_allclose(whole, jax.jit(lambda x: block.layer(x)[0])(x), atol=1e-12)
     kept = jnp.isclose(dropped, x)
@@ -178,8 +179,8 @@ def test_the_scan_over_layers_is_the_loop_over_blocks():
         graph, stacked = nnx.split(model.blocks)
         for n in range(2):
             for block in nnx.merge(graph, jax.tree.map(lambda p, n=n: p[n], stacked)):
-                y, _ = block(y, None, None, None, None)
-        y, _ = model.tail[0](y, None, None, None, None)
+                y, _ = block(y, None, Flow(), None)
+        y, _ = model.tail[0](y, None, Flow(), None)
         return model.head(model.norm(y))
 
     np.testing.assert_allclose(jax.jit(model)(x)[0], loop(model), atol=1e-10)

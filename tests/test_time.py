@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from seqjax.core.common import accumulation_dtype
+from seqjax.core.common import Notice, accumulation_dtype
 from seqjax.core.flow import Flow
 from seqjax.nn import Layer
 from seqjax.nn.base import cast_parameters
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
+from seqjax.tasks import Classes, Features, Spec, Tokens, Values
 from seqjax.testing import check_layer
 from seqjax.zoo import LAYERS, make
 
@@ -134,3 +138,28 @@ def test_layers_that_do_not_read_dt_refuse_it():
         build("s5")(x, dt=jnp.ones((1, T - 1)))
     with pytest.raises(ValueError, match="S5 takes dt float"):
         build("s5")(x, dt=jnp.ones((1, T), jnp.int32))
+
+
+def test_a_model_passes_dt_to_the_layers_that_read_it():
+    spec = Spec(Features(2), Values(1, per_step=True), timed=True)
+    pattern = (LayerConfig("gru"), LayerConfig("s5", {"state": 4}))
+    model = Model(ModelConfig(layer=pattern, features=D), spec, rngs=nnx.Rngs(0))
+    x, dt = normal(0, 1, T, 2).astype(jnp.float32), times(1, 1, T).astype(jnp.float32)
+    y, _ = model(x, dt=dt)
+    assert float(jnp.abs(y - model(x)[0]).max()) > 1e-4
+    first, h = model(x[:, :4], dt=dt[:, :4])
+    same(jnp.concatenate([first, model(x[:, 4:], h, dt=dt[:, 4:])[0]], axis=1), y, atol=1e-5)
+    with pytest.raises(ValueError, match="none of its layers reads the time"):
+        Model(ModelConfig(layer=pattern[:1], features=D), spec, rngs=nnx.Rngs(0))
+
+
+def test_an_evaluator_runs_where_it_is_known():
+    """In a mixed pattern too, with a notice of the layers that have it not."""
+    spec, pattern = Spec(Tokens(3), Classes(2, per_step=True)), ("gru", "lru")
+    config = ModelConfig(layer=tuple(map(LayerConfig, pattern)), features=D, evaluator="newton")
+    with pytest.warns(Notice, match="model.evaluator newton: lru have none of that name"):
+        model = Model(config, spec, rngs=nnx.Rngs(0))
+    assert [block.evaluator for block in model.blocks] == ["newton", None]
+    config = ModelConfig(layer=(LayerConfig("lru"),), features=D, evaluator="newton")
+    with pytest.raises(ValueError, match="unknown evaluator of lru 'newton'"):
+        Model(config, spec, rngs=nnx.Rngs(0))
