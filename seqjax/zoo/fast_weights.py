@@ -19,7 +19,7 @@ from seqjax.layers.rwkv.rwkv7 import RWKV7
 from seqjax.zoo.entry import Entry
 
 # floats of a DeltaLayer: the window of its convolution, and S
-DELTA = "(conv - 1) * heads * (2 * K + V) + heads * K * V"
+DELTA = "(conv - 1) * (2 * key_heads * K + heads * V) + heads * K * V"
 
 LEARNED = {"learned h0 has a gradient": "the start is learned already: it is the slow weights"}
 
@@ -42,13 +42,16 @@ ROWS: dict[str, Entry] = {
         "2406.06484",
         state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
-        variants={"negative": dict(heads=1, eigenvalues="[-1,1]", output_gate=True)},
+        variants={
+            "negative": dict(heads=1, eigenvalues="[-1,1]", output_gate=True),
+            "shared": dict(heads=2, key_heads=1, conv=2),
+        },
     ),
     "gated_deltanet": Entry(
         GatedDeltaNet,
         "Gated DeltaNet",
         "2412.06464",
-        state="heads * K * V + (conv - 1) * heads * (2 * K + V)",
+        state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
         variants={"negative": dict(heads=1, eigenvalues="[-1,1]")},
     ),
@@ -56,7 +59,7 @@ ROWS: dict[str, Entry] = {
         DeltaProduct,
         "DeltaProduct: n_h Householder steps per token",
         "2502.10297",
-        state="heads * K * V + (conv - 1) * heads * (K + n_h * (K + V))",
+        state="(conv - 1) * (key_heads * K + n_h * (key_heads * K + heads * V)) + heads * K * V",
         smoke=dict(n_h=2, heads=2, key_size=3, value_size=2, conv=2),
         variants={"ungated": dict(n_h=3, heads=1, gated=False, eigenvalues="[0,1]")},
     ),

@@ -30,14 +30,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
+from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.nn.activations import sigmoid
 from seqjax.nn.base import Precise
-from seqjax.nn.gates import step_size
 from seqjax.ops.dplr import DPLR, dplr
 
 
-class Comba(DeltaProduct):
+class Comba(GatedDeltaNet):
     evaluators = tuple(DPLR.evaluators)
 
     def __init__(
@@ -56,7 +55,6 @@ class Comba(DeltaProduct):
     ):
         super().__init__(
             features,
-            n_h=1,
             heads=heads,
             key_heads=key_heads,
             key_size=key_size,
@@ -64,7 +62,6 @@ class Comba(DeltaProduct):
             output_gate=output_gate,
             conv=conv,
             norm_eps=1e-5,
-            eigenvalues="[0,1]",
             rngs=rngs,
         )
         self.f = sigmoid
@@ -77,7 +74,7 @@ class Comba(DeltaProduct):
             q = q - self.d[...][None, :, None] * k
         if self.w_b is not None:
             p = jax.nn.sigmoid(self.w_b[...])[None, :, None] * p
-        beta, log_alpha = step_size(self.W_beta(x), "[0,1]"), self.log_alpha(x)
+        beta, log_alpha = self.beta(x), self.log_alpha(x)
         scale = self.K**-0.5
         return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=scale, flow=flow)
 

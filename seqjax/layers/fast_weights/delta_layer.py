@@ -1,11 +1,11 @@
 """What the mixers of the delta family share around their recurrences.
 
     q_t, k_t = unit(SiLU(conv(W x)_t)),  v_t = SiLU(conv(W_v x)_t)      K and V per head
-    o_t, S_t = associate(x_t, q_t, k_t, v_t, S_{t-1})                   said by each layer
+    o_t, S_t = associate(x_t, q_t, k_t, v_t, S_{t-1})                   defined by each layer
     y_t = W_o (RMSNorm(o_t) * f(gate x_t))                              the norm over each head
 
-S [heads, K, V] (papers often write its transpose). `corrections` n per step: k and v then come
-with n rows per step, [T n, heads, ...].
+S [heads, K, V] (papers often write its transpose). With n corrections per step k and v come with n
+rows per step, [T n, heads, ...].
 """
 
 from collections.abc import Callable
@@ -43,6 +43,8 @@ class Bottleneck(nnx.Module):
 class DeltaLayer(Layer):
     """A subclass defines `add_gates(rngs)`, which makes its parameters, and `associate`."""
 
+    n: int = 1  # corrections per step
+
     def __init__(
         self,
         features: int,
@@ -52,7 +54,6 @@ class DeltaLayer(Layer):
         value_size: int,
         conv: int,
         key_heads: int | None = None,
-        corrections: int = 1,
         gate: str = "full",
         gate_bias: bool = True,
         f: Callable[[jax.Array], jax.Array] = silu,
@@ -62,11 +63,11 @@ class DeltaLayer(Layer):
         """key_heads: how many q and k there are, each for several heads in a row; all, by default.
         gate: W_g is "full", "low rank" (V, with a bias unless said) or "none"."""
         self.features = self.out_features = features
-        self.heads, self.K, self.V, self.n = heads, key_size, value_size, corrections
+        self.heads, self.K, self.V = heads, key_size, value_size
         self.key_heads, self.f = key_heads or heads, f
         per_head("heads", heads, self.key_heads)
         keys, values = self.key_heads * key_size, heads * value_size
-        self.sizes = (keys, corrections * keys, corrections * values)
+        self.sizes = (keys, self.n * keys, self.n * values)
         self.W_qkv = self.linear(sum(self.sizes), rngs)
         if gate == "low rank":
             self.W_g = Bottleneck(features, self.V, values, bias=gate_bias, rngs=rngs)
@@ -81,8 +82,8 @@ class DeltaLayer(Layer):
         raise TypeError(f"{type(self).__name__} must define add_gates()")
 
     def associate(self, x, q, k, v, S: Carry, flow: Flow) -> tuple[jax.Array, jax.Array]:
-        """o [T, heads, V] and the next S, from q, k [T, key_heads, K], v [T, heads, V], and x for
-        the gates."""
+        """o [T, heads, V] and the next S, from q [T, key_heads, K], k [T n, key_heads, K],
+        v [T n, heads, V], and x for the gates."""
         raise TypeError(f"{type(self).__name__} must define associate()")
 
     def linear(self, size: int, rngs: nnx.Rngs, *, bias: bool = False) -> nnx.Linear:

@@ -7,8 +7,8 @@
     y_t = W_o RMSNorm(o_t)                                   the norm over each head
 
 The state is corrected towards answering k_t with v_t; without decay, what it holds is only ever
-overwritten. It is DeltaProduct with one correction per step, without decay and output gate: see
-`seqjax.layers.fast_weights.deltaproduct` for the code. By default K = V = features / heads.
+overwritten. By default K = V = features / heads. With fewer `key_heads` than heads each q and k
+serves several heads in a row; `output_gate` multiplies the norm's result by SiLU(W_g x_t).
 
 `conv=1` is no convolution, up to a scale of each channel that W has already. Not here, of the
 release: beta_t = 1, a bias of the convolution, and q and k without SiLU or length one.
@@ -18,32 +18,49 @@ update="delta". eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t) (arXi
 
 from flax import nnx
 
-from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
+from seqjax.layers.fast_weights.delta_layer import DeltaLayer
+from seqjax.nn.base import option
+from seqjax.nn.gates import EIGENVALUES, step_size
 from seqjax.nn.linear import per_head
+from seqjax.ops.delta_rule import DELTA_RULE, delta_rule
 
 
-class DeltaNet(DeltaProduct):
+class DeltaNet(DeltaLayer):
+    evaluators = tuple(DELTA_RULE.evaluators)
+
     def __init__(
         self,
         features: int,
         *,
         heads: int = 4,
+        key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
         output_gate: bool = False,
         conv: int = 4,
+        norm_eps: float = 1e-6,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
+        self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         super().__init__(
             features,
-            n_h=1,
             heads=heads,
+            key_heads=key_heads,
             key_size=key_size or per_head("features", features, heads),
             value_size=value_size or per_head("features", features, heads),
-            gated=False,
-            output_gate=output_gate,
             conv=conv,
-            eigenvalues=eigenvalues,
+            gate="full" if output_gate else "none",
+            norm_eps=norm_eps,
             rngs=rngs,
         )
+
+    def add_gates(self, rngs):
+        self.W_beta = self.linear(self.n * self.heads, rngs)
+
+    def beta(self, x):
+        """[T n, heads]."""
+        return step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)
+
+    def associate(self, x, q, k, v, S, flow):
+        return delta_rule(q, k, v, self.beta(x), S, scale=self.K**-0.5, flow=flow)

@@ -10,26 +10,19 @@
 
 One step applies the decay first and then the corrections j = 1 ... n_h; read after the last. A
 product of n_h reflections is any orthogonal map that leaves all but n_h dimensions alone, so n_h
-grows what the state can track at the cost of n_h delta rules per token.
-
-exp(A_log) starts uniform in [1, 16], softplus(dt_bias) log-uniform in [0.001, 0.1]; by default
-K = 3/4 features / heads and V = 2 K (the release's). `conv` spans that many steps. With fewer
-`key_heads` than heads each q and k serves several heads in a row. `conv=1` is no convolution, up to
-a scale of each channel that W has already. Not here, of the release: a bias of the convolution (off
-in it).
+grows what the state can track at the cost of n_h delta rules per token. With n_h = 1 it is Gated
+DeltaNet, or DeltaNet where it is not `gated`; sizes and other options are those of
+`seqjax.layers.fast_weights.gated_deltanet`. Not here, of the release: a bias of the convolution
+(off in it).
 """
 
 from flax import nnx
 
-from seqjax.layers.fast_weights.delta_layer import DeltaLayer, decay_parameters
-from seqjax.nn.base import option
-from seqjax.nn.gates import EIGENVALUES, log_decay, step_size
-from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_product
+from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
+from seqjax.ops.delta_rule import gated_delta_product
 
 
-class DeltaProduct(DeltaLayer):
-    evaluators = tuple(DELTA_RULE.evaluators)
-
+class DeltaProduct(GatedDeltaNet):
     def __init__(
         self,
         features: int,
@@ -48,32 +41,26 @@ class DeltaProduct(DeltaLayer):
     ):
         if n_h < 1:
             raise ValueError(f"n_h must be at least 1, got {n_h}")
-        self.eigenvalues, self.gated = option("eigenvalues", eigenvalues, EIGENVALUES), gated
-        K = key_size or max(1, 3 * features // (4 * heads))
+        self.n, self.gated = n_h, gated
         super().__init__(
             features,
             heads=heads,
             key_heads=key_heads,
-            key_size=K,
-            value_size=value_size or 2 * K,
+            key_size=key_size,
+            value_size=value_size,
+            output_gate=output_gate,
             conv=conv,
-            corrections=n_h,
-            gate="full" if output_gate else "none",
             norm_eps=norm_eps,
+            eigenvalues=eigenvalues,
             rngs=rngs,
         )
 
-    def add_gates(self, rngs):
-        self.W_beta = self.linear(self.n * self.heads, rngs)
+    def add_decay(self, rngs):
         if self.gated:
-            self.W_alpha = self.linear(self.heads, rngs)
-            self.A_log, self.dt_bias = decay_parameters(self.heads, self.heads, rngs)
-
-    def log_alpha(self, x):
-        """[T, heads], in float32."""
-        return log_decay(self.W_alpha(x), self.A_log[...], self.dt_bias[...])
+            super().add_decay(rngs)
 
     def associate(self, x, q, k, v, S, flow):
-        beta = step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)
         log_alpha = self.log_alpha(x) if self.gated else None
-        return gated_delta_product(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, flow=flow)
+        return gated_delta_product(
+            q, k, v, self.beta(x), log_alpha, S, scale=self.K**-0.5, flow=flow
+        )

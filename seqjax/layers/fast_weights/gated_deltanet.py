@@ -8,20 +8,24 @@
     y_t = W_o (RMSNorm(o_t) * SiLU(W_g x_t))                            the norm over each head
 
 (The paper writes the transpose of S.) Decay and correction commute, so the order in which an
-implementation applies them is immaterial. It is DeltaProduct with one correction per step: see
-`seqjax.layers.fast_weights.deltaproduct` for the code.
+implementation applies them is immaterial. It is DeltaNet with a decay and an output gate.
 
-By default K = 3/4 features / heads and V = 2 K, as released. eigenvalues "[-1,1]": beta_t becomes
-2 sigmoid(W_beta x_t) (arXiv:2411.12537). `conv=1` is no convolution, up to a scale of each channel
-that W has already. Not here, of the release: a bias of the convolution (off in it).
+exp(A_log) starts uniform in [1, 16], softplus(dt_bias) log-uniform in [0.001, 0.1]; by default
+K = 3/4 features / heads and V = 2 K, as released. eigenvalues "[-1,1]": beta_t becomes
+2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
+several heads in a row. `conv=1` is no convolution, up to a scale of each channel that W has
+already. Not here, of the release: a bias of the convolution (off in it).
 """
 
 from flax import nnx
 
-from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
+from seqjax.layers.fast_weights.delta_layer import decay_parameters
+from seqjax.layers.fast_weights.deltanet import DeltaNet
+from seqjax.nn.gates import log_decay
+from seqjax.ops.delta_rule import gated_delta_rule
 
 
-class GatedDeltaNet(DeltaProduct):
+class GatedDeltaNet(DeltaNet):
     def __init__(
         self,
         features: int,
@@ -36,16 +40,32 @@ class GatedDeltaNet(DeltaProduct):
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
+        K = key_size or max(1, 3 * features // (4 * heads))
         super().__init__(
             features,
-            n_h=1,
             heads=heads,
             key_heads=key_heads,
-            key_size=key_size,
-            value_size=value_size,
+            key_size=K,
+            value_size=value_size or 2 * K,
             output_gate=output_gate,
             conv=conv,
             norm_eps=norm_eps,
             eigenvalues=eigenvalues,
             rngs=rngs,
         )
+
+    def add_gates(self, rngs):
+        super().add_gates(rngs)
+        self.add_decay(rngs)
+
+    def add_decay(self, rngs):
+        self.W_alpha = self.linear(self.heads, rngs)
+        self.A_log, self.dt_bias = decay_parameters(self.heads, self.heads, rngs)
+
+    def log_alpha(self, x):
+        """[T, heads], in float32."""
+        return log_decay(self.W_alpha(x), self.A_log[...], self.dt_bias[...])
+
+    def associate(self, x, q, k, v, S, flow):
+        beta, log_alpha = self.beta(x), self.log_alpha(x)
+        return gated_delta_rule(q, k, v, beta, log_alpha, S, scale=self.K**-0.5, flow=flow)
