@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 # One line a case: kernel, arguments as dtype[shape], options. A kernel is the function of that
-# name in seqjax/kernels/<name>_tpu.py and seqjax/kernels/<name>_gpu.py.
+# name in seqjax/core/kernels/<name>_tpu.py and <name>_gpu.py.
 CASES = [
     ("linear_scan", "f32[8,4096,1024] f32[8,4096,1024] f32[8,1024]", {}),
     ("linear_scan", "bf16[8,4096,1024] bf16[8,4096,1024] f32[8,1024]", {"reverse": True}),
@@ -80,7 +80,7 @@ ENVIRONMENT = {  # read by the plugins when they are loaded: no device is to be 
 
 def load(kernel: str, platform: str):
     """The kernel's function, by file: importing `seqjax` would ask for all it depends on."""
-    kernels = Path(__file__).parents[1] / "seqjax" / "kernels"
+    kernels = Path(__file__).parents[1] / "seqjax" / "core" / "kernels"
     return runpy.run_path(str(kernels / f"{kernel}_{SUFFIX[platform]}.py"))[kernel]
 
 

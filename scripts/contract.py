@@ -30,7 +30,7 @@ from seqjax.zoo import LAYERS, family
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = re.compile(r"seqjax/(core|ops|nn)/")
 LAYERS_TEST, GOLDENS_TEST = "tests/test_layers.py", "tests/test_goldens.py"
-GOLDENS = re.compile(r"seqjax/(core|ops|nn|layers|learn)/|tests/(test_goldens|golden_)")
+GOLDENS = re.compile(r"seqjax/(core|ops|nn|layers|learn)/|tests/(test_goldens|goldens/)")
 
 
 def git(*words: str) -> str | None:

@@ -35,7 +35,7 @@ NAMED = {
     "hawk": "rglru",
     "linear_transformer": "linear_attn",
 }
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("", "tests", "tests/goldens", "tests/oracles")]
 
 
 def timed(names: list[str]) -> dict[str, dict[str, Any]]:

@@ -26,9 +26,9 @@ FOLDERS = NAMED or [SHARED / "goldens", SHARED / "goldens-options"]
 
 
 def adapters():
-    """golden -> evaluator -> adapter, of every golden_*.py beside this file."""
+    """golden -> evaluator -> adapter, of every golden_*.py in goldens/."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("golden_*.py")):
+    for path in sorted(Path(__file__).parent.glob("goldens/golden_*.py")):
         own = getattr(importlib.import_module(path.stem), "ADAPTERS", {})
         twice = set(own) & set(found)
         assert not twice, f"{path.name} answers {sorted(twice)} a second time"

@@ -141,7 +141,7 @@ PARITY = Config(
 
 
 @pytest.mark.parametrize("section, changed, named", [
-    ("model", dict(evaluator="bogus"), "model.layer elman.*unknown evaluator of Elman 'bogus'"),
+    ("model", dict(evaluator="bogus"), "model.layer elman.*unknown evaluator of elman 'bogus'"),
     ("model", dict(layer=(LayerConfig("gla", {"heads": 3}),)), "model.layer gla heads=3: "),
     ("model", dict(features=10**8), "model.features=100000000 take .* GiB"),
     ("task", dict(length=10**9), "task.length=1000000000 .* GiB"),

@@ -46,6 +46,8 @@ class Killed(BaseException):
 def interrupt(monkeypatch):
     """interrupt(n, how): at the n-th batch from now, of training or validation."""
     left, draw = [0, None], Generator.__next__
+    # what runs in the background of a shell ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def drawn(self):
         left[0] -= 1
@@ -60,7 +62,8 @@ def interrupt(monkeypatch):
     def at(count, how):
         left[:] = count, how
 
-    return at
+    yield at
+    signal.signal(signal.SIGINT, before)
 
 
 def lines(run):
@@ -159,9 +162,9 @@ def test_a_signal_that_is_ignored_stays_so():
     try:
         with Stop() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.asked is None
+            assert stop.signal is None
             os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.asked == "SIGTERM"
+            assert stop.signal == "SIGTERM"
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -65,8 +65,8 @@ def test_dual_form_is_the_chain_of_chunks_is_the_step(widths, momentum):
     xs, h = Steps(q, k, v, **optimiser(momentum)), learner(widths, momentum)
     resets, mask = jnp.zeros(T, bool).at[jnp.array([6, 8])].set(True), jnp.arange(T) != 3
 
-    def run(xs, now, *flow):
-        return learn(inner, xs, norm, Carry(now, h), Flow(*flow))
+    def run(xs, now, resets=None, mask=None, evaluator=None):
+        return learn(inner, xs, norm, Carry(now, h), Flow(resets, mask, evaluator=evaluator))
 
     @jax.jit
     def by_steps(resets, mask):
@@ -246,7 +246,7 @@ def test_a_unit_step_of_euler_is_a_step_of_the_delta_net():
     layer = make("neural_ode_fwp", 4, rngs=nnx.Rngs(0), heads=2, solver="euler")
     layer = cast_parameters(layer, jnp.float64)
     W, before, x = normal(1, 2, 2, 2), normal(2, 4), normal(3, 4)
-    h = layer.step(ODEState(W, before, jnp.ones((), bool)), x)
+    h = layer.step(ODEState(W, before, jnp.ones((), bool)), (x, jnp.ones(())))
     u = layer.norm(layer.W_in(before))
     k, v = jax.nn.softmax(layer.W_k(u).reshape(2, 2)), jnp.tanh(layer.W_v(u).reshape(2, 2))
     beta = jax.nn.sigmoid(layer.w_b(u))

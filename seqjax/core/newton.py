@@ -94,7 +94,7 @@ def newton(
     evaluator: of the affine scans inside (a name of seqjax.core.scan.EVALUATORS).
 
     An example that has not converged after max_iterations, or has left the finite numbers, is
-    computed by the plain loop instead: the result is right either way, and says which it was.
+    computed by the plain loop instead: the result is right either way, and Info tells them apart.
     Under `jax.vmap` each example stops, and falls back, on its own. Derivatives of any order,
     forward and reverse, are exact and do not run through the iterations.
     """

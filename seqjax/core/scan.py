@@ -215,18 +215,20 @@ def explain(structure: str, platform: str | None = None) -> dict[str, str]:
     """What `scan` would run for this structure, and why it would not run each of the others."""
     platform = platform or jax.default_backend()
     chosen = choose(structure, platform)
-    told = {}
+    verdicts = {}
     for name, evaluator in EVALUATORS.items():
         reason = evaluator.supports(structure)
         if name == chosen:
-            told[name] = f"chosen: the table's entry for {structure or 'any monoid'} on {platform}"
+            verdicts[name] = (
+                f"chosen: the table's entry for {structure or 'any monoid'} on {platform}"
+            )
         elif reason:
-            told[name] = f"cannot run: {reason}"
+            verdicts[name] = f"cannot run: {reason}"
         elif name == "sharded":
-            told[name] = "only by name: it needs a mesh axis"
+            verdicts[name] = "only by name: it needs a mesh axis"
         else:
-            told[name] = f"can run; {chosen} is the table's entry on {platform}"
-    return told
+            verdicts[name] = f"can run; {chosen} is the table's entry on {platform}"
+    return verdicts
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "zamba": zamba.zamba,
     "zamba2": zamba.zamba2,
 }
-MOST = 4096  # tokens of context, unless more is asked for
+MOST = 4096  # tokens of context, unless more is requested
 
 
 def describe(

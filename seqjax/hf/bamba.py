@@ -80,7 +80,7 @@ def bamba(config: Config) -> Description:
 
 
 def granite(config: Config) -> Description:
-    """Granite 4: multipliers, no positions unless said, experts beside a shared one if any."""
+    """Granite 4: multipliers, no positions by default, experts beside a shared one if any."""
     config.only("position_embedding_type", "how positions enter", "nope", "rope")
     config.only("normalization_function", "the norm of every block", "rmsnorm")
     config.ignore(START, "init_method")

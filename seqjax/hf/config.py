@@ -6,7 +6,7 @@
               meaning of the weights, so it is an error, with what the field means
 
 The measure of the result is what the reference, the modelling code that the checkpoint came with,
-computes: a field that it does not read is ignored whatever it says.
+computes: a field that it does not read is ignored whatever its value.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Config:
         default: Callable[[], list[str]],
         instead: str = "",
     ) -> list:
-        """What a field says of every block, its words replaced by what they mean.
+        """The values of a field block by block, its words replaced by what they mean.
 
         default: computes the words where the field is absent, from the fields named by `instead`.
         """

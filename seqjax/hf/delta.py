@@ -54,7 +54,7 @@ def delta(config: Config, eps: float, **options):
 
 
 def linear(config: Config, depth: int) -> list[bool]:
-    """Which blocks have the recurrence: all but every fourth, unless the config says."""
+    """Which blocks have the recurrence: all but every fourth, unless the config lists them."""
     interval = "full_attention_interval"
 
     def words():

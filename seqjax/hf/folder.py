@@ -88,7 +88,7 @@ def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
     """The checkpoint in `folder`: what its index lists, or model.safetensors.
 
     context: how many tokens full attention can look back, and so the size of its state; None: as
-        the config says, at most 4096.
+        the config allows, at most 4096.
     Raises ValueError for an architecture or a field that is not understood, tensors that are
     missing, unknown, of another shape or in two files (all are listed), numbers that are not
     finite, and damaged files.

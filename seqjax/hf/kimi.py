@@ -87,7 +87,7 @@ def kimi_linear(config: Config) -> Description:
     config.only("rope_scaling", "rotary positions", None)
     config.only("mla_use_nope", "attention has no positions", True)
     config.only("mla_use_output_gate", "attention is gated", False)
-    config.only("dense_ffn_hidden", "it says the same as intermediate_size",
+    config.only("dense_ffn_hidden", "it must equal intermediate_size",
                 config.size("intermediate_size"))  # fmt: skip
     config.ignore("the activation is another", "activation_situ_beta activation_situ_linear_beta")
     config.only("attn_res_block_size", "attention over the residuals of blocks", 0)
@@ -123,8 +123,8 @@ def kimi_linear(config: Config) -> Description:
         top_groups=config.size("topk_group", 1),
         shared=inner * config.size("num_shared_experts", 1),
     )
-    said = config("mlp_layer_types", None)  # where this is said, plain ones are under this name too
-    plain = "mlp" if said is None else "block_sparse_moe"
+    types = config("mlp_layer_types", None)  # with it plain ones have this name too
+    plain = "mlp" if types is None else "block_sparse_moe"
     first = "first_k_dense_replace"
 
     def words():

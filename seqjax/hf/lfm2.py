@@ -49,7 +49,7 @@ def lfm2(config: Config) -> Description:
         bias=config("conv_bias", False),
     )
     positions = config.rope(base=config("theta", 1_000_000.0))
-    config.only("theta", "it says the same as rope_theta", positions.get("base"))
+    config.only("theta", "it must equal rope_theta", positions.get("base"))
     attend = attention(
         config,
         bias=False,
@@ -72,5 +72,5 @@ def lfm2(config: Config) -> Description:
         )
     tied = config("tie_embedding", True)
     if config.fields.get("tie_embedding") is not None:
-        config.only("tie_word_embeddings", "it says the same as tie_embedding", tied)
+        config.only("tie_word_embeddings", "it must equal tie_embedding", tied)
     return describe(config, branches, eps=eps, last="model.embedding_norm", tied=tied)

@@ -37,7 +37,7 @@ class LightningAttention(Layer):
         inner = heads * head_size
         self.W_q, self.W_k, self.W_v, self.W_g = (linear(features, inner) for _ in range(4))
         self.W_o, self.norm = linear(inner, features), Norm(inner, eps=1e-6)
-        self.slope = Frozen(jnp.zeros(heads))  # said by the checkpoint
+        self.slope = Frozen(jnp.zeros(heads))  # read from the checkpoint
 
     def initial(self):
         return jnp.zeros((self.heads, self.K, self.K))

@@ -1,6 +1,6 @@
 """How the tensors of a checkpoint become our parameters, and back: one table, read both ways.
 
-A table maps their names to our paths. What stands at the path says how the numbers are arranged:
+A table maps their names to our paths. What stands at the path decides how the numbers are arranged:
 
     Linear      weight [out, in]         kernel [in, out]            and bias
     ShortConv   weight [C, 1, width]     weight [width, C]           and bias
@@ -8,7 +8,7 @@ A table maps their names to our paths. What stands at the path says how the numb
     Embedding   weight [V, D]            table [V, D]
     a parameter                          as it is
 
-and a form says where that is not all: `Shaped`, `Transposed`, `Joined` (several of theirs side by
+and a form where that is not all: `Shaped`, `Transposed`, `Joined` (several of theirs side by
 side in one of ours), `Split` (the other way round), `Stacked` (theirs one by one, ours stacked),
 `Halves` (two stacks in one of theirs), `Constant` (numbers that follow from the config). A part
 that is None has no tensors. All of them only rearrange numbers, so what is exported is what was

@@ -30,7 +30,7 @@ def xlstm(config: Config) -> Description:
     config.ignore(TRAINING, "add_embedding_dropout")
     config.ignore(TOKENS, "force_bos_token_insert")
     config.ignore(UNREAD, "head_dim mlstm_round_up_to_multiple_of")
-    config.only("hidden_size", "it says the same as embedding_dim", features)
+    config.only("hidden_size", "it must equal embedding_dim", features)
     config.only("weight_mode", "whether matrices are fused into one", "single")
     config.only("use_bias", "biases of the matrices", False)
     config.only("add_out_norm", "a norm before the head", True)
@@ -38,7 +38,7 @@ def xlstm(config: Config) -> Description:
     config.only("add_post_norm", "a norm after every branch", False)
     config.only("add_qk_norm", "norms of the queries and keys", False)
     config.only("eps", "what the normaliser is kept from 0 by", 1e-6)
-    config.only("cell_norm_eps", "the norm in the cell; it says the same as norm_eps", eps)
+    config.only("cell_norm_eps", "the norm in the cell; it must equal norm_eps", eps)
     mix = partial(
         MLSTM,
         features,

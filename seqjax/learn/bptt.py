@@ -78,8 +78,8 @@ def bptt(
                 h, losses = _chunked(body, state.h, (xs, ys), tuple(chunks))
             else:
                 hs, h = parallel_backward(step, xs, state.h, jacobian=jacobian)
-                told = lambda h, x, y: loss(cell.readout(params, h, x), y)  # noqa: E731
-                losses = jax.vmap(told)(hs, xs, ys)
+                at = lambda h, x, y: loss(cell.readout(params, h, x), y)  # noqa: E731
+                losses = jax.vmap(at)(hs, xs, ys)
             return jnp.sum(losses), h
 
         (total, h), grads = jax.value_and_grad(run, has_aux=True)(params)
@@ -140,8 +140,8 @@ def tbptt(cell: Cell, loss: Loss, x: Any, *, k1: int = 1, k2: int = 20) -> Learn
 
         def body(carry, now):
             state, total, grads = carry
-            told, new, state = piece(params, state, *now)
-            return (state, total + told, jax.tree.map(jnp.add, grads, new)), None
+            value, new, state = piece(params, state, *now)
+            return (state, total + value, jax.tree.map(jnp.add, grads, new)), None
 
         def cut(v):
             return v[:full].reshape(full // k1, k1, *v.shape[1:])

@@ -35,8 +35,9 @@ class Cell(NamedTuple):
 def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
     """The cell of a layer or a model, and its parameters (weights drawn once are not among them).
 
-    A layer that says `step` and `readout` gives those. Of any other one, and of a model, the state
-    is (h, y): its output is a function of the state before and the input, so it is carried along.
+    A layer that defines `step` and `readout` gives those. Of any other one, and of a model, the
+    state is (h, y): its output is a function of the state before and the input, so it is carried
+    along.
     """
     graph, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -96,7 +97,7 @@ def _of_model(merge) -> Cell:
 
 
 def stack(*cells: Cell) -> Cell:
-    """Cells on top of each other: each reads what the one below says, within the same time step.
+    """Cells on top of each other: each reads the output of the one below, at the same time step.
 
     Parameters and state are tuples, one entry per cell.
     """

@@ -9,7 +9,7 @@
     h^i_t = step(theta^i, h^i_{t-1}, [x_t, f^1_t .. f^{s-1}_t])     column i of stage s, f its word
     y_t   = readout([f^1_t .. f^S_t])                               learns always, over all of them
 
-What a frozen column says no longer depends on what is learned, so the influence of the learning
+The output of a frozen column no longer depends on what is learned, so the influence of the learning
 stage is all there is: RTRL is exact for it, at the cost of one stage. Features are normalised by
 running means and variances, f^ = (f - mu) / max(sigma, eps), both constants of the step. Frozen
 parameters have zero gradient: an optimiser with momentum or weight decay would still move them.
@@ -109,21 +109,21 @@ def ccn(
         sigma = jnp.maximum(jnp.sqrt(state.variance), eps)
 
         def stage(carry, now):
-            said, n = carry
+            outputs, n = carry
             p, h = now
-            read = jnp.concatenate([x, said])
+            read = jnp.concatenate([x, outputs])
             h = stage_cell.step(p, h, read)
             raw = stage_cell.readout(p, h, read)
             place = n * size
             mean = lax.dynamic_slice(state.mean, (place,), (size,))
             scale = lax.dynamic_slice(sigma, (place,), (size,))
             word = jnp.where(n <= active, (raw - mean) / scale, 0)
-            said = lax.dynamic_update_slice(said, word, (place,))
-            return (said, n + 1), (h, raw, read)
+            outputs = lax.dynamic_update_slice(outputs, word, (place,))
+            return (outputs, n + 1), (h, raw, read)
 
         start = jnp.zeros(total, state.mean.dtype), jnp.zeros((), jnp.int32)
-        (said, _), (h, raw, read) = lax.scan(stage, start, (params.columns, state.h))
-        return h, said, jnp.ravel(raw), read, sigma
+        (outputs, _), (h, raw, read) = lax.scan(stage, start, (params.columns, state.h))
+        return h, outputs, jnp.ravel(raw), read, sigma
 
     def step(params, state, x, target):
         active = jnp.minimum(state.step // period, stages - 1)
@@ -131,20 +131,20 @@ def ccn(
         here = lambda tree: jax.tree.map(lambda v: v[active], tree)  # noqa: E731
         p, h = here(params.columns), here(state.h)
         M = jnp.where(fresh, kept.init(p), state.M)
-        states, said, raw, read, sigma = features(params, state, x, active)
+        states, outputs, raw, read, sigma = features(params, state, x, active)
         M = kept.push(p, h, read[active], M)
 
-        def told(readout, bias, theta, v):
+        def objective(readout, bias, theta, v):
             """The loss by the readout and by the features of the learning stage."""
             own = stage_cell.readout(ravel_pytree(p)[1](theta), from_vector(h, v), read[active])
             place = active * size
             mean = lax.dynamic_slice(state.mean, (place,), (size,))
             scale = lax.dynamic_slice(sigma, (place,), (size,))
-            whole = lax.dynamic_update_slice(said, (own - mean) / scale, (place,))
+            whole = lax.dynamic_update_slice(outputs, (own - mean) / scale, (place,))
             return loss(readout @ whole + bias, target)
 
         after = here(states)
-        value, (g_readout, g_bias, direct, credit) = jax.value_and_grad(told, (0, 1, 2, 3))(
+        value, (g_readout, g_bias, direct, credit) = jax.value_and_grad(objective, (0, 1, 2, 3))(
             params.readout, params.bias, ravel_pytree(p)[0], to_vector(after)
         )
         own = ravel_pytree(p)[1](direct + kept.pull(credit, M))

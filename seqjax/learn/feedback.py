@@ -1,8 +1,8 @@
-"""Learning to continue a sequence: the cell reads what came before, told or its own.
+"""Learning to continue a sequence: the cell reads what came before, the targets or its own.
 
 The data are ys [T, ...]; step t reads feed(params, y_{t-1}, x_t), where x_t is any further input
-(xs may be None), and says a readout that y_t is compared with. y_0 of a stream is followed from
-`start`. What the model itself says is draw(key, readout), a constant of the step.
+(xs may be None), and returns a readout that y_t is compared with. y_0 of a stream is followed from
+`start`. What the model itself generates is draw(key, readout), a constant of the step.
 
     teacher_forcing      y_{t-1} is that of the data                         Williams & Zipser 1989
     scheduled_sampling   a coin is thrown at each step: with probability eps_i in window i that of
@@ -35,7 +35,7 @@ from seqjax.learn.learner import Learner, Loss
 from seqjax.nn.base import cast_parameters
 
 Feed = Callable[[Params, Any, Any], Any]  # (params, y_{t-1}, x_t) -> what the cell reads
-Draw = Callable[[Array, Any], Any]  # (key, readout) -> what the model says, like a y
+Draw = Callable[[Array, Any], Any]  # (key, readout) -> what the model generates, like a y
 Schedule = Callable[[Array], Array]  # window i -> probability of the truth
 
 
@@ -46,7 +46,7 @@ def previous_only(params: Params, previous: Any, x: Any) -> Any:
 
 
 def itself(key: Array, y: Any) -> Any:
-    """The readout is what is said: for real-valued sequences."""
+    """The readout is what is generated: for real-valued sequences."""
     del key
     return y
 
@@ -127,7 +127,7 @@ def inverse_sigmoid(k: float) -> Schedule:
 class SamplingState(NamedTuple):
     h: State
     previous: Any  # y_{t-1} of the data
-    own: Any  # what the model said at t - 1
+    own: Any  # what the model generated at t - 1
     window: Array  # int32: how many there were
     key: Array
 
@@ -156,21 +156,21 @@ def scheduled_sampling(
     def grad(params, state, xs, ys):
         truth = schedule(state.window)
 
-        def told(params):
+        def objective(params):
             def body(carry, now):
                 (h, previous, own, key), (x, y) = carry, now
-                coin, said, key = jax.random.split(key, 3)
+                coin, drawn, key = jax.random.split(key, 3)
                 before = select(jax.random.bernoulli(coin, truth), previous, own)
                 h = run.step(params, h, (before, x))
                 out = run.readout(params, h, (before, x))
-                carry = h, _like(previous, y), _like(own, draw(said, out)), key
+                carry = h, _like(previous, y), _like(own, draw(drawn, out)), key
                 return carry, loss(out, y)
 
             begin = state.h, state.previous, state.own, state.key
             end, losses = lax.scan(body, begin, (xs, ys))
             return jnp.sum(losses), end
 
-        (total, end), grads = jax.value_and_grad(told, has_aux=True)(params)
+        (total, end), grads = jax.value_and_grad(objective, has_aux=True)(params)
         h, previous, own, key = end
         return total, grads, SamplingState(h, previous, own, state.window + 1, key)
 
@@ -215,13 +215,13 @@ def professor_forcing(
     """A learner of `Players`, with D(b) = sigmoid(discriminate(params, b)) for every step.
 
         generator       loss + weight C_f [+ weight C_t, with `both`]
-        C_f = - sum log D(b of the model on its own)       C_t = - sum log(1 - D(b told))
-        discriminator   C_d = - sum log D(b told) - sum log(1 - D(b of the model on its own))
+        C_f = - sum log D(b of the model on its own)       C_t = - sum log(1 - D(b forced))
+        discriminator   C_d = - sum log D(b forced) - sum log(1 - D(b of the model on its own))
 
     Behaviour b [T, F]: the cell's state and readout at every step, as one vector (the paper takes
-    what is before the tanh, and the softmax). Both runs start from the state told. C_f and C_t
+    what is before the tanh, and the softmax). Both runs start from the state given. C_f and C_t
     reach the generator only when the discriminator's accuracy is above band[0]; C_d trains the
-    discriminator only when it is not above band[1]. It is asked at every step, and the losses are
+    discriminator only when it is not above band[1]. It is run at every step, and the losses are
     sums, so that they add up over windows like the loss.
 
     discriminate: (params, b [T, F]) -> logits [T]; one is made by `discriminator`.
@@ -232,7 +232,7 @@ def professor_forcing(
 
     def init(params: Players, key: Array | None = None) -> ProfessorState:
         if key is None:
-            raise ValueError("professor_forcing draws what the model says: init(params, key)")
+            raise ValueError("professor_forcing draws what the model generates: init(params, key)")
         h = cell.start(params.generator)
         half = jnp.full((), 0.5, to_vector(h).dtype)
         return ProfessorState(h, jax.tree.map(jnp.asarray, start), half, key)
@@ -242,7 +242,7 @@ def professor_forcing(
         free_key, key = jax.random.split(state.key)
         keys = jax.random.split(free_key, len(jax.tree.leaves(ys)[0]))
 
-        def told(theta):
+        def objective(theta):
             def body(h, now):
                 x, y = now
                 h = run.step(theta, h, x)
@@ -263,7 +263,7 @@ def professor_forcing(
             return lax.scan(body, (state.h, state.previous), (keys, xs))[1]
 
         def judged(theta):
-            total, forced, h = told(theta)
+            total, forced, h = objective(theta)
             free = alone(theta)
             logits = [discriminate(params.discriminator, b) for b in (forced, free)]
             fooled = _surprise(logits[1]) + (_surprise(-logits[0]) if both else 0)

@@ -131,13 +131,13 @@ def _implicit(cell, loss, solve: Solve, tolerance, steps, penalty=None) -> Learn
             def step(params, v):
                 return to_vector(cell.step(params, from_vector(h, v), x))
 
-            def told(params, v):
+            def objective(params, v):
                 value = loss(cell.readout(params, from_vector(h, v), x), target)
                 extra = 0 if penalty is None else penalty(partial(step, params), v)
                 return value + extra, value
 
             v = to_vector(h)
-            (direct, credit), value = jax.grad(told, (0, 1), has_aux=True)(params, v)
+            (direct, credit), value = jax.grad(objective, (0, 1), has_aux=True)(params, v)
             z = solve(partial(step, params), v, credit)
             through = jax.vjp(lambda params: step(params, v), params)[1](z)[0]
             grads = jax.tree.map(lambda g, d, t: g + d + t, grads, direct, through)

@@ -4,7 +4,7 @@
 
 M has a row per unit of the state (real numbers; a complex one is two) and a column per parameter:
 n P numbers. But most recurrences leave most of it zero: a parameter of an element-wise recurrence
-moves one unit, ever. So a `Pattern` says for each parameter which units are kept: those that it
+moves one unit, ever. So a `Pattern` lists for each parameter the units that are kept: those that it
 reaches within `steps` steps, or ever. What is found ever is exact; what is kept of fewer steps is
 SnAp-n. The pattern is found by looking at the derivatives of the cell at random points, and
 products with a vector give the whole of J and I, with one product for all units (columns) that

@@ -60,7 +60,7 @@ def online_lru(
         return OnlineState(h, tuple(k.init(p) for k, p in zip(kept, params, strict=True)))
 
     def step(params, h, x):
-        """States after the step, what each layer read, and what the last one says."""
+        """States after the step, what each layer read, and the output of the last one."""
         states, read = [], []
         for cell, p, state in zip(cells, params, h, strict=True):
             read.append(x)
@@ -71,13 +71,13 @@ def online_lru(
     def errors(params, h, x, target):
         """l_t; its gradient by this step alone; its credits dl_t/dh^l_{t-1}."""
 
-        def told(params, vs):
+        def objective(params, vs):
             before = tuple(from_vector(s, v) for s, v in zip(h, vs, strict=True))
             after, read, y = step(params, before, x)
             return loss(y, target), (after, read)
 
         vs = tuple(to_vector(s) for s in h)
-        (value, seen), (direct, credits) = jax.value_and_grad(told, (0, 1), has_aux=True)(
+        (value, seen), (direct, credits) = jax.value_and_grad(objective, (0, 1), has_aux=True)(
             params, vs
         )
         return value, direct, credits, *seen

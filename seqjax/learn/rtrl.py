@@ -102,9 +102,9 @@ def eligible(cell: Cell, loss: Loss, kept: Influence) -> Learner:
         h, M = state
         M = kept.push(params, h, x, M)
         h = cell.step(params, h, x)
-        told, direct, credit = _credit(cell, loss, params, h, x, y)
+        value, direct, credit = _credit(cell, loss, params, h, x, y)
         grads = ravel_pytree(params)[1](direct + kept.pull(credit, M))
-        return told, grads, RTRLState(h, M)
+        return value, grads, RTRLState(h, M)
 
     return Learner(init, summed(step))
 
@@ -113,10 +113,10 @@ def _credit(cell, loss, params, h, x, y) -> tuple[Array, Array, Array]:
     """l_t, its direct gradient [P] by the readout, and the credit dl_t/dh_t [n]."""
     theta, unravel = ravel_pytree(params)
 
-    def told(theta, v):
+    def objective(theta, v):
         return loss(cell.readout(unravel(theta), from_vector(h, v), x), y)
 
-    value, (direct, credit) = jax.value_and_grad(told, (0, 1))(theta, to_vector(h))
+    value, (direct, credit) = jax.value_and_grad(objective, (0, 1))(theta, to_vector(h))
     return value, direct, credit
 
 
@@ -130,8 +130,8 @@ def _online(cell, loss, params, state, x, y):
     along = jax.linearize(step, theta, to_vector(h))[1]
     M = jax.vmap(along, out_axes=1)(identity, M.T)  # J M + I, a column per parameter
     h = cell.step(params, h, x)
-    told, direct, credit = _credit(cell, loss, params, h, x, y)
-    return told, unravel(direct + credit @ M), RTRLState(h, M)
+    value, direct, credit = _credit(cell, loss, params, h, x, y)
+    return value, unravel(direct + credit @ M), RTRLState(h, M)
 
 
 def _scan(cell, loss, params, state, xs, ys):
@@ -152,9 +152,9 @@ def _scan(cell, loss, params, state, xs, ys):
     Ms, M = scan(dense, jax.vmap(lift)(before, xs), state.M)
     after = jax.tree.map(lambda b, e: jnp.concatenate([b[1:], e[None]]), before, last)
     credit = jax.vmap(lambda h, x, y: _credit(cell, loss, params, h, x, y))
-    told, direct, credits = credit(after, xs, ys)
+    value, direct, credits = credit(after, xs, ys)
     grads = jnp.sum(direct, axis=0) + jnp.einsum("tn,tnp->p", credits, Ms)
-    return jnp.sum(told), unravel(grads), RTRLState(last, M)
+    return jnp.sum(value), unravel(grads), RTRLState(last, M)
 
 
 def _window(cell, loss, params, state, xs, ys):

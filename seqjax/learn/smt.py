@@ -5,7 +5,7 @@ its encoder makes a memory m_t of the past, its decoder predicts the future from
 student learns one step (m_t, x_{t+1}) -> m_{t+1} at all times at once. Every gradient path has
 length one.
 
-    L_dec  = mean_j gamma^j ce(decoder(m_t, x_{t+1} ..)_j, y_{t+j})      over the asked j < F
+    L_dec  = mean_j gamma^j ce(decoder(m_t, x_{t+1} ..)_j, y_{t+j})      over j < F with a target
     L_dyn  = mean (student(m_t, x_{t+1}) - m_{t+1})^2                    over all their entries
     L_unif = log mean_{i<j} exp(-2 |u_i - u_j|^2)            u: memory tokens of unit length
     smt    = L_dec + 0.1 L_dyn + 0.001 L_unif
@@ -116,12 +116,12 @@ def decoding_loss(logits: Array, targets: Array, gamma: float = 1.0) -> tuple[Ar
 
     The weights gamma^j are not in the denominator.
     """
-    asked = targets >= 0
+    present = targets >= 0
     wanted = jnp.maximum(targets, 0)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
     discount = gamma ** jnp.arange(targets.shape[-1], dtype=loss.dtype)
     weighted = loss * jnp.broadcast_to(discount, loss.shape)
-    return _mean(weighted, asked), _mean(loss[..., 0], asked[..., 0])
+    return _mean(weighted, present), _mean(loss[..., 0], present[..., 0])
 
 
 def dynamics_loss(predicted: Array, m: Array) -> Array:
@@ -190,7 +190,7 @@ class Window(NamedTuple):
 
     context: Array  # int [C]: x_{t-C} .. x_{t-1}
     future: Array  # int [F]: x_t ..
-    targets: Array  # int [F]: y_{t-1} ..; the first is asked of the memory alone
+    targets: Array  # int [F]: y_{t-1} ..; the first is a question to the memory alone
 
 
 def window(x: Array, y: Array, cut: Array | int, context: int, horizon: int) -> Window:
@@ -233,7 +233,7 @@ def smt(
 ) -> tuple[Learner, dict[str, Any]]:
     """The learner of both, and its parameters {"teacher": ..., "student": ...}.
 
-    A window is a sequence of tokens xs [T] and answers ys [T] (-1: not asked), or with `batch` B of
+    A window is a sequence of tokens xs [T] and answers ys [T] (-1: no target), or with `batch` B of
     them, [B, T]: their memories are held apart together.
 
     horizon: how many answers the decoder predicts.
@@ -392,6 +392,6 @@ def _keys(key):
 
 
 def _mean(values: Array, where: Array) -> Array:
-    """The mean of the values that are asked for; zero if none is."""
+    """The mean of the values that are present; zero if none is."""
     count = jnp.sum(where).astype(values.dtype)
     return jnp.sum(jnp.where(where, values, 0)) / jnp.maximum(count, 1)

@@ -60,7 +60,7 @@ def drift(teacher: Teacher, student: Student, x: Array) -> Drift:
 def bptt_gradient_norms(student: Student, x: Array, y: Array) -> Array:
     """|d l_T / d m_t| [T + 1], mean over the batch, through the student's recurrence.
 
-    l_T: the cross entropy of the last answer y[:, -1], which must be asked.
+    l_T: the cross entropy of the last answer y[:, -1], which must have a target.
     """
 
     def one(x, y):
@@ -104,7 +104,7 @@ def rescaled(module: Module, part: str, gain: float) -> Module:
 
 
 def accuracy(logits: Array, y: Array) -> Array:
-    """The share of asked answers (y >= 0) that are right."""
+    """The share of answers with a target (y >= 0) that are right."""
     right = (predicted(logits).astype(y.dtype) == y) & (y >= 0)
     return jnp.sum(right) / jnp.maximum(jnp.sum(y >= 0), 1)
 
@@ -127,8 +127,8 @@ def length_generalisation(
         start = teacher.encode(x[0, :0])
         own = jax.vmap(lambda x: roll(student, start, x)[1:])(x)
         read = jax.vmap(jax.vmap(student.readout))(own)
-        told = jax.vmap(jax.vmap(teacher.readout))(jax.vmap(teacher.prefixes)(x)[:, 1:])
-        return accuracy(read, y), accuracy(told, y)
+        of_teacher = jax.vmap(jax.vmap(teacher.readout))(jax.vmap(teacher.prefixes)(x)[:, 1:])
+        return accuracy(read, y), accuracy(of_teacher, y)
 
     for length in lengths:
         of_student, of_teacher = measure(*sample(key, length))

@@ -56,7 +56,7 @@ def eprop(
 ) -> Learner:
     """Eligibility traces of the synapses that a unit owns, times a learning signal.
 
-    own(params, h_own, h, x): the step, with what a unit keeps of itself (h_own) told apart from
+    own(params, h_own, h, x): the step, with what a unit keeps of itself (h_own) kept apart from
         what comes over the recurrent weights (h); None: the whole diagonal of the Jacobian.
     feedback: [outputs, n]; the learning signal is dl_t/dy_t times it in place of dl_t/dh_t.
     """
@@ -86,11 +86,11 @@ def eprop(
         M = push(params, h, x, M)
         h = cell.step(params, h, x)
 
-        def told(theta, v):
+        def objective(theta, v):
             y = cell.readout(unravel(theta), from_vector(h, v), x)
             return loss(y, target), y
 
-        (value, y), (direct, credit) = jax.value_and_grad(told, (0, 1), has_aux=True)(
+        (value, y), (direct, credit) = jax.value_and_grad(objective, (0, 1), has_aux=True)(
             theta, to_vector(h)
         )
         if feedback is not None:

@@ -64,10 +64,10 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
         a, b = _factors(jax.vmap(forward)(a), b, nu, jax.vmap(pull)(nu)[0])
         h = cell.step(params, h, x)
 
-        def told(theta, v):
+        def objective(theta, v):
             return loss(cell.readout(unravel(theta), from_vector(h, v), x), target)
 
-        value, (direct, credit) = jax.value_and_grad(told, (0, 1))(theta, to_vector(h))
+        value, (direct, credit) = jax.value_and_grad(objective, (0, 1))(theta, to_vector(h))
         grads = direct + jnp.mean((a @ credit)[:, None] * b, axis=0)
         return value, unravel(grads), UOROState(h, a, b, key)
 

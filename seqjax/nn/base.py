@@ -408,6 +408,6 @@ def like_state(expected, given, name: str):
     same = jax.tree.structure(expected) == jax.tree.structure(given)
     shapes = [jnp.shape(s) for s in jax.tree.leaves(expected)]
     if not same or shapes != [jnp.shape(s) for s in jax.tree.leaves(given)]:
-        told = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
-        raise ValueError(f"{name}: the state has shapes {told[0]}, got {told[1]}")
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
+        raise ValueError(f"{name}: the state has shapes {shapes[0]}, got {shapes[1]}")
     return jax.tree.map(lambda e, g: jnp.asarray(g).astype(e.dtype), expected, given)

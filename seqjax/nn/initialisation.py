@@ -46,7 +46,7 @@ def chrono(u: Array, longest: float | Array) -> Array:
 
 
 def gate_bias(key: Array, hidden: int, forget: float, longest: float | None) -> Array:
-    """b_f [hidden]: the constant `forget`, or chrono if `longest` is told."""
+    """b_f [hidden]: the constant `forget`, or chrono up to `longest` if it is given."""
     if longest is None:
         return jnp.full(hidden, forget)
     if longest < 2:

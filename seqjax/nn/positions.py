@@ -40,7 +40,7 @@ def angles(positions: Array, rates: Any, dtype: Any) -> Array:
     A product in float32 has an error of its size, that is, of the position. So below float64 the
     share of a turn is kept in integers, which are exact modulo 1: rate / (2 pi) = hi 2^-32 + lo
     2^-47, for |position| < 2^31. Angles are then within 3e-7 up to position 10^6, and those of two
-    positions differ by what their distance says anywhere.
+    positions differ by that of their distance anywhere.
     rates: float64 constants of numpy, or an array that is learned, of which a turn's share is
         rounded to its 24 bits, once for all positions; its derivative is `positions`.
     """

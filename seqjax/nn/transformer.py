@@ -4,7 +4,7 @@
     x += W_3 (silu(W_1 x) * W_2 x)                               arXiv:2002.05202
 
 each on RMS-normalised x, rotary positions on q and k (arXiv:2104.09864), a norm after the last
-block. For one example [N, features]; nothing is causal but what `sees` says.
+block. For one example [N, features]; nothing is causal but what `sees` leaves out.
 """
 
 import jax

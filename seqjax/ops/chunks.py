@@ -113,7 +113,7 @@ def scan_heads(
     """`scan_chunks` of a body for one head: body(S, x [C, ...], segment, start, *per_head).
 
     xs are [T, H, ...], states and `per_head` [H, ...]. The chunk is a power of two, no longer
-    than T asks for. The body returns (y, S, lost): where `lost` [C] is set a step has written what
+    than T needs. The body returns (y, S, lost): where `lost` [C] is set a step has written what
     left the finite numbers, and is replaced by zeros; with it every channel of its head is lost.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]

@@ -38,7 +38,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Call:
-    """What an evaluator may look at before it says whether it can run."""
+    """What an evaluator may look at before it accepts or refuses."""
 
     steps: int
     platform: str
@@ -114,7 +114,7 @@ class Op:
             order, why = rule.order, rule.when
         else:
             order = (evaluator,) if isinstance(evaluator, str) else tuple(evaluator)
-            why = "asked for by name"
+            why = "requested by name"
         for name in order:
             if name not in refusals:
                 raise ValueError(unknown(f"evaluator of {self.name}", name, self.evaluators))
@@ -318,7 +318,7 @@ def is_float(x: Any) -> bool:
 
 
 def matmul_precision(dtype: Any) -> Any:
-    """Full float32 products for float32 inputs, on every device, unless the user said otherwise.
+    """Full float32 products for float32 inputs, on every device, unless jax's default was set.
 
     The default of TPUs (bfloat16) and of GPUs (TF32) loses what a float32 state is kept for;
     inputs of 16 bits have nothing to lose by it.

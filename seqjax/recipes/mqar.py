@@ -5,7 +5,7 @@ hardware    2 CPU cores
 time        1 minute
 expected    validation accuracy 0.99 (chance among the values seen: 0.25)
 
-Four pairs of 64 tokens, each asked once. The delta rule writes a value where its key points and
+Four pairs of 64 tokens, each queried once. The delta rule writes a value where its key points and
 corrects what was there (arXiv:2102.11174). A gated network of the same width only narrows it down
 to the values seen in as many steps:
 

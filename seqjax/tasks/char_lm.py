@@ -1,6 +1,6 @@
 """Byte-level language modelling of any text file or folder.
 
-Each step shows a byte and asks for the next one, so V = 256 and nothing is out of vocabulary:
+Each step shows a byte, the next one is the target, so V = 256 and nothing is out of vocabulary:
 
     x_t = byte t      y_t = byte t + 1      loss in nats per byte, `bits` per byte beside it
 
@@ -14,7 +14,7 @@ and restored exactly:
   the streams; what is left of a stream after its last whole window is not used.
 
 With `reset_at_files`, `resets` also marks the first byte of every file.  Validation runs over the
-held-out text once, in B streams, and asks for each of its bytes exactly once (the first follows
+held-out text once, in B streams, and each of its bytes is a target exactly once (the first follows
 a newline; the mask is 0 on the filling of the last batch).
 
 Baseline: the frequencies of the training bytes (order 0); about 4.5 bits per byte on Python source.

@@ -1,10 +1,10 @@
 """Multi-query associative recall, MQAR (arXiv:2312.04927), as its authors generate it.
 
-N different keys with N different values come first, then every key is asked once, at gaps that
+N different keys with N different values come first, then every key is queried once, at gaps that
 follow a power law; on the step of a query the answer is the value of its key.
 
     input    k1 v1 ... kN vN | k_i . . . k_j . ...      2 N steps, then queries on even steps
-    target   nothing asked   | v_i       v_j
+    target   no target       | v_i       v_j
 
 Keys are drawn without replacement from 1 .. V/2 - 1, values from V/2 .. V - 1.  The r-th of the
 (T - 2 N) / 2 places for a query has probability proportional to a r^(a - 1), drawn without

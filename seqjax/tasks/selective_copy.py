@@ -2,10 +2,10 @@
 
 The M data tokens lie at random places among noise, so a fixed delay does not find them: the
 model must decide by content what to keep.  The alphabet has A = 16 tokens: noise 0, the data
-1 .. 14, and the marker 15 that asks for the answer.
+1 .. 14, and the marker 15 after which the answer is due.
 
     input    L tokens: M data at random places, in order, noise elsewhere | M markers
-    target   nothing asked                                                | the M data, in order
+    target   no target                                                    | the M data, in order
 
 The published sizes are M = 16, A = 16 and 4096 steps before the markers.  Only the M answers are
 weighed; arXiv:1706.02761 averages over the blanks before them too.

@@ -127,7 +127,7 @@ def check_jacobian(
 
     A matrix J has it if and only if it commutes with every scaling by one number per unit
     ("diagonal") or block of the state ("block_diagonal"): J (s v) == s J v, here for random s and
-    v, by two jvps. It is tried at this state and input; a random state says most.
+    v, by two jvps. It is tried at this state and input; a random state shows most.
     """
     if jacobian not in STRUCTURES:
         raise ValueError(f"{name}: jacobian is {jacobian!r}, expected one of {tuple(STRUCTURES)}")

@@ -100,8 +100,8 @@ def network(name: str, steps: int) -> Network:
     ys = jax.random.normal(keys[2], (steps, 2))
     both, params = stack(cell, top), (params, W)
     whole = bptt(both, squared_error)
-    told = jax.jit(whole.grad)(params, whole.init(params), xs, ys)[1]
-    return Network((cell, top), both, params, xs, ys, ravel_pytree(told)[0])
+    exact = jax.jit(whole.grad)(params, whole.init(params), xs, ys)[1]
+    return Network((cell, top), both, params, xs, ys, ravel_pytree(exact)[0])
 
 
 def measure(learner: str, recurrence: str, net: Network) -> Agreement:
@@ -146,7 +146,7 @@ def agreement(
     for recurrence, learner in announce(work, "learners"):
         try:
             rows.append(measure(learner, recurrence, networks[recurrence]))
-        except ValueError as error:  # not for this recurrence, as it says
+        except ValueError as error:  # not for this recurrence, by its message
             if "takes element-wise recurrences" not in str(error):
                 raise
     if figure:
@@ -190,9 +190,9 @@ def plot(rows: list[Agreement], path: Path) -> None:
             place = learners.index(row.learner), recurrences.index(row.recurrence)
             grid[place] = value(row)
             number = value(row)
-            told = f"{number:.0f}" if number >= 10 else f"{number:.2g}"
-            told = "exact" if "error" in title and number < 1e-5 else told
-            axes.text(place[1], place[0], told, ha="center", va="center", fontsize=8)
+            label = f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+            label = "exact" if "error" in title and number < 1e-5 else label
+            axes.text(place[1], place[0], label, ha="center", va="center", fontsize=8)
         axes.imshow(np.log(grid), cmap="YlOrRd", aspect="auto", alpha=0.6)
         axes.set_xticks(range(len(recurrences)), recurrences, rotation=20, fontsize=8)
         axes.set_yticks(range(len(learners)), learners, fontsize=8)

@@ -36,7 +36,7 @@ def train(argv: list[str]) -> int:
     from seqjax.tasks import TASKS
 
     if not argv or argv[0].startswith("-"):
-        print("usage: seqjax train NAME [OPTIONS]    (seqjax train NAME --help says more)\n")
+        print("usage: seqjax train NAME [OPTIONS]    (seqjax train NAME --help: more)\n")
         print("NAME is a recipe:", *RECIPES)
         print("       or a task:", *TASKS)
         return 0 if {"-h", "--help"} & set(argv) else 2
@@ -324,7 +324,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command. Mistakes are one line on stderr and exit code 2, failures exit code 1."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print("usage: seqjax COMMAND ...    (seqjax COMMAND --help says more)\n")
+        print("usage: seqjax COMMAND ...    (seqjax COMMAND --help: more)\n")
         print("\n".join(f"    {name:12}{command.title}" for name, command in COMMANDS.items()))
         print("\nSEQJAX_TRACEBACK=1 shows where an error comes from.")
         return 0

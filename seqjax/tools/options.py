@@ -31,14 +31,14 @@ def parse(command: Callable[..., int], argv: list[str], name: str) -> int:
     def read(*args, **options):
         return inspect.signature(command).bind(*args, **options).arguments
 
-    said, flags = StringIO(), (tyro.conf.FlagCreatePairsOff,)
+    printed, flags = StringIO(), (tyro.conf.FlagCreatePairsOff,)
     try:
-        with redirect_stderr(said), REGISTRY:
+        with redirect_stderr(printed), REGISTRY:
             options: Any = tyro.cli(read, args=argv, prog=f"seqjax {name}", config=flags)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        raise ValueError(_one_line(said.getvalue())) from None
+        raise ValueError(_one_line(printed.getvalue())) from None
     hints = typing.get_type_hints(command, include_extras=True)
     for option, given in options.items():
         check(given, hints[option], "" if is_dataclass(given) else option)

@@ -75,8 +75,10 @@ def _traced(row: Row) -> Row:
     """The row of a layer with its transition and evaluators, for which it is built and traced."""
     layer = _shape_of(row.name)
     own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
-    told = [ops.OPS[part].structure if part in ops.OPS else part for part in _parts_of(layer, 16)]
-    transition = ", ".join(dict.fromkeys(filter(None, [*told, *own])))
+    structures = [
+        ops.OPS[part].structure if part in ops.OPS else part for part in _parts_of(layer, 16)
+    ]
+    transition = ", ".join(dict.fromkeys(filter(None, [*structures, *own])))
     return replace(row, transition=transition, evaluators=tuple(layer.evaluators))
 
 
@@ -209,12 +211,12 @@ def _op_verdicts(op: Op, call: Call, evaluator: Any, platform: str) -> Verdicts:
 
 def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
     del platform
-    told = {
+    found = {
         "sequential": "chosen: the loop over the step, as it is written",
         "newton": "only by name: its iterations pay off where T is long and the device parallel",
         "parallel_backward": "only by name: gradients by scans, for parallel devices",
     }
-    return {name: told[name] for name in evaluators}
+    return {name: found[name] for name in evaluators}
 
 
 def explain(
@@ -235,22 +237,24 @@ def explain(
     algebras = [v for v in vars(monoid).values() if isinstance(v, monoid.Monoid)]
     structures = [algebra.structure for algebra in (*algebras, monoid.shift(2))]
     if name in LAYERS:
-        told = {part: verdicts(platform_name) for part, verdicts in parts(name, T).items()}
-        said = {evaluator for verdicts in told.values() for evaluator in verdicts}
-        own = [e for e in _shape_of(name).evaluators if e not in said]
+        found = {part: verdicts(platform_name) for part, verdicts in parts(name, T).items()}
+        named = {evaluator for verdicts in found.values() for evaluator in verdicts}
+        own = [e for e in _shape_of(name).evaluators if e not in named]
         if own:
-            told[name] = dict.fromkeys(own, "the layer's own" + (", only by name" if said else ""))
+            found[name] = dict.fromkeys(
+                own, "the layer's own" + (", only by name" if named else "")
+            )
     elif name in ops.OPS:
         call = Call(T, platform_name, False, False, {})
-        told = {name: _op_verdicts(ops.OPS[name], call, None, platform_name)}
+        found = {name: _op_verdicts(ops.OPS[name], call, None, platform_name)}
     elif name in structures:
-        told = {name: explain_scan(name, platform_name)}
+        found = {name: explain_scan(name, platform_name)}
     else:
         raise ValueError(unknown("layer, op or monoid", name, [*LAYERS, *ops.OPS, *structures]))
     if json:
-        print_json({"name": name, "T": T, "platform": platform_name, "parts": told})
+        print_json({"name": name, "T": T, "platform": platform_name, "parts": found})
         return 0
-    lines = [(part, *verdict) for part, verdicts in told.items() for verdict in verdicts.items()]
+    lines = [(part, *verdict) for part, verdicts in found.items() for verdict in verdicts.items()]
     show(f"{name}, T = {T}, on {platform_name}", ("part", "evaluator", "verdict"), lines)
     return 0
 

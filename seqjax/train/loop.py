@@ -105,8 +105,8 @@ def train(
                 step, seconds, best = int(state.step), extra["seconds"], extra["best"]
                 metrics, evaluated = extra["metrics"], extra["evaluated"]
                 window = Window(**extra["window"]) if "window" in extra else window
-                progress.say(f"going on from step {step}")
-        progress.say(
+                progress.message(f"going on from step {step}")
+        progress.message(
             f"model.features={config.model.features}: {short(size.parameters)} parameters, "
             f"state {short(size.state_bytes)} bytes, {short(size.flops_per_token)} flops a token"
         )
@@ -124,13 +124,13 @@ def train(
 
         while True:
             over = "finished" if step >= t.steps else "time" if share() >= 1 else None
-            reason = stop.asked or over
+            reason = stop.signal or over
             evaluating = evaluated < step and (step % t.evaluate_every == 0 or over is not None)
             saving = step % t.save_every == 0 or reason is not None
 
             while len(ahead) > (0 if evaluating or saving else AHEAD):
-                number, told = ahead.popleft()
-                now = {name: float(v) for name, v in jax.device_get(told).items()}
+                number, training = ahead.popleft()
+                now = {name: float(v) for name, v in jax.device_get(training).items()}
                 if not np.isfinite([now["loss"], now["gradient_norm"]]).all():
                     raise NotFinite(_blame(number, now, checkpoints))
                 window = window.add(now)
@@ -148,15 +148,15 @@ def train(
             paused = monotonic()
             measured = None
             if evaluating:
-                measured = evaluate.unless_asked(stop, state.params, state.frozen)
+                measured = evaluate.unless_stopped(stop, state.params, state.frozen)
             if measured is not None:
                 metrics, evaluated = measured, step
                 record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
-                progress.say(f"step {step}: validation {table(metrics)}")
+                progress.message(f"step {step}: validation {table(metrics)}")
                 if metrics["loss"] < best["loss"]:
                     best, saving = {"loss": metrics["loss"], "step": step}, True
             elif evaluating:  # it was interrupted, and comes first when the run goes on
-                reason = stop.asked
+                reason = stop.signal
             if t.patience and evaluated - best["step"] >= t.patience * t.evaluate_every:
                 reason = reason or "patience"
             if checkpoints and saved != (step, evaluated) and (saving or reason):
@@ -169,12 +169,12 @@ def train(
             if reason:
                 break
 
-            state, told = update(state, next(data), np.float32(share()))
+            state, training = update(state, next(data), np.float32(share()))
             step += 1
-            ahead.append((step, told))
-    if stop.asked == reason:
+            ahead.append((step, training))
+    if stop.signal == reason:
         kept = f"saved step {step} in {run}" if run and step else "nothing to save"
-        progress.say(f"{stop.asked}: {kept}")
+        progress.message(f"{stop.signal}: {kept}")
     model = rebuild(state.params, state.frozen)
     return Result(model, step, metrics, best, reason, monotonic() - began)
 
@@ -194,7 +194,7 @@ def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config,
 
 
 def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Model, int]:
-    """`load` of the model alone, which needs no data: `spec` is what its task says of it."""
+    """`load` of the model alone, which needs no data: `spec` is that of its task."""
     run = Path(run)
     config = read_config(run)
     if not (run / "checkpoints").exists():
@@ -216,7 +216,7 @@ class Stop:
     """
 
     def __init__(self):
-        self.asked: str | None = None
+        self.signal: str | None = None
 
     def __enter__(self) -> Stop:
         self.before = {}
@@ -232,9 +232,9 @@ class Stop:
 
     def _ask(self, number, frame) -> None:
         del frame
-        if self.asked and number == signal.SIGINT:
+        if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
+        self.signal = signal.Signals(number).name
 
 
 def _blame(step: int, metrics: dict[str, float], checkpoints: Checkpoints | None) -> str:

@@ -1,4 +1,4 @@
-"""What a run says while it goes: a live bar in a terminal, plain lines elsewhere."""
+"""What a run prints while it goes: a live bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SECONDS_BETWEEN_LINES = 5.0  # without a terminal
 
 
 class Progress:
-    """A context with `update` while training, and `say` for what should stay on the screen.
+    """A context with `update` while training, and `message` for what should stay on the screen.
 
     A terminal that has gone away, or a pipe that nobody reads, is no reason to stop training.
     """
 
     def __init__(self, steps: int, console: Console | None = None):
         self.steps, self.console = steps, console or Console(highlight=False)
-        self.live, self.said, self.started = None, 0.0, monotonic()
+        self.live, self.printed, self.started = None, 0.0, monotonic()
         if self.console.is_terminal:
             columns = SpinnerColumn(), BarColumn(), TextColumn("{task.description}")
             self.live = Live(*columns, console=self.console, transient=True)
@@ -44,11 +44,11 @@ class Progress:
         if self.live:
             with suppress(OSError):
                 self.live.update(self.bar, completed=share, description=text)
-        elif monotonic() - self.said >= SECONDS_BETWEEN_LINES or step >= self.steps:
-            self.said = monotonic()
-            self.say(text)
+        elif monotonic() - self.printed >= SECONDS_BETWEEN_LINES or step >= self.steps:
+            self.printed = monotonic()
+            self.message(text)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         with suppress(OSError):
             self.console.print(text, soft_wrap=True)
 

@@ -68,7 +68,7 @@ def take_apart(model: Model) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
     params: Any
     frozen: Any
     params, frozen = ({name: array(v) for name, (_, v) in part.items()} for part in flat)
-    return params, frozen, {name: decays(*told) for name, told in flat[0].items()}, rebuild
+    return params, frozen, {name: decays(*found) for name, found in flat[0].items()}, rebuild
 
 
 def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
@@ -101,8 +101,8 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
             return jax.grad(objective, has_aux=True)(state.params, state.frozen, total, *part)
 
         def add(grads, part):
-            new, told = gradient(*part)
-            return jax.tree.map(jnp.add, grads, new), told
+            new, metrics = gradient(*part)
+            return jax.tree.map(jnp.add, grads, new), metrics
 
         if micro == 1:
             grads, (metrics, carry) = gradient(batch, state.carry, key)
@@ -152,14 +152,14 @@ class Evaluation:
     measure: Any
 
     def __call__(self, params: Arrays, frozen: Arrays) -> dict[str, float]:
-        return self.unless_asked(None, params, frozen) or {}
+        return self.unless_stopped(None, params, frozen) or {}
 
-    def unless_asked(self, stop: Any, params: Arrays, frozen: Arrays) -> dict[str, float] | None:
-        """The same; None if in the meantime `stop.asked` was set."""
+    def unless_stopped(self, stop: Any, params: Arrays, frozen: Arrays) -> dict[str, float] | None:
+        """The same; None if in the meantime `stop.signal` was set."""
         carry = first = self.start(params, frozen)
         sums, total = Counter(), 0.0
         for batch in self.batches():
-            if stop is not None and stop.asked:
+            if stop is not None and stop.signal:
                 return None
             metrics, weight, after = self.measure(params, frozen, batch, carry)
             carry = after if self.task.validation_carries_state else first

@@ -45,8 +45,8 @@ class Entry:
         """The value of `state` for a layer of these options."""
         make: Any = self.cls
         layer = nnx.eval_shape(lambda: make(features, rngs=nnx.Rngs(0), **options))
-        said = inspect.signature(make.__init__).parameters.items()
-        names: dict[str, Any] = {name: p.default for name, p in said}
+        parameters = inspect.signature(make.__init__).parameters.items()
+        names: dict[str, Any] = {name: p.default for name, p in parameters}
         names |= {name: value for name, value in vars(layer).items() if isinstance(value, int)}
         return int(
             eval(self.state, {"__builtins__": {}}, {**names, **options, "features": features})

@@ -7,7 +7,7 @@ C is there with `outputs`, to that many; without, it is the identity. D is there
 f (`activation`) and g (`output_activation`) are tanh, relu, sigmoid or linear. A leak in (0, 1] is
 an Euler step of that length of h' = -h + f(W x + U h + b). torch.nn.RNN has a second bias, which
 adds nothing but its sum with b; `bias` False takes b out. U starts orthogonal, or as
-`recurrent_init` says (`initial.py`), times `recurrent_scale`.
+`recurrent_init` has it (`seqjax.nn.initialisation`), times `recurrent_scale`.
 """
 
 import jax

@@ -9,7 +9,7 @@
 Rows of W, U and b are stacked in the order r, z, n (torch's). The reset is "before" by default, as
 in the paper; "after" needs one matrix product a step instead of two.
 z keeps: with `chrono`, the longest time scale expected, b_z starts at log U[1, chrono - 1] instead
-of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says. `bias`
+of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or by `recurrent_init`. `bias`
 False takes b and c out.
 
 norm (arXiv:1607.06450), with reset "after": LN(W x) + b and LN(U h), + c_n, in place of W x + b and

@@ -9,7 +9,7 @@
 
 Rows of W, U and b are stacked in the order i, f, g, o. b_f starts at 1 (Gers et al., sec. 4);
 with `chrono`, the longest time scale expected, at log U[1, chrono - 1], and b_i at its negative
-(arXiv:1804.11188). U starts orthogonal, block by block, or as `recurrent_init` says. `bias` False
+(arXiv:1804.11188). U starts orthogonal, block by block, or by `recurrent_init`. `bias` False
 takes b out.
 
 The variants of Greff et al. (arXiv:1503.04069, sec. 4) are options; theirs all have peepholes:

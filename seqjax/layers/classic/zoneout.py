@@ -42,9 +42,9 @@ class Zoneout(Recurrent):
         masks: int = 0,
         rngs: nnx.Rngs,
     ):
-        for told in (rate, cell_rate):
-            if not 0 <= told < 1:
-                raise ValueError(f"zoneout is a share in [0, 1), got {told}")
+        for share in (rate, cell_rate):
+            if not 0 <= share < 1:
+                raise ValueError(f"zoneout is a share in [0, 1), got {share}")
         if not 0 <= masks < features:
             raise ValueError(f"of {features} features, {masks} cannot be masks")
         self.features, self.masks = features, masks

@@ -32,7 +32,7 @@ sigmoid = jax.nn.sigmoid
 
 
 def refine(f, r):
-    """f moved towards 1 or 0 by f (1 - f), as r says."""
+    """f moved towards 1 or 0 by f (1 - f), as far as r decides."""
     return r * (1 - (1 - f) ** 2) + (1 - r) * f**2
 
 

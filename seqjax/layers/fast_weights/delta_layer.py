@@ -61,7 +61,7 @@ class DeltaLayer(Layer):
         rngs: nnx.Rngs,
     ):
         """key_heads: how many q and k there are, each for several heads in a row; all, by default.
-        gate: W_g is "full", "low rank" (V, with a bias unless said) or "none"."""
+        gate: W_g is "full", "low rank" (V, with a bias by default) or "none"."""
         self.features = self.out_features = features
         self.heads, self.K, self.V = heads, key_size, value_size
         self.key_heads, self.f = key_heads or heads, f

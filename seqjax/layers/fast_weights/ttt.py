@@ -132,7 +132,7 @@ class TTTMLP(TTTLinear):
         bias: bool = True,
         rngs: nnx.Rngs,
     ):
-        """hidden: widths of the inner model's hidden layers; one of 4 D unless said."""
+        """hidden: widths of the inner model's hidden layers; by default one of 4 D."""
         D = per_head("features", features, heads)
         super().__init__(
             features,

@@ -10,8 +10,8 @@ row.
 D takes the place of positions. The paper looks back without limit; here `window` steps are
 remembered, with their forget gates, which is the same while the sequence is no longer.
 
-pro: the attention of the paper's "Pro" block. Keys and values are shifted as far as the token says,
-and all but the values normalised, per head:
+pro: the attention of the paper's "Pro" block. Keys and values are shifted by a share that the token
+decides, and all but the values normalised, per head:
 
     k_t = RMSNorm(alpha_t W_k x_{t-1} + (1 - alpha_t) W_k x_t),   alpha_t = sigmoid(w_k x_t)
     v_t the same with w_v, without a norm;   q_t = RMSNorm(W_q x_t)

@@ -7,7 +7,7 @@
 
 phi is elu + 1 here, or any of `seqjax.nn.feature_maps`. Neither q nor k is scaled (maps that
 approximate softmax attention scale by themselves). The paper writes no eps; its release adds 1e-6.
-`denominator` says what keeps the quotient finite: "add" eps to d = phi(q).z, the "max" of d and
+`denominator` is what keeps the quotient finite: "add" eps to d = phi(q).z, the "max" of d and
 eps, or the "abs" max(|d|, eps), for features of any sign. "none" does not divide.
 
 The state is [heads, size, value + 1]: S and z, the last column, which is that of a value always 1.

@@ -6,7 +6,7 @@
 
 (Survey eq. 14, where S is transposed.) There is no feature map but the projections, no scale and
 no normaliser. Every entry of S decays by itself: the states of all steps are formed, T key value of
-them, by any evaluator of the linear scan. b_f and b_z start at `gate_bias`, zero unless said.
+them, by any evaluator of the linear scan. b_f and b_z start at `gate_bias`, zero by default.
 eigenvalues "[-1,1]": G_t becomes 2 G_t - 1 (arXiv:2411.12537).
 """
 

@@ -8,7 +8,7 @@
     s_t = (1 - gamma) * s_{t-1} + gamma * k           C [heads, eta size, size], s [heads, eta size]
     y_t = W_O [C_t^T q / (s_t.q + eps)]                                      per head
 
-(The paper writes the transpose of C.) `gate` says what decays and is written:
+(The paper writes the transpose of C.) `gate` decides what decays and is written:
     "factored"  the above, the paper's
     "joint"     C_t = (1 - G) * C_{t-1} + G * (k v^T),  G = gamma beta^T, as released
     "scalar"    the same with beta one number per head, for gamma too: RFA-gate's

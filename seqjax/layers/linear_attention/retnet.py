@@ -17,7 +17,7 @@ scales zeta^(+- n/512) themselves, of far positions, are not representable.
 With fewer `kv_heads` each k and v serves several heads in a row; gamma, and so S, is each head's
 own. gate: "swish" or "gelu" (exact), of W_G x, as released, or "none". norm: "group" as in the
 paper, or "rms" without weights, as released. Before it every o may be scaled, which is immaterial
-but for the norm's epsilon. `scale` says by what:
+but for the norm's epsilon. `scale` is by what:
     "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
     "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
                inputs and chunks, without its gradient. It depends on where a stream is split.

@@ -5,7 +5,7 @@
 A reservoir: W, W_in, b and the leak a are drawn once and `Frozen`; what is trained is a readout of
 the states, outside this layer. f is tanh or sigmoid; the leak is one number or one per unit.
 
-W has a fraction `density` of its entries, uniform on [-1, 1], scaled to the `spectral_radius` asked
+W has a fraction `density` of its entries, uniform on [-1, 1], scaled to the `spectral_radius` given
 for; below 1 (with tanh) the state forgets where it started, the echo state property. W_in and b are
 uniform on [-input_scale, input_scale] and [-bias_scale, bias_scale]; of W_in a fraction
 `input_density` is kept.

@@ -9,7 +9,7 @@ A stack of residual blocks, one per name in `pattern` (sec. 2.1, fig. 2):
     attention:  local multi-query attention with rotary positions            sec. 2.3
 
 `pattern` is (recurrent, recurrent, attention) in the paper; recurrent blocks alone are Hawk. The
-recurrence has `width` channels (4/3 features in the paper, here features unless said) and its gates
+recurrence has `width` channels (4/3 features in the paper, here features by default) and its gates
 one block per head; the convolution spans `conv` steps. `expansion=0` leaves the MLPs out. gelu is
 its approximation by tanh, as in the release. Of the release's options not here: scales of initial
 weights, which depend on the depth of the model.

@@ -4,8 +4,8 @@
     v <- f_i * (x_i * v) + bias_i x_i * v                     for i = N-1, ..., 1      def. 3.1
     y = W_out (x_0 * v) + b_out
 
-The filters f are as long as the sequence may be, `length`, and are not stored but said by a small
-network of the position (sec. 3.3):
+The filters f are as long as the sequence may be, `length`, and are not stored but computed by a
+small network of the position (sec. 3.3):
 
     f(t) = (exp(-|delta| t) + shift) * FFN(z(t)),     t = 0 ... 1 over `length` steps
     z(t) = [t, Re e^{-iwf}, Im e^{-iwf}],   w = 2 pi step / length, f from 1e-4 to bands - 1

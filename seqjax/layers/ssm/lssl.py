@@ -15,7 +15,7 @@ A, B and dt (LSSL-fixed). C and D are standard normal, dt log-uniform in [dt_min
 
 Evaluators: the recurrence step by step, and "fft", the convolution with K. The powers that K and
 the last state need are made by doubling, in about N^2 T operations per feature. More than 64 steps
-run by "fft" unless told otherwise; with resets or masked steps the recurrence runs. Every call
+run by "fft" by default; with resets or masked steps the recurrence runs. Every call
 discretises, N^3 operations per feature, and so does each step of a stream: what S4 does in O(N). Of
 the release's options not here: an A for each feature (learn=2), an output without W or gelu, and
 noise on the inputs and weight norm, which are the training's.

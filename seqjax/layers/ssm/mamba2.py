@@ -11,7 +11,7 @@ is linear attention with a decay per head: C is the query, B the key, dt x the v
 and C in groups. -A = exp(A_log) starts uniform in [1, 16], D at 1, softplus(dt_bias) log-uniform in
 [dt_min, dt_max]. `inner` gives the channels themselves, `dt_limit` bounds dt after the softplus, D
 is one per channel with `D_per_channel`, `norm_groups` is how many groups the norm has (the groups
-of B and C unless said; 0: no norm, the gate alone), norm_first norms before the gate. `bias` is of
+of B and C by default; 0: no norm, the gate alone), norm_first norms before the gate. `bias` is of
 W_in and W_out. scales: five constants that multiply what W_in makes of z, x, B, C and delta
 (Falcon-H1). eigenvalues "[-1,1]": exp(dt A) becomes 2 exp(dt A) - 1 (arXiv:2411.12537).
 

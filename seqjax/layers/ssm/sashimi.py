@@ -14,7 +14,7 @@ block, of which a model has several, it has 1 by default. ff = 0 leaves the MLPs
 The paper's variant with blocks on the way down, for models that need not be causal, is not here.
 
 The state is that of the S4s, and for each pooling the p - 1 inputs before the present, what the
-level below said last (p steps of it), and the place within the token.
+level below returned last (p steps of it), and the place within the token.
 
 Where there are no flags and p divides the number of steps, the level below runs on that many
 tokens, whatever the place at which the call starts. Else it runs at the rate of this level,
@@ -123,9 +123,9 @@ class Level(Layer):
         seen = jnp.concatenate([h.window.astype(x.dtype), x])
         tokens = lax.dynamic_slice_in_dim(seen, p - 1 - h.place, T).reshape(T // p, -1)
         m, inner = self.inner.example(self.down(tokens), carry.inner, flow)
-        said = jnp.concatenate([h.ahead.astype(m.dtype), self.up(m).reshape(T, -1)])
-        added = lax.dynamic_slice_in_dim(said, h.place, T)
-        return added, Pooling(h.place, seen[T:], said[T:], inner)
+        upsampled = jnp.concatenate([h.ahead.astype(m.dtype), self.up(m).reshape(T, -1)])
+        added = lax.dynamic_slice_in_dim(upsampled, h.place, T)
+        return added, Pooling(h.place, seen[T:], upsampled[T:], inner)
 
     def by_steps(self, x, carry, flow):
         """The same at this level's rate: the one below is masked unless a token is complete."""
@@ -158,10 +158,10 @@ class Level(Layer):
             lambda a, b: jnp.where(fresh, a.astype(b.dtype), b), start.inner, inner
         )
 
-        said = self.up(m).reshape(T, p, self.features).astype(h.ahead.dtype)
+        upsampled = self.up(m).reshape(T, p, self.features).astype(h.ahead.dtype)
         early = jnp.where((reset < 0)[:, None, None], h.ahead[None], start.ahead[None])
         found = ((token >= 0) & (token >= reset))[:, None, None]
-        ahead = jnp.where(found, said[token], early)
+        ahead = jnp.where(found, upsampled[token], early)
         added = jnp.take_along_axis(ahead[:-1], (place % p)[:, None, None], axis=1)[:, 0]
         return added.astype(x.dtype), Pooling(count % p, window, ahead[-1], inner)
 
