@@ -7,9 +7,9 @@
 which is linear attention with twice the features. `length` is M: at least as long as what is read
 between two resets, for cos turns negative beyond. The release sets M to the length of each input,
 so that the first outputs depend on how much follows; a causal layer needs it as an option.
-feature_map: "elu+1" may take the place of relu. Of the release's options not here: kdim and vdim, sizes of
-another sequence's features, dropout, and an output without W_o. Not `causal` and
-`cross` are those of `seqjax.layers.linear_attention.linear_transformer`, of positions from 0 on.
+feature_map: "elu+1" may take the place of relu. Of the release's options not here: kdim and vdim,
+sizes of another sequence's features, dropout, and an output without W_o. Not `causal` and `cross`
+are those of `seqjax.layers.linear_attention.linear_transformer`, of positions from 0 on.
 
 The state holds S and z [heads, 2 key, value + 1], and the position i.
 """
