@@ -77,14 +77,21 @@ def same(a, b, atol=1e-12):
         np.testing.assert_allclose(v, w, atol=atol)
 
 
-def test_dt_of_a_masked_step_is_not_looked_at():
-    layer, x, dt = build("s5"), normal(0, 1, T, D), times(1, 1, T)
+@pytest.mark.parametrize("name", ["s5", "neural_ode_fwp"])
+def test_dt_of_a_masked_step_is_not_looked_at(name):
+    """In value and in gradient."""
+    layer, x, dt = build(name), normal(0, 1, T, D), times(1, 1, T)
     keep = jnp.ones((1, T), bool).at[0, jnp.array([2, 5])].set(False)
-    kept = np.flatnonzero(keep[0])
+    kept, graph, params, rest = np.flatnonzero(keep[0]), *nnx.split(layer, nnx.Param, ...)
+
+    def run(params, x, dt, mask=None, reverse=False):
+        y, h = nnx.merge(graph, params, rest)(x, mask=mask, dt=dt, reverse=reverse)
+        return jnp.sum(jnp.sin(y)), (y if mask is None else y[:, kept], h)
+
+    gradient = jax.value_and_grad(run, has_aux=True)
     for reverse in (False, True):
-        y, h = layer(x, mask=keep, dt=jnp.where(keep, dt, jnp.nan), reverse=reverse)
-        z, k = layer(x[:, kept], dt=dt[:, kept], reverse=reverse)
-        same((y[:, kept], h), (z, k))
+        unseen = gradient(params, x, jnp.where(keep, dt, jnp.nan), keep, reverse)
+        same(unseen, gradient(params, x[:, kept], dt[:, kept], None, reverse))
 
 
 def test_backwards_the_time_before_a_step_is_that_before_the_next_one():
