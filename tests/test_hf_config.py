@@ -95,7 +95,7 @@ def test_ignored_fields_change_nothing_and_used_ones_do(name):
         ("granite-4.0-h-tiny", dict(layer_types=["mamba", "gru"]), "unknown kind of block .*'gru'"),
         ("granite-4.0-h-tiny", dict(layer_types=["mamba"]), "has to name 2 blocks"),
         ("xlstm-7b", dict(add_qk_norm=True), "norms of the queries and keys"),
-        ("xlstm-7b", dict(hidden_size=16), "it says the same as embedding_dim"),
+        ("xlstm-7b", dict(hidden_size=16), "it must equal embedding_dim"),
         ("kimi-linear-48b-a3b", dict(mla_use_nope=False), "attention has no positions"),
         ("kimi-linear-48b-a3b", dict(linear_attn_config={"num_heads": 10**12}), "has to be an int"),
         ("kimi-linear-48b-a3b", dict(linear_attn_config={"window": 1, **KDA}), "window = 1"),

@@ -363,7 +363,7 @@ def test_the_table_and_the_names():
     op = ops.OPS["gated_delta_rule"]
     assert op.explain(1).evaluator == "sequential"
     assert op.explain(2048).evaluator == "chunked"
-    assert "asked for" in op.explain(2048, evaluator=("sequential", "chunked")).why
+    assert "requested" in op.explain(2048, evaluator=("sequential", "chunked")).why
     assert set(op.explain(2048).others) == {"naive", "sequential"}
     for name, row in ops.OPS.items():
         assert row.name == name and callable(getattr(seqjax, name)) and row.reference
