@@ -17,6 +17,7 @@ from seqjax.answers.inputs import Input
 from seqjax.core import ranges
 from seqjax.core.common import accumulation_dtype
 
+IMPOSSIBLE = -1e5  # a log-probability or logit of nothing
 Metrics = dict[str, Any]  # name -> scalar (traced or float); "loss" is the one to descend
 
 

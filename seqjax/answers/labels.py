@@ -10,11 +10,10 @@ import numpy as np
 import optax
 
 from seqjax.answers import metrics
-from seqjax.answers.answer import Answer, Metrics
+from seqjax.answers.answer import IMPOSSIBLE, Answer, Metrics
 from seqjax.core.ranges import Count
 
 BLANK = 0
-IMPOSSIBLE = -1e5  # a log-probability of nothing
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ import numpy as np
 from jax import lax
 
 from seqjax.answers import metrics
-from seqjax.answers.answer import Answer
-
-IMPOSSIBLE = -1e5  # a logit of a step that is padding
+from seqjax.answers.answer import IMPOSSIBLE, Answer
 
 
 @dataclass(frozen=True)

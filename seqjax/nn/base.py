@@ -30,6 +30,7 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import Monoid, check_element, select
 from seqjax.core.newton import newton, parallel_backward
 from seqjax.core.scan import EVALUATORS, scan
+from seqjax.nn.states import gauged, like_state
 from seqjax.nn.variables import (
     Frozen,
     Precise,
@@ -49,9 +50,6 @@ __all__ = [
     "Precise",
     "Recurrent",
     "cast_parameters",
-    "entering",
-    "gauged",
-    "like_state",
     "option",
     "reads_time",
 ]
@@ -366,11 +364,6 @@ def reads_time(layer: Layer) -> bool:
     return layer.timed or any(reads_time(part) for part in parts if isinstance(part, Layer))
 
 
-def gauged(state: Any) -> bool:
-    """Whether equal states of its kind may be different numbers."""
-    return hasattr(state, "canonical")
-
-
 def _zero_if_infinite(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
 
@@ -379,35 +372,8 @@ def _is_module(x: Any) -> bool:
     return isinstance(x, nnx.Module)
 
 
-def entering(states: State, h: Carry, flow: Flow) -> State:
-    """What each step [T] finds: the state after the one before, h.now at first, h.start at a
-    reset."""
-
-    def leaf(after, first, fresh):
-        before = jnp.concatenate([first[None].astype(after.dtype), after])[:-1]
-        if flow.resets is None:
-            return before
-        return select(flow.resets, _for_each(fresh, before), before)
-
-    return jax.tree.map(leaf, states, h.now, h.start)
-
-
-def _for_each(fresh, like):
-    return jnp.broadcast_to(fresh.astype(like.dtype)[None], like.shape)
-
-
 def option(kind: str, name: str, table) -> str:
     """`name` if it is one of `table`, else one error with the nearest names."""
     if name not in table:
         raise ValueError(unknown(kind, name, table))
     return name
-
-
-def like_state(expected, given, name: str):
-    """`given` in the dtypes of `expected`, or one error if its structure or shapes differ."""
-    same = jax.tree.structure(expected) == jax.tree.structure(given)
-    shapes = [jnp.shape(s) for s in jax.tree.leaves(expected)]
-    if not same or shapes != [jnp.shape(s) for s in jax.tree.leaves(given)]:
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
-        raise ValueError(f"{name}: the state has shapes {shapes[0]}, got {shapes[1]}")
-    return jax.tree.map(lambda e, g: jnp.asarray(g).astype(e.dtype), expected, given)

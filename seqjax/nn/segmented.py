@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow
-from seqjax.nn.base import Layer, like_state
+from seqjax.nn.base import Layer
+from seqjax.nn.states import like_state
 
 
 class SegmentState(NamedTuple):

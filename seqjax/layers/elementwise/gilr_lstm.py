@@ -20,8 +20,9 @@ from flax import nnx
 
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
-from seqjax.nn.base import Layer, entering, option
+from seqjax.nn.base import Layer, option
 from seqjax.nn.gates import EIGENVALUES, multiplier
+from seqjax.nn.states import entering
 
 
 class GILRState(NamedTuple):

@@ -34,9 +34,10 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import Monoid
 from seqjax.core.scan import scan
-from seqjax.nn.base import Layer, entering, option
+from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
+from seqjax.nn.states import entering
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 SLOTS_BY = ("gate", "softmax")

@@ -22,8 +22,9 @@ from flax import nnx
 from seqjax.core.monoid import stabilised
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.layers.rwkv.parts import RWKV, TimeState, lerp, linear
-from seqjax.nn.base import Precise, entering
+from seqjax.nn.base import Precise
 from seqjax.nn.convolution import token_shift
+from seqjax.nn.states import entering
 
 
 class RWKV4(RWKV):
