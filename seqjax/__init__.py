@@ -2,6 +2,7 @@
 
 from seqjax.core.monoid import Monoid, masked, product, resettable
 from seqjax.core.newton import newton, parallel_backward
+from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import explain, scan
 from seqjax.ops.convolution import fft_convolution, short_convolution
 from seqjax.ops.delta_rule import delta_rule, gated_delta_product, gated_delta_rule
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Monoid",
+    "boundaries",
     "delta_rule",
     "diagonal_ssm",
     "dplr",
@@ -29,6 +31,7 @@ __all__ = [
     "log_linear_attention",
     "masked",
     "newton",
+    "packed",
     "parallel_backward",
     "product",
     "resettable",

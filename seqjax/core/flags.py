@@ -12,7 +12,8 @@ written down in another way, of which two are common:
     y, state = op(..., resets=resets, mask=mask)
     y, state = op(..., resets=ends(resets, mask), mask=mask, reverse=True)
 
-One state enters a row and one leaves it, that of its last piece. All of it may be traced.
+One state enters a row and one leaves it, that of its last piece; for a state of each piece see
+`seqjax.core.pieces`. All of it may be traced.
 """
 
 from __future__ import annotations
@@ -37,19 +38,9 @@ def from_cu_seqlens(cu_seqlens: Array, steps: int, *, continued: bool = False) -
         the last of them and `steps` is padding. A piece of no steps leaves no reset.
     continued: the first piece goes on from the state that is given, so its first step does not
         reset (if it has no steps, the next piece does all the same).
-    Raises TypeError or ValueError for what is no integer vector, and (unless it is traced) for sums
-    that do not begin with 0, fall, or exceed `steps`.
+    Raises as `check_cu_seqlens`.
     """
-    _integers("cu_seqlens", cu_seqlens, (1,), "[N + 1]")
-    if not len(cu_seqlens):
-        raise ValueError("cu_seqlens is empty, expected [N + 1] sums that begin with 0")
-    if not isinstance(cu_seqlens, Tracer):
-        sums = np.asarray(cu_seqlens)
-        if sums[0] != 0 or np.any(sums[1:] < sums[:-1]) or sums[-1] > steps:
-            raise ValueError(
-                f"cu_seqlens is {sums.tolist()}, expected sums from 0 that never fall, "
-                f"up to steps = {steps}"
-            )
+    check_cu_seqlens(cu_seqlens, steps)
     cu_seqlens = jnp.asarray(cu_seqlens).astype(jnp.int32)
     begins = cu_seqlens[:-1] < cu_seqlens[1:]
     if continued and len(begins):
@@ -106,6 +97,27 @@ def ends(resets: Array, mask: Array | None = None) -> Array:
     after = jnp.pad(kept, end, constant_values=T)[..., 1:]
     following = lax.cummin(after, resets.ndim - 1, reverse=True)
     return jnp.take_along_axis(jnp.pad(resets, end), following, -1)
+
+
+def check_cu_seqlens(cu_seqlens: Array, *shape: int) -> None:
+    """Raise TypeError or ValueError for what are no integers [N + 1] for rows of shape [T], or
+    [B, N + 1] for [B, T], and (unless it is traced) for sums that do not begin with 0, fall, or
+    exceed T."""
+    expected = "[N + 1]" if len(shape) == 1 else f"[{shape[0]}, N + 1]"
+    _integers("cu_seqlens", cu_seqlens, (len(shape),), expected)
+    if cu_seqlens.shape[:-1] != shape[:-1]:
+        raise ValueError(f"cu_seqlens has shape {cu_seqlens.shape}, expected {expected}")
+    if not cu_seqlens.shape[-1]:
+        raise ValueError(f"cu_seqlens is empty, expected {expected} sums that begin with 0")
+    if isinstance(cu_seqlens, Tracer):
+        return
+    sums = np.asarray(cu_seqlens)
+    wrong = (sums[..., 0] != 0) | np.any(np.diff(sums) < 0, -1) | (sums[..., -1] > shape[-1])
+    if np.any(wrong):
+        raise ValueError(
+            f"cu_seqlens is {sums[wrong][0].tolist() if sums.ndim > 1 else sums.tolist()}, "
+            f"expected sums from 0 that never fall, up to steps = {shape[-1]}"
+        )
 
 
 def _integers(name: str, x: Array, ranks: tuple[int, ...], expected: str) -> None:

@@ -57,9 +57,10 @@ class Flow:
         resets = None if self.resets is None else ends(self.resets, self.mask)
         return replace(self, resets=resets).turned()
 
-    def turned(self) -> Flow:
+    def turned(self, cu_seqlens: Array | None = None) -> Flow:
         """The arrays from the last step to the first, resets as they are; the time before a step
-        then is that before the step that follows it in the data, and 1 where a piece begins."""
+        then is that before the step that follows it in the data, and 1 where a piece begins, by
+        resets or by cu_seqlens [N + 1]."""
         if self.dt is None:
             return jax.tree.map(lambda v: v[::-1], self)
         T = len(self.dt)
@@ -69,6 +70,10 @@ class Flow:
         dt = jnp.append(self.dt, jnp.ones(1, self.dt.dtype))[follows]
         if self.resets is not None:
             dt = jnp.where(self.resets, jnp.ones_like(dt), dt)
+        if cu_seqlens is not None:
+            step = jnp.arange(T, dtype=cu_seqlens.dtype)
+            end = jnp.append(cu_seqlens, T)[jnp.searchsorted(cu_seqlens, step, side="right")]
+            dt = jnp.where(follows < end, dt, jnp.ones_like(dt))
         return jax.tree.map(lambda v: v[::-1], replace(self, dt=dt))
 
     def joined(self, steps: int, *, causal: bool = True) -> Array:

@@ -26,11 +26,13 @@ from flax import nnx
 from jax import lax
 
 from seqjax.core.common import accumulation_dtype, unknown
+from seqjax.core.flags import check_cu_seqlens
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import Monoid, check_element, select
 from seqjax.core.newton import newton, parallel_backward
+from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS, scan
-from seqjax.nn.states import gauged, like_state
+from seqjax.nn.states import gauged, like_state, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
     Precise,
@@ -40,7 +42,7 @@ from seqjax.nn.variables import (
     promotion,
     to_real,
 )
-from seqjax.ops.quarantine import finite, mark, reach
+from seqjax.ops.quarantine import mark, reach
 
 State = Any
 __all__ = [
@@ -145,12 +147,17 @@ class Layer(nnx.Module):
         state = self.initial() if self.learned != "" else ()
         state = getattr(state, self.learned) if self.learned else state
         if jax.tree.leaves(state):
-            self.h0 = Precise(jax.tree.map(_zero_if_infinite, to_real(state)))
+            self.h0 = Precise(jax.tree.map(zero_if_infinite, to_real(state)))
 
-    def batch_state(self, batch: int, dtype=jnp.float32) -> State:
-        """The starting state of a batch, as a call accepts and returns it."""
+    def batch_state(self, batch: int | tuple[int, ...], dtype=jnp.float32) -> State:
+        """The starting state of a batch B, or (B, N) with N pieces in each row, as a call accepts
+        and returns it."""
+        axes = (batch,) if isinstance(batch, int) else batch
+        ones = (1,) * len(axes)
         like = cast(self.start(), accumulation_dtype(dtype))
-        return jax.tree.map(lambda s: jnp.broadcast_to(s[None], (batch, *s.shape)), like)
+        return jax.tree.map(
+            lambda s: jnp.broadcast_to(s.reshape(ones + s.shape), axes + s.shape), like
+        )
 
     def example(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
         """`run` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
@@ -168,7 +175,7 @@ class Layer(nnx.Module):
             if flow.dt is not None:
                 flow = replace(flow, dt=jnp.where(mask, flow.dt, jnp.zeros_like(flow.dt)))
         if self.causal:
-            x, h, lost, state_lost = _quarantine(x, h)
+            x, h, lost, state_lost = without_nans(x, h)
         y, state = self.run(x, h, flow)
         if y.shape != (len(x), self.out_features):
             raise ValueError(
@@ -189,6 +196,8 @@ class Layer(nnx.Module):
         mask: jax.Array | None = None,
         *,
         dt: jax.Array | None = None,
+        cu_seqlens: jax.Array | None = None,
+        every: int | None = None,
         evaluator: str | None = None,
         reverse: bool = False,
     ) -> tuple[jax.Array, State]:
@@ -200,32 +209,56 @@ class Layer(nnx.Module):
             state does not move, its output is zero.
         dt: float [B, T], the time that passes before each step, at least 0, in units of the usual
             step; of a masked step it is not looked at. For layers that are `timed`.
+        cu_seqlens: integers [B, N + 1], where each row has N pieces that know nothing of each
+            other. Then states have leaves [B, N, ...]: piece n begins with the n-th given, or
+            afresh, and ends with the n-th returned (`seqjax.core.pieces`). Steps outside of them
+            have outputs of zero. For layers that are `causal`.
+        every: return, in place of the last state, those after every so many steps and the last,
+            with leaves [B, ceil(T / every), ...].
         evaluator: a name of `self.evaluators`; None lets the table choose.
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
-        self._check(x, resets, mask, dt, evaluator)
+        self._check(x, resets, mask, dt, cu_seqlens, every, evaluator)
         working = cast_parameters(self, x.dtype)
-        fresh = working.batch_state(x.shape[0], x.dtype)
+        shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
+        fresh = working.batch_state(shape, x.dtype)
         h = fresh if h is None else like_state(fresh, h, type(self).__name__)
         start = cast(working.start(), accumulation_dtype(x.dtype))
 
-        def example(x, h, flow):
+        def part(now, h, mask):
+            x, flow = now
+            mask = mask if flow.mask is None else mask & flow.mask
+            return working.example(x, Carry(h, start), replace(flow, mask=mask))
+
+        def example(x, h, flow, cu):
+            if cu is not None:
+                return packed(part, (x, flow), h, cu)
+            if every is not None:
+                return boundaries(part, (x, flow), h, every=every)
             return working.example(x, Carry(h, start), flow)
 
-        def backwards(x, h, flow):
-            y, h = example(x[::-1], h, flow.turned())
-            return y[::-1], h
+        def backwards(x, h, flow, cu):
+            flow = flow.turned(cu)
+            if cu is None:
+                y, h = example(x[::-1], h, flow, None)
+                return y[::-1], h
+            # the pieces, too, come from the last to the first
+            h = jax.tree.map(lambda s: s[::-1], h)
+            y, h = example(x[::-1], h, flow, len(x) - cu[::-1])
+            return y[::-1], jax.tree.map(lambda s: s[::-1], h)
 
         dt = None if dt is None else dt.astype(accumulation_dtype(x.dtype))
+        cu_seqlens = None if cu_seqlens is None else cu_seqlens.astype(jnp.int32)
         with promotion(x.dtype):
             flow = Flow(resets, mask, dt=dt, evaluator=evaluator)
-            y, h = jax.vmap(backwards if reverse else example)(x, h, flow)
-        return y, like_state(fresh, h, type(self).__name__)
+            run = jax.vmap(backwards if reverse else example)
+            y, h = run(x, h, flow, cu_seqlens)
+        return y, h if every is not None else like_state(fresh, h, type(self).__name__)
 
-    def _check(self, x, resets, mask, dt, evaluator):
+    def _check(self, x, resets, mask, dt, cu_seqlens, every, evaluator):
         name = type(self).__name__
         for size in ("features", "out_features"):
             if getattr(self, size, None) is None:
@@ -251,6 +284,14 @@ class Layer(nnx.Module):
                 raise ValueError(
                     f"{name} takes dt float {list(x.shape[:2])}, got {kind} {list(shape)}"
                 )
+        if cu_seqlens is not None:
+            if not self.causal:
+                raise ValueError(f"{name} is not causal: a piece has no state to begin with")
+            check_cu_seqlens(cu_seqlens, *x.shape[:2])
+            if every is not None:
+                raise ValueError(f"{name} takes cu_seqlens or every, not both")
+        if every is not None and not self.causal:
+            raise ValueError(f"{name} is not causal: there are no states on the way")
         if evaluator is not None and evaluator not in self.evaluators:
             raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
 
@@ -347,25 +388,10 @@ class Associative(Recurrent):
         return scan(self.monoid, elements, h, flow=flow)
 
 
-def _quarantine(x: jax.Array, h: Carry):
-    """x and h without what is not finite, and whether it was there: steps [T], state []."""
-    lost = ~finite(x, 1)
-    x = select(lost, jnp.zeros_like(x), x)
-    lost_state = jnp.zeros((), bool)
-    for s in jax.tree.leaves(h.now):
-        lost_state |= jnp.any(jnp.isnan(s))
-    now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
-    return x, Carry(now, h.start), lost, lost_state
-
-
 def reads_time(layer: Layer) -> bool:
     """Whether the layer, or one that it is made of, is `timed`."""
     parts = jax.tree.leaves(layer.parts(), is_leaf=_is_module)
     return layer.timed or any(reads_time(part) for part in parts if isinstance(part, Layer))
-
-
-def _zero_if_infinite(x: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
 
 
 def _is_module(x: Any) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import select
+from seqjax.ops.quarantine import finite
 
 State = Any
 
@@ -43,3 +44,18 @@ def like_state(expected, given, name: str):
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected, given)]
         raise ValueError(f"{name}: the state has shapes {shapes[0]}, got {shapes[1]}")
     return jax.tree.map(lambda e, g: jnp.asarray(g).astype(e.dtype), expected, given)
+
+
+def without_nans(x: jax.Array, h: Carry) -> tuple[jax.Array, Carry, jax.Array, jax.Array]:
+    """x and h without what is not finite, and whether it was there: steps [T], state []."""
+    lost = ~finite(x, 1)
+    x = select(lost, jnp.zeros_like(x), x)
+    lost_state = jnp.zeros((), bool)
+    for s in jax.tree.leaves(h.now):
+        lost_state |= jnp.any(jnp.isnan(s))
+    now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
+    return x, Carry(now, h.start), lost, lost_state
+
+
+def zero_if_infinite(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
