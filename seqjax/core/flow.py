@@ -1,6 +1,7 @@
 """What travels beside a sequence, and where a reset sends a state.
 
-    Flow     resets [T], mask [T] and time steps dt [T] of one example, the evaluator requested
+    Flow     resets [T], mask [T], time steps dt [T] and random keys [T] of one example, the
+             evaluator requested
     Carry    a state `now`, and the state `start` that a reset goes to
 
 A layer is `run(x, h, flow) -> (y, state)` with h a Carry. A Carry of a state with parts has the
@@ -31,18 +32,21 @@ R = TypeVar("R")
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["resets", "mask", "dt"],
+    data_fields=["resets", "mask", "dt", "key"],
     meta_fields=["evaluator"],
 )
 @dataclass(frozen=True)
 class Flow:
     """resets: bool [T]; the past is forgotten before the step. mask: bool [T]; a step where it is
     not set is left out. dt: float [T], the time that passes before each step that is not left out,
-    in units of the usual step; None: 1. evaluator: a name; None lets each part choose."""
+    in units of the usual step; None: 1. key: random keys [T], one per step, so that the noise of a
+    layer is a part of the sequence and a stream may be cut anywhere; None: the layer as it is in
+    evaluation. evaluator: a name; None lets each part choose."""
 
     resets: Array | None = None
     mask: Array | None = None
     dt: Array | None = field(default=None, kw_only=True)
+    key: Array | None = field(default=None, kw_only=True)
     evaluator: str | None = field(default=None, kw_only=True)
 
     @property
@@ -86,6 +90,18 @@ class Flow:
         if self.mask is not None:
             seen &= self.mask[None]
         return seen | jnp.eye(steps, dtype=bool)
+
+    def part(self, n: int) -> Flow:
+        """For the n-th of several parts that draw noise: with keys of its own."""
+        if self.key is None:
+            return self
+        return replace(self, key=jax.vmap(lambda key: jax.random.fold_in(key, n))(self.key))
+
+    def drawn(self, share: Any, shape: tuple[int, ...]) -> Array | None:
+        """bool [T, *shape], each True with that probability; None without a key."""
+        if self.key is None:
+            return None
+        return jax.vmap(lambda key: jax.random.bernoulli(key, share, shape))(self.key)
 
     def of(self, evaluators: Sequence[str] = ()) -> Flow:
         """For a part with these evaluators: without the name of one that it does not know."""

@@ -21,6 +21,7 @@ are the states on the way of one piece, after every C steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def packed(
     begin = jnp.where(n < last[-1], cu[piece] + (n - first) * C, T)
     stretches = Stretch(begin, jnp.minimum(begin + C, cu[piece + 1]), piece, n == first)
 
-    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, C), *[(0, 0)] * (x.ndim - 1)]), xs)
+    padded = jax.tree.map(partial(_longer, steps=C), xs)
     if not T:
         y = jax.eval_shape(lambda: call(padded, _at(states, 0), place < 0))[0]
         return jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), y), states
@@ -120,8 +121,7 @@ def boundaries(
     count = -(-T // every)
 
     def cut(x: Array) -> Array:
-        x = jnp.pad(x, [(0, count * every - T), *[(0, 0)] * (x.ndim - 1)])
-        return x.reshape(count, every, *x.shape[1:])
+        return _longer(x, count * every - T).reshape(count, every, *x.shape[1:])
 
     def body(h: State, now: tuple[Array, Any]) -> tuple[State, Any]:
         begin, x = now
@@ -148,6 +148,12 @@ def _check(T: int, states: State, cu_seqlens: Array, size: int | None) -> int:
     if any(not shape or shape[0] != N for shape in shapes):
         raise ValueError(f"states of {N} pieces have leaves [{N}, ...], got {shapes}")
     return N
+
+
+def _longer(x: Array, steps: int) -> Array:
+    """x [T, ...] and further steps, which are masked; keys, too, have no zeros."""
+    last = x[-1:] if len(x) else jnp.empty((1, *x.shape[1:]), x.dtype)
+    return jnp.concatenate([x, jnp.broadcast_to(last, (steps, *x.shape[1:]))])
 
 
 def _at(tree: Any, index: Any) -> Any:

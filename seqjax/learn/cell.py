@@ -58,7 +58,7 @@ def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
 def _of_recurrent(merge) -> Cell:
     def step(params, h, x):
         layer = merge(params)
-        z = jax.tree.map(lambda z: z[0], layer.drive(x[None]))
+        z = jax.tree.map(lambda z: z[0], layer.driven(x[None], Flow()))
         return _like(h, layer.step(h, z))
 
     return Cell(

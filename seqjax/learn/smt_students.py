@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.core.flow import Flow
 from seqjax.layers.seq2seq.smt_memory_rnn import MemoryUpdate
 from seqjax.learn.cell import Cell, Params
 from seqjax.learn.influence import from_vector, to_vector
@@ -44,7 +45,7 @@ class Projected(nnx.Module):
 
     def __call__(self, m: Array, z: Array) -> Array:
         h = from_vector(self.layer.start(), self.P_in[...] @ m.ravel())
-        h = self.layer.step(h, jax.tree.map(lambda z: z[0], self.layer.drive(z[None])))
+        h = self.layer.step(h, jax.tree.map(lambda z: z[0], self.layer.driven(z[None], Flow())))
         return normalise_memory((self.P_out[...] @ to_vector(h)).reshape(m.shape))
 
 

@@ -21,17 +21,16 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 
 from seqjax.core.common import accumulation_dtype, unknown
-from seqjax.core.flags import check_cu_seqlens
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import Monoid, check_element, select
 from seqjax.core.newton import newton, parallel_backward
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS, scan
+from seqjax.nn.arguments import check_call
 from seqjax.nn.states import gauged, like_state, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
@@ -72,6 +71,7 @@ class Layer(nnx.Module):
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.
+    noisy: whether it draws noise from flow.key, where there is one.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
     block: whether the layer is a step of a residual stream, x = layer(x), with norms and residuals
@@ -82,6 +82,7 @@ class Layer(nnx.Module):
     structure: ClassVar[str] = ""
     causal: bool = True
     timed: bool = False
+    noisy: bool = False
     learned: ClassVar[str | None] = None
     block: bool = False
     features: int
@@ -198,6 +199,7 @@ class Layer(nnx.Module):
         dt: jax.Array | None = None,
         cu_seqlens: jax.Array | None = None,
         every: int | None = None,
+        key: jax.Array | None = None,
         evaluator: str | None = None,
         reverse: bool = False,
     ) -> tuple[jax.Array, State]:
@@ -215,13 +217,19 @@ class Layer(nnx.Module):
             have outputs of zero. For layers that are `causal`.
         every: return, in place of the last state, those after every so many steps and the last,
             with leaves [B, ceil(T / every), ...].
+        key: of the noise of layers that draw some (dropout, zoneout): one, or keys [B, T], with
+            which a stream may be cut anywhere. None: the layer as it is in evaluation.
         evaluator: a name of `self.evaluators`; None lets the table choose.
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
-        self._check(x, resets, mask, dt, cu_seqlens, every, evaluator)
+        for size in ("features", "out_features"):
+            if getattr(self, size, None) is None:
+                raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
+        beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key)
+        check_call(self, x, evaluator, timed=reads_time(self), **beside)
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype)
@@ -253,47 +261,11 @@ class Layer(nnx.Module):
         dt = None if dt is None else dt.astype(accumulation_dtype(x.dtype))
         cu_seqlens = None if cu_seqlens is None else cu_seqlens.astype(jnp.int32)
         with promotion(x.dtype):
-            flow = Flow(resets, mask, dt=dt, evaluator=evaluator)
+            keys = key if key is None or key.ndim else jax.random.split(key, x.shape[:2])
+            flow = Flow(resets, mask, dt=dt, key=keys, evaluator=evaluator)
             run = jax.vmap(backwards if reverse else example)
             y, h = run(x, h, flow, cu_seqlens)
         return y, h if every is not None else like_state(fresh, h, type(self).__name__)
-
-    def _check(self, x, resets, mask, dt, cu_seqlens, every, evaluator):
-        name = type(self).__name__
-        for size in ("features", "out_features"):
-            if getattr(self, size, None) is None:
-                raise TypeError(f"{name} must set self.{size} in its __init__")
-        if getattr(x, "ndim", 0) != 3 or x.shape[2] != self.features:
-            got = list(x.shape) if hasattr(x, "shape") else type(x).__name__
-            raise ValueError(f"{name} takes x [B, T, {self.features}], got {got}")
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} takes floating-point x, got {x.dtype}; embed tokens first")
-        for label, flags in (("resets", resets), ("mask", mask)):
-            if flags is None:
-                continue
-            kind, shape = getattr(flags, "dtype", type(flags).__name__), np.shape(flags)
-            if shape != x.shape[:2] or kind != jnp.bool_:
-                raise ValueError(
-                    f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
-                )
-        if dt is not None:
-            if not reads_time(self):
-                raise ValueError(f"{name} does not read dt, the time between steps: leave it out")
-            kind, shape = getattr(dt, "dtype", type(dt).__name__), np.shape(dt)
-            if shape != x.shape[:2] or not jnp.issubdtype(kind, jnp.floating):
-                raise ValueError(
-                    f"{name} takes dt float {list(x.shape[:2])}, got {kind} {list(shape)}"
-                )
-        if cu_seqlens is not None:
-            if not self.causal:
-                raise ValueError(f"{name} is not causal: a piece has no state to begin with")
-            check_cu_seqlens(cu_seqlens, *x.shape[:2])
-            if every is not None:
-                raise ValueError(f"{name} takes cu_seqlens or every, not both")
-        if every is not None and not self.causal:
-            raise ValueError(f"{name} is not causal: there are no states on the way")
-        if evaluator is not None and evaluator not in self.evaluators:
-            raise ValueError(unknown(f"evaluator of {name}", evaluator, self.evaluators))
 
 
 class Recurrent(Layer):
@@ -305,7 +277,7 @@ class Recurrent(Layer):
 
     and may define `drive(x)`: what of the inputs [T, ...] enters the step, for all steps at once
     (the input projection of a gated network, for example). By default z = x. One that is `timed`
-    defines drive(x, dt=None).
+    or `noisy` defines drive(x, flow).
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
         of `seqjax.core.newton.STRUCTURES`. A promise: under a false one their gradients are wrong,
@@ -317,6 +289,11 @@ class Recurrent(Layer):
 
     def drive(self, x: jax.Array) -> Any:
         return x
+
+    def driven(self, x: jax.Array, flow: Flow) -> Any:
+        """`drive`, with the flow if it reads it."""
+        known: Any = (flow,) if self.timed or self.noisy else ()
+        return self.drive(x, *known)
 
     def step(self, h: State, z: Any) -> State:
         raise TypeError(f"{type(self).__name__} must define step()")
@@ -338,8 +315,7 @@ class Recurrent(Layer):
             state = step(state, now)
             return state, state
 
-        known = {"dt": flow.dt} if self.timed else {}
-        z = self.drive(x, **known)
+        z = self.driven(x, flow)
         xs = (z, flow.resets, flow.mask)
         if flow.evaluator == "newton":
             return newton(step, xs, h.now, jacobian=self.jacobian)[:2]
@@ -383,7 +359,7 @@ class Associative(Recurrent):
     def states(self, x, h, flow):
         if getattr(self, "monoid", None) is None:
             raise TypeError(f"{type(self).__name__} must define monoid, see seqjax.core.monoid")
-        elements = jax.vmap(self.lift)(self.drive(x))
+        elements = jax.vmap(self.lift)(self.driven(x, flow))
         check_element(f"{type(self).__name__}: lift(x)", self.monoid, elements, h.now)
         return scan(self.monoid, elements, h, flow=flow)
 

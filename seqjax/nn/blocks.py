@@ -38,7 +38,7 @@ class Blocks(Layer):
     def run(self, x, h, flow):
         states = []
         for i, layer in enumerate(self.mixing):
-            y, state = layer.run(self.norms[i](x), h[i], flow.of(layer.evaluators))
+            y, state = layer.run(self.norms[i](x), h[i], flow.part(i).of(layer.evaluators))
             states.append(state)
             x = x + y
             if self.feeds:

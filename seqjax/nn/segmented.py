@@ -14,7 +14,6 @@ the same memory, the start. So 3 windows do for every C + 2 steps, wherever the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +43,9 @@ class Segmented(Layer):
     place of the steps that are not there yet: y[t] may depend on m and x[: t + 1] only, and the
     memory returned counts only where all C steps were there. Where flow.resets is set inside the
     segment, another one begins, with the same m: whatever looks at other steps takes the flow (ops,
-    convolutions, `flow.joined`), and the memory returned is not looked at.
+    convolutions, `flow.joined`), and the memory returned is not looked at. An unfinished segment is
+    run again in the next call: of its steps x is kept, not dt and not their keys, so that the flow
+    of a segment has neither.
     """
 
     length: int
@@ -87,7 +88,7 @@ class Segmented(Layer):
             if flow.resets is not None:
                 resets = lax.dynamic_slice_in_dim(inside, window.begin + C - 1, C)
                 resets = resets & there & (place > 0)
-            inner = replace(flow, resets=resets, mask=None)
+            inner = Flow(resets, evaluator=flow.evaluator)
             y, new = self.segment(Carry(m, m), steps, inner)
             new = like_state(m, new, type(self).__name__)
             return jax.tree.map(lambda a, b: jnp.where(window.whole, a, b), new, m), y

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seqjax.core.flow import Flow
 from seqjax.nn.base import Associative, Layer, Recurrent, cast_parameters
 from seqjax.testing.promises import LawBroken, check_jacobian, check_monoid, distance, gap_of
 
@@ -189,7 +190,7 @@ class _Trials:
         x = jnp.asarray(self.x[0, :3])
         if isinstance(layer, Associative):
             h = jax.tree.map(lambda v: v[0], self.h)
-            elements = jax.vmap(layer.lift)(layer.drive(x))
+            elements = jax.vmap(layer.lift)(layer.driven(x, Flow()))
             check_monoid(
                 layer.monoid,
                 elements,
@@ -202,7 +203,7 @@ class _Trials:
             )
         elif isinstance(layer, Recurrent) and "newton" in layer.evaluators:
             h = jax.tree.map(lambda v: v[0], self.h)
-            z = jax.tree.map(lambda v: v[0], layer.drive(x))
+            z = jax.tree.map(lambda v: v[0], layer.driven(x, Flow()))
             check_jacobian(
                 layer.step,
                 h,

@@ -41,6 +41,6 @@ class Bidirectional(Layer):
         return BiState(self.forward, self.backward)
 
     def run(self, x, h, flow):
-        y, forward = self.forward.example(x, h.forward, flow)
-        y_back, backward = self.backward.example(x[::-1], h.backward, flow.backwards())
+        y, forward = self.forward.example(x, h.forward, flow.part(0))
+        y_back, backward = self.backward.example(x[::-1], h.backward, flow.backwards().part(1))
         return jnp.concatenate([y, y_back[::-1]], axis=-1), BiState(forward, backward)

@@ -9,9 +9,9 @@ The state is the tuple of the layers' states.
 
 dropout (arXiv:1409.2329, torch's nn.LSTM): while training, what enters a layer but the first is
 d_t x_t^{i-1} / (1 - dropout) with d_t zero for each feature with that probability; with `residual`
-the sum of eq. 6 is of the x_t^{i-1} that was not. Nothing is random inside: a call is the
-evaluation form, and with `masks` that many of the features of x, the last, are d_t of each layer in
-turn. `draw` makes them.
+the sum of eq. 6 is of the x_t^{i-1} that was not. With a key d_t is drawn, without one a call is
+the evaluation form; with `masks` that many of the features of x, the last, are d_t of each layer in
+turn, and `draw` makes them.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ class Stacked(Layer):
     """layers: callables (features, *, rngs) -> Layer, the lowest first; `make` also takes names,
     and pairs (name, options)."""
 
+    noisy = True
     masks: int = 0
     dropout: float = 0.0
 
@@ -89,12 +90,14 @@ class Stacked(Layer):
         if self.masks:
             x, masks = jnp.split(x, (self.features - self.masks,), axis=1)
             kept = masks > 0.5
+        elif self.dropout:
+            kept = flow.drawn(1 - self.dropout, (self.ends[-1],))
         for place, (layer, state) in enumerate(zip(self.layers, h, strict=True)):
             fed = x
             if kept is not None and place:
                 part = kept[:, self.ends[place - 1] : self.ends[place]]
                 fed = jnp.where(part, x / (1 - self.dropout), 0)
-            y, state = layer.example(fed, state, flow)
+            y, state = layer.example(fed, state, flow.part(place + 1))
             x = x + y if self.residual else y
             states.append(state)
         return x, tuple(states)

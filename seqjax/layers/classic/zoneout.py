@@ -9,9 +9,9 @@ released kernels and here.)
 h is that part of the state which the layer reads out. Whatever else the state has, the cell c of an
 LSTM, moves as it does in the layer, or is zoned out by `cell_rate`; h'_t is of the c that was not.
 
-Nothing is random inside: a call is the evaluation form. With `masks` that many of the features of
-x, the last, are d_t: of h and then, if there is a `cell_rate`, of the rest of the state. `draw`
-makes them. The state is the layer's.
+With a key d_t is drawn, without one a call is the evaluation form. With `masks` that many of the
+features of x, the last, are d_t: of h and then, if there is a `cell_rate`, of the rest of the
+state, and `draw` makes them. The state is the layer's.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,8 @@ class Zoneout(Recurrent):
 
     Raises ValueError for a layer without a step, or without a part of its state for an output.
     """
+
+    noisy = True
 
     def __init__(
         self,
@@ -65,12 +67,17 @@ class Zoneout(Recurrent):
         self.zoned = tuple(zip((h, *rest), rates, (0, *ends), ends))
         if masks and masks != ends[-1]:
             raise ValueError(f"there are {ends[-1]} units to zone out, got {masks} masks")
+        self.timed = made.timed
+
+    @property
+    def shares(self) -> Array:
+        """How often each unit takes the new value."""
+        return jnp.concatenate([jnp.full(end - at, 1 - rate) for _, rate, at, end in self.zoned])
 
     def draw(self, key: Array, batch: int, steps: int, dtype=jnp.float32) -> Array:
         """Masks [batch, steps, units]: 1 where the new value is taken."""
-        taken = np.concatenate([np.full(end - at, 1 - rate) for _, rate, at, end in self.zoned])
-        shape = (batch, steps, len(taken))
-        return jax.random.bernoulli(key, jnp.asarray(taken)[None, None], shape).astype(dtype)
+        shape = (batch, steps, len(self.shares))
+        return jax.random.bernoulli(key, self.shares[None, None], shape).astype(dtype)
 
     @property
     def jacobian(self):
@@ -79,9 +86,10 @@ class Zoneout(Recurrent):
     def parts(self):
         return self.layer
 
-    def drive(self, x):
+    def drive(self, x, flow):
         x, masks = jnp.split(x, (self.features - self.masks,), axis=1)
-        return self.layer.drive(x), masks > 0.5 if self.masks else None
+        taken = masks > 0.5 if self.masks else flow.drawn(self.shares, self.shares.shape)
+        return self.layer.driven(x, flow.part(0)), taken
 
     def step(self, h, z):
         z, taken = z

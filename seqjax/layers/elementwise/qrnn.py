@@ -12,8 +12,8 @@ first; W carries a bias. The gates see inputs only, so pooling is a diagonal sca
 
 zoneout (sec. 2.1): 1 - f becomes d_t (1 - f); while training d_t is 0 for each unit with that
 probability, and the unit keeps what it has; in evaluation d_t is the mean, 1 - zoneout. There is no
-division by 1 - zoneout, as in the release. Nothing is random inside: a call is the evaluation form,
-and with `masks` = hidden the last features of x are d_t, which `draw` makes.
+division by 1 - zoneout, as in the release. With a key d_t is drawn, without one a call is the
+evaluation form; with `masks` = hidden the last features of x are d_t, which `draw` makes.
 eigenvalues "[-1,1]": the f_t that multiplies c_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), what is
 written stays. Of the release's options all are here: output_gate False is "f", and the state always
 holds the last inputs (save_prev_x).
@@ -39,6 +39,7 @@ class QRNNState(NamedTuple):
 
 
 class QRNN(Layer):
+    noisy = True
     evaluators = tuple(LINEAR_SCAN.evaluators)
 
     def __init__(
@@ -85,7 +86,8 @@ class QRNN(Layer):
             older, window = short_convolution(x, taps, h.window, flow=flow.of())
             seen.append(older)
         parts = jnp.split(self.W(jnp.concatenate(seen, axis=1)), POOLINGS[self.pooling], axis=1)
-        d = jnp.where(taken > 0.5, 1.0, 0.0) if self.masks else 1 - self.zoneout
+        drawn = taken > 0.5 if self.masks else flow.drawn(1 - self.zoneout, (self.out_features,))
+        d = 1 - self.zoneout if drawn is None else jnp.where(drawn, 1.0, 0.0)
         z, written = jnp.tanh(parts[0]), d * jax.nn.sigmoid(-parts[1])
         entering = jax.nn.sigmoid(parts[3]) if self.pooling == "ifo" else written
         kept = multiplier(1 - written, self.eigenvalues)

@@ -117,10 +117,10 @@ class NeuralODEFWP(Recurrent):
             v = v - jnp.einsum("hvk,hk->hv", W, k)
         return beta * v[:, :, None] * k[:, None]
 
-    def drive(self, x, dt=None):
-        if dt is None:
+    def drive(self, x, flow):
+        if flow.dt is None:
             return x, jnp.ones(len(x), accumulation_dtype(x.dtype))
-        return x, jnp.maximum(dt, 0)
+        return x, jnp.maximum(flow.dt, 0)
 
     def step(self, h, z):
         x, dt = (v.astype(h.x.dtype) for v in z)

@@ -1,0 +1,66 @@
+"""What a call of a layer is given: one clear error for what is wrong, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.core.common import unknown
+from seqjax.core.flags import check_cu_seqlens
+
+
+def check_call(
+    layer: Any,
+    x: Any,
+    evaluator: Any,
+    *,
+    timed: bool,
+    resets: Any,
+    mask: Any,
+    dt: Any,
+    cu_seqlens: Any,
+    every: Any,
+    key: Any,
+) -> None:
+    """Raise ValueError naming the layer, and what it takes in place of what was given."""
+    name = type(layer).__name__
+    if getattr(x, "ndim", 0) != 3 or x.shape[2] != layer.features:
+        got = list(x.shape) if hasattr(x, "shape") else type(x).__name__
+        raise ValueError(f"{name} takes x [B, T, {layer.features}], got {got}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} takes floating-point x, got {x.dtype}; embed tokens first")
+    for label, flags in (("resets", resets), ("mask", mask)):
+        if flags is None:
+            continue
+        kind, shape = getattr(flags, "dtype", type(flags).__name__), np.shape(flags)
+        if shape != x.shape[:2] or kind != jnp.bool_:
+            raise ValueError(
+                f"{name} takes {label} bool {list(x.shape[:2])}, got {kind} {list(shape)}"
+            )
+    if dt is not None:
+        if not timed:
+            raise ValueError(f"{name} does not read dt, the time between steps: leave it out")
+        kind, shape = getattr(dt, "dtype", type(dt).__name__), np.shape(dt)
+        if shape != x.shape[:2] or not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"{name} takes dt float {list(x.shape[:2])}, got {kind} {list(shape)}")
+    if cu_seqlens is not None:
+        if not layer.causal:
+            raise ValueError(f"{name} is not causal: a piece has no state to begin with")
+        check_cu_seqlens(cu_seqlens, *x.shape[:2])
+        if every is not None:
+            raise ValueError(f"{name} takes cu_seqlens or every, not both")
+    if every is not None and not layer.causal:
+        raise ValueError(f"{name} is not causal: there are no states on the way")
+    if key is not None and (
+        not jnp.issubdtype(getattr(key, "dtype", int), jax.dtypes.prng_key)
+        or key.shape not in ((), x.shape[:2])
+    ):
+        got = f"{getattr(key, 'dtype', type(key).__name__)} {list(np.shape(key))}"
+        raise ValueError(
+            f"{name} takes a key of jax.random.key, or {list(x.shape[:2])} of them, got {got}"
+        )
+    if evaluator is not None and evaluator not in layer.evaluators:
+        raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
