@@ -34,7 +34,7 @@ from seqjax.ops.chunks import (
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
 from seqjax.ops.op import (
-    STEPWISE_WHEN_SHORT,
+    LOOP_FORWARD_ON_CPU,
     Evaluator,
     Op,
     Spec,
@@ -184,7 +184,7 @@ DPLR = Op(
         "sequential": Evaluator(sequential(naive, FILL)),
         "chunked": Evaluator(chunked),
     },
-    table=STEPWISE_WHEN_SHORT,
+    table=LOOP_FORWARD_ON_CPU,
     fill=FILL,
     specs=(
         Spec("plain", dict(B=2, T=37, H=2, K=4, V=3)),

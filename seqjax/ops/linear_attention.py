@@ -37,7 +37,7 @@ from seqjax.ops.chunks import (
 )
 from seqjax.ops.heads import share_heads
 from seqjax.ops.op import (
-    STEPWISE_WHEN_SHORT,
+    LOOP_FORWARD_ON_CPU,
     Evaluator,
     Op,
     Spec,
@@ -271,7 +271,7 @@ LINEAR_ATTENTION = Op(
         "sequential": Evaluator(sequential(naive, FILL)),
         "chunked": Evaluator(chunked),
     },
-    table=STEPWISE_WHEN_SHORT,
+    table=LOOP_FORWARD_ON_CPU,
     fill=FILL,
     specs=(
         Spec("plain", dict(B=2, T=37, H=2, K=4, V=3)),

@@ -1,0 +1,78 @@
+"""Two forms of one function: which of them runs, in every way a derivative can be taken."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import seqjax
+from seqjax.core.forms import two_forms
+from seqjax.ops import OPS
+
+x = jnp.linspace(0.1, 1.0, 5)
+
+
+def value(x, n):
+    return jnp.where(n > 0, 1000.0, x)  # other numbers on purpose, so that it is seen what runs
+
+
+def differentiable(x, n):
+    return jnp.where(n > 0, jnp.sin(x), x)
+
+
+f = two_forms(value, differentiable)
+total = lambda x: jnp.sum(f(x, jnp.int32(1))) if x.ndim else f(x, jnp.int32(1))  # noqa: E731
+scanned = lambda x: lax.scan(lambda c, z: (c + f(z, jnp.int32(1)), None), 0.0, x)[0]  # noqa: E731
+DERIVATIVES = {
+    "grad": jax.grad(total),
+    "grad of jit": jax.grad(jax.jit(total)),
+    "grad of scan": jax.grad(scanned),
+    "grad of checkpoint": jax.grad(jax.checkpoint(total)),
+    "jacfwd": jax.jacfwd(total),
+    "vmap of grad": jax.vmap(jax.grad(total)),
+    "grad of vmap": jax.grad(lambda x: jnp.sum(jax.vmap(total)(x))),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_derivatives_are_those_of_the_differentiable_form(name):
+    np.testing.assert_allclose(DERIVATIVES[name](x), jnp.cos(x), rtol=1e-12)
+
+
+def test_the_value_is_that_of_the_form_that_runs():
+    for run in (total, jax.jit(total), jax.checkpoint(total)):
+        assert run(x) == 5000
+        np.testing.assert_allclose(jax.value_and_grad(run)(x)[0], jnp.sum(jnp.sin(x)))
+        np.testing.assert_allclose(jax.jvp(run, (x,), (x,))[0], jnp.sum(jnp.sin(x)))
+    assert scanned(x) == 5000 and jnp.all(jax.vmap(total)(x) == 1000)
+
+
+def test_second_order_and_inputs_without_a_derivative():
+    np.testing.assert_allclose(jax.hessian(total)(x), jnp.diag(-jnp.sin(x)), rtol=1e-12)
+    met = []
+
+    def spy(x, y):
+        met.append((isinstance(x, jax.core.Tracer), isinstance(y, jax.core.Tracer)))
+        return x * y
+
+    jax.grad(lambda x: two_forms(jnp.multiply, spy)(x, 2.0))(3.0)
+    assert met == [(True, False)]  # y is no input of the derivative
+
+
+@pytest.mark.parametrize(
+    "name", ["linear_attention", "gated_delta_rule", "dplr", "stabilised_attention"]
+)
+def test_an_op_loops_on_cpu_where_no_derivative_is_taken(name):
+    op, run = OPS[name], getattr(seqjax, name)
+    assert op.explain(512, platform="cpu", differentiated=False).evaluator == "sequential"
+    assert op.explain(512, platform="gpu", differentiated=False).evaluator == "chunked"
+    assert op.explain(512, platform="cpu").evaluator == "chunked"
+    given = {k: v if v is None else jax.tree.map(jnp.asarray, v) for k, v in
+             op.example(op.specs[0], 0).items()}  # fmt: skip
+    steps = {n: run(**given, evaluator=n) for n in ("sequential", "chunked")}
+    same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)  # noqa: E731
+    same(run(**given), steps["sequential"])
+    q = given.pop("q")
+    beside, _ = jax.vjp(lambda q: run(q, **given), q)
+    same(beside, jax.vjp(lambda q: run(q, **given, evaluator="chunked"), q)[0])
