@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["resets", "mask", "dt", "key"],
+    data_fields=["resets", "mask", "dt", "key", "cu_seqlens"],
     meta_fields=["evaluator"],
 )
 @dataclass(frozen=True)
@@ -41,12 +41,15 @@ class Flow:
     not set is left out. dt: float [T], the time that passes before each step that is not left out,
     in units of the usual step; None: 1. key: random keys [T], one per step, so that the noise of a
     layer is a part of the sequence and a stream may be cut anywhere; None: the layer as it is in
-    evaluation. evaluator: a name; None lets each part choose."""
+    evaluation. cu_seqlens: [N + 1], where pieces have states of their own (`seqjax.core.pieces`);
+    a layer's `run` is called within one piece, and never sees it. evaluator: a name; None lets each
+    part choose."""
 
     resets: Array | None = None
     mask: Array | None = None
     dt: Array | None = field(default=None, kw_only=True)
     key: Array | None = field(default=None, kw_only=True)
+    cu_seqlens: Array | None = field(default=None, kw_only=True)
     evaluator: str | None = field(default=None, kw_only=True)
 
     @property
@@ -61,12 +64,12 @@ class Flow:
         resets = None if self.resets is None else ends(self.resets, self.mask)
         return replace(self, resets=resets).turned()
 
-    def turned(self, cu_seqlens: Array | None = None) -> Flow:
-        """The arrays from the last step to the first, resets as they are; the time before a step
-        then is that before the step that follows it in the data, and 1 where a piece begins, by
-        resets or by cu_seqlens [N + 1]."""
+    def turned(self) -> Flow:
+        """All [T] from the last step to the first, resets as they are; the time before a step
+        then is that before the step that follows it in the data, and 1 where a piece begins."""
+        turned = jax.tree.map(lambda v: v[::-1], replace(self, cu_seqlens=None))
         if self.dt is None:
-            return jax.tree.map(lambda v: v[::-1], self)
+            return turned
         T = len(self.dt)
         kept = jnp.ones(T, bool) if self.mask is None else self.mask
         place = jnp.where(kept, jnp.arange(T, dtype=jnp.int32), T)
@@ -74,11 +77,11 @@ class Flow:
         dt = jnp.append(self.dt, jnp.ones(1, self.dt.dtype))[follows]
         if self.resets is not None:
             dt = jnp.where(self.resets, jnp.ones_like(dt), dt)
-        if cu_seqlens is not None:
-            step = jnp.arange(T, dtype=cu_seqlens.dtype)
-            end = jnp.append(cu_seqlens, T)[jnp.searchsorted(cu_seqlens, step, side="right")]
+        if self.cu_seqlens is not None:
+            cu, step = self.cu_seqlens, jnp.arange(T, dtype=self.cu_seqlens.dtype)
+            end = jnp.append(cu, T)[jnp.searchsorted(cu, step, side="right")]
             dt = jnp.where(follows < end, dt, jnp.ones_like(dt))
-        return jax.tree.map(lambda v: v[::-1], replace(self, dt=dt))
+        return replace(turned, dt=dt[::-1])
 
     def joined(self, steps: int, *, causal: bool = True) -> Array:
         """bool [T, T]: the steps s that step t may look at, s <= t if causal: those that are not

@@ -241,30 +241,34 @@ class Layer(nnx.Module):
             mask = mask if flow.mask is None else mask & flow.mask
             return working.example(x, Carry(h, start), replace(flow, mask=mask))
 
-        def example(x, h, flow, cu):
+        def example(x, h, flow):
+            cu, flow = flow.cu_seqlens, replace(flow, cu_seqlens=None)
             if cu is not None:
                 return packed(part, (x, flow), h, cu)
             if every is not None:
                 return boundaries(part, (x, flow), h, every=every)
             return working.example(x, Carry(h, start), flow)
 
-        def backwards(x, h, flow, cu):
-            flow = flow.turned(cu)
+        def backwards(x, h, flow):
+            cu, flow = flow.cu_seqlens, flow.turned()
             if cu is None:
-                y, h = example(x[::-1], h, flow, None)
+                y, h = example(x[::-1], h, flow)
                 return y[::-1], h
             # the pieces, too, come from the last to the first
             h = jax.tree.map(lambda s: s[::-1], h)
-            y, h = example(x[::-1], h, flow, len(x) - cu[::-1])
+            y, h = example(x[::-1], h, replace(flow, cu_seqlens=len(x) - cu[::-1]))
             return y[::-1], jax.tree.map(lambda s: s[::-1], h)
 
-        dt = None if dt is None else dt.astype(accumulation_dtype(x.dtype))
-        cu_seqlens = None if cu_seqlens is None else cu_seqlens.astype(jnp.int32)
         with promotion(x.dtype):
-            keys = key if key is None or key.ndim else jax.random.split(key, x.shape[:2])
-            flow = Flow(resets, mask, dt=dt, key=keys, evaluator=evaluator)
-            run = jax.vmap(backwards if reverse else example)
-            y, h = run(x, h, flow, cu_seqlens)
+            flow = Flow(
+                resets,
+                mask,
+                dt=None if dt is None else dt.astype(accumulation_dtype(x.dtype)),
+                key=key if key is None or key.ndim else jax.random.split(key, x.shape[:2]),
+                cu_seqlens=None if cu_seqlens is None else cu_seqlens.astype(jnp.int32),
+                evaluator=evaluator,
+            )
+            y, h = jax.vmap(backwards if reverse else example)(x, h, flow)
         return y, h if every is not None else like_state(fresh, h, type(self).__name__)
 
 
