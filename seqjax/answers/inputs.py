@@ -128,14 +128,24 @@ class Vector(Input):
 
 
 class Embedding(nnx.Module):
-    """A vector for each token."""
+    """norm(scale table[token]): a vector for each token."""
 
-    def __init__(self, vocabulary: int, features: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        vocabulary: int,
+        features: int,
+        *,
+        scale: float = 1.0,
+        norm: nnx.Module | None = None,
+        rngs: nnx.Rngs,
+    ):
         table = nnx.initializers.normal(0.02)(rngs.params(), (vocabulary, features), jnp.float32)
-        self.table = nnx.Param(table)
+        self.table, self.scale, self.norm = nnx.Param(table), scale, norm
 
     def __call__(self, tokens):
-        return self.table[tokens]
+        x = self.table[tokens]
+        x = x if self.scale == 1 else self.scale * x
+        return x if self.norm is None else self.norm(x)  # pyright: ignore[reportCallIssue]
 
 
 class Affine(nnx.Linear):

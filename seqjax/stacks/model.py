@@ -6,7 +6,8 @@
     y   = W norm(x)                                              what the answer is read from
 
 A layer that is a block already, with norms and residuals of its own (`Layer.block`), stands in
-place of both lines as x = block(x).
+place of both lines as x = block(x). Models that are imported (`seqjax.hf`) have the same parts with
+other scales and norms: `seqjax.stacks.blocks` has the formula.
 
 What goes in and out is the task's `Spec` (`seqjax.answers`), so one class is the language model and
 the per-step tagger (classes per step), the sequence classifier (classes, pooled over time) and the
@@ -21,6 +22,7 @@ with the state returned being the state accepted; `key` turns dropout on.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +34,10 @@ from seqjax.core.common import Notice, accumulation_dtype, unknown
 from seqjax.core.flow import Flow
 from seqjax.core.ranges import check
 from seqjax.nn.base import Layer, cast_parameters, reads_time
-from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
-from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.blocks import Block, Head, norm
+from seqjax.stacks.config import ModelConfig
 from seqjax.tasks.task import Spec
-from seqjax.zoo import make
 
 
 class ModelState(NamedTuple):
@@ -49,71 +50,6 @@ class ModelState(NamedTuple):
 
 BATCH_AXES = ModelState(1, 0, 0)
 UNTIMED = "the model takes no dt: none of its layers reads the time between steps"
-
-
-class MLP(nnx.Module):
-    """W_2 gelu(W_1 x)."""
-
-    def __init__(self, features: int, inner: int, *, scale: float, rngs: nnx.Rngs):
-        self.W_1 = _linear(features, inner, 1.0, rngs)
-        self.W_2 = _linear(inner, features, scale, rngs)
-
-    def __call__(self, x):
-        return self.W_2(jax.nn.gelu(self.W_1(x)))
-
-
-class Block(nnx.Module):
-    """A step of the stream: x += dropout(layer(norm(x))), then x += dropout(mlp(norm(x))).
-
-    Of a layer that is a block itself nothing but the dropout, of what it adds to the stream.
-    """
-
-    def __init__(self, layer: LayerConfig, config: ModelConfig, *, rngs: nnx.Rngs):
-        features = config.features
-        # Branches that add up: their last matrices shrink with depth, so that their sum does not
-        # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
-        scale = (2 * config.depth) ** -0.5
-        self.layer = make(layer.name, features, rngs=rngs, **layer.options)
-        out, whole = self.layer.out_features, self.layer.block
-        self.norm = None if whole else _norm(config)
-        self.project = None if out == features else _linear(out, features, scale, rngs)
-        second = config.mlp != "none" and not whole
-        inner = max(1, round(config.expansion * features))
-        kind = GLU if config.mlp == "glu" else MLP
-        self.mlp_norm = _norm(config) if second else None
-        self.mlp = kind(features, inner, scale=scale, rngs=rngs) if second else None
-        self.rate, self.variational = config.dropout, config.variational
-        known = config.evaluator in self.layer.evaluators
-        self.evaluator = config.evaluator if known else None
-
-    def __call__(self, x, h, flow, key):
-        """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        n = x if self.norm is None else self.norm(x)
-        dt = flow.dt if reads_time(self.layer) else None
-        y, h = self.layer(n, h, flow.resets, flow.mask, dt=dt, evaluator=self.evaluator)
-        y = y if self.project is None else self.project(y)
-        if self.norm is None:  # bitwise y where nothing is dropped
-            return (x + self.drop(y - x, keys[0]) if self.rate and key is not None else y), h
-        x = x + self.drop(y, keys[0])
-        if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])
-        return x, h
-
-    def drop(self, x, key):
-        return dropout(x, self.rate, key, variational=self.variational)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None, *, variational: bool = False):
-    """x [B, T, D] with a share `rate` of zeros, the rest scaled up; unchanged without a key.
-
-    variational: the same channels are dropped at all time steps (arXiv:1512.05287).
-    """
-    if key is None or not rate:
-        return x
-    shape = (x.shape[0], 1, *x.shape[2:]) if variational else x.shape
-    keep = jnp.broadcast_to(jax.random.bernoulli(key, 1 - rate, shape), x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
 
 
 class Model(nnx.Module):
@@ -133,39 +69,67 @@ class Model(nnx.Module):
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
-        self.features, self.remat, self.unroll = features, config.remat, config.unroll
-        self.pool = config.pool
-        self.compute = jnp.dtype(config.compute)
-        self.inputs, self.outputs = spec.inputs, spec.outputs
-        self.embed = spec.inputs.embedding(features, rngs=rngs)
+        embed = spec.inputs.embedding(features, rngs=rngs)
 
         def blocks(layers):
-            return nnx.List([Block(layer, config, rngs=rngs) for layer in layers])
+            return [Block.of(layer, config, rngs=rngs) for layer in layers]
 
         repetitions, rest = divmod(depth, len(pattern))
-        self.blocks = _stack([blocks(pattern) for _ in range(repetitions)])
-        self.tail = blocks(pattern[:rest])
-        layers = [block.layer for block in self.blocks]
-        self.timed = any(map(reads_time, layers))
+        repeated = [blocks(pattern) for _ in range(repetitions)]
+        layers = [block.layer for block in repeated[0]]
+        check_evaluator(config.evaluator, layers, [layer.name for layer in pattern])
+        self._put(
+            config, spec, embed=embed, repeated=repeated, tail=blocks(pattern[:rest]),
+            norm=norm(config), head=Head(features, spec.outputs.size, rngs=rngs),
+            features=features,
+        )  # fmt: skip
+
+    def _put(
+        self,
+        config: ModelConfig,
+        spec: Spec,
+        *,
+        embed: Any,
+        repeated: Sequence[list[Block]] = (),
+        tail: list[Block],
+        norm: Norm,
+        head: Head,
+        features: int,
+        shared: Sequence[nnx.Module] = (),
+        context: int | None = None,
+    ) -> None:
+        """Make the model of these parts; of the config only how it runs is looked at.
+
+        repeated: the blocks of every repetition of a pattern, the same each time; tail: those that
+        come after them. shared: modules that several blocks are called with. context: how many
+        steps at once its attention can see.
+        """
+        self.features, self.remat, self.unroll = features, config.remat, config.unroll
+        self.pool, self.context = config.pool, context
+        self.compute = jnp.dtype(config.compute)
+        self.inputs, self.outputs = spec.inputs, spec.outputs
+        self.embed, self.norm, self.head = embed, norm, head
+        self.blocks = _stack([nnx.List(blocks) for blocks in repeated])
+        self.tail, self.shared = nnx.List(tail), nnx.List(list(shared))
+        blocks = [*self.blocks, *self.tail]
+        layers = [block.whole(self.shared) for block in blocks]
+        self.timed = any(reads_time(one) for one in layers if isinstance(one, Layer))
         if spec.timed and not self.timed:
             raise ValueError(UNTIMED)
-        check_evaluator(config, layers)
-        self.norm = _norm(config)
-        # Small, so that the first answers are near uniform, and the first loss near its baseline.
-        self.head = _linear(features, spec.outputs.size, 0.1, rngs, bias=True)
 
     def start(self, batch: int) -> ModelState:
         """The state before anything was seen."""
         graph, stacked = nnx.split(self.blocks)
 
         def states(blocks):
-            return tuple(block.layer.batch_state(batch, self.compute) for block in blocks)
+            return tuple(block.start(batch, self.compute, self.shared) for block in blocks)
 
         state_dtype = accumulation_dtype(self.compute)
-        pooled = None
+        pooled, repeated = None, ()
         if not self.outputs.per_step:
             pooled = jnp.zeros((batch, self.features), state_dtype), jnp.zeros(batch, state_dtype)
-        repeated = jax.vmap(lambda state: states(nnx.merge(graph, state)))(stacked)
+        if self.blocks:
+            repeated = jax.vmap(lambda state: states(nnx.merge(graph, state)))(stacked)
         return ModelState(repeated, states(self.tail), pooled)
 
     def __call__(
@@ -190,29 +154,26 @@ class Model(nnx.Module):
         self.inputs.check(x)
         if dt is not None and not self.timed:
             raise ValueError(UNTIMED)
+        if self.context is not None and x.shape[1] > self.context:
+            raise ValueError(
+                f"{x.shape[1]} steps at once, but attention sees {self.context}: "
+                "read the checkpoint with a larger context"
+            )
         model = cast_parameters(self, self.compute)
         h = model.start(x.shape[0]) if h is None else h
         if mask is not None:
             x = self.inputs.masked(x, mask)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
-        graph, stacked = nnx.split(model.blocks)
         flow = Flow(resets, mask, dt=dt)
-
-        def group(x, now):
-            state, h, key = now
-            return self._apply(nnx.merge(graph, state), x, h, flow, key)
-
-        repetitions = len(jax.tree.leaves(stacked)[0])
         first, last = (None, None) if key is None else jax.random.split(key)
-        each = None if first is None else jax.random.split(first, repetitions)
-        xs = (stacked, h.blocks, each)
-        y, blocks = lax.scan(group, model.embed(x), xs, unroll=self.unroll)
-        y, tail = self._apply(model.tail, y, h.tail, flow, last)
+        y = embedding = model.embed(x)
+        y, blocks = model._repeat(y, h.blocks, flow, first)
+        y, tail = model._apply(model.tail, y, h.tail, flow, last, embedding)
         y, pooled = model.norm(y), None
         if not self.outputs.per_step:
             y, pooled = self._pooled(y, h.pooled, resets, mask)
-        y = model.head(y).astype(accumulation_dtype(self.compute))
+        y = model.head(y, model.embed)
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
         return y, ModelState(blocks, tail, pooled)
@@ -220,15 +181,29 @@ class Model(nnx.Module):
     @property
     def causal(self) -> bool:
         """Whether no layer sees the future."""
-        return all(block.layer.causal for block in (*self.blocks, *self.tail))
+        return all(getattr(block.layer, "causal", True) for block in (*self.blocks, *self.tail))
 
-    def _apply(self, blocks, x, h, flow, key):
+    def _repeat(self, x, h, flow, key):
+        """The pattern, as often as it is repeated."""
+        if not self.blocks:
+            return x, ()
+        graph, stacked = nnx.split(self.blocks)
+        repetitions = len(jax.tree.leaves(stacked)[0])
+        keys = None if key is None else jax.random.split(key, repetitions)
+
+        def group(x, now):
+            state, h, key = now
+            return self._apply(nnx.merge(graph, state), x, h, flow, key)
+
+        return lax.scan(group, x, (stacked, h, keys), unroll=self.unroll)
+
+    def _apply(self, blocks, x, h, flow, key, embedding=None):
         """One block after the other."""
         call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new = []
         for block, state, k in zip(blocks, h, keys, strict=False):
-            x, state = call(block, x, state, flow, k)
+            x, state = call(block, x, state, flow, k, embedding, self.shared)
             new.append(state)
         return x, tuple(new)
 
@@ -257,36 +232,30 @@ class Model(nnx.Module):
         return (before / jnp.maximum(count, 1)[:, None]).astype(y.dtype), (before, count)
 
 
-def check_evaluator(config: ModelConfig, layers: list[Layer]) -> None:
+def check_evaluator(name: str | None, layers: Sequence[Any], names: Sequence[str]) -> None:
     """An evaluator that was requested is run by the layers that have it: one error if none has, a
     notice of those that have not, which choose for themselves."""
-    name = config.evaluator
-    without = [config.layer[n].name for n, one in enumerate(layers) if name not in one.evaluators]
+    have = [getattr(layer, "evaluators", ()) for layer in layers]
+    without = dict.fromkeys(
+        one for one, known in zip(names, have, strict=True) if name not in known
+    )
     if name is None or not without:
         return
-    if len(without) == len(layers):
-        known = dict.fromkeys(one for layer in layers for one in layer.evaluators)
-        raise ValueError(unknown(f"evaluator of {', '.join(dict.fromkeys(without))}", name, known))
+    if not any(name in known for known in have):
+        known = dict.fromkeys(one for some in have for one in some)
+        raise ValueError(unknown(f"evaluator of {', '.join(without)}", name, known))
     warnings.warn(
-        f"model.evaluator {name}: {', '.join(dict.fromkeys(without))} have none of that name and "
+        f"model.evaluator {name}: {', '.join(without)} have none of that name and "
         "choose for themselves",
         Notice,
         stacklevel=3,
     )
 
 
-def _norm(config: ModelConfig) -> Norm:
-    layer = config.norm == "layer"
-    return Norm(config.features, centre=layer, bias=layer)
-
-
-def _linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs, bias: bool = False):
-    init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
-    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, rngs=rngs)
-
-
-def _stack(modules):
+def _stack(modules: list[nnx.List]) -> nnx.List:
     """One module whose parameters are those of `modules`, stacked on a new first axis."""
+    if not modules:
+        return nnx.List([])
     graph, first = nnx.split(modules[0])
     states = [first, *(nnx.state(module) for module in modules[1:])]
     return nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))

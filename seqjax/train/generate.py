@@ -19,12 +19,11 @@ import numpy as np
 from jax import lax
 
 from seqjax.answers import Answer, Input
-from seqjax.hf.decoder import Decoder
 from seqjax.stacks.model import Model
 
 
 def generate(
-    model: Model | Decoder,
+    model: Model,
     prompts: Sequence[Any],
     length: int,
     *,

@@ -45,6 +45,7 @@ def load(folder: str | Path, *, context: int | None = None) -> Checkpoint:
     text, fields = read_config(folder)
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         arrays, extra = checkpoints.read()
+    arrays = {renamed(name): array for name, array in arrays.items()}
     if "layout" not in extra:
         raise CheckpointError(f"{folder} was written by another version: import it once more")
     context, names = context or extra["context"], extra["constants"]
@@ -67,6 +68,13 @@ def stored(folder: str | Path) -> bool:
     if not (folder / CONFIG).is_file() or not (folder / "checkpoints").is_dir():
         return False
     return "model_type" in read_config(folder)[1]
+
+
+def renamed(name: str) -> str:
+    """The name of a parameter, also of one stored before there was one model for all."""
+    old = {"model.branches.": "model.tail.", "model.first.": "model.embed.norm."}
+    before = next((prefix for prefix in old if name.startswith(prefix)), "")
+    return old[before] + name.removeprefix(before) if before else name
 
 
 def paths(checkpoint: Checkpoint) -> list[str]:
