@@ -71,7 +71,7 @@ def config_fields() -> Iterator[Line]:
             if hint is bool:
                 yield Line("flags", ["train", "parity", flag, "maybe"], ("maybe",))
                 continue
-            if field.name in ("options", "layer"):
+            if field.name in ("options", "layer", "freeze"):
                 continue
             if field.name in ("name", "evaluator"):
                 wrong: list[str] = ["bogus", ""]

@@ -60,6 +60,12 @@ class Input(ABC):
         """x with zeros at the steps that are not set in mask [B, T]."""
         return jnp.where(mask.reshape(mask.shape + (1,) * len(self.shape)), x, 0)
 
+    def widened(self, vocabulary: int) -> Input:
+        """The same for a model that knows so many tokens; ValueError if it cannot be."""
+        raise ValueError(
+            f"model.vocabulary must be None for {self.name}, which are no tokens, got {vocabulary}"
+        )
+
     def prompt(self, steps: Any) -> np.ndarray:
         """The beginning of a sequence [T, *shape], T > 0, to be continued."""
         row = np.asarray(steps, self.dtype)
@@ -80,6 +86,14 @@ class Tokens(Input):
 
     def embedding(self, features: int, *, rngs: nnx.Rngs) -> Embedding:
         return Embedding(self.vocabulary, features, rngs=rngs)
+
+    def widened(self, vocabulary: int) -> Tokens:
+        if vocabulary < self.vocabulary:
+            raise ValueError(
+                f"model.vocabulary must be at least {self.vocabulary}, the tokens of the task, "
+                f"got {vocabulary}"
+            )
+        return Tokens(vocabulary)
 
     def prompt(self, steps: Any) -> np.ndarray:
         row = super().prompt(steps)

@@ -80,6 +80,12 @@ class Description:
     ignored: Mapping[str, str] = field(default_factory=dict)  # fields of the config -> the reason
 
     @property
+    def spec(self) -> Spec:
+        """What the released model takes and answers."""
+        tokens = Tokens(self.vocabulary)
+        return Spec(tokens, Classes(self.vocabulary, per_step=True))
+
+    @property
     def copy(self) -> str | None:
         """The tensor that some checkpoints store although it is the embedding."""
         return f"{self.head}.weight" if self.tied else None
@@ -113,21 +119,33 @@ PLAIN = ModelConfig()
 class Decoder(Model):
     """A model with the parts of a description; a config adds how it runs: dropout, evaluator, ...
 
+    spec: what it takes and answers; None: tokens, and the next one. For other answers than these
+        the head is a new one.
+
     >>> decoder = read("checkpoint/").model
     >>> logits, h = decoder(tokens)                # tokens int [B, T], logits [B, T, vocabulary]
     """
 
-    def __init__(self, description: Description, config: ModelConfig = PLAIN, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        description: Description,
+        config: ModelConfig = PLAIN,
+        spec: Spec | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
         d, D, V = description, description.features, description.vocabulary
-        spec = Spec(Tokens(V), Classes(V, per_step=True))
+        spec = d.spec if spec is None else spec.widened(V)
         first = d.norm(D) if d.first else None
         embed = Embedding(V, D, scale=d.embed_scale, norm=first, rngs=rngs)
         tail = [branch.block(d, config, rngs=rngs) for branch in d.branches]
         layers = [block.layer for block in tail if isinstance(block.layer, Layer)]
         check_evaluator(config.evaluator, layers, [type(layer).__name__ for layer in layers])
-        head = Head(
-            D, V, tied=d.tied, bias=False, scale=d.logits_scale, softcap=d.softcap, rngs=rngs
-        )
+        if spec.outputs == d.spec.outputs:
+            scale, cap = d.logits_scale, d.softcap
+            head = Head(D, V, tied=d.tied, bias=False, scale=scale, softcap=cap, rngs=rngs)
+        else:
+            head = Head(D, spec.outputs.size, rngs=rngs)
         self._put(
             config, spec, embed=embed, tail=tail, norm=d.norm(D), head=head, features=D,
             shared=[make(rngs=rngs) for make in d.shared], context=d.context,

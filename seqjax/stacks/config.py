@@ -82,11 +82,13 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
+    # a layer of LAYERS, or a pattern of several, repeated; () of an imported model
+    layer: Pattern = (LayerConfig("gru"),)
     features: Count = 64  # width of the residual stream
     depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
     # as 1M or 250k: `train` finds the features that give so many, within 2 %; None: as they are
     parameters: Budget = None
+    vocabulary: Count | None = None  # tokens that it knows; None: those of the task
     norm: Literal["rms", "layer"] = "rms"  # before each branch, and the head
     mlp: Literal["glu", "mlp", "none"] = "glu"  # the branch after a mixer: gated (SiLU), plain, no
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features

@@ -69,6 +69,7 @@ class Model(nnx.Module):
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
+        spec = spec.widened(config.vocabulary)
         embed = spec.inputs.embedding(features, rngs=rngs)
 
         def blocks(layers):

@@ -32,15 +32,16 @@ WIDEST = 2**20  # features
 class Size(NamedTuple):
     """What models are compared by, beside what they score."""
 
-    parameters: int  # trained
+    parameters: int
     state_bytes: int  # that a sequence carries from step to step
     flops_per_token: float  # of a training step, an estimate (`flops`)
+    frozen: int = 0  # of the parameters, those that are not trained
 
     @classmethod
-    def of(cls, model: Model, step: Jaxpr, tokens: int) -> Size:
-        """step: the program of a training step on so many tokens."""
-        state = jax.eval_shape(lambda: model.start(1))
-        return cls(parameters(model), nbytes(state), flops(step) / tokens)
+    def of(cls, model: Model, step: Jaxpr, tokens: int, trained: int) -> Size:
+        """step: the program of a training step on so many tokens; trained: parameters."""
+        state, count = jax.eval_shape(lambda m: m.start(1), model), parameters(model)
+        return cls(count, nbytes(state), flops(step) / tokens, count - trained)
 
 
 def parameters(module: nnx.Module) -> int:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, Seed, check
 from seqjax.stacks.config import LayerConfig, ModelConfig, Options
+
+if TYPE_CHECKING:
+    from seqjax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TrainConfig:
     steps: Count = 1000  # of the optimiser
     max_seconds: Positive | None = None  # end earlier after so long; the schedule follows the clock
     seed: Seed = 0  # of parameters, data and dropout
+    freeze: tuple[str, ...] = ()  # parameters that are not trained, as "embed*" or "tail.0.*"
     evaluate_every: Count = 200  # steps between evaluations
     patience: Count | None = None  # stop after so many evaluations without a lower loss
     save_every: Count = 200  # steps between checkpoints
@@ -81,16 +85,22 @@ def check_config(config: Config) -> None:
         )
 
 
+def task_of(config: Config) -> Task:
+    """The task of the config, its tokens as many as the model knows."""
+    from seqjax.tasks import make
+
+    task = make(config.task.name, **config.task.options)
+    return replace(task, spec=task.spec.widened(config.model.vocabulary))
+
+
 def fitted(config: Config) -> Config:
     """The config with the features that have `model.parameters`, where it is given."""
     if config.model.parameters is None:
         return config
     from seqjax.stacks import summary
-    from seqjax.tasks import make
 
     check_config(config)
-    spec = make(config.task.name, **config.task.options).spec
-    return replace(config, model=summary.fitted(config.model, spec))
+    return replace(config, model=summary.fitted(config.model, task_of(config).spec))
 
 
 def smoke(config: Config) -> Config:

@@ -20,6 +20,7 @@ from jax import lax
 
 from seqjax.answers import Answer, Input
 from seqjax.stacks.model import Model
+from seqjax.tasks import Spec
 
 
 def generate(
@@ -42,7 +43,7 @@ def generate(
     """
     inputs: Input = model.inputs
     outputs: Answer = model.outputs
-    if not outputs.per_step or outputs.next_input != inputs:
+    if not Spec(inputs, outputs).generates:
         raise ValueError(
             "only a model whose answers are its next inputs generates, as a language model: "
             f"got {inputs} in, {outputs} out"
