@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 from test_hf import MAMBA, ZAMBA, checkpoint, same
-from test_stop import interrupt, lines  # noqa: F401
+from test_stop import Killed, interrupt  # noqa: F401
 from test_train import StopAt, hash_of
 
 from seqjax.hf import read
@@ -184,6 +184,15 @@ def test_folders_that_are_no_origins(tmp_path):
     train(replace(TUNE, train=replace(STEPS, steps=1)), tmp_path / "run", origin=first)
     with pytest.raises(ValueError, match="holds another run, which differs in .*from"):
         train(TUNE, tmp_path / "run")
+
+
+def test_a_run_killed_before_it_saved_does_without_its_origin(interrupt, tmp_path):  # noqa: F811
+    theirs, run = checkpoint(tmp_path / "theirs"), tmp_path / "run"
+    interrupt(2 + 2, Killed)  # two batches are traced
+    with pytest.raises(Killed):
+        train(TUNE, run, origin=theirs)
+    shutil.rmtree(theirs)
+    assert train(TUNE, run, origin=theirs).step == 4
 
 
 def test_a_run_that_was_killed_at_once_goes_on(tmp_path, monkeypatch):
