@@ -22,7 +22,8 @@ from seqjax.nn.base import Layer
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Head
 from seqjax.stacks.config import ModelConfig
-from seqjax.stacks.model import Model, check_evaluator
+from seqjax.stacks.model import Model
+from seqjax.stacks.stack import check_evaluator
 from seqjax.tasks.task import Classes, Spec, Tokens
 
 Names = Mapping[Any, Any]  # their tensor, or several, -> our path, or a form of seqjax.hf.tensors
@@ -146,7 +147,6 @@ class Decoder(Model):
             head = Head(D, V, tied=d.tied, bias=False, scale=scale, softcap=cap, rngs=rngs)
         else:
             head = Head(D, spec.outputs.size, rngs=rngs)
-        self._put(
-            config, spec, embed=embed, tail=tail, norm=d.norm(D), head=head, features=D,
-            shared=[make(rngs=rngs) for make in d.shared], context=d.context,
-        )  # fmt: skip
+        shared = [make(rngs=rngs) for make in d.shared]
+        self._put(config, embed=embed, tail=tail, norm=d.norm(D), features=D, shared=shared)
+        self._answer(config, spec, head, context=d.context)

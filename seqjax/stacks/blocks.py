@@ -8,17 +8,18 @@ residuals of its own (`Layer.block`), is x <- layer(x), of which dropout takes w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.answers.answer import IMPOSSIBLE
 from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
 from seqjax.nn.base import Layer, reads_time
-from seqjax.nn.linear import GLU
+from seqjax.nn.linear import GLU, per_head
 from seqjax.nn.norms import Norm
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
@@ -36,7 +37,8 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A branch of the stream around `layer`, and perhaps one around `mlp` after it.
+    """A branch of the stream around `layer`, and perhaps others after it: around `cross`, which
+    looks at the source of a pair, and around `mlp`.
 
     layer: any Layer, or a module without a state such as a GLU.
     project, post: a map back to the width of the stream, and a norm, after the layer.
@@ -54,6 +56,8 @@ class Block(nnx.Module):
         norm: Norm | None = None,
         project: nnx.Linear | None = None,
         post: Norm | None = None,
+        cross_norm: Norm | None = None,
+        cross: nnx.Module | None = None,
         mlp_norm: Norm | None = None,
         mlp: nnx.Module | None = None,
         alpha: float = 1.0,
@@ -63,6 +67,7 @@ class Block(nnx.Module):
         shared: int | None = None,
     ):
         self.layer, self.norm, self.project, self.post = layer, norm, project, post
+        self.cross_norm, self.cross = cross_norm, cross
         self.mlp_norm, self.mlp = mlp_norm, mlp
         self.alpha, self.beta, self.from_norm = alpha, beta, from_norm
         self.with_embedding, self.shared = with_embedding, shared
@@ -71,8 +76,10 @@ class Block(nnx.Module):
         self.evaluator = config.evaluator if known else None
 
     @classmethod
-    def of(cls, layer: LayerConfig, config: ModelConfig, *, rngs: nnx.Rngs) -> Block:
-        """A layer of the table by its name, as the config has it."""
+    def of(
+        cls, layer: LayerConfig, config: ModelConfig, *, cross: bool = False, rngs: nnx.Rngs
+    ) -> Block:
+        """A layer of the table by its name, as the config has it; cross: with that branch too."""
         features = config.features
         # Branches that add up: their last matrices shrink with depth, so that their sum does not
         # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
@@ -83,6 +90,9 @@ class Block(nnx.Module):
             parts["project"] = linear(out, features, scale, rngs)
         if not made.block:
             parts["norm"] = norm(config)
+        if cross:
+            parts["cross_norm"] = norm(config)
+            parts["cross"] = Cross(features, config.bridge_heads, scale=scale, rngs=rngs)
         if config.mlp != "none" and not made.block:
             inner = max(1, round(config.expansion * features))
             kind = GLU if config.mlp == "glu" else MLP
@@ -107,9 +117,11 @@ class Block(nnx.Module):
         key: jax.Array | None,
         embedding: Any = None,
         shared: Any = None,
+        source: Source | None = None,
     ) -> tuple[jax.Array, Any]:
         """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
-        embedding: [B, T, features], what the stream began with. shared: what blocks share."""
+        embedding: [B, T, features], what the stream began with. shared: what blocks share.
+        source: what `cross` looks at."""
         keys = (None, None) if key is None else jax.random.split(key)
         layer = self.whole(shared)
         z = x if self.norm is None else self.norm(x)
@@ -122,15 +134,54 @@ class Block(nnx.Module):
         for part in (self.project, self.post):
             y = y if part is None else part(y)
         if getattr(layer, "block", False):  # bitwise y where nothing is dropped
-            return (x + self.drop(y - x, keys[0]) if self.rate and key is not None else y), h
-        base = z if self.from_norm else x
-        x = scaled(self.alpha, base) + scaled(self.beta, self.drop(y, keys[0]))
+            x = x + self.drop(y - x, keys[0]) if self.rate and key is not None else y
+        else:
+            base = z if self.from_norm else x
+            x = scaled(self.alpha, base) + scaled(self.beta, self.drop(y, keys[0]))
+        if self.cross is not None and self.cross_norm is not None:
+            seen = self.cross(self.cross_norm(x), source)  # pyright: ignore[reportCallIssue]
+            x = x + self.drop(seen, None if key is None else jax.random.fold_in(key, 2))
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])  # pyright: ignore
         return x, h
 
     def drop(self, x, key):
         return dropout(x, self.rate, key, variational=self.variational)
+
+
+class Source(NamedTuple):
+    """What a decoder looks at: outputs of an encoder, and which of its steps are there."""
+
+    y: jax.Array  # [B, S, features]
+    present: jax.Array | None  # bool [B, S]; None: all
+
+
+class Cross(nnx.Module):
+    """W_o softmax(K^-1/2 q_t . k_s) v_s over the steps s of a source that are present.
+
+    Scaled dot products in `heads` heads of K channels (arXiv:1706.03762, sec. 3.2), q of the
+    stream, k and v of the source. Where nothing is present it is zero.
+    """
+
+    def __init__(self, features: int, heads: int, *, scale: float, rngs: nnx.Rngs):
+        self.heads, self.K = heads, per_head("features", features, heads)
+        self.W_q, self.W_k, self.W_v = (linear(features, features, 1.0, rngs) for _ in range(3))
+        self.W_o = linear(features, features, scale, rngs)
+
+    def __call__(self, x: jax.Array, source: Source) -> jax.Array:
+        if source is None:
+            raise ValueError("a model of pairs begins with one: model(Paired(source, target))")
+        q, k, v = (
+            y.reshape(*y.shape[:2], self.heads, self.K)
+            for y in (self.W_q(x), self.W_k(source.y), self.W_v(source.y))
+        )
+        there = jnp.ones(k.shape[:2], bool) if source.present is None else source.present
+        scores = jnp.einsum("bthk,bshk->bhts", q, k).astype(accumulation_dtype(q.dtype))
+        there = jnp.broadcast_to(there[:, None, None], scores.shape)
+        scores = jnp.where(there, scores * self.K**-0.5, IMPOSSIBLE)
+        weights = jnp.where(there, jax.nn.softmax(scores, axis=-1), 0)
+        y = jnp.einsum("bhts,bshk->bthk", weights.astype(v.dtype), v)
+        return self.W_o(y.reshape(x.shape))
 
 
 class Using(Layer):

@@ -43,7 +43,7 @@ class Spec:
     @property
     def generates(self) -> bool:
         """Whether the answers are the next inputs, as in a language model."""
-        return self.outputs.per_step and self.outputs.next_input == self.inputs
+        return self.outputs.per_step and self.outputs.next_input == self.inputs.pair[1]
 
     def widened(self, vocabulary: int | None) -> "Spec":
         """The same for a model that knows so many tokens, at least those there are; None: these.

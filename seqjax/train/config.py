@@ -71,7 +71,7 @@ def check_config(config: Config) -> None:
 
     check(config, Config, "")
     check_task(config.task.name, config.task.options)
-    for layer in config.model.layer:
+    for layer in (*config.model.layer, *config.model.encoder):
         factory((layer.name, layer.options))
     if config.model.depth < len(config.model.layer):
         raise ValueError(

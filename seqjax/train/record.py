@@ -131,13 +131,17 @@ def environment() -> dict[str, Any]:
 
 def resolved(config: Config) -> Config:
     """The config with the defaults of the layers' and the task's constructors filled in."""
-    layers = tuple(
-        LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
-        for one in config.model.layer
-    )
-    task = config.task
+
+    def filled(pattern: tuple[LayerConfig, ...]) -> tuple[LayerConfig, ...]:
+        return tuple(
+            LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
+            for one in pattern
+        )
+
+    task, model = config.task, config.model
     task = replace(task, options=_filled(TASKS[task.name].constructor, task.options))
-    return replace(config, task=task, model=replace(config.model, layer=layers))
+    model = replace(model, layer=filled(model.layer), encoder=filled(model.encoder))
+    return replace(config, task=task, model=model)
 
 
 def write_config(
