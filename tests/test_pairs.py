@@ -12,6 +12,7 @@ from seqjax.answers import Pair, Paired
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
+from seqjax.stacks.summary import TOLERANCE, fitted, parameters
 from seqjax.tasks import Classes, Features, Spec, Tokens, Values, make
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.generate import generate
@@ -116,6 +117,15 @@ def test_what_is_written_is_the_argmax_of_full_passes():
 def test_encoders_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         built(**changes)
+
+
+def test_a_budget_of_parameters_counts_the_encoder():
+    config = ModelConfig(layer=GRU, depth=3, encoder=(*GRU, LayerConfig("lru")), encoder_depth=5)
+    config = fitted(replace(config, parameters=10_000_000), SPEC)
+    model = nnx.eval_shape(lambda: Model(config, SPEC, rngs=nnx.Rngs(0)))
+    assert abs(parameters(model) / 10_000_000 - 1) < TOLERANCE
+    with pytest.raises(ValueError, match="model.encoder_depth are of tasks that give pairs"):
+        Model(config, Spec(Tokens(V), Classes(V, True)), rngs=nnx.Rngs(0))
 
 
 def test_wrong_pairs():

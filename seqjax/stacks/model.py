@@ -72,6 +72,8 @@ class Model(Stack):
             )
         spec = spec.widened(config.vocabulary)
         source, stream = spec.inputs.pair
+        if source is None and (config.encoder or config.encoder_depth):
+            raise ValueError("model.encoder and model.encoder_depth are of tasks that give pairs")
         attends = source is not None and config.bridge != "state"
         super().__init__(config, stream, cross=attends, rngs=rngs)
         head = Head(config.features, spec.outputs.size, rngs=rngs)

@@ -108,24 +108,19 @@ class Stack(nnx.Module):
         first, last = (None, None) if key is None else jax.random.split(key)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
-        y = embedding = self.embed(x)
-        y, repeated = self._repeat(y, h[0], flow, first, source)
-        y, tail = self._apply(self.tail, y, h[1], flow, last, source, embedding)
-        return self.norm(y), (repeated, tail)
-
-    def _repeat(self, x, h, flow, key, source):
-        """The pattern, as often as it is repeated."""
-        if not self.blocks:
-            return x, ()
-        graph, stacked = nnx.split(self.blocks)
-        repetitions = len(jax.tree.leaves(stacked)[0])
-        keys = None if key is None else jax.random.split(key, repetitions)
+        y, repeated = self.embed(x), ()
+        embedding, (graph, stacked) = y, nnx.split(self.blocks)
 
         def group(x, now):
             state, h, key = now
             return self._apply(nnx.merge(graph, state), x, h, flow, key, source)
 
-        return lax.scan(group, x, (stacked, h, keys), unroll=self.unroll)
+        if self.blocks:
+            repetitions = len(jax.tree.leaves(stacked)[0])
+            keys = None if first is None else jax.random.split(first, repetitions)
+            y, repeated = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
+        y, tail = self._apply(self.tail, y, h[1], flow, last, source, embedding)
+        return self.norm(y), (repeated, tail)
 
     def _apply(self, blocks, x, h, flow, key, source, embedding=None):
         """One block after the other."""

@@ -22,6 +22,7 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from seqjax.core.ranges import check
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
+from seqjax.stacks.stack import Stack
 from seqjax.tasks.task import Spec
 from seqjax.zoo import factory
 
@@ -133,13 +134,21 @@ def _unit(config: ModelConfig, spec: Spec) -> int:
 
 
 def _count(config: ModelConfig, spec: Spec, features: int) -> int:
-    """The parameters of the model of this width, from one repetition of its pattern."""
-    depth = len(config.layer)
-    one = replace(config, parameters=None, features=features, depth=depth)
+    """The parameters of the model of this width, from one repetition of its patterns."""
+    deep, source = config.depth, spec.inputs.pair[0]
+    one = replace(
+        config, parameters=None, features=features, depth=len(config.layer),
+        encoder_depth=len(config.encoder or config.layer) if source else None,
+    )  # fmt: skip
     model = nnx.eval_shape(lambda: Model(one, spec, rngs=nnx.Rngs(0)))
-    blocks = [parameters(block) for block in model.blocks]
-    rest = parameters(model) - sum(blocks)
-    return rest + sum(blocks[n % depth] for n in range(config.depth))
+
+    def more(stack: Stack, depth: int) -> int:
+        """Than one repetition."""
+        sizes = [parameters(block) for block in stack.blocks]
+        return sum(sizes[n % len(sizes)] for n in range(depth)) - sum(sizes)
+
+    read = more(model.encoder, config.encoder_depth or deep) if model.encoder else 0
+    return parameters(model) + more(model, deep) + read
 
 
 # ---- work ---------------------------------------------------------------------------------------

@@ -114,11 +114,19 @@ def smoke(config: Config) -> Config:
         config.task, options={**config.task.options, **entry.smoke}, batch=2, length=entry.length,
         evaluation_batches=1, evaluation_length=None,
     )  # fmt: skip
-    layer = tuple(
-        LayerConfig(one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke})
-        for one in config.model.layer
+    layer, encoder = (
+        tuple(
+            LayerConfig(
+                one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke}
+            )
+            for one in pattern
+        )
+        for pattern in (config.model.layer, config.model.encoder)
     )
-    model = replace(config.model, layer=layer, features=4, parameters=None, depth=len(layer))
+    model = replace(
+        config.model, layer=layer, features=4, parameters=None, depth=len(layer),
+        encoder=encoder, encoder_depth=len(encoder) or None, bridge_heads=2,
+    )  # fmt: skip
     optimiser = replace(config.optimiser, accumulate=min(config.optimiser.accumulate, 2))
     train = replace(
         config.train, steps=2, max_seconds=None, evaluate_every=2, save_every=2, log_every=1

@@ -151,7 +151,9 @@ def _of_run(run: Path, path: str) -> Origin:
         if name.startswith(("params.", "frozen."))
     }
     spec = task_of(config).spec
-    model = replace(config.model, vocabulary=getattr(spec.inputs, "vocabulary", None))
+    model = replace(
+        config.model, vocabulary=getattr(spec.inputs, "vocabulary", config.model.vocabulary)
+    )
     return Origin(path, fingerprint(kept), model, kept, spec, beside(run))
 
 
