@@ -73,6 +73,12 @@ def test_gradients_reach_the_encoder_and_dropout_both(bridge):
     assert value(params, jax.random.key(0))[0] != off
 
 
+def test_16_bits():
+    model = Model(replace(CONFIG, bridge="both", compute="bfloat16"), SPEC, rngs=nnx.Rngs(0))
+    y, h = jax.eval_shape(lambda: model(Paired(SOURCE, TARGET)))
+    assert y.dtype == jnp.float32 and h.source.y.dtype == jnp.bfloat16
+
+
 def test_without_a_source_there_is_nothing_to_see():
     model = built()
     nothing = jnp.zeros((B, S), bool)
@@ -111,7 +117,8 @@ def test_what_is_written_is_the_argmax_of_full_passes():
 @pytest.mark.parametrize("changes, message", [
     (dict(bridge="state", encoder=(LayerConfig("lru"),)), "model.bridge=state hands on states"),
     (dict(bridge="both", encoder_depth=1), "model.bridge=both hands on states"),
-    (dict(bridge_heads=3), "features = 8 cannot be split into 3 equal parts"),
+    (dict(encoder=2 * GRU, encoder_depth=1), "encoder_depth must be at least the 2 layers it"),
+    (dict(bridge_heads=3), "model.bridge_heads: features = 8 cannot be split into 3 equal parts"),
     (dict(bridge="none"), "model.bridge must be 'state' or 'attention' or 'both'"),
 ])  # fmt: skip
 def test_encoders_that_do_not_fit(changes, message):

@@ -164,7 +164,7 @@ class Cross(nnx.Module):
     """
 
     def __init__(self, features: int, heads: int, *, scale: float, rngs: nnx.Rngs):
-        self.heads, self.K = heads, per_head("features", features, heads)
+        self.heads, self.K = heads, per_head("model.bridge_heads: features", features, heads)
         self.W_q, self.W_k, self.W_v = (linear(features, features, 1.0, rngs) for _ in range(3))
         self.W_o = linear(features, features, scale, rngs)
 

@@ -198,4 +198,8 @@ def _reading(config: ModelConfig) -> ModelConfig:
             "model.encoder and model.encoder_depth must be left out, or be the layers and depth "
             f"of the decoder: model.bridge={config.bridge} hands on states"
         )
+    if depth < len(layer):
+        raise ValueError(
+            f"model.encoder_depth must be at least the {len(layer)} layers it has, got {depth}"
+        )
     return replace(config, layer=layer, depth=depth)

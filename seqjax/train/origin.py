@@ -81,15 +81,13 @@ class Origin:
 
     def fill(self, arrays: Arrays, spec: Spec) -> Arrays:
         """Arrays of a model for `spec` with the numbers of the origin, but for a new head."""
-        mine, new = self.arrays, "" if self.answers(spec) else "head."
+        mine, kept = self.arrays, self.answers(spec)
         if mine is None:
             return arrays
-
-        def fresh(name: str) -> bool:
-            return bool(new) and name.startswith(new)
-
-        # copies: what is trained is given away
-        return {name: a if fresh(name) else jnp.array(mine[name]) for name, a in arrays.items()}
+        return {  # copies: what is trained is given away
+            name: jnp.array(mine[name]) if kept or not name.startswith("head.") else array
+            for name, array in arrays.items()
+        }
 
 
 def find(folder: str | Path, run: Path | None) -> Origin:
