@@ -71,7 +71,7 @@ def config_fields() -> Iterator[Line]:
             if hint is bool:
                 yield Line("flags", ["train", "parity", flag, "maybe"], ("maybe",))
                 continue
-            if field.name in ("options", "layer"):
+            if field.name in ("options", "layer", "encoder", "freeze"):
                 continue
             if field.name in ("name", "evaluator"):
                 wrong: list[str] = ["bogus", ""]
@@ -185,6 +185,13 @@ def together() -> Iterator[Line]:
     parity = ["train", "parity", "--model.layer"]
     for words, named in (
         (["train", "parity", "--task.batch", "6", "--optimiser.accumulate", "4"], "accumulate"),
+        (["train", "parity", "--freeze", "embd*"], "embd"),
+        (["train", "parity", "--from", "nowhere"], "from"),
+        (["train", "parity", "--model.encoder", "gru"], "encoder"),
+        (["train", "parity", "--model.front", "conv"], "front"),
+        (["train", "parity", "--model.vocabulary", "1"], "vocabulary"),
+        (["train", "reverse", "--model.encoder", "gruu"], "gruu"),
+        (["train", "reverse", "--model.bridge-heads", "3"], "heads"),
         ([*parity, "gru", "lru", "--model.depth", "1"], "depth"),
         ([*parity, "gla", "heads=3"], "heads"),
         ([*parity, "rwkv7", "heads=5"], "heads"),
@@ -239,8 +246,8 @@ def without_work() -> Iterator[None]:
     def accept(*_, **__) -> None:
         raise Accepted
 
-    def prepared(config):
-        prepare(config)
+    def prepared(config, origin=None):
+        prepare(config, origin)
         raise Accepted
 
     with (

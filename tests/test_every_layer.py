@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 
 import seqjax
-from seqjax.hf.decoder import Using
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.layers.attention.attention import Attention
@@ -34,6 +33,7 @@ from seqjax.nn.activations import relu
 from seqjax.nn.blocks import Blocks
 from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
+from seqjax.stacks.blocks import Using
 from seqjax.testing import check_layer
 from seqjax.zoo import LAYERS, make
 

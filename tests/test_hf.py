@@ -233,9 +233,9 @@ def test_a_context_is_what_attention_sees(tmp_path):
     folder = checkpoint(tmp_path, MIXTURE)
     assert read(folder).model.context == 8
     model = read(folder, context=4).model
-    with pytest.raises(ValueError, match="6 tokens at once, but attention sees 4"):
+    with pytest.raises(ValueError, match="6 steps at once, but attention sees 4"):
         model(jnp.zeros((1, 6), jnp.int32))
-    with pytest.raises(ValueError, match="tokens are integers"):
+    with pytest.raises(ValueError, match="the model takes tokens, integers"):
         model(jnp.zeros((1, 3)))
 
 

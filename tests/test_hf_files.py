@@ -251,7 +251,7 @@ def test_an_import_keeps_its_context(tmp_path, capsys):
     assert "attention sees 4 tokens" in capsys.readouterr().out
     assert load(ours).model.context == 4 and load(ours, context=6).model.context == 6
     prompt = ["--prompt", "1 2 3 4 5", "--length", "2", "--temperature", "0"]
-    assert "5 tokens at once, but attention sees 4" in mistake(ours, capsys, "generate", *prompt)
+    assert "5 steps at once, but attention sees 4" in mistake(ours, capsys, "generate", *prompt)
     assert cli.main(["generate", str(ours), *prompt, "--context", "8"]) == 0
     assert len(capsys.readouterr().out.split()) == 7
     assert "from 1 to 8, got 9" in mistake(ours, capsys, "generate", *prompt, "--context", "9")

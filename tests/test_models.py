@@ -10,8 +10,9 @@ from flax import nnx
 
 from seqjax.core.flow import Flow
 from seqjax.nn.base import cast_parameters
+from seqjax.stacks.blocks import dropout
 from seqjax.stacks.config import LayerConfig, ModelConfig
-from seqjax.stacks.model import Model, dropout
+from seqjax.stacks.model import Model
 from seqjax.tasks import Classes, Features, Spec, Tokens, Values
 from seqjax.train.generate import generate
 from seqjax.zoo import LAYERS, make
@@ -181,7 +182,7 @@ def test_the_scan_over_layers_is_the_loop_over_blocks():
             for block in nnx.merge(graph, jax.tree.map(lambda p, n=n: p[n], stacked)):
                 y, _ = block(y, None, Flow(), None)
         y, _ = model.tail[0](y, None, Flow(), None)
-        return model.head(model.norm(y))
+        return model.head(model.norm(y), model.embed)
 
     np.testing.assert_allclose(jax.jit(model)(x)[0], loop(model), atol=1e-10)
 

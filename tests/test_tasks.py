@@ -215,12 +215,14 @@ def test_rows_build_and_draw_what_they_specify_from_a_key(name):
     assert task.name == name
     batch, again, other = (task.sample(jax.random.key(seed), BATCH, length) for seed in (1, 1, 2))
     same(batch, again)
-    assert not np.array_equal(batch.x, other.x)
-    inputs, outputs = task.spec.inputs, task.spec.outputs
+    drawn, others = (jax.tree.leaves(one.x) for one in (batch, other))
+    assert not np.array_equal(drawn[0], others[0])
+    kinds, outputs = filter(None, task.spec.inputs.pair), task.spec.outputs
     steps = (BATCH, length)
-    assert batch.x.shape == (*steps, *inputs.shape) and batch.x.dtype == inputs.dtype
-    if not inputs.shape:
-        assert batch.x.min() >= 0 and batch.x.max() < inputs.vocabulary
+    for inputs, x in zip(kinds, drawn):
+        assert x.shape == (*steps, *inputs.shape) and x.dtype == inputs.dtype
+        if not inputs.shape:
+            assert x.min() >= 0 and x.max() < inputs.vocabulary
     answers = steps if outputs.per_step else steps[:1]
     assert batch.y.shape == (*answers, *outputs.shape) and batch.y.dtype == outputs.dtype
     if not outputs.shape:

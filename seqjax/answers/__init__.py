@@ -1,6 +1,6 @@
 """What goes into a model and what is answered: open sets, a new kind is one class in one file.
 
-    Input     its arrays and their embedding                         Tokens, Features, Vector
+    Input     its arrays and their embedding                         Tokens, Features, Vector, Pair
     Answer    its loss, metrics, sampling and the size of the head   Classes, Values, Strokes, ...
 
 Models, training, evaluation and generation ask a kind for what they need, and never which it is.
@@ -10,7 +10,7 @@ from seqjax.answers.answer import Answer, Metrics
 from seqjax.answers.bernoullis import Bernoullis
 from seqjax.answers.classes import Classes
 from seqjax.answers.counts import NegativeBinomial, Poisson
-from seqjax.answers.inputs import Features, Input, Tokens, Vector
+from seqjax.answers.inputs import Features, Input, Pair, Paired, Tokens, Vector
 from seqjax.answers.labels import Labels
 from seqjax.answers.mixtures import Mixture, Strokes
 from seqjax.answers.quantiles import Quantiles
@@ -19,5 +19,6 @@ from seqjax.answers.values import Values
 
 __all__ = [
     "Answer", "Bernoullis", "Classes", "Features", "Input", "Labels", "Metrics", "Mixture",
-    "NegativeBinomial", "Poisson", "Quantiles", "Spans", "Strokes", "Tokens", "Values", "Vector",
+    "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans", "Strokes", "Tokens",
+    "Values", "Vector",
 ]  # fmt: skip

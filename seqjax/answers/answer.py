@@ -71,6 +71,10 @@ class Answer(ABC):
         """The kind of input a target can be, one step later: such a model generates."""
         return None
 
+    def widened(self, vocabulary: int) -> Answer:
+        """The same for a model that knows so many tokens, where answers are tokens."""
+        return self
+
     def metrics(self, y_hat: jax.Array, y: jax.Array, mask: jax.Array) -> Metrics:
         """Averages over the targets, weighted by mask: the loss, and what `measures` returns."""
         measured = {"loss": self.loss(y_hat, y), **self.measures(y_hat, y)}

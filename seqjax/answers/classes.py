@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import jax
@@ -39,6 +39,9 @@ class Classes(Answer):
     @property
     def next_input(self) -> Tokens:
         return Tokens(self.count)
+
+    def widened(self, vocabulary: int) -> Classes:
+        return replace(self, count=vocabulary)
 
     def loss(self, y_hat, y):
         chosen = jnp.take_along_axis(y_hat, y[..., None], axis=-1)[..., 0]

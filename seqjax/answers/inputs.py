@@ -3,6 +3,7 @@
     Tokens(V)          int [B, T]               x_t = table[token_t]
     Features(*shape)   float [B, T, *shape]     x_t = W vec(f_t) + b
     Vector(D, steps)   float [B, D]             x_t = W v + b at every step, or at the first only
+    Pair(source, target, begin)   Paired        a sequence that is read, and one that is written
 
 The embedding may be any module: a front end of convolutions is a subclass of Features with an
 `embedding` of its own.
@@ -11,9 +12,9 @@ The embedding may be any module: a front end of convolutions is a subclass of Fe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,11 @@ class Input(ABC):
     dtype: ClassVar[type]
     axes: ClassVar[tuple[str, ...]] = ("B", "T")
 
+    @property
+    def pair(self) -> tuple[Input | None, Input]:
+        """The kind of a sequence that is read before, if any, and of what comes in by steps."""
+        return None, self
+
     def __post_init__(self) -> None:
         ranges.check(self, type(self), type(self).__name__)
 
@@ -44,7 +50,7 @@ class Input(ABC):
     def embedding(self, features: int, *, rngs: nnx.Rngs) -> Any:
         """The module from x to [B, T, features]."""
 
-    def check(self, x: jax.Array) -> None:
+    def check(self, x: Any) -> None:
         """Raise ValueError unless x has the axes and the kind of dtype."""
         inexact = issubclass(self.dtype, np.inexact)
         kind = jnp.floating if inexact else jnp.integer
@@ -59,6 +65,16 @@ class Input(ABC):
     def masked(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """x with zeros at the steps that are not set in mask [B, T]."""
         return jnp.where(mask.reshape(mask.shape + (1,) * len(self.shape)), x, 0)
+
+    def widened(self, vocabulary: int) -> Input:
+        """The same for a model that knows so many tokens; ValueError if it cannot be."""
+        raise ValueError(
+            f"model.vocabulary must be None for {self.name}, which are no tokens, got {vocabulary}"
+        )
+
+    def opening(self, x: np.ndarray, mask: np.ndarray) -> tuple[Any, np.ndarray | None]:
+        """What generation begins with: x and mask of prompts [B, T, *shape]."""
+        return x, mask
 
     def prompt(self, steps: Any) -> np.ndarray:
         """The beginning of a sequence [T, *shape], T > 0, to be continued."""
@@ -80,6 +96,14 @@ class Tokens(Input):
 
     def embedding(self, features: int, *, rngs: nnx.Rngs) -> Embedding:
         return Embedding(self.vocabulary, features, rngs=rngs)
+
+    def widened(self, vocabulary: int) -> Tokens:
+        if vocabulary < self.vocabulary:
+            raise ValueError(
+                f"model.vocabulary must be at least {self.vocabulary}, the tokens of the task, "
+                f"got {vocabulary}"
+            )
+        return Tokens(vocabulary)
 
     def prompt(self, steps: Any) -> np.ndarray:
         row = super().prompt(steps)
@@ -127,15 +151,81 @@ class Vector(Input):
         return x  # it belongs to no step
 
 
-class Embedding(nnx.Module):
-    """A vector for each token."""
+class Paired(NamedTuple):
+    """Of a batch of pairs: two sequences, each of its own length."""
 
-    def __init__(self, vocabulary: int, features: int, *, rngs: nnx.Rngs):
+    source: Any  # [B, S, ...]
+    target: Any  # [B, T, ...]
+    present: Any = None  # bool [B, S]: not set for padding of the source; None: all are there
+
+
+@dataclass(frozen=True)
+class Pair(Input):
+    """A source that is read whole, and a target that is written: x is `Paired`.
+
+    begin: the token of the target that stands before its first one, in x and in generation, whose
+    prompts are sources.
+    """
+
+    name = "a pair"
+    source: Input
+    target: Tokens
+    begin: Annotated[int, ranges.Range(0)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # of a prompt
+        return self.source.shape
+
+    @property
+    def pair(self) -> tuple[Input, Tokens]:
+        return self.source, self.target
+
+    def embedding(self, features: int, *, rngs: nnx.Rngs) -> Any:
+        raise TypeError("a pair has two embeddings: those of its source and of its target")
+
+    def check(self, x: Any) -> None:
+        if not isinstance(x, Paired):
+            raise ValueError(f"the model takes Paired(source, target), got {type(x).__name__}")
+        self.source.check(x.source)
+        self.target.check(x.target)
+        shape = np.shape(x.source)[:2]
+        if len(x.target) != shape[0] or np.shape(x.present) not in ((), shape):
+            raise ValueError(
+                f"the model takes a source, bool [B, S] = {list(shape)} of its steps that are "
+                f"present, and a target of as many rows, got {np.shape(x.present)} and "
+                f"{len(x.target)} rows"
+            )
+
+    def widened(self, vocabulary: int) -> Pair:
+        source, target = (one.widened(vocabulary) for one in (self.source, self.target))
+        return replace(self, source=source, target=target)
+
+    def prompt(self, steps: Any) -> np.ndarray:
+        return self.source.prompt(steps)
+
+    def opening(self, x: np.ndarray, mask: np.ndarray) -> tuple[Paired, None]:
+        return Paired(x, np.full((len(x), 1), self.begin, self.target.dtype), mask), None
+
+
+class Embedding(nnx.Module):
+    """norm(scale table[token]): a vector for each token."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        features: int,
+        *,
+        scale: float = 1.0,
+        norm: nnx.Module | None = None,
+        rngs: nnx.Rngs,
+    ):
         table = nnx.initializers.normal(0.02)(rngs.params(), (vocabulary, features), jnp.float32)
-        self.table = nnx.Param(table)
+        self.table, self.scale, self.norm = nnx.Param(table), scale, norm
 
     def __call__(self, tokens):
-        return self.table[tokens]
+        x = self.table[tokens]
+        x = x if self.scale == 1 else self.scale * x
+        return x if self.norm is None else self.norm(x)  # pyright: ignore[reportCallIssue]
 
 
 class Affine(nnx.Linear):

@@ -1,7 +1,7 @@
 """Checkpoints of the transformers library as models of ours, and back.
 
     config.py         its config.json, read field by field; what is not understood is refused
-    decoder.py        one decoder for all; an architecture is a Description of its branches
+    decoder.py        an architecture is a Description of its branches, of which the model is made
     tensors.py        names of tensors -> our parameters: one table, read in two directions
     files.py          which files of a folder are read, and folders that are written
     folder.py         read and write a checkpoint

@@ -110,7 +110,7 @@ def granite(config: Config) -> Description:
             ("input_layernorm", "post_attention_layernorm"),
             (mix, MAMBA2, "mamba") if mamba else (attend, ATTENTION, "self_attn"),
             second,
-            scale=config("residual_multiplier", 1.0),
+            beta=config("residual_multiplier", 1.0),
         )
     return describe(
         config,
@@ -157,7 +157,7 @@ def falcon_h1(config: Config) -> Description:
         at = f"model.layers.{i}"
         branches += [
             Branch(both, names, at, norm=f"{at}.input_layernorm"),
-            Branch(mlp, FEED, f"{at}.feed_forward", norm=f"{at}.pre_ff_layernorm", scale=down),
+            Branch(mlp, FEED, f"{at}.feed_forward", norm=f"{at}.pre_ff_layernorm", beta=down),
         ]
     return describe(
         config,

@@ -1,6 +1,6 @@
 """Checkpoint folders of the transformers library: config.json and *.safetensors, in and out.
 
-    checkpoint = read("falcon-mamba/")          # a Decoder with the weights in it, and their config
+    checkpoint = read("falcon-mamba/")          # a Model with the weights in it, and their config
     logits, h = checkpoint.model(tokens)
     write(checkpoint, "copy/")                  # the same tensors, bit by bit, and the same config
 
@@ -69,7 +69,7 @@ class Checkpoint:
         state = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))
         context = "" if model.context is None else f", attention sees {model.context} tokens"
         lines = [
-            f"{kind}: {len(model.branches)} branches, {parameters:,} parameters, "
+            f"{kind}: {len(model.tail)} branches, {parameters:,} parameters, "
             f"state of {state:,} numbers{context}"
         ]
         reasons: dict[str, list[str]] = {}

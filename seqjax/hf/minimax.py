@@ -108,8 +108,8 @@ def minimax(config: Config) -> Description:
             f"{at}.self_attn",
             norm=f"{at}.input_layernorm",
             from_norm=True,
-            residual=config(f"{which}_attn_alpha_factor", 1.0),
-            scale=config(f"{which}_attn_beta_factor", 1.0),
+            alpha=config(f"{which}_attn_alpha_factor", 1.0),
+            beta=config(f"{which}_attn_beta_factor", 1.0),
         )
         second = Branch(
             some,
@@ -117,8 +117,8 @@ def minimax(config: Config) -> Description:
             f"{at}.block_sparse_moe",
             norm=f"{at}.post_attention_layernorm",
             from_norm=True,
-            residual=config("mlp_alpha_factor", 1.0),
-            scale=config("mlp_beta_factor", 1.0),
+            alpha=config("mlp_alpha_factor", 1.0),
+            beta=config("mlp_beta_factor", 1.0),
         )
         branches += [first, second]
     for which in ("linear", "full"):

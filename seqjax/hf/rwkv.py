@@ -46,9 +46,7 @@ def rwkv(config: Config) -> Description:
     return Description(
         vocabulary=config.size("vocab_size"),
         features=features,
-        branches=tuple(
-            Branch(layer, NAMES, f"rwkv.blocks.{i}", residual=0.0) for i in range(depth)
-        ),
+        branches=tuple(Branch(layer, NAMES, f"rwkv.blocks.{i}") for i in range(depth)),
         norm=partial(Norm, centre=True, bias=True, eps=1e-5),
         embed="rwkv.embeddings",
         first="rwkv.blocks.0.pre_ln",

@@ -2,7 +2,7 @@
 
 A table maps their names to our paths. What stands at the path decides how the numbers are arranged:
 
-    Linear      weight [out, in]         kernel [in, out]            and bias
+    Linear, Head weight [out, in]        kernel [in, out]            and bias
     ShortConv   weight [C, 1, width]     weight [width, C]           and bias
     Norm        weight [n]               weight, of any shape        and bias
     Embedding   weight [V, D]            table [V, D]
@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from seqjax.hf.decoder import Embedding
+from seqjax.answers.inputs import Embedding
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.norms import Norm
+from seqjax.stacks.blocks import Head
 
 Arrays = list[np.ndarray]
 
@@ -41,7 +42,7 @@ class Rule(NamedTuple):
 
 
 def at(module: Any, path: str) -> Any:
-    """What stands at a path such as "branches.0.layer.W_in"; None below None."""
+    """What stands at a path such as "tail.0.layer.W_in"; None below None."""
     for name in path.split("."):
         if module is None:
             return None
@@ -72,7 +73,7 @@ def leaves(target: Any) -> list[tuple[Any, str, str, str]]:
     match target:
         case None:
             return []
-        case nnx.Linear():
+        case nnx.Linear() | Head():
             kernel = (target.kernel, ".weight", ".kernel", "transposed")
             return [kernel, (target.bias, ".bias", ".bias", "same")]
         case ShortConv():

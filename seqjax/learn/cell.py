@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer, Recurrent
 from seqjax.stacks.model import Model
@@ -85,9 +86,7 @@ def _of_layer(merge) -> Cell:
 def _of_model(merge) -> Cell:
     def start(params):
         model = merge(params)
-        outputs = model.head.out_features
-        dtype = jnp.result_type(*(p for p in jax.tree.leaves(params)))
-        return model.start(1), jnp.zeros(outputs, dtype)
+        return model.start(1), jnp.zeros(model.outputs.size, accumulation_dtype(model.compute))
 
     def step(params, h, x):
         y, new = merge(params)(jnp.asarray(x)[None, None], h[0])

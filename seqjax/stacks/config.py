@@ -82,11 +82,15 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    layer: Pattern = (LayerConfig("gru"),)  # a layer of LAYERS, or a pattern of several, repeated
+    # a layer of LAYERS, or a pattern of several, repeated; () of an imported model
+    layer: Pattern = (LayerConfig("gru"),)
     features: Count = 64  # width of the residual stream
     depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
     # as 1M or 250k: `train` finds the features that give so many, within 2 %; None: as they are
     parameters: Budget = None
+    vocabulary: Count | None = None  # tokens that it knows; None: those of the task
+    # of frames [H, W, C]: taken flat, or by convolutions, the same ones at every step
+    front: Literal["flat", "conv"] = "flat"
     norm: Literal["rms", "layer"] = "rms"  # before each branch, and the head
     mlp: Literal["glu", "mlp", "none"] = "glu"  # the branch after a mixer: gated (SiLU), plain, no
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
@@ -97,4 +101,10 @@ class ModelConfig:
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time
     # of activations; parameters are at least float32, and float64 needs JAX_ENABLE_X64=1
     compute: Literal["float32", "bfloat16", "float64"] = "float32"
+    # of a model of pairs: the pattern that reads the source; none: that of `layer`
+    encoder: Pattern = ()
+    encoder_depth: Count | None = None  # its number of blocks; None: `depth`
+    # how the decoder reads it: starts from its last states, attends to its outputs, or both
+    bridge: Literal["state", "attention", "both"] = "attention"
+    bridge_heads: Count = 4  # of that attention; they divide the features
     evaluator: str | None = None  # how layers scan (`seqjax explain`); None: chosen by the table

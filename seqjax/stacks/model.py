@@ -2,16 +2,18 @@
 
     x   = embed(x)                                               [B, T, features]
     x  += dropout(mixer(norm(x)))                                depth times, the layers a pattern
+    x  += dropout(cross(norm(x), source))                        of a pair: arXiv:1706.03762
     x  += dropout(mlp(norm(x)))                                  GLU: arXiv:2002.05202
     y   = W norm(x)                                              what the answer is read from
 
 A layer that is a block already, with norms and residuals of its own (`Layer.block`), stands in
-place of both lines as x = block(x).
+place of the mixer's line and the last one as x = block(x). Models that are imported (`seqjax.hf`)
+have the same parts with other scales and norms: `seqjax.stacks.blocks` has the formula.
 
 What goes in and out is the task's `Spec` (`seqjax.answers`), so one class is the language model and
-the per-step tagger (classes per step), the sequence classifier (classes, pooled over time) and the
-regressor (values). The pattern of blocks is repeated by one `lax.scan` over stacked parameters, so
-that compile time does not grow with depth. Like a layer, a model is called
+the per-step tagger (classes per step), the sequence classifier (classes, pooled over time), the
+regressor (values), and of pairs of sequences the encoder and decoder. Like a layer, a model is
+called
 
     y, h = model(x, h, resets=..., mask=..., key=...)
 
@@ -20,7 +22,7 @@ with the state returned being the state accepted; `key` turns dropout on.
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +30,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.core.common import Notice, accumulation_dtype, unknown
+from seqjax.answers import Paired
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
-from seqjax.core.ranges import check
-from seqjax.nn.base import Layer, cast_parameters, reads_time
-from seqjax.nn.linear import GLU
-from seqjax.nn.norms import Norm
-from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.nn.base import cast_parameters
+from seqjax.stacks.blocks import Head, Source
+from seqjax.stacks.config import ModelConfig
+from seqjax.stacks.stack import Stack
 from seqjax.tasks.task import Spec
-from seqjax.zoo import make
 
 
 class ModelState(NamedTuple):
@@ -45,132 +46,66 @@ class ModelState(NamedTuple):
     blocks: Any  # tuple: per layer of the pattern, leaves [repetitions, B, ...]
     tail: Any  # tuple: per block after the last whole pattern, leaves [B, ...]
     pooled: Any  # (sum or last [B, features], count [B]) of a sequence model, else None
+    source: Source | None = None  # what the blocks look at in every step
 
 
-BATCH_AXES = ModelState(1, 0, 0)
+BATCH_AXES: Any = ModelState(1, 0, 0, 0)  # pyright: ignore[reportArgumentType]
 UNTIMED = "the model takes no dt: none of its layers reads the time between steps"
 
 
-class MLP(nnx.Module):
-    """W_2 gelu(W_1 x)."""
-
-    def __init__(self, features: int, inner: int, *, scale: float, rngs: nnx.Rngs):
-        self.W_1 = _linear(features, inner, 1.0, rngs)
-        self.W_2 = _linear(inner, features, scale, rngs)
-
-    def __call__(self, x):
-        return self.W_2(jax.nn.gelu(self.W_1(x)))
-
-
-class Block(nnx.Module):
-    """A step of the stream: x += dropout(layer(norm(x))), then x += dropout(mlp(norm(x))).
-
-    Of a layer that is a block itself nothing but the dropout, of what it adds to the stream.
-    """
-
-    def __init__(self, layer: LayerConfig, config: ModelConfig, *, rngs: nnx.Rngs):
-        features = config.features
-        # Branches that add up: their last matrices shrink with depth, so that their sum does not
-        # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
-        scale = (2 * config.depth) ** -0.5
-        self.layer = make(layer.name, features, rngs=rngs, **layer.options)
-        out, whole = self.layer.out_features, self.layer.block
-        self.norm = None if whole else _norm(config)
-        self.project = None if out == features else _linear(out, features, scale, rngs)
-        second = config.mlp != "none" and not whole
-        inner = max(1, round(config.expansion * features))
-        kind = GLU if config.mlp == "glu" else MLP
-        self.mlp_norm = _norm(config) if second else None
-        self.mlp = kind(features, inner, scale=scale, rngs=rngs) if second else None
-        self.rate, self.variational = config.dropout, config.variational
-        known = config.evaluator in self.layer.evaluators
-        self.evaluator = config.evaluator if known else None
-
-    def __call__(self, x, h, flow, key):
-        """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        n = x if self.norm is None else self.norm(x)
-        dt = flow.dt if reads_time(self.layer) else None
-        y, h = self.layer(n, h, flow.resets, flow.mask, dt=dt, evaluator=self.evaluator)
-        y = y if self.project is None else self.project(y)
-        if self.norm is None:  # bitwise y where nothing is dropped
-            return (x + self.drop(y - x, keys[0]) if self.rate and key is not None else y), h
-        x = x + self.drop(y, keys[0])
-        if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])
-        return x, h
-
-    def drop(self, x, key):
-        return dropout(x, self.rate, key, variational=self.variational)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None, *, variational: bool = False):
-    """x [B, T, D] with a share `rate` of zeros, the rest scaled up; unchanged without a key.
-
-    variational: the same channels are dropped at all time steps (arXiv:1512.05287).
-    """
-    if key is None or not rate:
-        return x
-    shape = (x.shape[0], 1, *x.shape[2:]) if variational else x.shape
-    keep = jnp.broadcast_to(jax.random.bernoulli(key, 1 - rate, shape), x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
-
-
-class Model(nnx.Module):
+class Model(Stack):
     """The model of `config` for inputs and outputs `spec`.
 
     >>> model = Model(ModelConfig(features=32), task.spec, rngs=nnx.Rngs(0))
     >>> y, h = model(batch.x)                     # y [B, T, classes], h the state after it
+
+    Of pairs of sequences it is a decoder of the target, and an encoder reads the source. The
+    decoder reads the encoder by `config.bridge`: it starts from its last states ("state",
+    arXiv:1409.3215), each of its blocks attends to its outputs ("attention"), or both.
     """
 
     def __init__(self, config: ModelConfig, spec: Spec, *, rngs: nnx.Rngs):
-        check(config, ModelConfig, "model")
         if config.parameters is not None:
             raise ValueError(
                 f"model.parameters must be None, got {config.parameters}: "
                 "seqjax.stacks.summary.fitted finds the features for it"
             )
-        pattern, features, depth = config.layer, config.features, config.depth
-        if not pattern or depth < len(pattern):
-            raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
-        self.features, self.remat, self.unroll = features, config.remat, config.unroll
-        self.pool = config.pool
-        self.compute = jnp.dtype(config.compute)
-        self.inputs, self.outputs = spec.inputs, spec.outputs
-        self.embed = spec.inputs.embedding(features, rngs=rngs)
+        spec = spec.widened(config.vocabulary)
+        source, stream = spec.inputs.pair
+        if source is None and (config.encoder or config.encoder_depth):
+            raise ValueError("model.encoder and model.encoder_depth are of tasks that give pairs")
+        attends = source is not None and config.bridge != "state"
+        super().__init__(config, stream, cross=attends, rngs=rngs)
+        head = Head(config.features, spec.outputs.size, rngs=rngs)
+        reads = None if source is None else Stack(_reading(config), source, cross=False, rngs=rngs)
+        self._answer(config, spec, head, encoder=reads)
 
-        def blocks(layers):
-            return nnx.List([Block(layer, config, rngs=rngs) for layer in layers])
-
-        repetitions, rest = divmod(depth, len(pattern))
-        self.blocks = _stack([blocks(pattern) for _ in range(repetitions)])
-        self.tail = blocks(pattern[:rest])
-        layers = [block.layer for block in self.blocks]
-        self.timed = any(map(reads_time, layers))
+    def _answer(
+        self,
+        config: ModelConfig,
+        spec: Spec,
+        head: Head,
+        *,
+        encoder: Stack | None = None,
+        context: int | None = None,
+    ) -> None:
+        """What is more than a stack. context: how many steps at once its attention can see."""
+        self.inputs, self.outputs, self.head = spec.inputs, spec.outputs, head
+        self.encoder, self.bridge = encoder, config.bridge
+        self.pool, self.context = config.pool, context
         if spec.timed and not self.timed:
             raise ValueError(UNTIMED)
-        check_evaluator(config, layers)
-        self.norm = _norm(config)
-        # Small, so that the first answers are near uniform, and the first loss near its baseline.
-        self.head = _linear(features, spec.outputs.size, 0.1, rngs, bias=True)
 
     def start(self, batch: int) -> ModelState:
-        """The state before anything was seen."""
-        graph, stacked = nnx.split(self.blocks)
-
-        def states(blocks):
-            return tuple(block.layer.batch_state(batch, self.compute) for block in blocks)
-
-        state_dtype = accumulation_dtype(self.compute)
-        pooled = None
+        """The state before anything was seen, of a pair its source neither."""
+        state_dtype, pooled = accumulation_dtype(self.compute), None
         if not self.outputs.per_step:
             pooled = jnp.zeros((batch, self.features), state_dtype), jnp.zeros(batch, state_dtype)
-        repeated = jax.vmap(lambda state: states(nnx.merge(graph, state)))(stacked)
-        return ModelState(repeated, states(self.tail), pooled)
+        return ModelState(*self.states(batch), pooled)
 
     def __call__(
         self,
-        x: jax.Array,
+        x: Any,
         h: ModelState | None = None,
         *,
         resets: jax.Array | None = None,
@@ -181,56 +116,54 @@ class Model(nnx.Module):
         """Answers in float32 and the state after the last step.
 
         x: what `inputs` takes: tokens int [B, T], features [B, T, D]. The answer is [B, T, size]
-            or, once per sequence, [B, size]: what was seen since the last reset, pooled.
+            or, once per sequence, [B, size]: what was seen since the last reset, pooled. Of a pair
+            both sequences, which begin anew: h is not looked at. More of its target alone, with h.
         h, resets, mask: as for a layer. A masked step is left out; its answer is zero.
         dt: float [B, T], the time before each step, for the layers that read it.
         key: randomness of dropout; None: no dropout, as in evaluation.
-        Raises ValueError for other inputs than `inputs`, and for dt if no layer reads it.
+        Raises ValueError for other inputs than `inputs`, for dt if no layer reads it, and for
+        resets of a pair.
         """
-        self.inputs.check(x)
+        more = self.encoder is not None and h is not None and not isinstance(x, Paired)
+        (self.inputs.pair[1] if more else self.inputs).check(x)
         if dt is not None and not self.timed:
             raise ValueError(UNTIMED)
+        if resets is not None and self.encoder is not None:
+            raise ValueError("a model of pairs takes no resets: each is a sequence of its own")
         model = cast_parameters(self, self.compute)
+        if isinstance(x, Paired):
+            h, x = model._read(x, key), x.target
+        if self.context is not None and x.shape[1] > self.context:
+            raise ValueError(
+                f"{x.shape[1]} steps at once, but attention sees {self.context}: "
+                "read the checkpoint with a larger context"
+            )
         h = model.start(x.shape[0]) if h is None else h
         if mask is not None:
-            x = self.inputs.masked(x, mask)
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            x = x.astype(self.compute)
-        graph, stacked = nnx.split(model.blocks)
+            x = self.inputs.pair[1].masked(x, mask)
         flow = Flow(resets, mask, dt=dt)
-
-        def group(x, now):
-            state, h, key = now
-            return self._apply(nnx.merge(graph, state), x, h, flow, key)
-
-        repetitions = len(jax.tree.leaves(stacked)[0])
-        first, last = (None, None) if key is None else jax.random.split(key)
-        each = None if first is None else jax.random.split(first, repetitions)
-        xs = (stacked, h.blocks, each)
-        y, blocks = lax.scan(group, model.embed(x), xs, unroll=self.unroll)
-        y, tail = self._apply(model.tail, y, h.tail, flow, last)
-        y, pooled = model.norm(y), None
+        y, states = model.stream(x, (h.blocks, h.tail), flow, key, h.source)
+        pooled = None
         if not self.outputs.per_step:
             y, pooled = self._pooled(y, h.pooled, resets, mask)
-        y = model.head(y).astype(accumulation_dtype(self.compute))
+        y = model.head(y, model.embed)
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
-        return y, ModelState(blocks, tail, pooled)
+        return y, ModelState(*states, pooled, h.source)
 
-    @property
-    def causal(self) -> bool:
-        """Whether no layer sees the future."""
-        return all(block.layer.causal for block in (*self.blocks, *self.tail))
-
-    def _apply(self, blocks, x, h, flow, key):
-        """One block after the other."""
-        call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
-        keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
-        new = []
-        for block, state, k in zip(blocks, h, keys, strict=False):
-            x, state = call(block, x, state, flow, k)
-            new.append(state)
-        return x, tuple(new)
+    def _read(self, x: Paired, key: jax.Array | None) -> ModelState:
+        """The state in which the decoder begins."""
+        encoder, kind = self.encoder, self.inputs.pair[0]
+        assert encoder is not None and kind is not None
+        source, present, h = x.source, x.present, self.start(len(x.target))
+        if present is not None:
+            source = kind.masked(source, present)
+        key = None if key is None else jax.random.fold_in(key, 1)  # the decoder splits it
+        flow = Flow(None, present)
+        y, (blocks, tail) = encoder.stream(source, encoder.states(len(source)), flow, key)
+        if self.bridge != "attention":
+            h = h._replace(blocks=blocks, tail=tail)
+        return h if self.bridge == "state" else h._replace(source=Source(y, present))
 
     def _pooled(self, y, pooled, resets, mask):
         """The last or mean step since the last reset, and what the next window needs of it."""
@@ -257,36 +190,16 @@ class Model(nnx.Module):
         return (before / jnp.maximum(count, 1)[:, None]).astype(y.dtype), (before, count)
 
 
-def check_evaluator(config: ModelConfig, layers: list[Layer]) -> None:
-    """An evaluator that was requested is run by the layers that have it: one error if none has, a
-    notice of those that have not, which choose for themselves."""
-    name = config.evaluator
-    without = [config.layer[n].name for n, one in enumerate(layers) if name not in one.evaluators]
-    if name is None or not without:
-        return
-    if len(without) == len(layers):
-        known = dict.fromkeys(one for layer in layers for one in layer.evaluators)
-        raise ValueError(unknown(f"evaluator of {', '.join(dict.fromkeys(without))}", name, known))
-    warnings.warn(
-        f"model.evaluator {name}: {', '.join(dict.fromkeys(without))} have none of that name and "
-        "choose for themselves",
-        Notice,
-        stacklevel=3,
-    )
-
-
-def _norm(config: ModelConfig) -> Norm:
-    layer = config.norm == "layer"
-    return Norm(config.features, centre=layer, bias=layer)
-
-
-def _linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs, bias: bool = False):
-    init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
-    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, rngs=rngs)
-
-
-def _stack(modules):
-    """One module whose parameters are those of `modules`, stacked on a new first axis."""
-    graph, first = nnx.split(modules[0])
-    states = [first, *(nnx.state(module) for module in modules[1:])]
-    return nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+def _reading(config: ModelConfig) -> ModelConfig:
+    """Of the encoder."""
+    layer, depth = config.encoder or config.layer, config.encoder_depth or config.depth
+    if config.bridge != "attention" and (layer, depth) != (config.layer, config.depth):
+        raise ValueError(
+            "model.encoder and model.encoder_depth must be left out, or be the layers and depth "
+            f"of the decoder: model.bridge={config.bridge} hands on states"
+        )
+    if depth < len(layer):
+        raise ValueError(
+            f"model.encoder_depth must be at least the {len(layer)} layers it has, got {depth}"
+        )
+    return replace(config, layer=layer, depth=depth)

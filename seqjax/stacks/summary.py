@@ -22,6 +22,7 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from seqjax.core.ranges import check
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
+from seqjax.stacks.stack import Stack
 from seqjax.tasks.task import Spec
 from seqjax.zoo import factory
 
@@ -32,15 +33,16 @@ WIDEST = 2**20  # features
 class Size(NamedTuple):
     """What models are compared by, beside what they score."""
 
-    parameters: int  # trained
+    parameters: int
     state_bytes: int  # that a sequence carries from step to step
     flops_per_token: float  # of a training step, an estimate (`flops`)
+    frozen: int = 0  # of the parameters, those that are not trained
 
     @classmethod
-    def of(cls, model: Model, step: Jaxpr, tokens: int) -> Size:
-        """step: the program of a training step on so many tokens."""
-        state = jax.eval_shape(lambda: model.start(1))
-        return cls(parameters(model), nbytes(state), flops(step) / tokens)
+    def of(cls, model: Model, step: Jaxpr, tokens: int, trained: int) -> Size:
+        """step: the program of a training step on so many tokens; trained: parameters."""
+        state, count = jax.eval_shape(lambda m: m.start(1), model), parameters(model)
+        return cls(count, nbytes(state), flops(step) / tokens, count - trained)
 
 
 def parameters(module: nnx.Module) -> int:
@@ -132,13 +134,21 @@ def _unit(config: ModelConfig, spec: Spec) -> int:
 
 
 def _count(config: ModelConfig, spec: Spec, features: int) -> int:
-    """The parameters of the model of this width, from one repetition of its pattern."""
-    depth = len(config.layer)
-    one = replace(config, parameters=None, features=features, depth=depth)
+    """The parameters of the model of this width, from one repetition of its patterns."""
+    deep, source = config.depth, spec.inputs.pair[0]
+    one = replace(
+        config, parameters=None, features=features, depth=len(config.layer),
+        encoder_depth=len(config.encoder or config.layer) if source else None,
+    )  # fmt: skip
     model = nnx.eval_shape(lambda: Model(one, spec, rngs=nnx.Rngs(0)))
-    blocks = [parameters(block) for block in model.blocks]
-    rest = parameters(model) - sum(blocks)
-    return rest + sum(blocks[n % depth] for n in range(config.depth))
+
+    def more(stack: Stack, depth: int) -> int:
+        """Than one repetition."""
+        sizes = [parameters(block) for block in stack.blocks]
+        return sum(sizes[n % len(sizes)] for n in range(depth)) - sum(sizes)
+
+    read = more(model.encoder, config.encoder_depth or deep) if model.encoder else 0
+    return parameters(model) + more(model, deep) + read
 
 
 # ---- work ---------------------------------------------------------------------------------------

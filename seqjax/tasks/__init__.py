@@ -13,6 +13,7 @@ from seqjax.tasks import (
     copy,
     induction_heads,
     mqar,
+    reverse,
     selective_copy,
     state_tracking,
 )
@@ -58,6 +59,10 @@ TASKS: dict[str, Entry] = {
         state_tracking.state_tracking, "2404.08819, 2411.12537",
         "Parity, modular addition and permutation groups (S3, A5, S5)",
         length=16, smoke=dict(group="S3"),
+    ),
+    "reverse": Entry(
+        reverse.reverse, "1409.3215", "Reversal: a pair of a source and a target",
+        length=6, smoke=dict(vocabulary=4),
     ),
     "char_lm": Entry(
         char_lm.char_lm, "many", "Byte language modelling on any text",

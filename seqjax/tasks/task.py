@@ -4,7 +4,7 @@ Letters: B batch, T time, V vocabulary, D dimension.  A batch is batch-first, as
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from math import log
@@ -39,6 +39,21 @@ class Spec:
     inputs: Input
     outputs: Answer
     timed: bool = False
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answers are the next inputs, as in a language model."""
+        return self.outputs.per_step and self.outputs.next_input == self.inputs.pair[1]
+
+    def widened(self, vocabulary: int | None) -> "Spec":
+        """The same for a model that knows so many tokens, at least those there are; None: these.
+
+        A language model answers with all the tokens that it knows. Raises ValueError.
+        """
+        if vocabulary is None:
+            return self
+        outputs = self.outputs.widened(vocabulary) if self.generates else self.outputs
+        return replace(self, inputs=self.inputs.widened(vocabulary), outputs=outputs)
 
 
 class DataIterator(Protocol):

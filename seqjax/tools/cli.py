@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -48,24 +48,32 @@ def train(argv: list[str]) -> int:
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = default,
         run: Path | None = None,
+        origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
         tiny: bool = False,
     ) -> int:
         """Train a model. The same command with the same --run goes on where it stopped.
 
         Args:
             run: folder for metrics, curves and checkpoints; by default runs/NAME-TIME
+            origin: folder of a run, or of a checkpoint as `seqjax import` reads or writes it: go on
+                with its model, for this task; a folder of its own is --run
             tiny: two steps at the smallest sizes, to see that it runs
         """
+        from dataclasses import replace
         from datetime import datetime
 
         from seqjax.train.loop import train
         from seqjax.train.progress import table
         from seqjax.train.step import prepare
 
-        if tiny:
+        if origin is not None:
+            config = replace(config, model=_changed(config.model, default.model))
+        if tiny and origin is None:
             prepare(fitted(config))  # a mistake in what tiny changes is one too
         run = run or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        result = train(smoke(config) if tiny else config, run)
+        if tiny:
+            config = replace(smoke(config), **({"model": config.model} if origin else {}))
+        result = train(config, run, origin=origin)
         with suppress(OSError):  # the terminal may be gone
             print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
                   f"{table(result.metrics)}\nin {run}", flush=True)  # fmt: skip
@@ -144,21 +152,28 @@ def import_(argv: list[str]) -> int:
 
 
 def export(argv: list[str]) -> int:
-    def command(folder: Folder, out: Path) -> int:
-        """Write an imported model as a checkpoint of the transformers library.
+    def command(folder: Folder, out: Path, step: Step | None = None) -> int:
+        """Write an imported model, or a run that began with one, as a checkpoint of the
+        transformers library.
 
         Args:
-            folder: what `seqjax import --out` wrote
+            folder: what `seqjax import --out` wrote, or of a run
             out: new folder for config.json, the weights, and the tokenizer if there was one
+            step: which checkpoint of a run; by default the best one
         """
         from seqjax.hf import write
         from seqjax.hf.files import vacant
         from seqjax.train.imported import load, stored
+        from seqjax.train.loop import load as load_run
+        from seqjax.train.origin import exported
 
         vacant(out)
         if not stored(folder):
-            raise ValueError(f"{folder} is not the folder of an imported model")
-        found = load(folder)
+            found = exported(folder, load_run(folder, step)[0])
+        elif step is None:
+            found = load(folder)
+        else:
+            raise ValueError(f"{folder} is an imported model: it has no steps to choose from")
         write(found, out)
         print(f"{found.summary()}\nin {out}")
         return 0
@@ -277,6 +292,14 @@ def learners(argv: list[str]) -> int:
     return parse(agreement, argv, "learners")
 
 
+def _changed(config: Any, default: Any) -> Any:
+    """What was set of a config that began as `default`, and else what its class has."""
+    from dataclasses import asdict
+
+    names = [n for n in asdict(config) if getattr(config, n) != getattr(default, n)]
+    return type(config)(**{name: getattr(config, name) for name in names})
+
+
 def _numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split()]
@@ -289,7 +312,8 @@ def _spaced(tokens) -> bytes:
 
 
 def _bytes(tokens) -> bytes:
-    return bytes(tokens.tolist())
+    """Bytes; "?" where a model that knows more tokens than these writes another."""
+    return bytes(token if token < 256 else ord("?") for token in tokens.tolist())
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -310,7 +334,9 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(evaluate, "score a trained model"),
     "generate": Command(generate, "write text with a trained model"),
     "import": Command(import_, "read a checkpoint of the transformers library"),
-    "export": Command(export, "write an imported model as such a checkpoint"),
+    "export": Command(
+        export, "write an imported model, as it was or trained on, as such a checkpoint"
+    ),
     "list": Command(report, "everything that stands: layers, ops, evaluators, learners, tasks"),
     "explain": Command(explain, "which evaluator would run for a layer or an op, and why"),
     "check": Command(check, "hold a layer to its laws: a name, or FILE.py:Class of your own"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import file_digest, sha256
@@ -109,9 +110,13 @@ class Checkpoints:
                 "from there"
             )
             raise CheckpointError(f"the checkpoint file {damage} is damaged: {advice}")
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(), extra=ocp.args.JsonRestore())
-        found = self.orbax.restore(self.folder / str(step), args=args)
-        return {name: np.asarray(array) for name, array in found["state"].items()}, found["extra"]
+        folder = self.folder / str(step)
+        items: dict[str, Any] = {"extra": ocp.args.JsonRestore()}
+        if (folder / "state").is_dir():
+            items["state"] = ocp.args.StandardRestore()
+        found = self.orbax.restore(folder, args=ocp.args.Composite(**items))
+        arrays = found["state"] if "state" in items else {}
+        return {name: np.asarray(array) for name, array in arrays.items()}, found["extra"]
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """`read`, in the structure of `like`."""
@@ -134,10 +139,10 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: dict, extra: dict[str, Any], old: list[int]) -> None:
         final, folder = self.folder / str(step), self.folder / f"{step}{PARTIAL}"
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(extra)
-        )
-        self.orbax.save(folder, args=args)
+        items: dict[str, Any] = {"extra": ocp.args.JsonSave(extra)}
+        if arrays:  # orbax has no empty items
+            items["state"] = ocp.args.StandardSave(arrays)
+        self.orbax.save(folder, args=ocp.args.Composite(**items))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
         write_atomically(folder / SEAL, "".join(lines))
@@ -175,7 +180,7 @@ class Checkpoints:
         )
 
 
-def fingerprint(arrays: dict[str, np.ndarray]) -> str:
+def fingerprint(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of all arrays."""
     digest = sha256()
     for name, array in sorted(arrays.items()):

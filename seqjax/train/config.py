@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, Seed, check
 from seqjax.stacks.config import LayerConfig, ModelConfig, Options
+
+if TYPE_CHECKING:
+    from seqjax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TrainConfig:
     steps: Count = 1000  # of the optimiser
     max_seconds: Positive | None = None  # end earlier after so long; the schedule follows the clock
     seed: Seed = 0  # of parameters, data and dropout
+    freeze: tuple[str, ...] = ()  # parameters that are not trained, as "embed*" or "tail.0.*"
     evaluate_every: Count = 200  # steps between evaluations
     patience: Count | None = None  # stop after so many evaluations without a lower loss
     save_every: Count = 200  # steps between checkpoints
@@ -67,7 +71,7 @@ def check_config(config: Config) -> None:
 
     check(config, Config, "")
     check_task(config.task.name, config.task.options)
-    for layer in config.model.layer:
+    for layer in (*config.model.layer, *config.model.encoder):
         factory((layer.name, layer.options))
     if config.model.depth < len(config.model.layer):
         raise ValueError(
@@ -81,16 +85,22 @@ def check_config(config: Config) -> None:
         )
 
 
+def task_of(config: Config) -> Task:
+    """The task of the config, its tokens as many as the model knows."""
+    from seqjax.tasks import make
+
+    task = make(config.task.name, **config.task.options)
+    return replace(task, spec=task.spec.widened(config.model.vocabulary))
+
+
 def fitted(config: Config) -> Config:
     """The config with the features that have `model.parameters`, where it is given."""
     if config.model.parameters is None:
         return config
     from seqjax.stacks import summary
-    from seqjax.tasks import make
 
     check_config(config)
-    spec = make(config.task.name, **config.task.options).spec
-    return replace(config, model=summary.fitted(config.model, spec))
+    return replace(config, model=summary.fitted(config.model, task_of(config).spec))
 
 
 def smoke(config: Config) -> Config:
@@ -104,11 +114,19 @@ def smoke(config: Config) -> Config:
         config.task, options={**config.task.options, **entry.smoke}, batch=2, length=entry.length,
         evaluation_batches=1, evaluation_length=None,
     )  # fmt: skip
-    layer = tuple(
-        LayerConfig(one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke})
-        for one in config.model.layer
+    layer, encoder = (
+        tuple(
+            LayerConfig(
+                one.name, {**one.options, **LAYERS[option("layer", one.name, LAYERS)].smoke}
+            )
+            for one in pattern
+        )
+        for pattern in (config.model.layer, config.model.encoder)
     )
-    model = replace(config.model, layer=layer, features=4, parameters=None, depth=len(layer))
+    model = replace(
+        config.model, layer=layer, features=4, parameters=None, depth=len(layer),
+        encoder=encoder, encoder_depth=len(encoder) or None, bridge_heads=2,
+    )  # fmt: skip
     optimiser = replace(config.optimiser, accumulate=min(config.optimiser.accumulate, 2))
     train = replace(
         config.train, steps=2, max_seconds=None, evaluate_every=2, save_every=2, log_every=1

@@ -19,12 +19,12 @@ import numpy as np
 from jax import lax
 
 from seqjax.answers import Answer, Input
-from seqjax.hf.decoder import Decoder
 from seqjax.stacks.model import Model
+from seqjax.tasks import Spec
 
 
 def generate(
-    model: Model | Decoder,
+    model: Model,
     prompts: Sequence[Any],
     length: int,
     *,
@@ -43,7 +43,7 @@ def generate(
     """
     inputs: Input = model.inputs
     outputs: Answer = model.outputs
-    if not outputs.per_step or outputs.next_input != inputs:
+    if not Spec(inputs, outputs).generates:
         raise ValueError(
             "only a model whose answers are its next inputs generates, as a language model: "
             f"got {inputs} in, {outputs} out"
@@ -61,14 +61,14 @@ def generate(
     for name, value in given.items():
         if temperature and name not in outputs.options and value not in (None, 1):
             raise ValueError(f"{type(outputs).__name__} is sampled without {name}, got {value}")
-    x, mask = _align(prompts, inputs)
+    x, mask = inputs.opening(*_align(prompts, inputs))
     if key is None:
         if temperature:
             raise ValueError("sampling needs a key; temperature=0 is greedy and needs none")
         key = jax.random.key(0)
-    keys = key if key.ndim else jax.random.split(key, len(x))
-    if len(keys) != len(x):
-        raise ValueError(f"got {len(keys)} keys for {len(x)} prompts")
+    keys = key if key.ndim else jax.random.split(key, len(prompts))
+    if len(keys) != len(prompts):
+        raise ValueError(f"got {len(keys)} keys for {len(prompts)} prompts")
     given["temperature"] = temperature or 1.0
     options = {name: given[name] for name in outputs.options}  # traced: no value compiles anew
     chosen, lost = _generate(model, x, mask, keys, options, length, not temperature)

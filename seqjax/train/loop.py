@@ -26,9 +26,11 @@ from flax import nnx
 
 from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
-from seqjax.tasks import Spec, Task, make
+from seqjax.tasks import Spec, Task
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
-from seqjax.train.config import Config, fitted
+from seqjax.train.config import Config, fitted, task_of
+from seqjax.train.imported import build
+from seqjax.train.origin import beside, find, keep
 from seqjax.train.progress import Progress, short, table
 from seqjax.train.record import Record, read_config, read_data, write_config
 from seqjax.train.step import Arrays, prepare, start_state, take_apart
@@ -69,10 +71,15 @@ class Result(NamedTuple):
 
 
 def train(
-    config: Config, run: str | Path | None = None, progress: Progress | None = None
+    config: Config,
+    run: str | Path | None = None,
+    progress: Progress | None = None,
+    *,
+    origin: str | Path | None = None,
 ) -> Result:
     """Train the model of `config`; in the folder `run`, go on from its last checkpoint.
 
+    origin: a run or a checkpoint whose model is trained on (`seqjax.train.origin`).
     On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
     decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
     Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
@@ -82,10 +89,14 @@ def train(
     t, run = config.train, None if run is None else Path(run)
     if run and run.exists() and not run.is_dir():
         raise ValueError(f"run must be a folder, and {run} is a file")
-    config = fitted(config)
-    size, task, optimiser, update, evaluate = prepare(config)
-    key = jax.random.split(jax.random.key(t.seed))[0]
-    params, frozen, _, rebuild = take_apart(Model(config.model, task.spec, rngs=nnx.Rngs(key)))
+    source = None if origin is None else find(origin, run)
+    config = fitted(config if source is None else source.config(config))
+    size, task, optimiser, update, evaluate = prepare(config, source)
+    key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
+    model = build(config.model, task.spec, described, rngs=nnx.Rngs(key))
+    params, frozen, _, rebuild = take_apart(model, t.freeze)
+    if source is not None:
+        params, frozen = (source.fill(arrays, task.spec) for arrays in (params, frozen))
     state = start_state(config, task, rebuild, optimiser, params, frozen)
     data = task.batches(t.seed, config.task.batch, config.task.length)
 
@@ -97,8 +108,12 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         if run is not None:
-            write_config(run, config, task.fingerprint, size._asdict())
+            write_config(
+                run, config, task.fingerprint, size._asdict(), source.record if source else {}
+            )
             checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
+            if source is not None:
+                keep(source, run)
             if checkpoints.steps():
                 state, extra = checkpoints.restore(state)
                 data.set_state(extra["data"])
@@ -106,11 +121,17 @@ def train(
                 metrics, evaluated = extra["metrics"], extra["evaluated"]
                 window = Window(**extra["window"]) if "window" in extra else window
                 progress.message(f"going on from step {step}")
+        if source is not None and not source.answers(task.spec):
+            progress.message(f"a new head for {task.spec.outputs}: {source.path} has another")
+        frozen_too = f" ({short(size.frozen)} frozen)" if size.frozen else ""
         progress.message(
-            f"model.features={config.model.features}: {short(size.parameters)} parameters, "
+            f"model.features={config.model.features}: {short(size.parameters)} parameters"
+            f"{frozen_too}, "
             f"state {short(size.state_bytes)} bytes, {short(size.flops_per_token)} flops a token"
         )
         began, saved = monotonic() - seconds, (step, evaluated)
+        if source is not None and not step:
+            saved = None  # save at once: from then on the run does without its origin
         ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
         since = None  # the step and the time the rate is measured from: the first one compiles
 
@@ -185,7 +206,7 @@ def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config,
     step: which of the checkpoints; None: the one with the best validation loss, or the last.
     """
     config = read_config(Path(run))
-    task = make(config.task.name, **config.task.options)
+    task = task_of(config)
     if read_data(Path(run)) not in ("", task.fingerprint):
         text = f"the text of {run} has changed since it was trained on"
         warnings.warn(text, Notice, stacklevel=2)
@@ -199,8 +220,10 @@ def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Mo
     config = read_config(run)
     if not (run / "checkpoints").exists():
         raise CheckpointError(f"{run} has no checkpoint yet")
-    model = Model(config.model, spec, rngs=nnx.Rngs(config.train.seed))
-    params, frozen, _, rebuild = take_apart(model)
+    imported = beside(run)
+    described = None if imported is None else imported.description
+    model = build(config.model, spec, described, rngs=nnx.Rngs(config.train.seed))
+    params, frozen, _, rebuild = take_apart(model, config.train.freeze)
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         at = checkpoints.read()[1]["best"]["step"] if step is None else step
         known = {*checkpoints.steps(), *checkpoints.unsealed()}

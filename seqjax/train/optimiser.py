@@ -45,5 +45,5 @@ def decays(path: tuple, variable: nnx.Variable) -> bool:
 
     The blocks of a model are stacked, so their parameters have one axis more than they say.
     """
-    stacked = path[0] == "blocks"
+    stacked = "blocks" in path[:2]  # of the model, or of its encoder
     return not isinstance(variable, Precise) and variable.get_value().ndim - stacked > 1

@@ -131,22 +131,31 @@ def environment() -> dict[str, Any]:
 
 def resolved(config: Config) -> Config:
     """The config with the defaults of the layers' and the task's constructors filled in."""
-    layers = tuple(
-        LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
-        for one in config.model.layer
-    )
-    task = config.task
+
+    def filled(pattern: tuple[LayerConfig, ...]) -> tuple[LayerConfig, ...]:
+        return tuple(
+            LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
+            for one in pattern
+        )
+
+    task, model = config.task, config.model
     task = replace(task, options=_filled(TASKS[task.name].constructor, task.options))
-    return replace(config, task=task, model=replace(config.model, layer=layers))
+    model = replace(model, layer=filled(model.layer), encoder=filled(model.encoder))
+    return replace(config, task=task, model=model)
 
 
 def write_config(
-    folder: Path, config: Config, data: str = "", size: Mapping[str, float] = MappingProxyType({})
+    folder: Path,
+    config: Config,
+    data: str = "",
+    size: Mapping[str, float] = MappingProxyType({}),
+    origin: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Save what the run is, or check that the folder holds the same run.
 
     data: the fingerprint of its text, `Task.fingerprint`.
     size: how large the model is, `seqjax.stacks.summary.Size`.
+    origin: path and sha256 of its first numbers, if they are not drawn.
     Raises ValueError naming the fields in which it is another one, and if the text has changed.
     """
     config = resolved(config)
@@ -156,6 +165,7 @@ def write_config(
             raise ValueError(f"{folder} is a run of another version: {', '.join(strange)} unknown")
         now, before = _fields(config), _fields(stored)
         differ = [name for name in now if now[name] != before[name]]
+        differ += ["from"] if read_from(folder) != dict(origin) else []
         if differ:
             raise ValueError(
                 f"{folder} holds another run, which differs in {', '.join(differ)}: "
@@ -167,9 +177,9 @@ def write_config(
                 "put it back to go on with it, or give a new folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "config": asdict(config), "data": data, "size": dict(size), "environment": environment()
-    }  # fmt: skip
+    content = {"config": asdict(config), "data": data, "size": dict(size)}
+    content |= {"from": dict(origin)} if origin else {}
+    content["environment"] = environment()
     write_atomically(folder / "config.json", json.dumps(content, indent=2) + "\n")
 
 
@@ -188,6 +198,12 @@ def read_config(folder: Path) -> Config:
 def read_data(folder: Path) -> str:
     """The fingerprint of the text the run began with; empty if it has none."""
     return _json(folder).get("data", "")
+
+
+def read_from(folder: Path) -> dict[str, str]:
+    """Path and sha256 of the numbers the run began with; empty if they were drawn, or if there is
+    no run."""
+    return _json(folder).get("from", {}) if (folder / "config.json").exists() else {}
 
 
 def _read(folder: Path) -> tuple[Config, list[str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,17 @@ import optax
 from flax import nnx
 from jax import lax
 
-from seqjax.core.common import accumulation_dtype
+from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.stacks.config import show_pattern
 from seqjax.stacks.model import BATCH_AXES, Model
 from seqjax.stacks.summary import Size
-from seqjax.tasks import Batch, Task, make
-from seqjax.train.config import Config, TaskConfig, check_config
+from seqjax.tasks import Batch, Task
+from seqjax.train.config import Config, TaskConfig, check_config, task_of
+from seqjax.train.imported import build
 from seqjax.train.optimiser import adamw, decays, learning_rate
+
+if TYPE_CHECKING:
+    from seqjax.train.origin import Origin
 
 Arrays = dict[str, jax.Array]
 Rebuild = Callable[[Arrays, Arrays], Model]
@@ -34,20 +39,30 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # int32, steps taken
     params: Arrays  # trained, float32, by name
-    frozen: Arrays  # drawn once
+    frozen: Arrays  # drawn once, or not trained any more
     moments: optax.OptState
     key: jax.Array  # raw data of the dropout key
     carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
 
 
-def take_apart(model: Model) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
+def take_apart(
+    model: Model, freeze: Sequence[str] = ()
+) -> tuple[Arrays, Arrays, dict[str, bool], Rebuild]:
     """Trained and frozen arrays by name, which of them decay, and the way back to a model.
 
     A flat dict of arrays is what `jax.jit` passes on fastest, and what a checkpoint can name.
+    freeze: patterns of names, as of files, of what is frozen too. Raises ValueError for one that
+    is the name of nothing.
     """
     graph, *states = nnx.split(model, nnx.Param, ...)
     flat = [{".".join(map(str, path)): (path, variable) for path, variable in nnx.to_flat_state(s)}
             for s in states]  # fmt: skip
+    for pattern in freeze:
+        if not fnmatch.filter([*flat[0], *flat[1]], pattern):
+            raise ValueError(unknown("parameter to freeze", pattern, flat[0]))
+        flat[1] |= {name: flat[0].pop(name) for name in fnmatch.filter(flat[0], pattern)}
+    if freeze and not flat[0]:
+        raise ValueError(f"freeze must leave a parameter to train, got {' '.join(freeze)}")
     dtype = accumulation_dtype(model.compute)
 
     def array(variable):
@@ -187,9 +202,10 @@ class Programs(NamedTuple):
     evaluate: Evaluation
 
 
-def prepare(config: Config) -> Programs:
+def prepare(config: Config, origin: Origin | None = None) -> Programs:
     """The programs of a run, traced at their shapes: what cannot run is one error here.
 
+    origin: of its first numbers.
     Nothing is computed but the first batches, and nothing is written. Raises ValueError naming the
     field, the layer or the task, or how much memory is missing.
     """
@@ -197,29 +213,33 @@ def prepare(config: Config) -> Programs:
     if config.model.compute == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("model.compute=float64 needs JAX_ENABLE_X64=1 in the environment")
     c, pattern = config.task, " ".join(show_pattern(config.model.layer))
+    named = f"model.layer {pattern}" if origin is None else f"the model of {origin.path}"
     longest, width = max(c.length, c.evaluation_length or 0), config.model.features
     steps = f"task.{'length' if longest == c.length else 'evaluation_length'}={longest}"
     sizes = f"task.batch={c.batch}, {steps} and model.features={width}"
     _check_memory(4 * c.batch * longest * width, sizes)
-    task = make(c.name, **c.options)
+    task = task_of(config)
+    described = None if origin is None else origin.description
+    if origin is not None:
+        origin.answers(task.spec)
     batch = next(task.batches(config.train.seed, c.batch, c.length))
-    with _named(f"model.layer {pattern}"):
-        model = nnx.eval_shape(lambda: Model(config.model, task.spec, rngs=nnx.Rngs(0)))
-        params, frozen, decayed, rebuild = take_apart(model)
+    with _named(named):
+        model = nnx.eval_shape(lambda: build(config.model, task.spec, described, rngs=nnx.Rngs(0)))
+    params, frozen, decayed, rebuild = take_apart(model, config.train.freeze)
     count = sum(leaf.size for leaf in params.values())
-    sizes = f"model.layer {pattern}, model.depth={config.model.depth}, model.features={width}"
+    sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
     _check_memory(16 * count, f"{count} parameters of {sizes}")
     optimiser = adamw(config.optimiser, decayed)
     update = make_update(config, task, rebuild, optimiser)
     evaluate = make_evaluate(config, task, rebuild)
-    with _named(f"model.layer {pattern}, task.batch={c.batch}, task.length={c.length}"):
+    with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
         begin = partial(start_state, config, task, rebuild, optimiser)
         traced = update.trace(jax.eval_shape(begin, params, frozen), batch, np.float32(0))
-    size = Size.of(model, traced.jaxpr.jaxpr, c.batch * c.length)
+    size = Size.of(model, traced.jaxpr.jaxpr, c.batch * c.length, trained=count)
     lengths = f"task.evaluation_length={c.evaluation_length or c.length}"
     with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
         held_out = next(evaluate.batches())
-    with _named(f"model.layer {pattern}, {lengths}"):
+    with _named(f"{named}, {lengths}"):
         evaluate.trace(params, frozen, held_out)
     return Programs(size, task, optimiser, update, evaluate)
 

@@ -1,0 +1,254 @@
+"""Parts of a model: steps of the residual stream, and the head that reads it.
+
+    x <- alpha r + beta drop(post(layer(norm(x))))               r = x, or norm(x)
+
+One formula for trained and for imported models. A layer that is a block already, with norms and
+residuals of its own (`Layer.block`), is x <- layer(x), of which dropout takes what it adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqjax.answers.answer import IMPOSSIBLE
+from seqjax.answers.inputs import Embedding
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import Flow
+from seqjax.nn.base import Layer, reads_time
+from seqjax.nn.linear import GLU, per_head
+from seqjax.nn.norms import Norm
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.zoo import make
+
+
+class MLP(nnx.Module):
+    """W_2 gelu(W_1 x)."""
+
+    def __init__(self, features: int, inner: int, *, scale: float, rngs: nnx.Rngs):
+        self.W_1 = linear(features, inner, 1.0, rngs)
+        self.W_2 = linear(inner, features, scale, rngs)
+
+    def __call__(self, x):
+        return self.W_2(jax.nn.gelu(self.W_1(x)))
+
+
+class Block(nnx.Module):
+    """A branch of the stream around `layer`, and perhaps others after it: around `cross`, which
+    looks at the source of a pair, and around `mlp`.
+
+    layer: any Layer, or a module without a state such as a GLU.
+    project, post: a map back to the width of the stream, and a norm, after the layer.
+    alpha, beta, from_norm: of the formula above; from_norm: r = norm(x).
+    with_embedding: the layer is given [x, embedding], as in Zamba.
+    shared: the layer is called with this one of the modules that several blocks share.
+    config: its dropout and evaluator are this block's.
+    """
+
+    def __init__(
+        self,
+        layer: nnx.Module,
+        config: ModelConfig,
+        *,
+        norm: Norm | None = None,
+        project: nnx.Linear | None = None,
+        post: Norm | None = None,
+        cross_norm: Norm | None = None,
+        cross: nnx.Module | None = None,
+        mlp_norm: Norm | None = None,
+        mlp: nnx.Module | None = None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        from_norm: bool = False,
+        with_embedding: bool = False,
+        shared: int | None = None,
+    ):
+        self.layer, self.norm, self.project, self.post = layer, norm, project, post
+        self.cross_norm, self.cross = cross_norm, cross
+        self.mlp_norm, self.mlp = mlp_norm, mlp
+        self.alpha, self.beta, self.from_norm = alpha, beta, from_norm
+        self.with_embedding, self.shared = with_embedding, shared
+        self.rate, self.variational = config.dropout, config.variational
+        known = config.evaluator in getattr(layer, "evaluators", ())
+        self.evaluator = config.evaluator if known else None
+
+    @classmethod
+    def of(
+        cls, layer: LayerConfig, config: ModelConfig, *, cross: bool = False, rngs: nnx.Rngs
+    ) -> Block:
+        """A layer of the table by its name, as the config has it; cross: with that branch too."""
+        features = config.features
+        # Branches that add up: their last matrices shrink with depth, so that their sum does not
+        # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
+        scale = (2 * config.depth) ** -0.5
+        made = make(layer.name, features, rngs=rngs, **layer.options)
+        out, parts = made.out_features, {}
+        if out != features:
+            parts["project"] = linear(out, features, scale, rngs)
+        if not made.block:
+            parts["norm"] = norm(config)
+        if cross:
+            parts["cross_norm"] = norm(config)
+            parts["cross"] = Cross(features, config.bridge_heads, scale=scale, rngs=rngs)
+        if config.mlp != "none" and not made.block:
+            inner = max(1, round(config.expansion * features))
+            kind = GLU if config.mlp == "glu" else MLP
+            parts["mlp_norm"] = norm(config)
+            parts["mlp"] = kind(features, inner, scale=scale, rngs=rngs)
+        return cls(made, config, **parts)
+
+    def start(self, batch: int, dtype: Any, shared: Any = None) -> Any:
+        """The state of its layer before anything was seen; () of a layer that has none."""
+        layer = self.whole(shared)
+        return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
+
+    def whole(self, shared: Any) -> nnx.Module:
+        """The layer, with the shared module it is called with."""
+        return self.layer if self.shared is None else Using(self.layer, shared[self.shared])
+
+    def __call__(
+        self,
+        x: jax.Array,
+        h: Any,
+        flow: Flow,
+        key: jax.Array | None,
+        embedding: Any = None,
+        shared: Any = None,
+        source: Source | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
+        embedding: [B, T, features], what the stream began with. shared: what blocks share.
+        source: what `cross` looks at."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        layer = self.whole(shared)
+        z = x if self.norm is None else self.norm(x)
+        y = jnp.concatenate([z, embedding], axis=-1) if self.with_embedding else z
+        if isinstance(layer, Layer):
+            dt = flow.dt if reads_time(layer) else None
+            y, h = layer(y, h, flow.resets, flow.mask, dt=dt, evaluator=self.evaluator)
+        else:
+            y = layer(y)  # pyright: ignore[reportCallIssue]
+        for part in (self.project, self.post):
+            y = y if part is None else part(y)
+        if getattr(layer, "block", False):  # bitwise y where nothing is dropped
+            x = x + self.drop(y - x, keys[0]) if self.rate and key is not None else y
+        else:
+            base = z if self.from_norm else x
+            x = scaled(self.alpha, base) + scaled(self.beta, self.drop(y, keys[0]))
+        if self.cross is not None and self.cross_norm is not None:
+            seen = self.cross(self.cross_norm(x), source)  # pyright: ignore[reportCallIssue]
+            x = x + self.drop(seen, None if key is None else jax.random.fold_in(key, 2))
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])  # pyright: ignore
+        return x, h
+
+    def drop(self, x, key):
+        return dropout(x, self.rate, key, variational=self.variational)
+
+
+class Source(NamedTuple):
+    """What a decoder looks at: outputs of an encoder, and which of its steps are there."""
+
+    y: jax.Array  # [B, S, features]
+    present: jax.Array | None  # bool [B, S]; None: all
+
+
+class Cross(nnx.Module):
+    """W_o softmax(K^-1/2 q_t . k_s) v_s over the steps s of a source that are present.
+
+    Scaled dot products in `heads` heads of K channels (arXiv:1706.03762, sec. 3.2), q of the
+    stream, k and v of the source. Where nothing is present it is zero.
+    """
+
+    def __init__(self, features: int, heads: int, *, scale: float, rngs: nnx.Rngs):
+        self.heads, self.K = heads, per_head("model.bridge_heads: features", features, heads)
+        self.W_q, self.W_k, self.W_v = (linear(features, features, 1.0, rngs) for _ in range(3))
+        self.W_o = linear(features, features, scale, rngs)
+
+    def __call__(self, x: jax.Array, source: Source) -> jax.Array:
+        if source is None:
+            raise ValueError("a model of pairs begins with one: model(Paired(source, target))")
+        q, k, v = (
+            y.reshape(*y.shape[:2], self.heads, self.K)
+            for y in (self.W_q(x), self.W_k(source.y), self.W_v(source.y))
+        )
+        there = jnp.ones(k.shape[:2], bool) if source.present is None else source.present
+        scores = jnp.einsum("bthk,bshk->bhts", q, k).astype(accumulation_dtype(q.dtype))
+        there = jnp.broadcast_to(there[:, None, None], scores.shape)
+        scores = jnp.where(there, scores * self.K**-0.5, IMPOSSIBLE)
+        weights = jnp.where(there, jax.nn.softmax(scores, axis=-1), 0)
+        y = jnp.einsum("bhts,bshk->bthk", weights.astype(v.dtype), v)
+        return self.W_o(y.reshape(x.shape))
+
+
+class Using(Layer):
+    """A layer made for one call: a block that is called with a module that several share."""
+
+    def __init__(self, block, shared):
+        self.user, self.module = block, shared
+        self.features, self.out_features = 2 * block.features, block.features
+
+    def parts(self):
+        return self.user.parts(self.module)
+
+    def run(self, x, h, flow):
+        return self.user.run(self.module, x, h, flow)
+
+
+class Head(nnx.Module):
+    """cap(scale (W x + b)) in at least float32, cap(y) = c tanh(y / c) of softcap c.
+
+    W is a matrix of its own or, tied, the table of the embedding (arXiv:1608.05859).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        size: int,
+        *,
+        tied: bool = False,
+        bias: bool = True,
+        scale: float = 1.0,
+        softcap: float | None = None,
+        rngs: nnx.Rngs,
+    ):
+        # Small, so that the first answers are near uniform, and the first loss near its baseline.
+        self.kernel = None if tied else linear(features, size, 0.1, rngs).kernel
+        self.bias = nnx.Param(jnp.zeros(size, jnp.float32)) if bias else None
+        self.scale, self.softcap = scale, softcap
+
+    def __call__(self, x: jax.Array, embed: Embedding) -> jax.Array:
+        y = x @ (embed.table[...].T if self.kernel is None else self.kernel[...])
+        if self.bias is not None:
+            y = y + jnp.broadcast_to(self.bias[...], y.shape)
+        y = scaled(self.scale, y.astype(accumulation_dtype(y.dtype)))
+        return y if self.softcap is None else self.softcap * jnp.tanh(y / self.softcap)
+
+
+def scaled(scale: float, x: jax.Array) -> jax.Array:
+    return x if scale == 1 else scale * x
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None, *, variational: bool = False):
+    """x [B, T, D] with a share `rate` of zeros, the rest scaled up; unchanged without a key.
+
+    variational: the same channels are dropped at all time steps (arXiv:1512.05287).
+    """
+    if key is None or not rate:
+        return x
+    shape = (x.shape[0], 1, *x.shape[2:]) if variational else x.shape
+    keep = jnp.broadcast_to(jax.random.bernoulli(key, 1 - rate, shape), x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def norm(config: ModelConfig) -> Norm:
+    layer = config.norm == "layer"
+    return Norm(config.features, centre=layer, bias=layer)
+
+
+def linear(inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
+    init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
+    return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=init, rngs=rngs)

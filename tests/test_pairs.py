@@ -1,0 +1,229 @@
+"""Encoder and decoder: bridges, masks, streams, writing; and frames that convolutions read."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqjax.answers import Pair, Paired
+from seqjax.nn.base import cast_parameters
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
+from seqjax.stacks.summary import TOLERANCE, fitted, parameters
+from seqjax.tasks import Classes, Features, Spec, Tokens, Values, make
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.generate import generate
+from seqjax.train.loop import train
+
+V, B, S, T = 5, 2, 7, 4
+SPEC = Spec(Pair(Tokens(V), Tokens(V), V - 1), Classes(V, per_step=True))
+GRU = (LayerConfig("gru"),)
+CONFIG = ModelConfig(layer=GRU, features=8, depth=3, bridge_heads=2, compute="float64")
+BRIDGES = ("state", "attention", "both")
+
+
+def tokens(seed, *shape):
+    return jax.random.randint(jax.random.key(seed), shape, 0, V, jnp.int32)
+
+
+SOURCE, TARGET = tokens(0, B, S), tokens(1, B, T)
+
+
+def built(bridge="attention", spec=SPEC, **changes):
+    config = replace(CONFIG, bridge=bridge, **changes)
+    return cast_parameters(Model(config, spec, rngs=nnx.Rngs(0)), jnp.float64)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_step_by_step_is_at_once(bridge):
+    """Also after a source in which what stands at masked steps is anything."""
+    model = built(bridge)
+    call = jax.jit(lambda x, h: model(x, h))
+    present = jnp.ones((B, S), bool).at[0, 5:].set(False).at[1, 0].set(False)
+    whole, end = call(Paired(SOURCE, TARGET, present), None)
+    other = jnp.where(present, SOURCE, (SOURCE + 1) % V)
+    y, h = call(Paired(other, TARGET[:, :1], present), None)
+    steps = [y]
+    for t in range(1, T):
+        y, h = call(TARGET[:, t : t + 1], h)
+        steps.append(y)
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), whole, atol=1e-10)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), h, end)
+    short, _ = call(Paired(SOURCE[:1, :5], TARGET[:1]), None)
+    np.testing.assert_allclose(short, whole[:1], atol=1e-10)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_gradients_reach_the_encoder_and_dropout_both(bridge):
+    graph, params, rest = nnx.split(built(bridge, dropout=0.3, remat=True), nnx.Param, ...)
+
+    def loss(params, key):
+        model = nnx.merge(graph, params, rest)
+        return jnp.sum(model(Paired(SOURCE, TARGET), key=key)[0] ** 2)
+
+    value = jax.jit(jax.value_and_grad(loss))
+    off, grads = value(params, None)
+    for path, grad in nnx.to_flat_state(grads):
+        if "encoder" in path and "head" not in path:
+            unused = bridge == "state" and path[1:] == ("norm", "weight")  # states do not pass it
+            assert bool(jnp.any(grad.get_value() != 0)) is not unused, path
+    assert value(params, jax.random.key(0))[0] != off
+
+
+def test_16_bits():
+    model = Model(replace(CONFIG, bridge="both", compute="bfloat16"), SPEC, rngs=nnx.Rngs(0))
+    y, h = jax.eval_shape(lambda: model(Paired(SOURCE, TARGET)))
+    assert y.dtype == jnp.float32 and h.source.y.dtype == jnp.bfloat16
+
+
+def test_without_a_source_there_is_nothing_to_see():
+    model = built()
+    nothing = jnp.zeros((B, S), bool)
+    one, _ = model(Paired(SOURCE, TARGET, nothing))
+    two, _ = model(Paired(SOURCE[:, ::-1], TARGET, nothing))
+    np.testing.assert_array_equal(one, two)
+    assert float(jnp.abs(one - model(Paired(SOURCE, TARGET))[0]).max()) > 1e-4
+
+
+def test_an_encoder_may_look_ahead_and_be_of_another_kind():
+    both = (LayerConfig("bidirectional", {"layer": "gru"}),)
+    spec = replace(SPEC, inputs=Pair(Features(3), Tokens(V), V - 1))
+    model = built(spec=spec, encoder=both, encoder_depth=1)
+    x = jax.random.normal(jax.random.key(0), (B, S, 3))
+    first = model(Paired(x, TARGET))[0]
+    assert float(jnp.abs(model(Paired(x.at[:, -1].add(1), TARGET))[0] - first).max()) > 1e-4
+    assert model.causal and not model.encoder.causal
+    out = generate(model, [np.zeros((4, 3)), np.ones((2, 3))], 5, temperature=0)
+    assert out.shape == (2, 5)
+
+
+def test_what_is_written_is_the_argmax_of_full_passes():
+    """From sources of two lengths, as each alone."""
+    model = built("both")
+    model.head.kernel.set_value(30 * model.head.kernel.get_value())  # far from uniform
+    call, written = jax.jit(model), np.full((1, 6), V - 1, np.int32)
+    for t in range(5):
+        y, _ = call(Paired(SOURCE[:1], jnp.asarray(written[:, :5])))
+        written[0, t + 1] = np.argmax(y[0, t])
+    sources = [np.asarray(SOURCE[0]), np.asarray(SOURCE[1, :2])]
+    together = generate(model, sources, 5, temperature=0)
+    assert together[0].tolist() == written[0, 1:].tolist()
+    assert together[1].tolist() == generate(model, sources[1:], 5, temperature=0)[0].tolist()
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(bridge="state", encoder=(LayerConfig("lru"),)), "model.bridge=state hands on states"),
+    (dict(bridge="both", encoder_depth=1), "model.bridge=both hands on states"),
+    (dict(encoder=2 * GRU, encoder_depth=1), "encoder_depth must be at least the 2 layers it"),
+    (dict(bridge_heads=3), "model.bridge_heads: features = 8 cannot be split into 3 equal parts"),
+    (dict(bridge="none"), "model.bridge must be 'state' or 'attention' or 'both'"),
+])  # fmt: skip
+def test_encoders_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        built(**changes)
+
+
+def test_a_budget_of_parameters_counts_the_encoder():
+    config = ModelConfig(layer=GRU, depth=3, encoder=(*GRU, LayerConfig("lru")), encoder_depth=5)
+    config = fitted(replace(config, parameters=10_000_000), SPEC)
+    model = nnx.eval_shape(lambda: Model(config, SPEC, rngs=nnx.Rngs(0)))
+    assert abs(parameters(model) / 10_000_000 - 1) < TOLERANCE
+    with pytest.raises(ValueError, match="model.encoder_depth are of tasks that give pairs"):
+        Model(config, Spec(Tokens(V), Classes(V, True)), rngs=nnx.Rngs(0))
+
+
+def test_wrong_pairs():
+    model = built()
+    pair = Paired(SOURCE, TARGET)
+    for x, h, options, message in (
+        (TARGET, None, {}, r"takes Paired\(source, target\), got"),
+        (TARGET, model.start(B), {}, "a model of pairs begins with one"),
+        (pair, None, {"resets": jnp.zeros((B, T), bool)}, "takes no resets"),
+        (pair._replace(source=SOURCE.astype(float)), None, {}, "takes tokens"),
+        (pair._replace(present=jnp.ones((B, T), bool)), None, {}, r"bool \[B, S\] = \[2, 7\]"),
+        (pair._replace(target=TARGET[:1]), None, {}, "1 rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(x, h, **options)
+
+
+def test_what_is_reversed():
+    """Sources of all lengths from half on; what is left of them and of the target is padding."""
+    batch = jax.device_get(make("reverse", vocabulary=9).sample(jax.random.key(0), 64, 7))
+    lengths = set()
+    for source, target, y, there in zip(*batch.x[:2], batch.y, batch.present):
+        n = int(there.sum())
+        lengths.add(n)
+        assert there[:n].all() and y[:n].tolist() == source[:n][::-1].tolist()
+        assert target[:n].tolist() == [9, *y[: n - 1]]
+    assert lengths == {4, 5, 6, 7}
+    np.testing.assert_array_equal(batch.mask, batch.present)
+    np.testing.assert_array_equal(batch.x.present, batch.present)
+
+
+def test_reversing_is_learned_through_the_bridge(tmp_path):
+    """And not by a decoder that is given no source."""
+    task = TaskConfig("reverse", {"vocabulary": 4}, batch=32, length=6, evaluation_batches=2)
+    config = Config(
+        task, ModelConfig(layer=GRU, features=32, depth=1),
+        OptimiserConfig(learning_rate=0.01, warmup=10),
+        TrainConfig(steps=150, evaluate_every=150, log_every=150),
+    )  # fmt: skip
+    result = train(config, tmp_path)
+    assert result.metrics["accuracy"] > 0.6 and {"sequence_accuracy"} <= result.metrics.keys()
+    reverse = make("reverse", vocabulary=4)
+    batch = reverse.sample(jax.random.key(5), 256, 6)
+
+    def accuracy(batch):
+        y, _ = result.model(batch.x, mask=batch.present)
+        return float(reverse.score(y, batch)["accuracy"])
+
+    blind = batch._replace(x=batch.x._replace(present=jnp.zeros_like(batch.present)))
+    assert accuracy(batch) > accuracy(blind) + 0.2
+
+
+# --- frames
+
+
+FRAMES = Spec(Features(9, 6, 2), Values(1, per_step=True))
+
+
+def test_a_convolution_sees_frames_one_by_one():
+    model = Model(replace(CONFIG, depth=1, front="conv"), FRAMES, rngs=nnx.Rngs(0))
+    embed = cast_parameters(model.embed, jnp.float64)
+    x = jax.random.normal(jax.random.key(0), (B, T, 9, 6, 2))
+    y = embed(x)
+    assert y.shape == (B, T, 8)
+    changed = jnp.abs(embed(x.at[0, 2].add(1.0)) - y).max(axis=2) > 1e-6
+    np.testing.assert_array_equal(changed, jnp.zeros((B, T), bool).at[0, 2].set(True))
+    np.testing.assert_allclose(embed(x[1:, 1:2])[0, 0], y[1, 1], atol=1e-12)
+    low, _ = Model(
+        replace(CONFIG, depth=1, front="conv", compute="bfloat16"), FRAMES, rngs=nnx.Rngs(0)
+    )(x)
+    assert low.dtype == jnp.float32
+    with pytest.raises(ValueError, match="model.front must be flat but for frames"):
+        Model(replace(CONFIG, front="conv"), Spec(Features(3), Values(1, True)), rngs=nnx.Rngs(0))
+
+
+def test_a_convolution_learns_where_the_light_is():
+    """Whether a bright corner is at the left or at the right."""
+    key = jax.random.key(0)
+    side = jax.random.bernoulli(key, 0.5, (64, 3, 1))
+    light = jnp.zeros((64, 3, 9, 6, 2)).at[..., 4, :3, 0].set(1.0)
+    x = jnp.where(side[..., None, None], light, light[..., ::-1, :])
+    x = x + 0.3 * jax.random.normal(jax.random.key(1), x.shape)
+    graph, params, rest = nnx.split(built(spec=FRAMES, depth=1, front="conv"), nnx.Param, ...)
+
+    def loss(params):
+        y, _ = nnx.merge(graph, params, rest)(x)
+        return jnp.mean((y - jnp.where(side, 1.0, -1.0)) ** 2)
+
+    value = jax.jit(jax.value_and_grad(loss))
+    before, _ = value(params)
+    for _ in range(20):
+        _, grads = value(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+    assert value(params)[0] < 0.3 * before
