@@ -1,6 +1,7 @@
 """Models: what goes in and out, streams, resets, masks, depth, dropout; and writing with them."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from seqjax.train.generate import generate
 from seqjax.zoo import LAYERS, make
 
 B, T, V = 3, 12, 7
+KEY = jax.random.key(8)
 # Two kinds of state, a layer that changes the width, and a rest after the last whole pattern.
 PATTERN = (LayerConfig("lru", {"state": 3}), LayerConfig("elman", {"hidden": 5}))
 CONFIG = ModelConfig(layer=PATTERN, features=4, depth=5, compute="float64")
@@ -89,6 +91,27 @@ def test_a_masked_step_is_left_out_and_a_reset_is_a_fresh_start(kind):
         assert (left_out[:, jnp.array([2, 6, 11])] == 0).all()
         left_out, without = left_out[:, jnp.array([0, 1, 3, 4, 5])], without[:, 1:]
     np.testing.assert_allclose(left_out, without, atol=1e-10)
+
+
+def piece_of(h, n):
+    """The state [B, ...] of the n-th piece."""
+    blocks, rest = (partial(jax.tree.map, lambda s, axis=a: jnp.take(s, n, axis)) for a in (2, 1))
+    return h._replace(blocks=blocks(h.blocks), tail=rest(h.tail), pooled=rest(h.pooled))
+
+
+def test_pieces_of_a_row_have_states_and_answers_of_their_own(kind):
+    model, spec, call = kind
+    x, (resets, mask), cu = inputs(spec), flags(), (0, 5, 5, 10)
+    rows = jnp.array([cu] * B)
+    first = jax.tree.map(lambda h: h + 0.1, model.start((B, 3)))
+    y, h = model(x, first, resets=resets, mask=mask, cu_seqlens=rows)
+    assert shapes(h) == shapes(first)
+    for n in (0, 2):
+        part = slice(None), slice(cu[n], cu[n + 1])
+        want, end = call(x[part], piece_of(first, n), resets[part], mask[part])
+        found = y[part] if spec.outputs.per_step else y[:, n]
+        np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-11)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-11), piece_of(h, n), end)
 
 
 def test_a_masked_nan_does_not_reach_the_gradient():
@@ -230,6 +253,18 @@ def test_dropout():
     np.testing.assert_array_equal(call(off, None), call(on, None))  # no key: evaluation
     first, again, other = (call(on, jax.random.key(k)) for k in (1, 1, 2))
     assert (first == again).all() and not (first == other).all()
+
+
+def test_layers_that_draw_noise_do_so_with_the_key_of_the_model():
+    layers = (LayerConfig("qrnn", {"zoneout": 0.5}), LayerConfig("zoneout"), LayerConfig("gru"))
+    model = Model(replace(CONFIG, layer=layers, depth=6), KINDS["tagger"], rngs=nnx.Rngs(0))
+    x = inputs(KINDS["tagger"])
+    assert model.noisy
+    still, noisy, other = (model(x, key=key)[0] for key in (None, *jax.random.split(KEY)))
+    assert all(jnp.max(abs(a - b)) > 1e-4 for a, b in ((still, noisy), (noisy, other)))
+    plain = Model(replace(CONFIG, layer=layers[2:]), KINDS["tagger"], rngs=nnx.Rngs(0))
+    assert not plain.noisy
+    np.testing.assert_array_equal(plain(x, key=KEY)[0], plain(x)[0])
 
 
 def test_bfloat16_computes_low_and_keeps_the_state_high():

@@ -51,6 +51,7 @@ __all__ = [
     "Precise",
     "Recurrent",
     "cast_parameters",
+    "draws_noise",
     "option",
     "reads_time",
 ]
@@ -370,8 +371,17 @@ class Associative(Recurrent):
 
 def reads_time(layer: Layer) -> bool:
     """Whether the layer, or one that it is made of, is `timed`."""
+    return layer.timed or any(map(reads_time, _layers_of(layer)))
+
+
+def draws_noise(layer: Layer) -> bool:
+    """Whether the layer, or one that it is made of, is `noisy`."""
+    return layer.noisy or any(map(draws_noise, _layers_of(layer)))
+
+
+def _layers_of(layer: Layer) -> list[Layer]:
     parts = jax.tree.leaves(layer.parts(), is_leaf=_is_module)
-    return layer.timed or any(reads_time(part) for part in parts if isinstance(part, Layer))
+    return [part for part in parts if isinstance(part, Layer)]
 
 
 def _is_module(x: Any) -> bool:

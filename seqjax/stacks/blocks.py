@@ -18,7 +18,7 @@ from seqjax.answers.answer import IMPOSSIBLE
 from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
-from seqjax.nn.base import Layer, reads_time
+from seqjax.nn.base import Layer, draws_noise, reads_time
 from seqjax.nn.linear import GLU, per_head
 from seqjax.nn.norms import Norm
 from seqjax.stacks.config import LayerConfig, ModelConfig
@@ -100,7 +100,7 @@ class Block(nnx.Module):
             parts["mlp"] = kind(features, inner, scale=scale, rngs=rngs)
         return cls(made, config, **parts)
 
-    def start(self, batch: int, dtype: Any, shared: Any = None) -> Any:
+    def start(self, batch: int | tuple[int, ...], dtype: Any, shared: Any = None) -> Any:
         """The state of its layer before anything was seen; () of a layer that has none."""
         layer = self.whole(shared)
         return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
@@ -120,6 +120,7 @@ class Block(nnx.Module):
         source: Source | None = None,
     ) -> tuple[jax.Array, Any]:
         """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
+        key: of dropout and of layers that draw noise; None: as in evaluation.
         embedding: [B, T, features], what the stream began with. shared: what blocks share.
         source: what `cross` looks at."""
         keys = (None, None) if key is None else jax.random.split(key)
@@ -127,8 +128,12 @@ class Block(nnx.Module):
         z = x if self.norm is None else self.norm(x)
         y = jnp.concatenate([z, embedding], axis=-1) if self.with_embedding else z
         if isinstance(layer, Layer):
-            dt = flow.dt if reads_time(layer) else None
-            y, h = layer(y, h, flow.resets, flow.mask, dt=dt, evaluator=self.evaluator)
+            beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
+            if reads_time(layer):
+                beside["dt"] = flow.dt
+            if key is not None and draws_noise(layer):
+                beside["key"] = jax.random.fold_in(key, 3)
+            y, h = layer(y, h, flow.resets, flow.mask, **beside)
         else:
             y = layer(y)  # pyright: ignore[reportCallIssue]
         for part in (self.project, self.post):

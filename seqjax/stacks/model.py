@@ -17,7 +17,7 @@ called
 
     y, h = model(x, h, resets=..., mask=..., key=...)
 
-with the state returned being the state accepted; `key` turns dropout on.
+with the state returned being the state accepted; `key` turns dropout and the noise of layers on.
 """
 
 from __future__ import annotations
@@ -92,15 +92,18 @@ class Model(Stack):
         """What is more than a stack. context: how many steps at once its attention can see."""
         self.inputs, self.outputs, self.head = spec.inputs, spec.outputs, head
         self.encoder, self.bridge = encoder, config.bridge
+        self.noisy = self.noisy or (encoder is not None and encoder.noisy)
         self.pool, self.context = config.pool, context
         if spec.timed and not self.timed:
             raise ValueError(UNTIMED)
 
-    def start(self, batch: int) -> ModelState:
-        """The state before anything was seen, of a pair its source neither."""
+    def start(self, batch: int | tuple[int, ...]) -> ModelState:
+        """The state of B examples, or of (B, N) pieces, before anything was seen; of a pair its
+        source neither."""
         state_dtype, pooled = accumulation_dtype(self.compute), None
+        axes = (batch,) if isinstance(batch, int) else batch
         if not self.outputs.per_step:
-            pooled = jnp.zeros((batch, self.features), state_dtype), jnp.zeros(batch, state_dtype)
+            pooled = jnp.zeros((*axes, self.features), state_dtype), jnp.zeros(axes, state_dtype)
         return ModelState(*self.states(batch), pooled)
 
     def __call__(
@@ -111,6 +114,7 @@ class Model(Stack):
         resets: jax.Array | None = None,
         mask: jax.Array | None = None,
         dt: jax.Array | None = None,
+        cu_seqlens: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState]:
         """Answers in float32 and the state after the last step.
@@ -120,7 +124,9 @@ class Model(Stack):
             both sequences, which begin anew: h is not looked at. More of its target alone, with h.
         h, resets, mask: as for a layer. A masked step is left out; its answer is zero.
         dt: float [B, T], the time before each step, for the layers that read it.
-        key: randomness of dropout; None: no dropout, as in evaluation.
+        cu_seqlens: integers [B, N + 1], of N pieces in each row, as for a layer: the states have
+            leaves [B, N, ...], and what is answered once per sequence is [B, N, size].
+        key: randomness of dropout and noise; None: none of it, as in evaluation.
         Raises ValueError for other inputs than `inputs`, for dt if no layer reads it, and for
         resets of a pair.
         """
@@ -128,7 +134,7 @@ class Model(Stack):
         (self.inputs.pair[1] if more else self.inputs).check(x)
         if dt is not None and not self.timed:
             raise ValueError(UNTIMED)
-        if resets is not None and self.encoder is not None:
+        if self.encoder is not None and not (resets is None and cu_seqlens is None):
             raise ValueError("a model of pairs takes no resets: each is a sequence of its own")
         model = cast_parameters(self, self.compute)
         if isinstance(x, Paired):
@@ -138,14 +144,15 @@ class Model(Stack):
                 f"{x.shape[1]} steps at once, but attention sees {self.context}: "
                 "read the checkpoint with a larger context"
             )
-        h = model.start(x.shape[0]) if h is None else h
+        if h is None:
+            h = model.start(len(x) if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1))
         if mask is not None:
             x = self.inputs.pair[1].masked(x, mask)
-        flow = Flow(resets, mask, dt=dt)
+        flow = Flow(resets, mask, dt=dt, cu_seqlens=cu_seqlens)
         y, states = model.stream(x, (h.blocks, h.tail), flow, key, h.source)
         pooled = None
         if not self.outputs.per_step:
-            y, pooled = self._pooled(y, h.pooled, resets, mask)
+            y, pooled = self._pooled(y, h.pooled, flow)
         y = model.head(y, model.embed)
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
@@ -165,10 +172,21 @@ class Model(Stack):
             h = h._replace(blocks=blocks, tail=tail)
         return h if self.bridge == "state" else h._replace(source=Source(y, present))
 
-    def _pooled(self, y, pooled, resets, mask):
+    def _pooled(self, y, pooled, flow):
         """The last or mean step since the last reset, and what the next window needs of it."""
+        keep = jnp.ones(y.shape[:2], bool) if flow.mask is None else flow.mask
+        if flow.cu_seqlens is None:
+            return self._pool(y, pooled, flow.resets, keep)
+        cu, step = flow.cu_seqlens[:, :, None], jnp.arange(y.shape[1], dtype=flow.cu_seqlens.dtype)
+        inside = (cu[:, :-1] <= step[None, None]) & (step[None, None] < cu[:, 1:])  # [B, N, T]
+
+        def piece(pooled, inside):
+            return self._pool(y, pooled, flow.resets, keep & inside)
+
+        return jax.vmap(piece, in_axes=1, out_axes=1)(pooled, inside)
+
+    def _pool(self, y, pooled, resets, keep):
         before, count = pooled
-        keep = jnp.ones(y.shape[:2], bool) if mask is None else mask
         fresh = jnp.zeros(y.shape[0], bool)
         if resets is not None:
             starts = (resets & keep).astype(jnp.int32)

@@ -21,7 +21,7 @@ from seqjax.answers import Input
 from seqjax.core.common import Notice, unknown
 from seqjax.core.flow import Flow
 from seqjax.core.ranges import check
-from seqjax.nn.base import Layer, reads_time
+from seqjax.nn.base import Layer, draws_noise, reads_time
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Source, norm
 from seqjax.stacks.config import ModelConfig
@@ -74,14 +74,16 @@ class Stack(nnx.Module):
         self.blocks = _stacked([nnx.List(blocks) for blocks in repeated])
         self.tail, self.shared = nnx.List(tail), nnx.List(list(shared))
         layers = [block.whole(self.shared) for block in (*self.blocks, *self.tail)]
-        self.timed = any(reads_time(one) for one in layers if isinstance(one, Layer))
+        known = [one for one in layers if isinstance(one, Layer)]
+        self.timed = any(map(reads_time, known))
+        self.noisy = config.dropout > 0 or any(map(draws_noise, known))
 
     @property
     def causal(self) -> bool:
         """Whether no layer sees the future."""
         return all(getattr(block.layer, "causal", True) for block in (*self.blocks, *self.tail))
 
-    def states(self, batch: int) -> tuple[Any, Any]:
+    def states(self, batch: int | tuple[int, ...]) -> tuple[Any, Any]:
         """Those of the repeated blocks, leaves [repetitions, B, ...], and of the tail, [B, ...]."""
         graph, stacked = nnx.split(self.blocks)
 
@@ -103,7 +105,7 @@ class Stack(nnx.Module):
     ) -> tuple[jax.Array, tuple[Any, Any]]:
         """[B, T, features] of what `inputs` takes, and the states after it.
 
-        flow: of the batch. key: of dropout. source: what its blocks look at.
+        flow: of the batch. key: of dropout and noise. source: what its blocks look at.
         """
         first, last = (None, None) if key is None else jax.random.split(key)
         if jnp.issubdtype(x.dtype, jnp.floating):

@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
     params: Arrays  # trained, float32, by name
     frozen: Arrays  # drawn once, or not trained any more
     moments: optax.OptState
-    key: jax.Array  # raw data of the dropout key
+    key: jax.Array  # raw data of the key of dropout and noise
     carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
 
 
@@ -107,7 +107,7 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
     def update(state: TrainState, batch: Batch, share: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
         key = None
-        if config.model.dropout:
+        if rebuild(state.params, state.frozen).noisy:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         total = jnp.sum(batch.mask)
         total = jnp.where(total > 0, total, 1)

@@ -29,7 +29,6 @@ class Stacked(Layer):
     """layers: callables (features, *, rngs) -> Layer, the lowest first; `make` also takes names,
     and pairs (name, options)."""
 
-    noisy = True
     masks: int = 0
     dropout: float = 0.0
 
@@ -50,7 +49,7 @@ class Stacked(Layer):
         if not 0 <= masks < features:
             raise ValueError(f"of {features} features, {masks} cannot be masks")
         self.features, self.residual = features, residual
-        self.dropout, self.masks = dropout, masks
+        self.dropout, self.masks, self.noisy = dropout, masks, dropout > 0
         features -= masks
         self.layers = nnx.List([])
         for layer in layers:

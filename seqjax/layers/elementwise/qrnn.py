@@ -39,7 +39,6 @@ class QRNNState(NamedTuple):
 
 
 class QRNN(Layer):
-    noisy = True
     evaluators = tuple(LINEAR_SCAN.evaluators)
 
     def __init__(
@@ -66,7 +65,7 @@ class QRNN(Layer):
                 f"they are those of all {self.out_features} units, or none"
             )
         self.pooling = option("pooling", pooling, POOLINGS)
-        self.window, self.zoneout = window, zoneout
+        self.window, self.zoneout, self.noisy = window, zoneout, zoneout > 0
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.W = nnx.Linear(window * self.inputs, POOLINGS[pooling] * self.out_features, rngs=rngs)
 
