@@ -10,6 +10,7 @@ from seqjax.ops.dplr import dplr
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
 from seqjax.ops.log_linear_attention import log_linear_attention
+from seqjax.ops.softmax_attention import softmax_attention
 from seqjax.ops.ssd import selective_scan, ssd
 from seqjax.ops.stabilised_attention import stabilised_attention
 
@@ -35,6 +36,7 @@ __all__ = [
     "scan",
     "selective_scan",
     "short_convolution",
+    "softmax_attention",
     "ssd",
     "stabilised_attention",
 ]

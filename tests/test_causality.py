@@ -10,9 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ops import CASES, CHUNK, CONSTANT, ONE_OF_EACH, PAIRS, agree, example, random_like
+from test_ops import (
+    CASES,
+    CHUNK,
+    CONSTANT,
+    ONE_OF_EACH,
+    PAIRS,
+    agree,
+    chunk,
+    example,
+    function_of,
+    random_like,
+)
 
-import seqjax
 from seqjax import ops
 
 T, CUT = 2 * CHUNK + 5, CHUNK + 3  # the change comes in the middle of a chunk
@@ -43,11 +53,11 @@ def one_of_each(cases, of=lambda case: case):
 @lru_cache
 def past(case, evaluator):
     """arrays -> the outputs before CUT, and their gradients."""
-    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case, T=T)
-    chunk = {} if evaluator in ("naive", "linear_scan", "taps") else dict(chunk_size=CHUNK)
+    function, (_, options) = function_of(case), example(case, T=T)
+    options |= chunk(case, evaluator)
 
     def weighed(arrays):
-        y = function(**arrays, **options, **chunk, evaluator=evaluator)[0][:, :CUT]
+        y = function(**arrays, **options, evaluator=evaluator)[0][:, :CUT]
         return jnp.sum(y * random_like(y, 2).astype(y.dtype)), y
 
     return jax.jit(jax.value_and_grad(weighed, has_aux=True))
@@ -93,10 +103,10 @@ def test_growth_has_finite_gradients_as_in_the_loop(case):
     arrays = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
     name = min(SIGNED & set(arrays))
     arrays[name] = jnp.full_like(arrays[name], 1.1)
-    function = partial(getattr(seqjax, CASES[case][0]), **options)
+    function = partial(function_of(case), **options)
 
     def gradient(evaluator):
         return jax.jit(jax.grad(lambda a: jnp.sum(function(**a, evaluator=evaluator)[0])))(arrays)
 
-    for g in map(gradient, ("naive", "chunked")):
+    for g in map(gradient, ops.OPS[CASES[case][0]].evaluators):
         assert all(np.isfinite(v).all() for v in jax.tree.leaves(g))

@@ -5,6 +5,7 @@ final state) and forward mode; it then runs on several sets of numbers.
 """
 
 from functools import lru_cache, partial
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 
 import seqjax
 from seqjax import ops
-from seqjax.ops.op import Spec
+from seqjax.ops.op import Spec, is_float
 
 T, RESET = 37, 20  # not a multiple of any chunk; the numbers with a NaN reset here
 SIZES = dict(B=2, T=T, H=2, K=4, V=3, D=4, N=3)
@@ -32,6 +33,8 @@ CASES = {
     "gated_delta_rule, values": ("gated_delta_rule", dict(decay="head", values=True)),
     "dplr, key decay": ("dplr", dict(decay="key")),
     "stabilised_attention": ("stabilised_attention", {}),
+    "softmax_attention": ("softmax_attention", dict(rotary_fraction=0.5, bias=True)),
+    "softmax_attention, gates": ("softmax_attention", dict(gates=True, softcap=2.0)),
     "selective_scan": ("selective_scan", {}),
     "short_convolution": ("short_convolution", {}),
 }
@@ -41,6 +44,7 @@ ONE_OF_EACH = [
     "gated_delta_rule, key decay",
     "dplr, key decay",
     "stabilised_attention",
+    "softmax_attention, gates",
     "selective_scan",
     "short_convolution",
 ]
@@ -58,8 +62,36 @@ def example(case, seed=0, **sizes):
     spec = Spec(case, {**SIZES, **sizes}, options)
     arguments = {k: v for k, v in ops.OPS[op].example(spec, seed).items() if v is not None}
     arrays = {k: v for k, v in arguments.items() if not np.isscalar(v)}
-    arrays = jax.tree.map(jnp.asarray, arrays)
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, float), arrays)
     return arrays, {k: v for k, v in arguments.items() if k not in arrays}
+
+
+@lru_cache
+def function_of(case):
+    """The op with what its state counts as floats, so that all of a state is drawn, differentiated
+    and compared alike; and without a `start` if a reset can only go to nothing."""
+    name, options = CASES[case]
+    function, spec = getattr(seqjax, name), Spec(case, SIZES, options)
+    dtypes = jax.tree.map(lambda s: s.dtype, ops.OPS[name].example(spec, 0)["state"])
+
+    def counted(s, dtype):
+        return s.astype(dtype) if np.issubdtype(dtype, np.integer) else s
+
+    def call(**arguments):
+        if "start" not in signature(function).parameters:
+            arguments.pop("start", None)
+        states = set(arguments) & {"state", "start"}
+        arguments |= {k: jax.tree.map(counted, arguments[k], dtypes) for k in states}
+        y, state = function(**arguments)
+        return y, jax.tree.map(lambda s: s if is_float(s) else s.astype(float), state)
+
+    return call
+
+
+def chunk(case, evaluator):
+    """The option that makes several chunks of the steps, where the evaluator has it."""
+    chunked = ops.OPS[CASES[case][0]].evaluators[evaluator].chunked
+    return dict(chunk_size=CHUNK) if chunked and evaluator != "naive" else {}
 
 
 def random_like(tree, seed):
@@ -70,11 +102,11 @@ def random_like(tree, seed):
 @lru_cache
 def program(case, evaluator):
     """(arrays, flags, tangents, weight of each step) -> outputs, gradients, tangents of outputs."""
-    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
+    function, (_, options) = function_of(case), example(case)
+    options |= chunk(case, evaluator)
 
     def run(arrays, flags):
-        chunk = {} if evaluator in ("naive", "linear_scan", "taps") else dict(chunk_size=CHUNK)
-        return function(**arrays, **flags, **options, **chunk, evaluator=evaluator)
+        return function(**arrays, **flags, **options, evaluator=evaluator)
 
     @jax.jit
     def everything(arrays, flags, tangents, weights):
@@ -158,7 +190,7 @@ def test_a_masked_step_is_left_out(case):
     keep = np.flatnonzero(flags["mask"][0])
     flags = dict(resets=jnp.zeros((2, T), bool), mask=jnp.broadcast_to(flags["mask"][:1], (2, T)))
     (y, state), _, _ = program(case, "naive")(arrays, flags, tangents, weights)
-    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
+    function, (_, options) = function_of(case), example(case)
     del arrays["start"]
     expected = jax.jit(partial(function, **options, evaluator="naive"))(**in_time(arrays, keep))
     agree((y[:, keep], state), expected)
@@ -169,7 +201,7 @@ def test_a_masked_step_is_left_out(case):
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_stream_in_pieces(case):
     """Pieces of 0, 1 and 10 steps, by the evaluators that are chosen, equal the naive whole."""
-    function, (arrays, options) = getattr(seqjax, CASES[case][0]), example(case, T=11)
+    function, (arrays, options) = function_of(case), example(case, T=11)
 
     def whole(arrays):
         return function(**arrays, **options, evaluator="naive")
@@ -371,41 +403,3 @@ def test_the_table_and_the_names():
     assert ops.OPS["short_convolution"].explain(100, **long).evaluator == "fft"
     told = ops.OPS["short_convolution"].explain(100, **long, resets=True)
     assert told.evaluator == "sequential" and "100 taps" in told.others["taps"]
-
-
-def small(**changes):
-    x = jnp.zeros((2, 5, 1, 3))
-    return seqjax.linear_attention(**{**dict(q=x, k=x, v=x), **changes})
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(evaluator="chunkd"), "'chunkd'; did you mean 'chunked'"),
-        (dict(k=jnp.zeros((2, 5, 1, 4))), "k has shape .* expected .*K=3"),
-        (dict(log_a=jnp.zeros((2, 5))), r"log_a has shape .* expected \(H\) or \(B, T, H\)"),
-        (
-            dict(v=jnp.zeros((2, 5, 3, 3)), q=jnp.zeros((2, 5, 2, 3)), k=jnp.zeros((2, 5, 2, 3))),
-            "q has 2 heads and v 3; expected a divisor",
-        ),
-        (dict(state=jnp.zeros((2, 1, 3, 4))), "state has shape .*V=3"),
-        (dict(resets=jnp.zeros((5,), bool)), r"resets has shape \(5,\), expected \(2, 5\)"),
-        (dict(mask=jnp.zeros((2, 5))), "mask has dtype float64, expected bool"),
-        (dict(q=jnp.zeros((2, 5, 1, 3), int)), "q has dtype int64, expected floating"),
-        (dict(chunk_size=0), "chunk_size is 0"),
-    ],
-)
-def test_what_is_wrong_is_said(changes, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        small(**changes)
-
-
-def test_all_reasons_at_once():
-    x, kernel = jnp.zeros((1, 8, 2)), jnp.zeros((100, 2))
-    with pytest.raises(ValueError, match="taps: one pass per tap.*; fft: resets make"):
-        seqjax.short_convolution(
-            x, kernel, resets=jnp.zeros((1, 8), bool), evaluator=("taps", "fft")
-        )
-    with pytest.raises(ValueError, match="3 corrections do not divide into 2 steps"):
-        k = jnp.zeros((1, 3, 1, 2))
-        seqjax.gated_delta_product(jnp.zeros((1, 2, 1, 2)), k, k, jnp.zeros((1, 3, 1)))

@@ -12,7 +12,7 @@ from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.layers.ssm.s4d import legs_spectrum
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.gates import decay, signed_linear_attention
-from seqjax.nn.positions import rotary
+from seqjax.ops.positions import rotary
 from seqjax.zoo import make
 
 

@@ -15,9 +15,9 @@ from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start
 from seqjax.layers.fast_weights.mesa_net import mesa_read
 from seqjax.layers.fast_weights.neural_ode_fwp import SOLVERS, ODEState
 from seqjax.nn.base import cast_parameters
-from seqjax.nn.positions import rotary
 from seqjax.ops.delta_rule import delta_rule, gated_delta_rule
 from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.positions import rotary
 from seqjax.zoo import make
 
 T, H, D = 13, 2, 3

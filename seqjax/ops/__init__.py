@@ -14,6 +14,7 @@ from seqjax.ops import (
     dplr,
     linear_attention,
     linear_scan,
+    softmax_attention,
     ssd,
     stabilised_attention,
 )
@@ -25,6 +26,7 @@ OPS: dict[str, Op] = {
     "gated_delta_rule": delta_rule.DELTA_RULE,
     "dplr": dplr.DPLR,
     "stabilised_attention": stabilised_attention.STABILISED_ATTENTION,
+    "softmax_attention": softmax_attention.SOFTMAX_ATTENTION,
     "selective_scan": ssd.SELECTIVE_SCAN,
     "short_convolution": convolution.CONVOLUTION,
 }

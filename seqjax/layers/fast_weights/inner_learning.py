@@ -38,9 +38,9 @@ from jax import Array, lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.chunks import scan_parts
-from seqjax.nn.positions import places
 from seqjax.ops.chunks import exactly, finite_rows, within
 from seqjax.ops.op import matmul_precision
+from seqjax.ops.positions import places
 from seqjax.ops.quarantine import mark
 
 

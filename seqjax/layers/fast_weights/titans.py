@@ -47,9 +47,10 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
-from seqjax.nn.positions import places, rotary
 from seqjax.ops.chunks import within
 from seqjax.ops.look_back import Cache, empty, look_back
+from seqjax.ops.positions import places, rotary
+from seqjax.ops.softmax_attention import attend
 
 PLACEMENTS = ("gate", "layer", "context", "memory")
 
@@ -127,13 +128,14 @@ class PersistentAttention(nnx.Module):
 
     def attend(self, q, kv, i, j, seen):
         """[n, features] of q [n, H, K] at places i over k, v [m, H, K] at j; seen bool [n, m]."""
-        _, k_p, v_p = self.project(self.p[...])
+        _, k_p, v_p = (z.astype(q.dtype) for z in self.project(self.p[...]))
         k, v = (z.astype(q.dtype) for z in kv)
-        dots = partial(jnp.einsum, "thk,shk->hts")
-        scores = jnp.where(seen[None], dots(rotary(q, i), rotary(k, j)), -jnp.inf)
-        scores = jnp.concatenate([dots(q, k_p.astype(q.dtype)), scores], axis=2) * self.K**-0.5
-        values = jnp.concatenate([v_p.astype(q.dtype), v])
-        y = jnp.einsum("hts,shk->thk", jax.nn.softmax(scores), values)
+        # p has no position: it meets the query as it is, in channels of its own
+        keys = ((jnp.zeros_like(k_p), k_p), (rotary(k, j), jnp.zeros_like(k)))
+        keys = jnp.concatenate([jnp.concatenate(pair, axis=2) for pair in keys])
+        seen = jnp.concatenate([jnp.ones((len(q), len(k_p)), bool), seen], axis=1)
+        queries = jnp.concatenate([rotary(q, i), q], axis=2)
+        y = attend(queries, keys, jnp.concatenate([v_p, v]), seen, scale=self.K**-0.5)
         return merge_heads(y)
 
 

@@ -31,7 +31,7 @@ from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import places, rotary
+from seqjax.ops.positions import places, rotary
 
 INIT = nnx.initializers.normal(0.02)
 

@@ -32,8 +32,8 @@ from seqjax.core.ranges import Range
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import per_head
-from seqjax.nn.positions import places
 from seqjax.ops.look_back import empty, look_back
+from seqjax.ops.positions import places
 
 KINDS = ("full", "local", "simple", "conv")
 

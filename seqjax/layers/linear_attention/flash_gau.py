@@ -126,7 +126,7 @@ class FlashGAU(Layer):
             past, n = same, jnp.sum(same, axis=1, keepdims=True).astype(wide)
             read = 0
         distance = number[:, None] - numbers[None]
-        o = weigh("relu2", q @ items[0].T, self.bias(distance), local, G, self.size) @ items[2]
+        o = weigh("relu2", q @ items[0].T, self.bias(distance), local, G) @ items[2]
         o += (jnp.where(past, q_linear @ items[1].T, 0) @ items[2] + read) / n
         y = x + self.W_o(u * o[jnp.argsort(order)].astype(x.dtype))
 

@@ -54,9 +54,9 @@ from seqjax.nn.activations import relu
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.feature_maps import elu_plus_one, make_map, outer
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
-from seqjax.nn.positions import angles, places
 from seqjax.ops.dplr import DPLR, dplr
 from seqjax.ops.linear_scan import LINEAR_SCAN
+from seqjax.ops.positions import angles, places
 
 GATES = ("factored", "joint", "scalar", "damped", "delta")
 GATE_MAPS = ("projected", "linear")

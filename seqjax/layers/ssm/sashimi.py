@@ -35,7 +35,7 @@ from seqjax.nn.activations import gelu
 from seqjax.nn.base import Layer, State
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import places
+from seqjax.ops.positions import places
 
 
 class Pooling(NamedTuple):
