@@ -7,6 +7,7 @@ from seqjax.ops.convolution import fft_convolution, short_convolution
 from seqjax.ops.delta_rule import delta_rule, gated_delta_product, gated_delta_rule
 from seqjax.ops.diagonal_ssm import diagonal_ssm
 from seqjax.ops.dplr import dplr
+from seqjax.ops.inner_learning import inner_learning
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
 from seqjax.ops.log_linear_attention import log_linear_attention
@@ -25,6 +26,7 @@ __all__ = [
     "fft_convolution",
     "gated_delta_product",
     "gated_delta_rule",
+    "inner_learning",
     "linear_attention",
     "linear_scan",
     "log_linear_attention",

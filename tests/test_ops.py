@@ -15,6 +15,7 @@ import pytest
 import seqjax
 from seqjax import ops
 from seqjax.ops.op import Spec, is_float
+from seqjax.tools import selfcheck
 
 T, RESET = 37, 20  # not a multiple of any chunk; the numbers with a NaN reset here
 SIZES = dict(B=2, T=T, H=2, K=4, V=3, D=4, N=3)
@@ -33,12 +34,27 @@ CASES = {
     "gated_delta_rule, values": ("gated_delta_rule", dict(decay="head", values=True)),
     "dplr, key decay": ("dplr", dict(decay="key")),
     "stabilised_attention": ("stabilised_attention", {}),
+    "log_linear_attention": ("log_linear_attention", {}),
+    "inner_learning": ("inner_learning", {}),
     "softmax_attention": ("softmax_attention", dict(rotary_fraction=0.5, bias=True)),
     "softmax_attention, gates": ("softmax_attention", dict(gates=True, softcap=2.0)),
+    "diagonal_ssm": ("diagonal_ssm", {}),
     "selective_scan": ("selective_scan", {}),
     "short_convolution": ("short_convolution", {}),
 }
-CONSTANT = {"A", "D", "delta_bias", "bias", "kernel", "bonus", "state", "start"}
+CONSTANT = {
+    "A",
+    "B",
+    "C",
+    "log_a of diagonal_ssm",
+    "D",
+    "delta_bias",
+    "bias",
+    "kernel",
+    "bonus",
+    "state",
+    "start",
+}
 ONE_OF_EACH = [
     "linear_attention, normalised",
     "gated_delta_rule, key decay",
@@ -58,12 +74,11 @@ PAIRS = [
 
 def example(case, seed=0, **sizes):
     """Float64 arrays by name, and the other arguments."""
-    op, options = CASES[case]
+    name, options = CASES[case]
     spec = Spec(case, {**SIZES, **sizes}, options)
-    arguments = {k: v for k, v in ops.OPS[op].example(spec, seed).items() if v is not None}
-    arrays = {k: v for k, v in arguments.items() if not np.isscalar(v)}
+    arrays, options = selfcheck.example(ops.OPS[name], spec, seed)
     arrays = jax.tree.map(lambda x: jnp.asarray(x, float), arrays)
-    return arrays, {k: v for k, v in arguments.items() if k not in arrays}
+    return arrays, {k: v for k, v in options.items() if v is not None}
 
 
 @lru_cache
@@ -92,6 +107,14 @@ def chunk(case, evaluator):
     """The option that makes several chunks of the steps, where the evaluator has it."""
     chunked = ops.OPS[CASES[case][0]].evaluators[evaluator].chunked
     return dict(chunk_size=CHUNK) if chunked and evaluator != "naive" else {}
+
+
+def varying(arrays):
+    """Names of what has a time axis."""
+    state = {"state", "start"}
+    shapes = {name: x.shape[1:2] for name, x in arrays.items() if name not in state}
+    steps = max(shapes.values())
+    return {name for name, shape in shapes.items() if shape == steps}
 
 
 def random_like(tree, seed):
@@ -131,7 +154,7 @@ def numbers(case, what):
     arrays = {**arrays, "start": first}
     tangents = random_like(arrays, 3)
     if what == "strong decay":
-        for name in set(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
+        for name in varying(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
             strong = draw.choice([-np.inf, -1e6, -50.0, -1e-3], arrays[name].shape)
             arrays[name] = jnp.asarray(strong)
             tangents[name] = jnp.zeros_like(arrays[name])
@@ -139,9 +162,7 @@ def numbers(case, what):
     if what == "nan":
         flags = dict(resets=np.arange(T) == np.full((2, 1), RESET), mask=np.ones((2, T), bool))
         weights = np.where(np.arange(T) < RESET, 0.0, np.ones((2, 1)))
-        arrays = {
-            k: v if k in CONSTANT else v.at[:, RESET - 3].set(jnp.nan) for k, v in arrays.items()
-        }
+        arrays |= {k: arrays[k].at[:, RESET - 3].set(jnp.nan) for k in varying(arrays)}
         arrays["state"] = jax.tree.map(lambda s: s * jnp.nan, arrays["state"])
     return arrays, jax.tree.map(jnp.asarray, flags), tangents, jnp.asarray(weights)
 
@@ -166,7 +187,7 @@ def test_value_gradient_and_tangent(case, evaluator):
 @pytest.mark.parametrize("case", CASES)
 def test_a_nan_does_not_cross_a_reset(case):
     dirty = numbers(case, "nan")
-    names = {k for k in dirty[0] if k not in CONSTANT}
+    names = varying(dirty[0])
     clean_arrays = {
         k: example(case)[0][k] if k in names | {"state"} else v for k, v in dirty[0].items()
     }
@@ -181,7 +202,7 @@ def test_a_nan_does_not_cross_a_reset(case):
 
 
 def in_time(arrays, index):
-    return {k: v if k in CONSTANT else v[:, index] for k, v in arrays.items()}
+    return {**arrays, **{k: arrays[k][:, index] for k in varying(arrays)}}
 
 
 @pytest.mark.parametrize("case", ONE_OF_EACH)
@@ -286,46 +307,6 @@ def test_stabilised_attention_is_linear_attention_in_log_space():
         arrays["q"], k, arrays["v"], arrays["log_f"], normalise=True, **options
     )
     agree((S * jnp.exp(last)[..., None, None], z * jnp.exp(last)[..., None]), expected)
-
-
-def test_ssd_is_a_selective_scan_with_one_decay_per_head():
-    draw = np.random.default_rng(0)
-    H, P, N, G = 4, 3, 5, 2
-    x, z, dt = (jnp.asarray(draw.normal(size=(2, T, H, n))) for n in (P, P, 1))
-    B, C = jnp.asarray(draw.normal(size=(2, 2, T, G, N)))
-    A, D, bias = (jnp.asarray(draw.normal(size=H)) for _ in range(3))
-    S = jnp.asarray(draw.normal(size=(2, H, P, N)))
-    mask = jnp.asarray(draw.random((2, T)) < 0.8)
-    y, last = seqjax.ssd(
-        x,
-        dt[..., 0],
-        -jnp.exp(A),
-        B,
-        C,
-        D,
-        z,
-        bias,
-        S,
-        dt_softplus=True,
-        mask=mask,
-        chunk_size=CHUNK,
-    )
-    flat = lambda x: x.reshape(2, T, H * P)  # noqa: E731
-    per_channel = lambda x: jnp.repeat(x, P)  # noqa: E731
-    expected, expected_last = seqjax.selective_scan(
-        flat(x),
-        flat(jnp.broadcast_to(dt, x.shape)),
-        jnp.broadcast_to(per_channel(-jnp.exp(A))[:, None], (H * P, N)),
-        B,
-        C,
-        per_channel(D),
-        flat(z),
-        per_channel(bias),
-        S.reshape(2, H * P, N),
-        delta_softplus=True,
-        mask=mask,
-    )
-    agree((flat(y), last.reshape(2, H * P, N)), (expected, expected_last))
 
 
 @pytest.mark.parametrize("taps", [5, 64])

@@ -175,6 +175,15 @@ def test_peers_compute_the_same(name):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.share(4)
+@pytest.mark.parametrize("name", ops.OPS)
+def test_every_op_can_be_timed(name):
+    for case in bench.op_cases(name, True):
+        for program in case.programs[2:]:
+            timed = bench.with_gradients(program)
+            jax.eval_shape(timed.function, *timed.inputs)
+
+
 def test_the_timer():
     x = jnp.ones((64, 64), jnp.float32)
     peer = bench.Program("sum of squares", "peer", lambda x: jnp.sin(x) @ x, (x,))

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from oracle_tools import learn
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.mesa_net import mesa_read
 from seqjax.layers.fast_weights.neural_ode_fwp import SOLVERS, ODEState
 from seqjax.nn.base import cast_parameters
 from seqjax.ops.delta_rule import delta_rule, gated_delta_rule
+from seqjax.ops.inner_model import Inner, Steps, start_of
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.positions import rotary
 from seqjax.zoo import make

@@ -11,9 +11,12 @@ those of `seqjax`. Resets and masks of packed sequences are made from cu_seqlens
 from seqjax.ops import (
     convolution,
     delta_rule,
+    diagonal_ssm,
     dplr,
+    inner_learning,
     linear_attention,
     linear_scan,
+    log_linear_attention,
     softmax_attention,
     ssd,
     stabilised_attention,
@@ -26,7 +29,10 @@ OPS: dict[str, Op] = {
     "gated_delta_rule": delta_rule.DELTA_RULE,
     "dplr": dplr.DPLR,
     "stabilised_attention": stabilised_attention.STABILISED_ATTENTION,
+    "log_linear_attention": log_linear_attention.LOG_LINEAR_ATTENTION,
+    "inner_learning": inner_learning.INNER_LEARNING,
     "softmax_attention": softmax_attention.SOFTMAX_ATTENTION,
+    "diagonal_ssm": diagonal_ssm.DIAGONAL_SSM,
     "selective_scan": ssd.SELECTIVE_SCAN,
     "short_convolution": convolution.CONVOLUTION,
 }

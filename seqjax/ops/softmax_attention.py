@@ -356,7 +356,7 @@ SOFTMAX_ATTENTION = Op(
     specs=(
         Spec("grouped", dict(B=2, T=37, H=4, G=2, K=4, V=3, W=6), dict(rotary_fraction=0.5)),
         Spec("forgetting", dict(B=2, T=37, H=2, K=4, V=3, W=6), dict(gates=True)),
-        Spec("long", dict(B=1, T=2048, H=4, K=64, V=64, W=256)),
+        Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, W=64)),
     ),
     example=example,
     readers=("q",),

@@ -10,18 +10,19 @@ import jax
 import jax.numpy as jnp
 from golden_layers import build
 from golden_tools import without_resets
+from oracle_tools import learn
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
 from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
 from seqjax.layers.fast_weights.recurrent_deltanet import RDNState, RecurrentDeltaNet
 from seqjax.nn.gates import log_decay
 from seqjax.ops import OPS
 from seqjax.ops.delta_rule import delta_rule
+from seqjax.ops.inner_model import Inner, Steps, start_of
 
 
 def by_evaluator(adapter, *evaluators):

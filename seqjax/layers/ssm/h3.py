@@ -32,7 +32,7 @@ from seqjax.layers.ssm.s4d import S4D
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.ops.convolution import fft_convolution
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
+from seqjax.ops.diagonal_ssm import DIAGONAL_SSM, diagonal_ssm
 
 
 class H3State(NamedTuple):
@@ -64,7 +64,7 @@ class ShiftSSM(nnx.Module):
 
 
 class H3(Layer):
-    evaluators = EVALUATORS
+    evaluators = tuple(DIAGONAL_SSM.evaluators)
 
     def __init__(
         self,

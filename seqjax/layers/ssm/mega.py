@@ -46,7 +46,7 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.gated_attention import INIT, GatedHead, Seen, Views
 from seqjax.nn.norms import Norm
 from seqjax.ops.convolution import CONVOLUTION
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
+from seqjax.ops.diagonal_ssm import DIAGONAL_SSM, diagonal_ssm, impulse_response
 
 DAMPINGS = ("difference", "product")
 NORMS: dict[str, Callable[[int], Norm]] = {
@@ -108,7 +108,9 @@ class MovingAverage(Layer):
     ):
         self.features = self.out_features = features
         self.causal = not bidirectional
-        self.evaluators = tuple(CONVOLUTION.evaluators) if truncation else EVALUATORS
+        self.evaluators = (
+            tuple(CONVOLUTION.evaluators) if truncation else tuple(DIAGONAL_SSM.evaluators)
+        )
 
         def ema():
             return EMA(features, ndim, truncation or 0, damping, rngs=rngs)
