@@ -27,7 +27,9 @@ from seqjax import ops
 
 T, CUT = 2 * CHUNK + 5, CHUNK + 3  # the change comes in the middle of a chunk
 FUTURES = {"another": 1.0, "nan": np.nan, "inf": np.inf, "large": 1e30, "as negative": -1e30}
-SIGNED = {"log_a", "log_b", "log_w", "log_f"}  # what a large number cannot stand for
+# what a large number cannot stand for
+SIGNED = {"log_a", "log_b", "log_w", "log_f", "log_eta", "log_keep", "log_gamma"}
+GROWING = SIGNED - {"log_gamma"}  # the solution of a regression on states of 1e33 overflows
 
 
 def with_future(arrays, value):
@@ -96,12 +98,12 @@ def test_the_past_does_not_see_the_future(case, evaluator):
 
 
 @pytest.mark.share(2)
-@pytest.mark.parametrize("case", one_of_each(c for c in CASES if SIGNED & varying(example(c)[0])))
+@pytest.mark.parametrize("case", one_of_each(c for c in CASES if GROWING & varying(example(c)[0])))
 def test_growth_has_finite_gradients_as_in_the_loop(case):
     """Log decays of 1.1 over 70 steps in float32: states of 1e33, far from an overflow."""
     arrays, options = example(case, T=70)
     arrays = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
-    name = min(SIGNED & varying(arrays))
+    name = min(GROWING & varying(arrays))
     arrays[name] = jnp.full_like(arrays[name], 1.1)
     function = partial(function_of(case), **options)
 

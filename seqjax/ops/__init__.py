@@ -9,6 +9,7 @@ those of `seqjax`. Resets and masks of packed sequences are made from cu_seqlens
 """
 
 from seqjax.ops import (
+    bounded_delta_rule,
     convolution,
     delta_rule,
     diagonal_ssm,
@@ -17,6 +18,8 @@ from seqjax.ops import (
     linear_attention,
     linear_scan,
     log_linear_attention,
+    mesa,
+    slot_attention,
     softmax_attention,
     ssd,
     stabilised_attention,
@@ -30,7 +33,10 @@ OPS: dict[str, Op] = {
     "dplr": dplr.DPLR,
     "stabilised_attention": stabilised_attention.STABILISED_ATTENTION,
     "log_linear_attention": log_linear_attention.LOG_LINEAR_ATTENTION,
+    "bounded_delta_rule": bounded_delta_rule.BOUNDED_DELTA_RULE,
+    "mesa": mesa.MESA,
     "inner_learning": inner_learning.INNER_LEARNING,
+    "slot_attention": slot_attention.SLOT_ATTENTION,
     "softmax_attention": softmax_attention.SOFTMAX_ATTENTION,
     "diagonal_ssm": diagonal_ssm.DIAGONAL_SSM,
     "selective_scan": ssd.SELECTIVE_SCAN,

@@ -11,7 +11,7 @@ from golden_tools import with_parameters, without_resets
 from seqjax.layers.linear_attention.aaren import Means
 from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
-from seqjax.layers.linear_attention.gsa import GSA, Slots, slot_attention
+from seqjax.layers.linear_attention.gsa import GSA, Slots, attended
 from seqjax.layers.rwkv.parts import ChannelMixing
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.ops.look_back import look_back
@@ -156,7 +156,7 @@ def slots(inputs, meta, *, evaluator, slots_by):
         o, h = without_resets(attend, evaluator)(q, k, v, s, h)
     else:
         log_f = inputs["g"]
-        attend = partial(slot_attention, scale=meta["scale"])
+        attend = partial(attended, scale=meta["scale"])
         o, h = without_resets(attend, evaluator)(q, k, v, s, log_f, h)
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
 
