@@ -36,14 +36,14 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import empty
-from seqjax.ops.softmax_attention import SOFTMAX_ATTENTION, alibi, hard_alibi, softmax_attention
+from seqjax.ops.softmax_attention import alibi, hard_alibi, softmax_attention
 
 QK_NORMS = ("none", "head", "all")
 POSITIONS = ("rotary", "alibi", "hard_alibi", "none")
 
 
 class Attention(Layer):
-    evaluators = tuple(SOFTMAX_ATTENTION.evaluators)
+    ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
 
     def __init__(

@@ -7,7 +7,7 @@ from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import empty
-from seqjax.ops.softmax_attention import SOFTMAX_ATTENTION, softmax_attention
+from seqjax.ops.softmax_attention import softmax_attention
 
 
 class LatentAttention(Layer):
@@ -23,7 +23,7 @@ class LatentAttention(Layer):
     Raises ValueError for a window below 1, and heads that do not divide features where they must.
     """
 
-    evaluators = tuple(SOFTMAX_ATTENTION.evaluators)
+    ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
 
     def __init__(

@@ -28,6 +28,8 @@ class SRUppState(NamedTuple):
 
 
 class SRUpp(SRU):
+    side_ops = ("softmax_attention",)
+
     def __init__(
         self,
         features: int,

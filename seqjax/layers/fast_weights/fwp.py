@@ -95,7 +95,8 @@ class FWP(Sublayer):
         usual = "output" if update == "sum" else "none"
         self.normalise = option("normalisation of FWP", normalise or usual, NORMALISE)
         self.sums = int(self.normalise != "none")  # columns that z adds to the state
-        self.evaluators = tuple(UPDATES[update].evaluators)
+        self.ops = (UPDATES[update].name,)
+        self.side_ops = ("linear_attention",) if self.sums else ()
         linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
         self.W_q, self.W_k, self.W_v = (linear(features, heads * self.V) for _ in range(3))
         self.W_beta = None if update == "sum" else linear(features, heads)

@@ -30,7 +30,7 @@ from seqjax.nn.base import Layer, Precise
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
-from seqjax.ops.mesa import MESA, mesa
+from seqjax.ops.mesa import mesa
 
 
 class MesaState(NamedTuple):
@@ -39,7 +39,7 @@ class MesaState(NamedTuple):
 
 
 class MesaNet(Layer):
-    evaluators = tuple(MESA.evaluators)
+    ops = ("mesa",)
 
     def __init__(
         self,

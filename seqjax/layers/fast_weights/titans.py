@@ -48,7 +48,7 @@ from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
 from seqjax.ops.chunks import within
 from seqjax.ops.inner_dual import by_part
-from seqjax.ops.inner_learning import INNER_LEARNING, inner_learning, over_heads
+from seqjax.ops.inner_learning import inner_learning, over_heads
 from seqjax.ops.inner_model import Inner, Learner, Steps
 from seqjax.ops.look_back import Cache, empty, look_back
 from seqjax.ops.op import matmul_precision
@@ -170,7 +170,7 @@ class TitansState(NamedTuple):
 
 
 class Titans(Layer):
-    evaluators = tuple(INNER_LEARNING.evaluators)
+    ops = ("inner_learning",)
     learned = ""  # the slow weights of the memory are, already
 
     def __init__(

@@ -30,7 +30,7 @@ from flax import nnx
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.ops.inner_learning import INNER_LEARNING, inner_learning
+from seqjax.ops.inner_learning import inner_learning
 from seqjax.ops.inner_model import Inner, start_of
 from seqjax.ops.positions import places, rotary
 
@@ -67,7 +67,7 @@ class InnerWeights(nnx.Module):
 
 
 class TTTLinear(Layer):
-    evaluators = tuple(INNER_LEARNING.evaluators)
+    ops = ("inner_learning",)
     learned = ""  # the slow weights are, already
 
     def __init__(

@@ -60,6 +60,7 @@ class FlashGAU(Layer):
         self.features = self.out_features = features
         self.size, self.inner, self.length = size, int(expansion * features), group
         self.shift, self.causal = shift, causal
+        self.side_ops = ("short_convolution",) if shift else ()
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
 
         def linear(n, m):

@@ -55,7 +55,7 @@ from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
 from seqjax.ops.heads import share_heads
 from seqjax.ops.look_back import Cache, empty, look_back
-from seqjax.ops.softmax_attention import SOFTMAX_ATTENTION, attend, forgotten, softmax_attention
+from seqjax.ops.softmax_attention import attend, forgotten, softmax_attention
 
 
 class FoXState(NamedTuple):
@@ -127,9 +127,10 @@ class FoX(Layer):
         parts = PRO if pro is True else [option("part of pro", name, PRO) for name in pro or ()]
         self.pro = Pro(features, heads, self.kv_heads, parts, rngs=rngs)
         self.shift = "shift" in parts
+        self.side_ops = ("short_convolution",) if self.shift else ()
         self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
         if not path:
-            self.evaluators = tuple(SOFTMAX_ATTENTION.evaluators)
+            self.ops = ("softmax_attention",)
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))

@@ -38,7 +38,7 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.nn.states import entering
-from seqjax.ops.slot_attention import SLOT_ATTENTION, State, slot_attention
+from seqjax.ops.slot_attention import State, slot_attention
 
 SLOTS_BY = ("gate", "softmax")
 
@@ -67,7 +67,7 @@ def attended(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
 
 
 class GSA(Layer):
-    evaluators = tuple(SLOT_ATTENTION.evaluators)
+    ops = ("slot_attention",)
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ class GSA(Layer):
         )
         self.slots, self.tau = slots, tau
         self.slots_by = option("slots_by", slots_by, SLOTS_BY)
+        self.side_ops = () if slots_by == "gate" else (log_sum.structure,)
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k = linear(heads * self.K), linear(self.kv_heads * self.K)
         self.W_v, self.W_f = linear(self.kv_heads * self.V), linear(self.kv_heads * slots)

@@ -26,11 +26,11 @@ from seqjax.nn.base import Layer, Precise
 from seqjax.nn.initialisation import time_step_bias
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.log_linear_attention import LOG_LINEAR_ATTENTION, Levels, log_linear_attention
+from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 
 
 class LogLinearAttention(Layer):
-    evaluators = tuple(LOG_LINEAR_ATTENTION.evaluators)
+    ops = ("log_linear_attention",)
 
     def __init__(
         self,

@@ -234,8 +234,7 @@ class HippoState(NamedTuple):
 
 
 class HiPPO(Layer):
-    structure = "dense"
-    evaluators = ("sequential", "associative", "chunked")
+    ops = ("dense",)
 
     def __init__(
         self,

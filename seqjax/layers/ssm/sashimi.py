@@ -79,6 +79,7 @@ class Level(Layer):
         count = depth if ff else 0
         self.feeds = nnx.List([Feed(features, ff * features, rngs) for _ in range(count)])
         self.feed_norms = nnx.List([norm() for _ in range(count)])
+        self.side_ops = ("short_convolution",) if pool else ()
         if not pool:
             self.inner = None
         else:
