@@ -11,7 +11,7 @@ from seqjax.layers.attention.latent_attention import LatentAttention
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.experts import MoE
 from seqjax.nn.norms import unit
-from seqjax.nn.positions import rotary
+from seqjax.ops.positions import rotary
 
 T, D = 5, 6
 

@@ -11,6 +11,7 @@ from seqjax.nn import Associative, Recurrent
 
 B, T, D = 2, 5, 3
 X, GATE, FLAT = jnp.zeros((B, T, 1, D)), jnp.zeros((B, T, 1)), jnp.zeros((B, T, D))
+TWO = jnp.zeros((B, T, 2, D))
 
 OPS = {
     "linear_attention": dict(q=X, k=X, v=X),
@@ -18,6 +19,7 @@ OPS = {
     "gated_delta_product": dict(q=X, k=X, v=X, beta=GATE),
     "dplr": dict(q=X, k=X, v=X, a=X, b=X, log_w=None),
     "stabilised_attention": dict(q=X, k=X, v=X, log_i=GATE, log_f=GATE),
+    "softmax_attention": dict(q=X, k=X, v=X),
     "linear_scan": dict(a=FLAT, b=FLAT),
     "selective_scan": dict(u=FLAT, delta=FLAT, A=jnp.zeros((D, D)), B=FLAT, C=FLAT),
     "ssd": dict(x=X, dt=GATE, A=jnp.zeros(1), B=X, C=X),
@@ -53,6 +55,13 @@ LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own na
         ("gated_delta_rule", dict(state=1.0), "state is 1.0, expected an array"),
         ("gated_delta_rule", dict(log_a=0.5), r"log_a has shape \(\), expected \(H\) or"),
         ("linear_scan", dict(resets=[True]), "resets has dtype list, expected bool"),
+        ("softmax_attention", dict(k=TWO, v=TWO), "q has 1 heads and k 2; expected a mult"),
+        ("softmax_attention", dict(window=0), "state has a window of 0, expected at least 1"),
+        ("softmax_attention", dict(state=X), r"expected \(items, filled\)"),
+        ("softmax_attention", dict(state=((X, X, X), 0)), r"expected \(k, v\)"),
+        ("softmax_attention", dict(state=((X, X[..., :2]), 0)), r"state.v has shape .*5, 1, 3\)"),
+        ("softmax_attention", dict(bias=FLAT[0]), r"bias has shape .*H=1, W=5"),
+        ("softmax_attention", dict(softcap="2"), "softcap is '2', expected one real number"),
     ],
 )
 def test_a_wrong_option_is_named(op, wrong, message):
@@ -149,3 +158,41 @@ def test_a_monoid_that_is_none():
 def test_elements_of_another_monoid():
     with pytest.raises(TypeError, match=r"elements is \(3,\), but an element of the diagonal"):
         scan(diagonal, FLAT[0], FLAT[0, 0])  # of two steps, these would be taken for a and b
+
+
+def small(**changes):
+    x = jnp.zeros((2, 5, 1, 3))
+    return seqjax.linear_attention(**{**dict(q=x, k=x, v=x), **changes})
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(evaluator="chunkd"), "'chunkd'; did you mean 'chunked'"),
+        (dict(k=jnp.zeros((2, 5, 1, 4))), "k has shape .* expected .*K=3"),
+        (dict(log_a=jnp.zeros((2, 5))), r"log_a has shape .* expected \(H\) or \(B, T, H\)"),
+        (
+            dict(v=jnp.zeros((2, 5, 3, 3)), q=jnp.zeros((2, 5, 2, 3)), k=jnp.zeros((2, 5, 2, 3))),
+            "q has 2 heads and v 3; expected a divisor",
+        ),
+        (dict(state=jnp.zeros((2, 1, 3, 4))), "state has shape .*V=3"),
+        (dict(resets=jnp.zeros((5,), bool)), r"resets has shape \(5,\), expected \(2, 5\)"),
+        (dict(mask=jnp.zeros((2, 5))), "mask has dtype float64, expected bool"),
+        (dict(q=jnp.zeros((2, 5, 1, 3), int)), "q has dtype int64, expected floating"),
+        (dict(chunk_size=0), "chunk_size is 0"),
+    ],
+)
+def test_what_is_wrong_is_said(changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        small(**changes)
+
+
+def test_all_reasons_at_once():
+    x, kernel = jnp.zeros((1, 8, 2)), jnp.zeros((100, 2))
+    with pytest.raises(ValueError, match="taps: one pass per tap.*; fft: resets make"):
+        seqjax.short_convolution(
+            x, kernel, resets=jnp.zeros((1, 8), bool), evaluator=("taps", "fft")
+        )
+    with pytest.raises(ValueError, match="3 corrections do not divide into 2 steps"):
+        k = jnp.zeros((1, 3, 1, 2))
+        seqjax.gated_delta_product(jnp.zeros((1, 2, 1, 2)), k, k, jnp.zeros((1, 3, 1)))

@@ -11,7 +11,7 @@ from flax import nnx
 
 import seqjax
 from seqjax.nn.base import cast_parameters
-from seqjax.ops.log_linear_attention import Levels, log_linear_attention
+from seqjax.ops.log_linear_attention import Levels
 from seqjax.zoo import make
 
 EVALUATORS = ("naive", "sequential", "chunked")
@@ -48,13 +48,20 @@ def arguments(name, heads):
     return dict(q=q, k=k, v=v, log_a=gate, scales=scales), draw(3, LEVELS, H, K, V)
 
 
+def levels(q, k, v, log_a, scales, state, **options):
+    """Of a state that has seen nothing, without its count."""
+    state = Levels(state, jnp.int32(0))
+    y, h = seqjax.log_linear_attention(q, k, v, log_a, scales, state, **options)
+    return y, h.S
+
+
 FUNCTIONS = {
     "linear_attention": seqjax.linear_attention,
     "normalised": partial(seqjax.linear_attention, normalise=True),
     "gated_delta_rule": seqjax.gated_delta_rule,
     "dplr": seqjax.dplr,
     "stabilised_attention": seqjax.stabilised_attention,
-    "log_linear_attention": log_linear_attention,
+    "log_linear_attention": levels,
 }
 
 
@@ -64,11 +71,6 @@ def flags():
 
 
 def run(name, arrays, state, evaluator, chunk):
-    if name == "log_linear_attention":
-        chunk = chunk if evaluator == "chunked" else {}
-        state = Levels(state, jnp.int32(0))
-        y, h = log_linear_attention(**arrays, state=state, **flags(), **chunk, evaluator=evaluator)
-        return y, h.S
     chunk = {} if evaluator == "naive" else chunk
     return FUNCTIONS[name](**arrays, state=state, **flags(), **chunk, evaluator=evaluator)
 
@@ -108,9 +110,8 @@ def test_heads_that_share_are_heads_that_are_alike(name, shape):
         return jax.value_and_grad(partial(loss, call), has_aux=True)(given)
 
     given = arguments(name, heads)
-    oracle = "sequential" if name == "log_linear_attention" else "naive"
-    expected = answer("alike", oracle, given)
-    for evaluator in EVALUATORS[name == "log_linear_attention" :] if FULL else ("chunked",):
+    expected = answer("alike", "naive", given)
+    for evaluator in EVALUATORS if FULL else ("chunked",):
         found = answer("shared", evaluator, given)
         assert found[0][1][0].shape == (T, most, V)
         for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -159,12 +160,8 @@ def test_no_steps_and_16_bits(name):
     """No step leaves the state as it is; of 16 bits the outputs are, and the state is not."""
     arrays, state = arguments(name, HEADS["queries"])
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), arrays)
-    if name == "log_linear_attention":
-        state = Levels(state.astype(jnp.float32), jnp.int32(0))
-        run = partial(log_linear_attention, state=state)
-    else:
-        state = jax.tree.map(lambda s: s.astype(jnp.float32), state)
-        run = partial(FUNCTIONS[name], state=state)
+    state = jax.tree.map(lambda s: s.astype(jnp.float32), state)
+    run = partial(FUNCTIONS[name], state=state)
     y, end = run(**low)
     assert y.dtype == jnp.bfloat16 and y.shape == (T, 6, V) and jnp.isfinite(y).all()
     assert jax.tree.leaves(end)[0].dtype == jnp.float32

@@ -5,6 +5,7 @@ final state) and forward mode; it then runs on several sets of numbers.
 """
 
 from functools import lru_cache, partial
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import pytest
 
 import seqjax
 from seqjax import ops
-from seqjax.ops.op import Spec
+from seqjax.ops.op import Spec, is_float
+from seqjax.tools import selfcheck
 
 T, RESET = 37, 20  # not a multiple of any chunk; the numbers with a NaN reset here
 SIZES = dict(B=2, T=T, H=2, K=4, V=3, D=4, N=3)
@@ -32,15 +34,36 @@ CASES = {
     "gated_delta_rule, values": ("gated_delta_rule", dict(decay="head", values=True)),
     "dplr, key decay": ("dplr", dict(decay="key")),
     "stabilised_attention": ("stabilised_attention", {}),
+    "log_linear_attention": ("log_linear_attention", {}),
+    "bounded_delta_rule": ("bounded_delta_rule", {}),
+    "mesa": ("mesa", {}),
+    "slot_attention": ("slot_attention", {}),
+    "inner_learning": ("inner_learning", {}),
+    "softmax_attention": ("softmax_attention", dict(rotary_fraction=0.5, bias=True)),
+    "softmax_attention, gates": ("softmax_attention", dict(gates=True, softcap=2.0)),
+    "diagonal_ssm": ("diagonal_ssm", {}),
     "selective_scan": ("selective_scan", {}),
     "short_convolution": ("short_convolution", {}),
 }
-CONSTANT = {"A", "D", "delta_bias", "bias", "kernel", "bonus", "state", "start"}
+CONSTANT = {
+    "A",
+    "B",
+    "C",
+    "log_a of diagonal_ssm",
+    "D",
+    "delta_bias",
+    "bias",
+    "kernel",
+    "bonus",
+    "state",
+    "start",
+}
 ONE_OF_EACH = [
     "linear_attention, normalised",
     "gated_delta_rule, key decay",
     "dplr, key decay",
     "stabilised_attention",
+    "softmax_attention, gates",
     "selective_scan",
     "short_convolution",
 ]
@@ -54,12 +77,47 @@ PAIRS = [
 
 def example(case, seed=0, **sizes):
     """Float64 arrays by name, and the other arguments."""
-    op, options = CASES[case]
+    name, options = CASES[case]
     spec = Spec(case, {**SIZES, **sizes}, options)
-    arguments = {k: v for k, v in ops.OPS[op].example(spec, seed).items() if v is not None}
-    arrays = {k: v for k, v in arguments.items() if not np.isscalar(v)}
-    arrays = jax.tree.map(jnp.asarray, arrays)
-    return arrays, {k: v for k, v in arguments.items() if k not in arrays}
+    arrays, options = selfcheck.example(ops.OPS[name], spec, seed)
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, float), arrays)
+    return arrays, {k: v for k, v in options.items() if v is not None}
+
+
+@lru_cache
+def function_of(case):
+    """The op with what its state counts as floats, so that all of a state is drawn, differentiated
+    and compared alike; and without a `start` if a reset can only go to nothing."""
+    name, options = CASES[case]
+    function, spec = getattr(seqjax, name), Spec(case, SIZES, options)
+    dtypes = jax.tree.map(lambda s: s.dtype, ops.OPS[name].example(spec, 0)["state"])
+
+    def counted(s, dtype):
+        return s.astype(dtype) if np.issubdtype(dtype, np.integer) else s
+
+    def call(**arguments):
+        if "start" not in signature(function).parameters:
+            arguments.pop("start", None)
+        states = set(arguments) & {"state", "start"}
+        arguments |= {k: jax.tree.map(counted, arguments[k], dtypes) for k in states}
+        y, state = function(**arguments)
+        return y, jax.tree.map(lambda s: s if is_float(s) else s.astype(float), state)
+
+    return call
+
+
+def chunk(case, evaluator):
+    """The option that makes several chunks of the steps, where the evaluator has it."""
+    chunked = ops.OPS[CASES[case][0]].evaluators[evaluator].chunked
+    return dict(chunk_size=CHUNK) if chunked and evaluator != "naive" else {}
+
+
+def varying(arrays):
+    """Names of what has a time axis."""
+    state = {"state", "start"}
+    shapes = {name: x.shape[1:2] for name, x in arrays.items() if name not in state}
+    steps = max(shapes.values())
+    return {name for name, shape in shapes.items() if shape == steps}
 
 
 def random_like(tree, seed):
@@ -70,11 +128,11 @@ def random_like(tree, seed):
 @lru_cache
 def program(case, evaluator):
     """(arrays, flags, tangents, weight of each step) -> outputs, gradients, tangents of outputs."""
-    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
+    function, (_, options) = function_of(case), example(case)
+    options |= chunk(case, evaluator)
 
     def run(arrays, flags):
-        chunk = {} if evaluator in ("naive", "linear_scan", "taps") else dict(chunk_size=CHUNK)
-        return function(**arrays, **flags, **options, **chunk, evaluator=evaluator)
+        return function(**arrays, **flags, **options, evaluator=evaluator)
 
     @jax.jit
     def everything(arrays, flags, tangents, weights):
@@ -99,7 +157,7 @@ def numbers(case, what):
     arrays = {**arrays, "start": first}
     tangents = random_like(arrays, 3)
     if what == "strong decay":
-        for name in set(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
+        for name in varying(arrays) & {"log_a", "log_b", "log_w", "log_f"}:
             strong = draw.choice([-np.inf, -1e6, -50.0, -1e-3], arrays[name].shape)
             arrays[name] = jnp.asarray(strong)
             tangents[name] = jnp.zeros_like(arrays[name])
@@ -107,9 +165,7 @@ def numbers(case, what):
     if what == "nan":
         flags = dict(resets=np.arange(T) == np.full((2, 1), RESET), mask=np.ones((2, T), bool))
         weights = np.where(np.arange(T) < RESET, 0.0, np.ones((2, 1)))
-        arrays = {
-            k: v if k in CONSTANT else v.at[:, RESET - 3].set(jnp.nan) for k, v in arrays.items()
-        }
+        arrays |= {k: arrays[k].at[:, RESET - 3].set(jnp.nan) for k in varying(arrays)}
         arrays["state"] = jax.tree.map(lambda s: s * jnp.nan, arrays["state"])
     return arrays, jax.tree.map(jnp.asarray, flags), tangents, jnp.asarray(weights)
 
@@ -134,7 +190,7 @@ def test_value_gradient_and_tangent(case, evaluator):
 @pytest.mark.parametrize("case", CASES)
 def test_a_nan_does_not_cross_a_reset(case):
     dirty = numbers(case, "nan")
-    names = {k for k in dirty[0] if k not in CONSTANT}
+    names = varying(dirty[0])
     clean_arrays = {
         k: example(case)[0][k] if k in names | {"state"} else v for k, v in dirty[0].items()
     }
@@ -149,7 +205,7 @@ def test_a_nan_does_not_cross_a_reset(case):
 
 
 def in_time(arrays, index):
-    return {k: v if k in CONSTANT else v[:, index] for k, v in arrays.items()}
+    return {**arrays, **{k: arrays[k][:, index] for k in varying(arrays)}}
 
 
 @pytest.mark.parametrize("case", ONE_OF_EACH)
@@ -158,7 +214,7 @@ def test_a_masked_step_is_left_out(case):
     keep = np.flatnonzero(flags["mask"][0])
     flags = dict(resets=jnp.zeros((2, T), bool), mask=jnp.broadcast_to(flags["mask"][:1], (2, T)))
     (y, state), _, _ = program(case, "naive")(arrays, flags, tangents, weights)
-    function, (_, options) = getattr(seqjax, CASES[case][0]), example(case)
+    function, (_, options) = function_of(case), example(case)
     del arrays["start"]
     expected = jax.jit(partial(function, **options, evaluator="naive"))(**in_time(arrays, keep))
     agree((y[:, keep], state), expected)
@@ -169,7 +225,7 @@ def test_a_masked_step_is_left_out(case):
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_stream_in_pieces(case):
     """Pieces of 0, 1 and 10 steps, by the evaluators that are chosen, equal the naive whole."""
-    function, (arrays, options) = getattr(seqjax, CASES[case][0]), example(case, T=11)
+    function, (arrays, options) = function_of(case), example(case, T=11)
 
     def whole(arrays):
         return function(**arrays, **options, evaluator="naive")
@@ -256,46 +312,6 @@ def test_stabilised_attention_is_linear_attention_in_log_space():
     agree((S * jnp.exp(last)[..., None, None], z * jnp.exp(last)[..., None]), expected)
 
 
-def test_ssd_is_a_selective_scan_with_one_decay_per_head():
-    draw = np.random.default_rng(0)
-    H, P, N, G = 4, 3, 5, 2
-    x, z, dt = (jnp.asarray(draw.normal(size=(2, T, H, n))) for n in (P, P, 1))
-    B, C = jnp.asarray(draw.normal(size=(2, 2, T, G, N)))
-    A, D, bias = (jnp.asarray(draw.normal(size=H)) for _ in range(3))
-    S = jnp.asarray(draw.normal(size=(2, H, P, N)))
-    mask = jnp.asarray(draw.random((2, T)) < 0.8)
-    y, last = seqjax.ssd(
-        x,
-        dt[..., 0],
-        -jnp.exp(A),
-        B,
-        C,
-        D,
-        z,
-        bias,
-        S,
-        dt_softplus=True,
-        mask=mask,
-        chunk_size=CHUNK,
-    )
-    flat = lambda x: x.reshape(2, T, H * P)  # noqa: E731
-    per_channel = lambda x: jnp.repeat(x, P)  # noqa: E731
-    expected, expected_last = seqjax.selective_scan(
-        flat(x),
-        flat(jnp.broadcast_to(dt, x.shape)),
-        jnp.broadcast_to(per_channel(-jnp.exp(A))[:, None], (H * P, N)),
-        B,
-        C,
-        per_channel(D),
-        flat(z),
-        per_channel(bias),
-        S.reshape(2, H * P, N),
-        delta_softplus=True,
-        mask=mask,
-    )
-    agree((flat(y), last.reshape(2, H * P, N)), (expected, expected_last))
-
-
 @pytest.mark.parametrize("taps", [5, 64])
 def test_long_convolution(taps):
     """By FFT, for a filter shorter and longer than the input, as one step after the other."""
@@ -371,41 +387,3 @@ def test_the_table_and_the_names():
     assert ops.OPS["short_convolution"].explain(100, **long).evaluator == "fft"
     told = ops.OPS["short_convolution"].explain(100, **long, resets=True)
     assert told.evaluator == "sequential" and "100 taps" in told.others["taps"]
-
-
-def small(**changes):
-    x = jnp.zeros((2, 5, 1, 3))
-    return seqjax.linear_attention(**{**dict(q=x, k=x, v=x), **changes})
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(evaluator="chunkd"), "'chunkd'; did you mean 'chunked'"),
-        (dict(k=jnp.zeros((2, 5, 1, 4))), "k has shape .* expected .*K=3"),
-        (dict(log_a=jnp.zeros((2, 5))), r"log_a has shape .* expected \(H\) or \(B, T, H\)"),
-        (
-            dict(v=jnp.zeros((2, 5, 3, 3)), q=jnp.zeros((2, 5, 2, 3)), k=jnp.zeros((2, 5, 2, 3))),
-            "q has 2 heads and v 3; expected a divisor",
-        ),
-        (dict(state=jnp.zeros((2, 1, 3, 4))), "state has shape .*V=3"),
-        (dict(resets=jnp.zeros((5,), bool)), r"resets has shape \(5,\), expected \(2, 5\)"),
-        (dict(mask=jnp.zeros((2, 5))), "mask has dtype float64, expected bool"),
-        (dict(q=jnp.zeros((2, 5, 1, 3), int)), "q has dtype int64, expected floating"),
-        (dict(chunk_size=0), "chunk_size is 0"),
-    ],
-)
-def test_what_is_wrong_is_said(changes, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        small(**changes)
-
-
-def test_all_reasons_at_once():
-    x, kernel = jnp.zeros((1, 8, 2)), jnp.zeros((100, 2))
-    with pytest.raises(ValueError, match="taps: one pass per tap.*; fft: resets make"):
-        seqjax.short_convolution(
-            x, kernel, resets=jnp.zeros((1, 8), bool), evaluator=("taps", "fft")
-        )
-    with pytest.raises(ValueError, match="3 corrections do not divide into 2 steps"):
-        k = jnp.zeros((1, 3, 1, 2))
-        seqjax.gated_delta_product(jnp.zeros((1, 2, 1, 2)), k, k, jnp.zeros((1, 3, 1)))

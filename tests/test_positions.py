@@ -9,7 +9,7 @@ from flax import nnx
 from seqjax.layers.attention.attention import Attention
 from seqjax.layers.linear_attention.retnet import turn
 from seqjax.layers.segment.transformer_xl import positions
-from seqjax.nn.positions import angles, rotary
+from seqjax.ops.positions import angles, rotary
 from seqjax.zoo import make
 
 RATES = {

@@ -3,6 +3,7 @@
 import functools
 import json
 import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import seqjax
 from seqjax import ops
 from seqjax.core import monoid
 from seqjax.core.scan import EVALUATORS
+from seqjax.nn.base import evaluators_of
+from seqjax.ops.op import Op
 from seqjax.tasks import TASKS
 from seqjax.tools import bench, report, selfcheck
 from seqjax.tools.cli import main
-from seqjax.zoo import LAYERS
+from seqjax.zoo import LAYERS, make
 
+scanning = sys.modules["seqjax.core.scan"]  # as an attribute of seqjax it is the function
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -45,6 +50,50 @@ def test_readme_and_list_have_every_row(capsys, monkeypatch):
     assert readme["renewed"](text) == text, "run: python scripts/readme.py"
     assert readme["year"]("2102.11174, 2406.06484") == "2021"
     assert readme["year"]("Gers et al. 2000") == "2000" and readme["year"]("this page") == ""
+
+
+def met(layer, evaluator):
+    """The ops and monoids that a layer runs itself: those within others are theirs."""
+    found, depth = set(), []
+    call, check = Op.__call__, scanning.check_element
+
+    def noted(op, *arguments, **options):
+        if not depth:
+            found.add(op.name)
+        depth.append(op)
+        try:
+            return call(op, *arguments, **options)
+        finally:
+            depth.pop()
+
+    def noted_monoid(where, algebra, elements, state):
+        if not depth and where == "elements":
+            found.add(algebra.structure)
+        return check(where, algebra, elements, state)
+
+    graph, parameters = nnx.split(layer)
+    x = jax.ShapeDtypeStruct((1, 16, layer.features), jnp.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Op, "__call__", noted)
+        patch.setattr(scanning, "check_element", noted_monoid)
+        jax.eval_shape(lambda p, x: nnx.merge(graph, p)(x, evaluator=evaluator)[0], parameters, x)
+    return found
+
+
+@pytest.mark.share(30)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_row_declares_the_ops_that_it_runs(name):
+    """All that it meets by itself and by the evaluators of an op; its own, such as Newton's method
+    or a Fourier transform, are another way to compute."""
+    for options in (LAYERS[name].smoke, *LAYERS[name].variants.values()):
+        layer = nnx.eval_shape(lambda options=options: make(name, report.FEATURES, **options))
+        declared = {part for part in report._parts_of(layer, 16) if "nonlinear" not in part}
+        found = met(layer, None)
+        known = {one for part in declared for one in evaluators_of(part)}
+        for evaluator in filter(known.__contains__, layer.evaluators):
+            if found != declared:
+                found |= met(layer, evaluator)
+        assert found == declared, f"{name} {options}"
 
 
 def test_plain_list_looks_at_no_layer(capsys, monkeypatch):
@@ -173,6 +222,15 @@ def test_peers_compute_the_same(name):
             expected, _ = getattr(seqjax, name)(**arrays, **options, evaluator="naive")
             found = bench.PEERS[name][1](**arrays, **options)
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.share(4)
+@pytest.mark.parametrize("name", ops.OPS)
+def test_every_op_can_be_timed(name):
+    for case in bench.op_cases(name, True):
+        for program in case.programs[2:]:
+            timed = bench.with_gradients(program)
+            jax.eval_shape(timed.function, *timed.inputs)
 
 
 def test_the_timer():

@@ -12,7 +12,7 @@ from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.layers.ssm.s4d import legs_spectrum
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.gates import decay, signed_linear_attention
-from seqjax.nn.positions import rotary
+from seqjax.ops.positions import rotary
 from seqjax.zoo import make
 
 
@@ -177,3 +177,44 @@ def test_sizes_and_bounds_out_of_range_are_refused():
     for bound in (0.0, 5.0):
         with pytest.raises(ValueError, match="lower_bound.*below 0"):
             make("kda", 4, heads=1, lower_bound=bound, rngs=nnx.Rngs(0))
+
+
+def test_ssd_is_a_selective_scan_with_one_decay_per_head():
+    draw = np.random.default_rng(0)
+    T, H, P, N, G = 37, 4, 3, 5, 2
+    x, z, dt = (jnp.asarray(draw.normal(size=(2, T, H, n))) for n in (P, P, 1))
+    B, C = jnp.asarray(draw.normal(size=(2, 2, T, G, N)))
+    A, D, bias = (jnp.asarray(draw.normal(size=H)) for _ in range(3))
+    S = jnp.asarray(draw.normal(size=(2, H, P, N)))
+    mask = jnp.asarray(draw.random((2, T)) < 0.8)
+    y, last = seqjax.ssd(
+        x,
+        dt[..., 0],
+        -jnp.exp(A),
+        B,
+        C,
+        D,
+        z,
+        bias,
+        S,
+        dt_softplus=True,
+        mask=mask,
+        chunk_size=8,
+    )
+    flat = lambda x: x.reshape(2, T, H * P)  # noqa: E731
+    per_channel = lambda x: jnp.repeat(x, P)  # noqa: E731
+    expected, expected_last = seqjax.selective_scan(
+        flat(x),
+        flat(jnp.broadcast_to(dt, x.shape)),
+        jnp.broadcast_to(per_channel(-jnp.exp(A))[:, None], (H * P, N)),
+        B,
+        C,
+        per_channel(D),
+        flat(z),
+        per_channel(bias),
+        S.reshape(2, H * P, N),
+        delta_softplus=True,
+        mask=mask,
+    )
+    np.testing.assert_allclose(flat(y), expected, atol=1e-9)
+    np.testing.assert_allclose(last.reshape(2, H * P, N), expected_last, atol=1e-9)

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from oracle_tools import learn
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
-from seqjax.layers.fast_weights.mesa_net import mesa_read
 from seqjax.layers.fast_weights.neural_ode_fwp import SOLVERS, ODEState
 from seqjax.nn.base import cast_parameters
-from seqjax.nn.positions import rotary
 from seqjax.ops.delta_rule import delta_rule, gated_delta_rule
+from seqjax.ops.inner_model import Inner, Steps, start_of
 from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.mesa import mesa
+from seqjax.ops.positions import rotary
 from seqjax.zoo import make
 
 T, H, D = 13, 2, 3
@@ -211,8 +212,8 @@ def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():
     q, k, v, beta = keys_and_values()
     Lambda, log_gamma = 0.3 + jax.nn.sigmoid(normal(6, H, D)), jax.nn.log_sigmoid(normal(7, T, H))
     S = jnp.zeros((H, D, 2 * D))
-    read = partial(mesa_read, q, k, v, log_gamma, beta, Lambda, Carry(S, S))
-    o, _ = read(Flow(evaluator="sequential"), iterations=D)
+    read = partial(mesa, q, k, v, log_gamma, beta, Lambda, S)
+    o, _ = read(evaluator="sequential", iterations=D)
     for head in range(H):  # the least squares problem of the last step, with its prior as data
         since = jnp.sum(log_gamma[:, head]) - jnp.cumsum(log_gamma[:, head])
         weight = beta[:, head] * jnp.exp(since)
@@ -220,8 +221,7 @@ def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():
         answers = [jnp.sqrt(weight)[:, None] * v[:, head], jnp.zeros((D, D))]
         M = jnp.linalg.lstsq(jnp.concatenate(rows), jnp.concatenate(answers))[0]
         agree(o[-1, head], q[-1, head] @ M)
-    chunked = Flow(evaluator="chunked")
-    errors = [jnp.max(jnp.abs(read(chunked, iterations=n)[0] - o)) for n in (1, 2, D)]
+    errors = [jnp.max(jnp.abs(read(evaluator="chunked", iterations=n)[0] - o)) for n in (1, 2, D)]
     assert errors[0] > 2 * errors[1] > 1e-3 and errors[2] < 1e-10
 
 

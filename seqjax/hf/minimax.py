@@ -17,7 +17,7 @@ from seqjax.hf.tensors import Constant, Shaped, Split
 from seqjax.nn.base import Frozen, Layer
 from seqjax.nn.linear import merge_heads, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
 
 EXPERTS = {"gate": "W_r", **expert_names("w1", "w3", "w2")}
 
@@ -28,7 +28,7 @@ class LightningAttention(Layer):
     q, k, v = silu(W x) (arXiv:2401.04658; the norm over all heads, arXiv:2501.08313 sec. 2.2).
     """
 
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(self, features: int, *, heads: int, head_size: int, rngs: nnx.Rngs):
         self.features = self.out_features = features

@@ -41,6 +41,7 @@ from seqjax.nn.variables import (
     promotion,
     to_real,
 )
+from seqjax.ops import OPS
 from seqjax.ops.quarantine import mark, reach
 
 State = Any
@@ -57,6 +58,23 @@ __all__ = [
 ]
 
 
+def evaluators_of(op: str) -> tuple[str, ...]:
+    """The evaluators of an op, or of the scan over a monoid of that structure."""
+    if op in OPS:
+        return tuple(OPS[op].evaluators)
+    names = ("sequential", "associative", "chunked", "primitive")
+    return tuple(name for name in names if not EVALUATORS[name].supports(op))
+
+
+class Evaluators:
+    """`Layer.evaluators`, of a class or an instance: those of its ops, or else of its loop."""
+
+    def __get__(self, layer: Layer | None, cls: type[Layer]) -> tuple[str, ...]:
+        declares = cls if layer is None else layer
+        names = dict.fromkeys(name for op in declares.ops for name in evaluators_of(op))
+        return tuple(names) or declares.loops
+
+
 class Layer(nnx.Module):
     """A map from [B, T, features] and a state to [B, T, out_features] and a state.
 
@@ -68,7 +86,12 @@ class Layer(nnx.Module):
                                   reset goes to; flow.resets, flow.mask bool [T] or None: a masked
                                   step is the identity (`seqjax.core.flow`).
 
+    ops: what its recurrence runs: names of `seqjax.ops.OPS`, or structures of monoids.
+    side_ops: what else it runs, which chooses for itself; of modules inside that declare their own,
+        nothing.
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
+        Those of `ops`, or else of a loop; a layer of layers names what at least one of them has,
+        and the others choose for themselves (`Flow.of`).
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.
@@ -79,7 +102,10 @@ class Layer(nnx.Module):
         of its own; otherwise it is a mixer, which a model puts into x += layer(norm(x)).
     """
 
-    evaluators: tuple[str, ...] = ("sequential",)
+    ops: tuple[str, ...] = ()
+    side_ops: tuple[str, ...] = ()
+    loops: ClassVar[tuple[str, ...]] = ("sequential",)
+    evaluators: Any = Evaluators()
     structure: ClassVar[str] = ""
     causal: bool = True
     timed: bool = False
@@ -289,7 +315,7 @@ class Recurrent(Layer):
         which nothing but `seqjax.testing.check_layer` notices.
     """
 
-    evaluators: tuple[str, ...] = ("sequential", "newton", "parallel_backward")
+    loops = ("sequential", "newton", "parallel_backward")
     jacobian: ClassVar[str] = "dense"
 
     def drive(self, x: jax.Array) -> Any:
@@ -343,17 +369,14 @@ class Associative(Recurrent):
     """
 
     monoid: ClassVar[Monoid]
-    evaluators: tuple[str, ...] = ("sequential", "associative", "chunked")
+    loops = ("sequential", "associative", "chunked")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
             raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
-        if "monoid" in cls.__dict__ and "evaluators" not in cls.__dict__:
-            names = ("sequential", "associative", "chunked", "primitive")
-            cls.evaluators = tuple(
-                n for n in names if not EVALUATORS[n].supports(cls.monoid.structure)
-            )
+        if "monoid" in cls.__dict__ and "ops" not in cls.__dict__:
+            cls.ops = (cls.monoid.structure,)
 
     def lift(self, x: jax.Array) -> Any:
         raise TypeError(f"{type(self).__name__} must define lift(x) -> element of its monoid")

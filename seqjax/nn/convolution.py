@@ -16,6 +16,13 @@ class ShortConv(nnx.Module):
     Drawn as torch.nn.Conv1d draws it: uniform in +- width^-1/2.
     """
 
+    ops = ("short_convolution",)
+
+    def op_options(self, steps: int) -> dict[str, Any]:
+        """What decides how the op runs."""
+        del steps
+        return dict(kernel=range(self.weight.shape[0]))
+
     def __init__(self, channels: int, width: int, *, bias: bool = True, rngs: nnx.Rngs):
         if width < 1:
             raise ValueError(f"a convolution spans at least 1 step, got {width}")

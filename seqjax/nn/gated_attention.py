@@ -28,8 +28,9 @@ from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import option
-from seqjax.nn.positions import places, rotary
 from seqjax.ops.look_back import empty, look_back
+from seqjax.ops.positions import places, rotary
+from seqjax.ops.softmax_attention import attend
 
 INIT = nnx.initializers.normal(0.02)  # as the released codes
 
@@ -80,11 +81,8 @@ def t5_buckets(distance: np.ndarray, causal: bool) -> np.ndarray:
     return bucket + np.where(distance < 0, 0 if causal else count, 0)
 
 
-def weigh(how: str, qk: Array, bias: Array, seen: Array, n: Any, size: int) -> Array:
-    """Attention weights [queries, keys], zero where not seen."""
-    if how == "softmax":
-        scores = jnp.where(seen, qk * size**-0.5 + bias, jnp.finfo(qk.dtype).min)
-        return jax.nn.softmax(scores)
+def weigh(how: str, qk: Array, bias: Array, seen: Array, n: Any) -> Array:
+    """Attention weights "relu2" or "laplace" [queries, keys], zero where not seen."""
     scores = jnp.where(seen, qk / n + bias, 0)
     if how == "relu2":
         weights = jax.nn.relu(scores) ** 2
@@ -153,5 +151,9 @@ class GatedHead(nnx.Module):
         distance = (i[:, None] - j[None]).astype(jnp.int32)
         if self.chunked:
             seen = seen & (distance <= place[:, None]) & (distance > place[:, None] - self.length)
+        bias = self.bias(distance)
+        if self.weights == "softmax":
+            q, k, v = (z[:, None] for z in (q, k, v))  # of one head
+            return attend(q, k, v, seen, scale=self.size**-0.5, bias=bias[None])[:, 0]
         n = self.length if self.by_length else jnp.sum(seen, axis=1, keepdims=True).astype(q.dtype)
-        return weigh(self.weights, q @ k.T, self.bias(distance), seen, n, self.size) @ v
+        return weigh(self.weights, q @ k.T, bias, seen, n) @ v

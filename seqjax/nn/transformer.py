@@ -7,15 +7,14 @@ each on RMS-normalised x, rotary positions on q and k (arXiv:2104.09864), a norm
 block. For one example [N, features]; nothing is causal but what `sees` leaves out.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
-from seqjax.core.common import accumulation_dtype
 from seqjax.nn.linear import GLU, merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import rotary
+from seqjax.ops.positions import rotary
+from seqjax.ops.softmax_attention import attend
 
 
 class Block(nnx.Module):
@@ -32,13 +31,7 @@ class Block(nnx.Module):
         z = self.norm(x)
         q, k, v = (split_heads(W(z), self.heads) for W in (self.W_q, self.W_k, self.W_v))
         q, k = rotary(q, positions), rotary(k, positions)
-        precise = accumulation_dtype(x.dtype)
-        scores = jnp.einsum("ihk,jhk->hij", q, k, preferred_element_type=precise)
-        scores = scores / q.shape[2] ** 0.5
-        if sees is not None:
-            scores = jnp.where(sees[None], scores, jnp.finfo(precise).min)
-        weight = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        x = x + self.W_o(merge_heads(jnp.einsum("hij,jhk->ihk", weight, v)))
+        x = x + self.W_o(merge_heads(attend(q, k, v, sees, scale=q.shape[2] ** -0.5)))
         return x + self.feed(self.feed_norm(x))
 
 
@@ -72,4 +65,4 @@ def normalise_memory(m: Array) -> Array:
     eps^-1/2 = 2900 a step, which the release follows: over a sequence of zeros it overflows.
     """
     square = jnp.mean(m * m, axis=-1, keepdims=True)
-    return m * jnp.where(square > 0, jax.lax.rsqrt(square + jnp.finfo(m.dtype).eps), 0)
+    return m * jnp.where(square > 0, lax.rsqrt(square + jnp.finfo(m.dtype).eps), 0)

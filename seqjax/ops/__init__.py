@@ -9,11 +9,18 @@ those of `seqjax`. Resets and masks of packed sequences are made from cu_seqlens
 """
 
 from seqjax.ops import (
+    bounded_delta_rule,
     convolution,
     delta_rule,
+    diagonal_ssm,
     dplr,
+    inner_learning,
     linear_attention,
     linear_scan,
+    log_linear_attention,
+    mesa,
+    slot_attention,
+    softmax_attention,
     ssd,
     stabilised_attention,
 )
@@ -25,6 +32,13 @@ OPS: dict[str, Op] = {
     "gated_delta_rule": delta_rule.DELTA_RULE,
     "dplr": dplr.DPLR,
     "stabilised_attention": stabilised_attention.STABILISED_ATTENTION,
+    "log_linear_attention": log_linear_attention.LOG_LINEAR_ATTENTION,
+    "bounded_delta_rule": bounded_delta_rule.BOUNDED_DELTA_RULE,
+    "mesa": mesa.MESA,
+    "inner_learning": inner_learning.INNER_LEARNING,
+    "slot_attention": slot_attention.SLOT_ATTENTION,
+    "softmax_attention": softmax_attention.SOFTMAX_ATTENTION,
+    "diagonal_ssm": diagonal_ssm.DIAGONAL_SSM,
     "selective_scan": ssd.SELECTIVE_SCAN,
     "short_convolution": convolution.CONVOLUTION,
 }

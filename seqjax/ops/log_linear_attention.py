@@ -14,24 +14,42 @@ as t grows buckets only ever merge: into level(t, j) of any step j of theirs.
 lambda = 1 it is linear attention. Resets and masked steps do not count as steps of t.
 """
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from seqjax.core.common import unknown
 from seqjax.core.flow import takes_flow
-from seqjax.ops.chunks import decay_of, finite_log, finite_rows, loop, scan_chunks, within
-from seqjax.ops.heads import read_in_groups, share_heads
-from seqjax.ops.op import STEPWISE_WHEN_SHORT, Call
-from seqjax.ops.quarantine import mark, quarantined
+from seqjax.ops.chunks import (
+    decay_of,
+    finite_log,
+    finite_rows,
+    loop,
+    scan_chunks,
+    sequential,
+    within,
+)
+from seqjax.ops.heads import share_heads
+from seqjax.ops.op import (
+    STEPWISE_WHEN_SHORT,
+    Evaluator,
+    Op,
+    Spec,
+    batch_letter,
+    check_real,
+    full_state,
+    match,
+    state_parts,
+)
+from seqjax.ops.quarantine import mark
 
 
 class Levels(NamedTuple):
-    S: Array  # [levels, H, K, V]
-    count: Array  # int32 [], steps seen
+    S: Any  # [levels, H, K, V]
+    count: Any  # int32 [], steps seen
 
 
 class Inputs(NamedTuple):
@@ -41,9 +59,6 @@ class Inputs(NamedTuple):
     log_a: Any  # [T, H]
     scales: Any  # lambda [T, H, levels]
     taken: Any  # int32 [T], 0 for a step that is left out
-
-
-FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0, 0)
 
 
 def level_of_step(t: Array, j: Array, top: int) -> Array:
@@ -63,6 +78,14 @@ def level_of_bucket(t: Array, last: Array, top: int) -> Array:
     return jnp.where(levels == top, top, found)
 
 
+def occupied(count: Array, top: int) -> Array:
+    """bool [..., top + 1]: the buckets that hold something after `count` [...] steps; before the
+    first, all may. What no step can have left would merge as if it were of a step to come."""
+    levels = jnp.broadcast_to(jnp.arange(top + 1, dtype=jnp.int32), (*count.shape, top + 1))
+    digit = ((count - 1)[..., None] >> jnp.maximum(levels - 1, 0)) & 1
+    return (levels == 0) | (levels == top) | (digit == 1)
+
+
 def naive(xs: Inputs, h: Levels, *, resets=None, start=None) -> tuple[Array, Levels]:
     """The recurrence, one step after the other."""
     top = h.S.shape[0] - 1
@@ -78,7 +101,7 @@ def naive(xs: Inputs, h: Levels, *, resets=None, start=None) -> tuple[Array, Lev
 
 
 def chunked(
-    xs: Inputs, h: Levels, *, resets=None, start=None, chunk_size: int = 64
+    xs: Inputs, h: Levels, *, resets=None, start=None, chunk_size: int | None = None
 ) -> tuple[Array, Levels]:
     """Attention inside the chunk, the buckets between chunks: O(T log T)."""
     top = h.S.shape[0] - 1
@@ -127,11 +150,8 @@ def chunked(
         y, S = jax.vmap(head, in_axes=1, out_axes=1)(*heads)
         return y, Levels(S, t[-1] + 1)
 
-    size = min(chunk_size, max(len(xs.taken), 1))
+    size = min(chunk_size or 64, max(len(xs.taken), 1))
     return scan_chunks(body, h, xs, resets, FILL, size)
-
-
-EVALUATORS = {"sequential": naive, "chunked": chunked}
 
 
 @takes_flow
@@ -141,43 +161,99 @@ def log_linear_attention(
     v: Array,
     log_a: Array,
     scales: Array,
-    state: Levels,
+    state: Levels | None = None,
     *,
     resets: Array | None = None,
     mask: Array | None = None,
     start: Levels | None = None,
-    evaluator: str | None = None,
-    **options: Any,
+    reverse: bool = False,
+    evaluator: str | Sequence[str] | None = None,
+    chunk_size: int | None = None,
 ) -> tuple[Array, Levels]:
-    """Outputs [T, H, V] and the next state, for one example.
+    """Outputs [B, T, H, V] and the next state (S [B, levels, H, K, V], steps seen int32 [B]); the
+    batch axis may be absent.
 
-    q, k [T, H, K], v [T, H, V], log_a <= 0 [T, H], scales (lambda) [T, H, levels]; q is not
-    scaled. Of q and k there may be fewer heads, of q, and then of scales, also more, with as many
-    outputs (see `seqjax.ops.heads`). The state is kept, and all is computed, in its dtype.
+    q, k [B, T, H, K], v [B, T, H, V], log_a <= 0 [B, T, H], scales (lambda) [B, T, H, levels]; q is
+    not scaled. Of q and k there may be fewer heads, of q, and then of scales, also more, with as
+    many outputs (see `seqjax.ops.heads`). `resets` [B, T] forgets the past before a step (the
+    state becomes `start`, or nothing), `mask` [B, T] leaves out the steps where it is False,
+    `reverse` runs from the last step to the first.
     """
-    if evaluator is None:
-        call = Call(len(q), jax.default_backend(), resets is not None, mask is not None, {})
-        evaluator = next(rule for rule in STEPWISE_WHEN_SHORT if rule.holds(call)).order[0]
-    if evaluator not in EVALUATORS:
-        raise ValueError(unknown("evaluator of log_linear_attention", evaluator, EVALUATORS))
-    op, heads = "log_linear_attention", v.shape[1]
-    q, k = share_heads(op, "q", q, heads, reads=True), share_heads(op, "k", k, heads)
-    if scales.shape[:2] != q.shape[:2]:
-        raise ValueError(
-            f"{op}: scales has shape {scales.shape}, expected (T, H, levels) with those of q, "
-            f"{q.shape[:2]}"
-        )
-    dtype, taken = state.S.dtype, jnp.ones(len(q), jnp.int32)
-    xs = Inputs(q, k, v, finite_log(log_a), scales, None)
-    xs = jax.tree.map(lambda z: z.astype(dtype), xs)._replace(taken=taken)
-    if mask is not None:
+    op = LOG_LINEAR_ATTENTION.name
+    batch = batch_letter(op, "TQK", q=q)
+    sizes = match(
+        op,
+        q=(q, f"{batch}TQK"),
+        k=(k, f"{batch}TGK"),
+        v=(v, f"{batch}THV"),
+        log_a=(log_a, f"{batch}TH"),
+    )
+    q = share_heads(op, "q", q, sizes["H"], reads=True)
+    sizes = match(op, {**sizes, "Q": q.shape[-2]}, scales=(scales, f"{batch}TQL"))
+    check_real(op, q=q, k=k, v=v, log_a=log_a, scales=scales)
 
-        def kept(z):
-            return jnp.where(mask.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
+    def full(name: str, state: Levels | None) -> Levels:
+        S, count = state_parts(f"{op}: {name}", state or Levels(None, 0), Levels._fields)
+        S = full_state(f"{op}: {name}", S, f"{batch}LHKV", sizes, v.dtype)
+        count = jnp.broadcast_to(jnp.asarray(count, jnp.int32), v.shape[: len(batch)])
+        held = occupied(count, sizes["L"] - 1)
+        return Levels(jnp.where(held[..., None, None, None], S, 0), count)
 
-        xs, resets = jax.tree.map(kept, xs), None if resets is None else resets & mask
-    flags: dict[str, Any] = dict(resets=resets, start=start)
-    run = partial(EVALUATORS[evaluator], **flags, **options)
-    run = quarantined(run, FILL, ("q", "scales"), 1, **flags)
-    y, state = read_in_groups(run, xs, state, ("q", "scales"))
-    return (y if mask is None else kept(y)).astype(v.dtype), state
+    y, end = LOG_LINEAR_ATTENTION(
+        Inputs(
+            q,
+            share_heads(op, "k", k, sizes["H"]),
+            v,
+            finite_log(log_a),
+            scales,
+            jnp.ones(v.shape[: len(batch) + 1], jnp.int32),
+        ),
+        full("state", state),
+        batched=bool(batch),
+        dtype=v.dtype,
+        resets=resets,
+        mask=mask,
+        reverse=reverse,
+        start=None if start is None else full("start", start),
+        evaluator=evaluator,
+        chunk_size=chunk_size,
+    )
+    return y.astype(v.dtype), end
+
+
+def example(spec: Spec, seed: int) -> dict[str, Any]:
+    """Arguments of `log_linear_attention` for a spec; the state has seen five steps."""
+    draw = np.random.default_rng(seed)
+    B, T, H, K, V = (spec.sizes[letter] for letter in "BTHKV")
+    levels = spec.sizes.get("L", 4)
+    return dict(
+        q=draw.normal(size=(B, T, H, K)),
+        k=draw.normal(size=(B, T, H, K)) / K**0.5,
+        v=draw.normal(size=(B, T, H, V)),
+        log_a=-np.abs(draw.normal(size=(B, T, H))),
+        scales=np.abs(draw.normal(size=(B, T, H, levels))),
+        state=Levels(draw.normal(size=(B, levels, H, K, V)), np.full(B, 5, np.int32)),
+    )
+
+
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, 0.0, 0)
+LOG_LINEAR_ATTENTION = Op(
+    name="log_linear_attention",
+    reference="2506.04761",
+    structure="scalar on a tree of matrices",
+    naive=naive,
+    evaluators={
+        "naive": Evaluator(naive, chunked=False),
+        "sequential": Evaluator(sequential(naive, FILL)),
+        "chunked": Evaluator(chunked),
+    },
+    table=STEPWISE_WHEN_SHORT,
+    fill=FILL,
+    specs=(
+        Spec("short", dict(B=2, T=37, H=2, K=4, V=3, L=4)),
+        Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, L=12)),
+    ),
+    example=example,
+    readers=("q", "scales"),
+    apart=1,
+)

@@ -24,7 +24,7 @@ class Cache(NamedTuple):
     """The newest steps at the end; the first window - 1 - filled slots are empty, and zero."""
 
     items: Any  # leaves [window - 1, ...]
-    filled: Array  # int32 []
+    filled: Any  # int32 []
 
 
 def empty(items: Any) -> Cache:
@@ -82,7 +82,7 @@ def _blocks(attend: Attend, queries: Any, items: Any, filled: Array, segment: Ar
     """Queries [T, ...] over items [W - 1 + T, ...], blocks of `W` queries at a time."""
     T = len(segment)
     block = max(1, min(W, T))
-    count = -(-T // block)
+    count = max(1, -(-T // block))
     tail = (0, count * block - T)
     # the cache is part of the first segment, its empty slots and what fills up are of none
     slot = jnp.arange(W - 1, dtype=jnp.int32)

@@ -113,7 +113,8 @@ class Op:
     fill: Any  # the inputs of a step that changes nothing, one scalar for each of xs
     specs: tuple[Spec, ...]
     example: Callable[[Spec, int], dict[str, Any]]  # (spec, seed) -> arguments, float64
-    readers: tuple[str, ...] = ()  # of xs: those that only read, with more heads than states
+    readers: tuple[str, ...] = ()  # of xs: those that only read the state
+    grouped: bool = True  # readers may have more heads than there are states: `read_in_groups`
     # How many leading axes of xs (time, heads) a lost number does not spread over, see
     # `quarantined`. None: each channel is by itself, as fast as memory is, and left as it is.
     apart: int | None = None
@@ -184,7 +185,8 @@ class Op:
             if name in options:
                 check_number(f"{self.name}: {name}", options[name])
         given = jax.tree.leaves((xs, state, start, options))
-        compute = accumulation_dtype(dtype, *(x.dtype for x in given if jnp.iscomplexobj(x)))
+        complex_ones = (x.dtype for x in given if is_float(x) and jnp.iscomplexobj(x))
+        compute = accumulation_dtype(dtype, *complex_ones)
         xs, state, start, options = jax.tree.map(
             lambda x: x.astype(compute) if is_float(x) else x, (xs, state, start, options)
         )
@@ -201,8 +203,8 @@ class Op:
             self.choose(replace(call, differentiated=taken), evaluator).evaluator
             for taken in (False, True)
         ]
-        fixed = {name: option for name, option in options.items() if not hasattr(option, "dtype")}
-        arrays = {name: option for name, option in options.items() if name not in fixed}
+        fixed = {n: o for n, o in options.items() if not any(map(is_array, jax.tree.leaves(o)))}
+        arrays = {n: o for n, o in options.items() if n not in fixed}
 
         def form(name: str) -> Callable[..., Any]:
             chosen = self.evaluators[name]
@@ -213,7 +215,7 @@ class Op:
                 run = partial(chosen.evaluate, **flags, **known, **arrays)
                 if self.apart is not None:
                     run = quarantined(run, self.fill, self.readers, self.apart, **flags)
-                if self.readers:
+                if self.readers and self.grouped:
                     return read_in_groups(run, xs, state, self.readers)
                 return run(xs, state)
 
@@ -288,7 +290,7 @@ def check_number(what: str, x: Any) -> None:
         raise TypeError(f"{what} is {got}, expected one real number")
 
 
-def state_parts(what: str, state: Any, names: str) -> Any:
+def state_parts(what: str, state: Any, names: Sequence[str]) -> Any:
     """The parts of a state that is a tuple, or one error if it is none of so many."""
     if not isinstance(state, tuple | list) or len(state) != len(names):
         shapes = jax.tree.map(np.shape, state)
@@ -344,8 +346,12 @@ def like(flags: Array, x: Array) -> Array:
     return flags.reshape(flags.shape + (1,) * (x.ndim - flags.ndim))
 
 
+def is_array(x: Any) -> bool:
+    return hasattr(x, "dtype")
+
+
 def is_float(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+    return is_array(x) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def matmul_precision(dtype: Any) -> Any:

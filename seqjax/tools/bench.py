@@ -35,6 +35,7 @@ from seqjax import ops
 from seqjax.core import monoid as m
 from seqjax.core.common import unknown
 from seqjax.core.scan import scan
+from seqjax.ops.op import Call
 from seqjax.tools.report import announce, print_json, show
 from seqjax.tools.selfcheck import example
 from seqjax.train.config import Count
@@ -134,7 +135,9 @@ def with_gradients(program: Program) -> Program:
         outputs = program.function(*inputs)
         return sum(jax.tree.leaves(jax.tree.map(lambda y, w: jnp.sum(y * w), outputs, weights)))
 
-    return replace(program, function=jax.value_and_grad(loss), inputs=(program.inputs, weights))
+    return replace(
+        program, function=jax.value_and_grad(loss, allow_int=True), inputs=(program.inputs, weights)
+    )
 
 
 @contextmanager
@@ -167,20 +170,24 @@ def run(case: Case, repeats: int) -> list[Result]:
 
 
 def op_cases(name: str, every: bool) -> Iterator[Case]:
-    """An op at its long Specs: the floors, the peer, its plain loop and its evaluators."""
+    """An op at its long Specs: the floors, a peer if it has one, its loop and its evaluators."""
     op = ops.OPS[name]
     for spec in (spec for spec in op.specs if spec.sizes["T"] >= LONG):
         arrays, options = example(op, spec)
-        arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), arrays)
-        chosen = op.explain(spec.sizes["T"], **arrays, **options).evaluator
+        with jax.enable_x64(False):
+            arrays = jax.tree.map(jnp.asarray, arrays)
+        call = Call(spec.sizes["T"], jax.default_backend(), False, False, {**arrays, **options})
+        able = [evaluator for evaluator, e in op.evaluators.items() if e.supports(call) is None]
+        chosen = op.choose(call).evaluator
         programs = [*floors(jax.tree.leaves(arrays)[0])]
-        label, peer = PEERS[name]
-        programs.append(Program(label, "peer", _of(partial(peer, **options)), (arrays,)))
-        for evaluator in op.evaluators:
+        if name in PEERS:
+            label, peer = PEERS[name]
+            programs.append(Program(label, "peer", _of(partial(peer, **options)), (arrays,)))
+        for evaluator in able:
             if every or evaluator in ("naive", chosen):
                 role = "loop" if evaluator == "naive" else "ours"
-                call = partial(getattr(seqjax, name), **options, evaluator=evaluator)
-                programs.append(Program(evaluator, role, _of(call, 0), (arrays,)))
+                run = partial(getattr(seqjax, name), **options, evaluator=evaluator)
+                programs.append(Program(evaluator, role, _of(run, 0), (arrays,)))
         sizes = " ".join(f"{letter}={size}" for letter, size in spec.sizes.items())
         yield Case(" ".join(filter(None, (name, spec.name, sizes))), tuple(programs))
 

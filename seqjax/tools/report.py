@@ -7,13 +7,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from rich.console import Console
 from rich.progress import track
@@ -26,15 +24,12 @@ from seqjax.core.common import unknown
 from seqjax.core.scan import explain as explain_scan
 from seqjax.learn import LEARNERS
 from seqjax.nn import Layer, Recurrent
-from seqjax.ops.op import Call, Choice, Op
+from seqjax.ops.op import Call, Op
 from seqjax.recipes import RECIPES
 from seqjax.tasks import TASKS
 from seqjax.train.config import Count
 from seqjax.zoo import LAYERS, family, make
 
-scanning: Any = sys.modules[
-    "seqjax.core.scan"
-]  # the module; as an attribute of seqjax it is the function
 FEATURES = 4  # of the layers looked at
 Kind = Literal["layers", "ops", "evaluators", "learners", "tasks", "recipes"]
 
@@ -72,7 +67,7 @@ def _layers() -> Iterator[Row]:
 
 
 def _traced(row: Row) -> Row:
-    """The row of a layer with its transition and evaluators, for which it is built and traced."""
+    """The row of a layer with its transition and evaluators, for which it is built."""
     layer = _shape_of(row.name)
     own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
     structures = [
@@ -154,54 +149,31 @@ Verdicts = dict[str, str]  # evaluator -> why it would run, or would not
 
 
 def parts(layer: str, T: int) -> dict[str, Callable[[str], Verdicts]]:
-    """What a layer runs over T time steps: name of an op, monoid or step -> verdicts(platform).
-
-    Nobody has to declare it: the layer is traced, and the choices it meets are noted.
-    """
+    """What a layer runs over T time steps: name of an op, monoid or step -> verdicts(platform)."""
     return _parts_of(_shape_of(layer), T)
 
 
 def _parts_of(layer: Layer, T: int) -> dict[str, Callable[[str], Verdicts]]:
-    """`parts` of a layer whose parameters may be shapes only."""
-    graph, parameters = nnx.split(layer)
-
-    def run(parameters: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, parameters)(x)[0]
-
-    with _noted_choices() as noted:
-        jax.eval_shape(run, parameters, jax.ShapeDtypeStruct((1, T, FEATURES), jnp.float32))
-    steps = {
-        f"nonlinear with {module.jacobian} Jacobian": partial(_step_verdicts, module.evaluators)
-        for _, module in nnx.iter_modules(layer)
-        if isinstance(module, Recurrent) and "associative" not in module.evaluators
-    }
-    return steps | noted
+    """`parts` of a layer whose parameters may be shapes only: what its modules declare."""
+    found: dict[str, Callable[[str], Verdicts]] = {}
+    for _, module in nnx.iter_modules(layer):
+        if isinstance(module, Recurrent) and "associative" not in module.evaluators:
+            step = f"nonlinear with {module.jacobian} Jacobian"
+            found[step] = partial(_step_verdicts, module.evaluators)
+        for name in (*getattr(module, "ops", ()), *getattr(module, "side_ops", ())):
+            if name not in ops.OPS:
+                found[name] = partial(explain_scan, name)
+                continue
+            decides = getattr(module, "op_options", None)
+            options = {} if decides is None else decides(T)
+            call = Call(T, "", False, False, options)
+            found[name] = partial(_op_verdicts, ops.OPS[name], call, None)
+    return found
 
 
 def _shape_of(layer: str) -> Layer:
     """A layer whose parameters are shapes only."""
     return nnx.eval_shape(lambda: make(layer, FEATURES, **LAYERS[layer].smoke))
-
-
-@contextmanager
-def _noted_choices() -> Iterator[dict[str, Callable[[str], Verdicts]]]:
-    """The choices of an evaluator that are made while the body runs, by op or monoid."""
-    noted: dict[str, Callable[[str], Verdicts]] = {}
-    choose_op, choose_scan = Op.choose, scanning.choose
-
-    def op(self: Op, call: Call, evaluator: Any = None) -> Choice:
-        noted[self.name] = partial(_op_verdicts, self, call, evaluator)
-        return choose_op(self, call, evaluator)
-
-    def scan(structure: str, platform: str | None = None) -> str:
-        noted[structure] = partial(explain_scan, structure)
-        return choose_scan(structure, platform)
-
-    Op.choose, scanning.choose = op, scan
-    try:
-        yield noted
-    finally:
-        Op.choose, scanning.choose = choose_op, choose_scan
 
 
 def _op_verdicts(op: Op, call: Call, evaluator: Any, platform: str) -> Verdicts:

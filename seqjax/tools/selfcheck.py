@@ -213,9 +213,9 @@ def _call(function: Callable, options: dict[str, Any], arrays: Any, evaluator: s
     return function(**arrays, **options, evaluator=evaluator)
 
 
-def example(op: Op, spec: Spec) -> tuple[dict[str, Any], dict[str, Any]]:
+def example(op: Op, spec: Spec, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
     """An op's arguments at a Spec: the float64 arrays, and the options."""
-    arguments = op.example(spec, 0)
+    arguments = op.example(spec, seed)
 
     def is_array(x: Any) -> bool:
         leaves = jax.tree.leaves(x)

@@ -10,13 +10,15 @@ CACHE = {"learned h0 has a gradient": "the state is a cache, and starts empty"}
 ROWS: dict[str, Entry] = {
     "attention": Entry(
         Attention,
-        "Softmax attention: grouped heads, rotary positions, qk-norm, softcap, gate",
-        "1706.03762, 2305.13245, 2104.09864",
+        "Softmax attention: grouped heads, positions (rotary, ALiBi, hard ALiBi, none), qk-norm",
+        "1706.03762, 2305.13245, 2104.09864, 2108.12409, 2402.01032",
         state="2 * (window - 1) * kv_heads * K",
         smoke=dict(heads=2, window=3),
         variants={
             "grouped": dict(heads=4, kv_heads=2, window=4, qk_norm="head", rotary_fraction=0.0),
             "capped": dict(heads=2, head_size=3, window=2, qk_norm="all", softcap=2.0, gate=True),
+            "alibi": dict(heads=3, head_size=2, window=4, positions="alibi"),
+            "hard alibi": dict(heads=4, kv_heads=2, window=4, positions="hard_alibi"),
             "biased": dict(heads=1, window=9, rotary_fraction=0.5, bias=True, out_features=3),
         },
         exempt=CACHE,

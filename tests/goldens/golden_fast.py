@@ -10,18 +10,21 @@ import jax
 import jax.numpy as jnp
 from golden_layers import build
 from golden_tools import without_resets
+from oracle_tools import learn
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.fast_weights.comba import closed_loop_delta_rule
-from seqjax.layers.fast_weights.fwp import bounded_delta_rule, sum_normalised
+from seqjax.layers.fast_weights.fwp import sum_normalised
 from seqjax.layers.fast_weights.gdn2 import decoupled_delta_rule
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.layers.fast_weights.longhorn import longhorn_scan
-from seqjax.layers.fast_weights.mesa_net import MesaNet, mesa_read
+from seqjax.layers.fast_weights.mesa_net import MesaNet
 from seqjax.layers.fast_weights.recurrent_deltanet import RDNState, RecurrentDeltaNet
 from seqjax.nn.gates import log_decay
 from seqjax.ops import OPS
+from seqjax.ops.bounded_delta_rule import bounded_delta_rule
 from seqjax.ops.delta_rule import delta_rule
+from seqjax.ops.inner_model import Inner, Steps, start_of
+from seqjax.ops.mesa import mesa
 
 
 def by_evaluator(adapter, *evaluators):
@@ -58,14 +61,13 @@ def kda_gate(x, meta):
     return {"g": jax.vmap(lambda z: log_decay(z, x.get("A_log"), bias, lower_bound=bound))(x["x"])}
 
 
-def mesa(x, meta, *, evaluator):
+def mesa_net(x, meta, *, evaluator):
     k, v = x["k"], x["v"]
     B, (H, K), V = len(k), x["lamb"].shape, v.shape[3]
     zeros = lambda n: jnp.zeros((B, H, K, n))  # noqa: E731
     S = jnp.concatenate([x.get("Hkk0", zeros(K)), x.get("Hkv0", zeros(V))], axis=-1)
-    read = without_resets(partial(mesa_read, iterations=K), evaluator)
-    Lambda = jnp.broadcast_to(x["lamb"], (B, H, K))
-    o, S = read(x["q"], k, v, x["g"], x["beta"], Lambda, S)
+    Lambda = jnp.broadcast_to(x["lamb"], (B, H, K))[0]
+    o, S = mesa(x["q"], k, v, x["g"], x["beta"], Lambda, S, iterations=K, evaluator=evaluator)
     return {"o": o, "Hkk": S[..., :K], "Hkv": S[..., K:]}
 
 
@@ -138,9 +140,7 @@ def fwp_update(x, meta, *, evaluator):
         k = sum_normalised(k)
         S = delta_rule(k, k, v, beta, evaluator=evaluator)[1]
     else:
-        zeros = jnp.zeros((1, k.shape[-1], v.shape[-1]))
-        rule = partial(bounded_delta_rule, S=zeros, scale=1.0, start=zeros)
-        S = jax.vmap(lambda k, v, beta: rule(k, k, v, beta)[1])(k, v, beta)
+        S = bounded_delta_rule(k, k, v, beta)[1]
     return {"W": jnp.swapaxes(S[:, 0], 1, 2)}
 
 
@@ -249,7 +249,7 @@ ADAPTERS = {
     "fwp_dpfp_delta_layer": by_evaluator(fwp_layer, *OPS["gated_delta_rule"].evaluators),
     "longhorn_scan": by_evaluator(longhorn_op, *OPS["linear_scan"].evaluators),
     "longhorn_layer": by_evaluator(longhorn_layer, *OPS["linear_scan"].evaluators),
-    "mesa_net": by_evaluator(mesa, *MesaNet.evaluators),
+    "mesa_net": by_evaluator(mesa_net, *MesaNet.evaluators),
     "ttt_linear_fla": by_evaluator(ttt_fla, "sequential", "chunked"),
     "ttt_linear_official": by_evaluator(ttt_official, "sequential", "chunked"),
     "ttt_mlp_official": by_evaluator(ttt_official, "sequential", "chunked"),

@@ -11,7 +11,7 @@ from golden_tools import with_parameters, without_resets
 from seqjax.layers.linear_attention.aaren import Means
 from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
-from seqjax.layers.linear_attention.gsa import GSA, Slots, slot_attention
+from seqjax.layers.linear_attention.gsa import GSA, Slots, attended
 from seqjax.layers.rwkv.parts import ChannelMixing
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.ops.look_back import look_back
@@ -156,31 +156,23 @@ def slots(inputs, meta, *, evaluator, slots_by):
         o, h = without_resets(attend, evaluator)(q, k, v, s, h)
     else:
         log_f = inputs["g"]
-        attend = partial(slot_attention, scale=meta["scale"])
+        attend = partial(attended, scale=meta["scale"])
         o, h = without_resets(attend, evaluator)(q, k, v, s, log_f, h)
     return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
 
 
-def forgetting(inputs, meta, *, path=False):
-    q, k, v, g = (inputs[name] for name in "qkvg")
-    g = g * meta["scale"] if path else g  # that reference scales the forget gates too
-    reflections = (inputs["w"], inputs["beta"]) if path else ()
+def path_attention(inputs, meta):
+    q, k, v, g, w, beta = (inputs[name] for name in ("q", "k", "v", "g", "w", "beta"))
+    g = g * meta["scale"]  # that reference scales the forget gates too
     meta["options"].ignore("chunk_size")
     T, heads, K = q.shape[1:]
-    options = dict(
-        heads=heads,
-        kv_heads=k.shape[2],
-        window=meta["options"].get("window") or T,
-        scale=meta["scale"],
-        path=path,
-    )
-    assert meta["options"].get("gqa", heads // k.shape[2]) == heads // k.shape[2]
+    options = dict(heads=heads, kv_heads=k.shape[2], window=T, scale=meta["scale"], path=True)
     layer = nnx.eval_shape(lambda: FoX(heads * K, rngs=nnx.Rngs(0), **options))
 
     def one(q, *items):
         return look_back(layer.attend, q, items, layer.initial().cache)[0]
 
-    return {"o": jax.vmap(one)(q, k, v, g, *reflections)}
+    return {"o": jax.vmap(one)(q, k, v, g, w, beta)}
 
 
 def log_linear(inputs, meta, *, evaluator):
@@ -202,8 +194,7 @@ ADAPTERS = {
     "gateloop_simple": by_evaluator(gateloop_simple, "sequential", "primitive"),
     "gsa": by_evaluator(partial(slots, slots_by="gate"), *MATRIX),
     "abc": by_evaluator(partial(slots, slots_by="softmax"), *MATRIX),
-    "forgetting_attn": {"whole": forgetting},
-    "path_attn": {"whole": partial(forgetting, path=True)},
+    "path_attn": {"whole": path_attention},
     "log_linear_attn": by_evaluator(log_linear, "sequential", "chunked"),
     "rwkv_cmix": {"whole": channel_mixing},
 }

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seqjax import inner_learning
 from seqjax.nn.base import cast_parameters
 from seqjax.zoo import make
 
@@ -32,6 +33,12 @@ def numbers(layer, kind=nnx.Param):
     """Its parameters, or variables of another kind, as NumPy arrays by name."""
     flat = nnx.to_flat_state(nnx.split(layer, kind, ...)[1])
     return {".".join(map(str, path)): np.asarray(p[...]) for path, p in flat}
+
+
+def learn(inner, xs, norm, h, flow):
+    """`inner_learning` of `Steps`."""
+    rates = dict(tau=xs.tau, log_eta=xs.log_eta, log_keep=xs.log_keep)
+    return inner_learning(xs.q, xs.k, xs.v, xs.theta, h, inner=inner, norm=norm, flow=flow, **rates)
 
 
 class Weights:

@@ -3,10 +3,17 @@
     y_t = W_o [ softmax_s(f(scale q_t^h . k_s^g)) v_s^g ]_h          s in (t - window, t]
 
 Grouped queries (arXiv:2305.13245): heads / kv_heads query heads h in a row share the keys and
-values g. `rotary_fraction` is the share of a head's channels that are turned by their position
-(arXiv:2104.09864; 0: no positions). `qk_norm` puts an RMSNorm on q and k, over each "head" or over
+values g. `qk_norm` puts an RMSNorm on q and k, over each "head" or over
 "all" heads at once. `softcap` c: f(s) = c tanh(s / c) (Gemma 2). `gate`: the result of each head is
-multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708).
+multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708). `positions`:
+
+    "rotary"      `rotary_fraction` of a head's channels turned by their position (arXiv:2104.09864)
+    "alibi"       m_h (t - s) is taken from the scores of head h (arXiv:2108.12409)
+    "hard_alibi"  of the first `hard_heads` heads, half of them by default, the h-th sees the last h
+                  steps, the others all (arXiv:2402.01032)
+    "none"        what is seen has no order but by what came before
+
+Learned absolute positions are the embedding's: a layer of a stream has no first step to count from.
 
 The state is a cache of the last window - 1 keys (not yet turned) and values: that makes a stream,
 split anywhere, the same function as the whole. `window` bounds the state, and is how far attention
@@ -14,24 +21,29 @@ sees: sequences of up to `window` steps have full causal attention (arXiv:1706.0
 sliding window (arXiv:2004.05150). A masked step leaves no key and does not move the window; a reset
 empties the cache. `LatentAttention` keeps the compressed form of both in it.
 
-Raises ValueError for a window below 1, an unknown `qk_norm`, and heads that do not divide.
+Raises ValueError for a window below 1, an unknown `qk_norm` or `positions`, heads that do not
+divide, and more `hard_heads` than heads. The op is `seqjax.softmax_attention`.
 """
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import rotary
-from seqjax.ops.look_back import empty, look_back
+from seqjax.ops.look_back import empty
+from seqjax.ops.softmax_attention import alibi, hard_alibi, softmax_attention
 
 QK_NORMS = ("none", "head", "all")
+POSITIONS = ("rotary", "alibi", "hard_alibi", "none")
 
 
 class Attention(Layer):
-    structure = "window of the past"
+    ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
 
     def __init__(
@@ -43,7 +55,9 @@ class Attention(Layer):
         kv_heads: int | None = None,
         head_size: int | None = None,
         window: int = 1024,
+        positions: str = "rotary",
         rotary_fraction: float = 1.0,
+        hard_heads: Annotated[int | None, Range(0)] = None,
         base: float = 10_000.0,
         scale: float | None = None,
         softcap: float | None = None,
@@ -61,7 +75,12 @@ class Attention(Layer):
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.shared = per_head("heads", heads, self.kv_heads)  # heads that share a key
         self.K = head_size or per_head("features", features, heads)
-        self.window, self.rotary_fraction = window, rotary_fraction
+        self.window = window
+        self.positions = option("positions", positions, POSITIONS)
+        self.rotary_fraction = rotary_fraction if positions == "rotary" else 0.0
+        self.hard_heads = heads // 2 if hard_heads is None else hard_heads
+        if self.hard_heads > heads:
+            raise ValueError(f"hard_heads must be at most heads = {heads}, got {hard_heads}")
         self.base, self.softcap = base, softcap
         self.scale = self.K**-0.5 if scale is None else scale
         keys, values = heads * self.K, self.kv_heads * self.K
@@ -85,9 +104,19 @@ class Attention(Layer):
     def run(self, x, h, flow):
         q = self.normed(self.W_q(x), self.heads, self.q_norm)
         k = self.normed(self.W_k(x), self.kv_heads, self.k_norm)
-        kv = k, split_heads(self.W_v(x), self.kv_heads)
-        q = q.astype(h.now.items[0].dtype)
-        y, h = look_back(self.attend, q, kv, h, flow=flow)
+        v = split_heads(self.W_v(x), self.kv_heads)
+        y, h = softmax_attention(
+            q,
+            k,
+            v,
+            h,
+            bias=self.bias(),
+            scale=self.scale,
+            softcap=self.softcap,
+            rotary_fraction=self.rotary_fraction,
+            base=self.base,
+            flow=flow,
+        )
         y = merge_heads(y).astype(x.dtype)
         if self.W_gate is not None:
             y = y * jax.nn.sigmoid(self.W_gate(x))
@@ -98,21 +127,10 @@ class Attention(Layer):
         z = split_heads(z, heads)
         return norm(z) if norm is not None and self.qk_norm == "head" else z
 
-    def attend(self, q, kv, i, j, seen):
-        """q [n, heads, K] over k, v [m, kv_heads, K]."""
-        k, v = kv
-        if self.rotary_fraction:
-            q = rotary(q, i, fraction=self.rotary_fraction, base=self.base)
-            k = rotary(k, j, fraction=self.rotary_fraction, base=self.base)
-        return softmax_over(q, k, v, seen, self.scale, self.softcap)
-
-
-def softmax_over(q, k, v, seen, scale, softcap=None):
-    """q [n, H, K] over k [m, G, K] and v [m, G, V]: [n, H, V], H / G heads in a row on each g."""
-    n, H, K = q.shape
-    q = q.reshape(n, k.shape[1], H // k.shape[1], K)
-    scores = jnp.einsum("tghk,sgk->ghts", q, k) * scale
-    if softcap is not None:
-        scores = softcap * jnp.tanh(scores / softcap)
-    scores = jnp.where(seen[None, None], scores, jnp.finfo(scores.dtype).min)
-    return jnp.einsum("ghts,sgv->tghv", jax.nn.softmax(scores), v).reshape(n, H, v.shape[2])
+    def bias(self):
+        """By head and distance, or None."""
+        if self.positions == "alibi":
+            return alibi(self.heads, self.window)
+        if self.positions == "hard_alibi":
+            return hard_alibi(self.heads, self.window, self.hard_heads)
+        return None

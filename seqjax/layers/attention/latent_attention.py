@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.attention.attention import softmax_over
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.ops.look_back import empty, look_back
+from seqjax.ops.look_back import empty
+from seqjax.ops.softmax_attention import softmax_attention
 
 
 class LatentAttention(Layer):
@@ -23,7 +23,8 @@ class LatentAttention(Layer):
     Raises ValueError for a window below 1, and heads that do not divide features where they must.
     """
 
-    structure = "window of the past"
+    ops = ("softmax_attention",)
+    learned = ""  # a cache begins empty
 
     def __init__(
         self,
@@ -62,21 +63,17 @@ class LatentAttention(Layer):
         c = jnp.zeros((self.window - 1, self.latent))
         return empty((c, jnp.zeros((self.window - 1, self.R))))
 
-    def learn_initial(self):
-        """A cache starts empty."""
-
     def run(self, x, h, flow):
         q = x
         if self.W_q_down is not None and self.q_norm is not None:
             q = self.q_norm(self.W_q_down(x))
-        q = split_heads(self.W_q(q), self.heads).astype(h.now.items[0].dtype)
+        q = split_heads(self.W_q(q), self.heads)
         c, r = jnp.split(self.W_down(x), (self.latent,), axis=1)
-        y, h = look_back(self.attend, q, (self.norm(c), r), h, flow=flow)
+        y, h = softmax_attention(q, self.norm(c), r, h, expand=self.expand, flow=flow)
         return self.W_o(merge_heads(y).astype(x.dtype)), h
 
-    def attend(self, q, items, i, j, seen):
-        del i, j
-        c, r = items
+    def expand(self, c, r):
+        """k and v [m, heads, ...] of c [m, latent] and r [m, shared]."""
         k, v = jnp.split(split_heads(self.W_up(c), self.heads), (self.K,), axis=2)
         r = jnp.broadcast_to(r[:, None], (len(c), self.heads, self.R))
-        return softmax_over(q, jnp.concatenate([k, r], 2), v, seen, (self.K + self.R) ** -0.5)
+        return jnp.concatenate([k, r], 2), v

@@ -69,12 +69,9 @@ class Stacked(Layer):
             )
         self.causal = all(layer.causal for layer in self.layers)
         self.block = all(layer.block for layer in self.layers)
-        # those that every layer has; without a name each layer chooses for itself
-        self.evaluators = tuple(
-            name
-            for name in self.layers[0].evaluators
-            if all(name in layer.evaluators for layer in self.layers)
-        )
+        # a layer without the one that is requested chooses for itself
+        known = dict.fromkeys(name for layer in self.layers for name in layer.evaluators)
+        self.evaluators = tuple(known)
 
     def parts(self):
         return tuple(self.layers)
@@ -96,7 +93,7 @@ class Stacked(Layer):
             if kept is not None and place:
                 part = kept[:, self.ends[place - 1] : self.ends[place]]
                 fed = jnp.where(part, x / (1 - self.dropout), 0)
-            y, state = layer.example(fed, state, flow.part(place + 1))
+            y, state = layer.example(fed, state, flow.part(place + 1).of(layer.evaluators))
             x = x + y if self.residual else y
             states.append(state)
         return x, tuple(states)

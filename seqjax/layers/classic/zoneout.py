@@ -54,6 +54,7 @@ class Zoneout(Recurrent):
         made = layer(features - masks, rngs=rngs)
         if not isinstance(made, Recurrent):
             raise ValueError(f"{type(made).__name__} is not a step, which zoneout could mix")
+        made.ops = ()  # of it only the step is run
         self.layer, self.out_features, self.block = made, made.out_features, made.block
         leaves, h = jax.tree.leaves(made.initial()), part_read_out(made)
         floats = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]

@@ -31,7 +31,7 @@ class GILRState(NamedTuple):
 
 
 class GILRLSTM(Layer):
-    evaluators = ("sequential", "associative", "chunked", "primitive")
+    ops = ("diagonal",)
 
     def __init__(
         self,

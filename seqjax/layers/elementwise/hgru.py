@@ -31,7 +31,7 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_scan import linear_scan
 
 
 class HGRU(nnx.Module):
@@ -76,7 +76,7 @@ class HGRU(nnx.Module):
 
 class HGRN(Layer):
     block = True
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,

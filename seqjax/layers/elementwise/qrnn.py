@@ -28,7 +28,7 @@ from flax import nnx
 from seqjax.nn.base import Layer, option
 from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.ops.convolution import short_convolution
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_scan import linear_scan
 
 POOLINGS = {"f": 2, "fo": 3, "ifo": 4}  # blocks of W
 
@@ -39,7 +39,7 @@ class QRNNState(NamedTuple):
 
 
 class QRNN(Layer):
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class QRNN(Layer):
             )
         self.pooling = option("pooling", pooling, POOLINGS)
         self.window, self.zoneout, self.noisy = window, zoneout, zoneout > 0
+        self.side_ops = ("short_convolution",) if window > 1 else ()
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.W = nnx.Linear(window * self.inputs, POOLINGS[pooling] * self.out_features, rngs=rngs)
 

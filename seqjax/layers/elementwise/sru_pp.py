@@ -13,13 +13,13 @@ The state is the cache of K and V of the last window - 1 steps, and c.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.elementwise.sru import SRU
 from seqjax.nn.norms import Norm
-from seqjax.ops.look_back import Cache, empty, look_back
+from seqjax.ops.look_back import Cache, empty
+from seqjax.ops.softmax_attention import SOFTMAX_ATTENTION, softmax_attention
 
 
 class SRUppState(NamedTuple):
@@ -28,7 +28,7 @@ class SRUppState(NamedTuple):
 
 
 class SRUpp(SRU):
-    structure = "window of the past"
+    side_ops = ("softmax_attention",)
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class SRUpp(SRU):
 
     def run(self, x, h, flow):
         Q = self.W_in(x)
-        kv = self.W_k(Q), self.W_v(Q)
-        q = Q.astype(h.now.cache.items[0].dtype)
-        A, cache = look_back(self.attend, q, kv, h.cache, flow=flow)
-        u = self.attention_norm(Q + self.a[...][None] * A.astype(x.dtype))
+        k, v = self.W_k(Q), self.W_v(Q)
+        A, cache = softmax_attention(
+            Q[:, None], k, v, h.cache, expand=one_head, flow=flow.of(SOFTMAX_ATTENTION.evaluators)
+        )
+        u = self.attention_norm(Q + self.a[...][None] * A[:, 0])
         y, c = self.recur(u, x, h.c, flow)
         return y, SRUppState(cache, c)
 
-    def attend(self, q, kv, i, j, seen):
-        k, v = kv
-        scores = (q @ k.T) * self.attention**-0.5
-        return jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min)) @ v
+
+def one_head(k, v):
+    return k[:, None], v[:, None]

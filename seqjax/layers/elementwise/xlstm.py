@@ -38,7 +38,6 @@ from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import GLU, HeadLinear, merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.stabilised_attention import (
-    STABILISED_ATTENTION,
     State as Memory,
     stabilised_attention,
 )
@@ -51,7 +50,7 @@ class BlockState(NamedTuple):
 
 class MLSTMBlock(Layer):
     block = True
-    evaluators = tuple(STABILISED_ATTENTION.evaluators)
+    ops = ("stabilised_attention",)
 
     def __init__(
         self, features: int, *, heads: int, conv: int, expand: int, block: int, rngs: nnx.Rngs
@@ -115,7 +114,7 @@ class Gates(nnx.Module):
 
 class SLSTMBlock(Layer):
     block = True
-    evaluators = MLSTMBlock.evaluators  # what they name, its own loop answers
+    evaluators = SLSTM.evaluators
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class SLSTMBlock(Layer):
         n = self.norm(x)
         c, window = self.conv(n, h.window, flow)
         gates = jnp.concatenate([jax.nn.silu(c), n], axis=1)
-        y, memory = self.cell.run(gates, h.memory, flow.of())
+        y, memory = self.cell.run(gates, h.memory, flow.of(self.cell.evaluators))
         x = x + merge_heads(self.head_norm(split_heads(y.astype(x.dtype), self.heads)))
         return x + self.feed(self.feed_norm(x)), BlockState(window, memory)
 

@@ -33,11 +33,11 @@ from flax import nnx
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.nn.activations import sigmoid
 from seqjax.nn.base import Precise
-from seqjax.ops.dplr import DPLR, dplr
+from seqjax.ops.dplr import dplr
 
 
 class Comba(GatedDeltaNet):
-    evaluators = tuple(DPLR.evaluators)
+    ops = ("dplr",)
 
     def __init__(
         self,

@@ -22,11 +22,11 @@ from seqjax.layers.fast_weights.delta_layer import DeltaLayer
 from seqjax.nn.base import option
 from seqjax.nn.gates import EIGENVALUES, step_size
 from seqjax.nn.linear import per_head
-from seqjax.ops.delta_rule import DELTA_RULE, delta_rule
+from seqjax.ops.delta_rule import delta_rule
 
 
 class DeltaNet(DeltaLayer):
-    evaluators = tuple(DELTA_RULE.evaluators)
+    ops = ("gated_delta_rule",)
 
     def __init__(
         self,

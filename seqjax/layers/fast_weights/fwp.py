@@ -30,19 +30,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from seqjax.core.flow import Carry, takes_flow
+from seqjax.core.flow import Carry
 from seqjax.nn.base import Layer, option
 from seqjax.nn.feature_maps import make_map
 from seqjax.nn.gates import EIGENVALUES, step_size
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
+from seqjax.ops.bounded_delta_rule import BOUNDED_DELTA_RULE, bounded_delta_rule
 from seqjax.ops.delta_rule import DELTA_RULE, delta_rule
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 
 INIT = nnx.initializers.normal(0.02)
-UPDATES, NORMALISE = ("sum", "delta", "fwm"), ("none", "output", "update")
+UPDATES = {"sum": LINEAR_ATTENTION, "delta": DELTA_RULE, "fwm": BOUNDED_DELTA_RULE}
+NORMALISE = ("none", "output", "update")
 ORDERS = ("post", "pre", "pre_released")
 
 
@@ -94,8 +95,8 @@ class FWP(Sublayer):
         usual = "output" if update == "sum" else "none"
         self.normalise = option("normalisation of FWP", normalise or usual, NORMALISE)
         self.sums = int(self.normalise != "none")  # columns that z adds to the state
-        evaluators = dict(sum=LINEAR_ATTENTION.evaluators, delta=DELTA_RULE.evaluators)
-        self.evaluators = tuple(evaluators.get(update, ("sequential",)))
+        self.ops = (UPDATES[update].name,)
+        self.side_ops = ("linear_attention",) if self.sums else ()
         linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
         self.W_q, self.W_k, self.W_v = (linear(features, heads * self.V) for _ in range(3))
         self.W_beta = None if update == "sum" else linear(features, heads)
@@ -150,24 +151,3 @@ def reads_of_sum(query, k, z, flow):
     column = Carry(z.now[..., None], z.start[..., None])
     y, z = linear_attention(query, k, ones, None, column, flow=flow.of())
     return y, z[..., 0]
-
-
-@takes_flow
-def bounded_delta_rule(q, k, v, beta, S, *, scale, start, resets=None, mask=None, evaluator=None):
-    """The delta rule of one example, with the norm of every head's S bounded by 1: "fwm"."""
-
-    del evaluator  # one loop
-
-    def step(S, now):
-        (q, k, v, beta), reset, keep = now
-        old = S if reset is None else jnp.where(reset, start, S)
-        error = v - jnp.einsum("hk,hkv->hv", k, old)
-        new = old + (beta[:, None] * k)[:, :, None] * error[:, None]
-        shrink = lax.rsqrt(jnp.maximum(jnp.sum(new * new, axis=(1, 2), keepdims=True), 1))
-        new = jnp.where(jnp.any(old != 0, axis=(1, 2), keepdims=True), shrink * new, new)
-        S = new if keep is None else jnp.where(keep, new, S)
-        return S, scale * jnp.einsum("hk,hkv->hv", q, S)
-
-    xs = jax.tree.map(lambda z: z.astype(S.dtype), (q, k, v, beta))
-    S, o = lax.scan(step, S, (xs, resets, mask))
-    return o, S

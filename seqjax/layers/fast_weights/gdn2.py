@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from seqjax.layers.fast_weights.kda import KDA
 from seqjax.nn.gates import step_size
 from seqjax.nn.linear import split_heads
-from seqjax.ops.dplr import DPLR, dplr
+from seqjax.ops.dplr import dplr
 
 
 class GDN2(KDA):
-    evaluators = tuple(DPLR.evaluators)
+    ops = ("dplr",)
 
     def add_gates(self, rngs):
         self.W_b = self.linear(self.heads * self.K, rngs)

@@ -27,11 +27,11 @@ from seqjax.nn.activations import sigmoid
 from seqjax.nn.base import option
 from seqjax.nn.gates import EIGENVALUES, log_decay, negative_bound, step_size
 from seqjax.nn.linear import per_head, split_heads
-from seqjax.ops.delta_rule import DELTA_RULE, gated_delta_rule
+from seqjax.ops.delta_rule import gated_delta_rule
 
 
 class KDA(DeltaLayer):
-    evaluators = tuple(DELTA_RULE.evaluators)
+    ops = ("gated_delta_rule",)
 
     def __init__(
         self,

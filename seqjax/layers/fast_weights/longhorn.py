@@ -28,7 +28,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.initialisation import time_step_bias
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_scan import linear_scan
 
 
 class LonghornState(NamedTuple):
@@ -37,7 +37,7 @@ class LonghornState(NamedTuple):
 
 
 class Longhorn(Layer):
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ sigmoid(.) are linear in x_t, one per head. Attention sees `persistent` learned 
                M learns from y,  o_t = norm(y_t) * SiLU(norm(M*(y_t)))              MAC, eq. 21-25
     "memory"   o = M*(x)                                                            LMM
 
-and W_o o is the output. All learn in the dual form of `seqjax.layers.fast_weights.inner_learning`.
+and W_o o is the output. All learn in the dual form of `seqjax.ops.inner_learning`.
 "context" must take its chunks one after the other, since what M learns from was recalled from the
 weights a chunk begins with; given these, all its steps are computed at once.
 
@@ -39,17 +39,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
-from seqjax.layers.fast_weights.chunks import scan_parts
-from seqjax.layers.fast_weights.inner_learning import Inner, Learner, Steps, learn
 from seqjax.layers.fast_weights.ttt import InnerWeights
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
-from seqjax.nn.positions import places, rotary
 from seqjax.ops.chunks import within
+from seqjax.ops.inner_dual import by_part
+from seqjax.ops.inner_learning import inner_learning, over_heads
+from seqjax.ops.inner_model import Inner, Learner, Steps
 from seqjax.ops.look_back import Cache, empty, look_back
+from seqjax.ops.op import matmul_precision
+from seqjax.ops.parts import scan_parts
+from seqjax.ops.positions import places, rotary
+from seqjax.ops.softmax_attention import attend
 
 PLACEMENTS = ("gate", "layer", "context", "memory")
 
@@ -87,19 +92,21 @@ class Memory(nnx.Module):
         q, k, v = jnp.split(split_heads(jax.nn.silu(qkv), 3 * self.heads), 3, axis=1)
         return unit(q), unit(k), v, window
 
-    def run(self, x, h, flow):
+    def run(self, x, h, flow, learn=inner_learning):
         q, k, v, window = self.project(x, h.window, flow)
         logits = self.gates(x) + self.gate_bias[...][None]
         theta, *others = jnp.split(logits, 1 + self.momentum + self.decay, axis=1)
-        xs = Steps(
+        y, learner = learn(
             q,
             k,
             v,
             2 / self.inner.size * jax.nn.sigmoid(theta),
+            h.learner,
             log_eta=jax.nn.log_sigmoid(others[0]) if self.momentum else None,
             log_keep=jax.nn.log_sigmoid(-others[-1]) if self.decay else None,
+            inner=self.inner,
+            flow=flow,
         )
-        y, learner = learn(self.inner, xs, None, h.learner, flow)
         return merge_heads(y).astype(x.dtype), MemoryState(window, learner)
 
     def recall(self, q, learner):
@@ -110,6 +117,15 @@ class Memory(nnx.Module):
 
         W = learner.W
         return merge_heads(jax.vmap(head, in_axes=(1, 0), out_axes=1)(q.astype(W[0].dtype), W))
+
+
+def in_one_part(q, k, v, theta, h, *, inner, flow, **rates):
+    """`inner_learning` of the steps of one part, as `scan_parts` cuts them."""
+    xs = Steps(q, k, v, theta, **rates)
+    xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(q.dtype)), xs)._replace(mask=flow.mask)
+    flags = dict(resets=flow.resets, start=h.start)
+    with matmul_precision(q.dtype):
+        return over_heads(by_part)(xs, h.now, inner=inner, norm=None, **flags)
 
 
 class PersistentAttention(nnx.Module):
@@ -127,13 +143,14 @@ class PersistentAttention(nnx.Module):
 
     def attend(self, q, kv, i, j, seen):
         """[n, features] of q [n, H, K] at places i over k, v [m, H, K] at j; seen bool [n, m]."""
-        _, k_p, v_p = self.project(self.p[...])
+        _, k_p, v_p = (z.astype(q.dtype) for z in self.project(self.p[...]))
         k, v = (z.astype(q.dtype) for z in kv)
-        dots = partial(jnp.einsum, "thk,shk->hts")
-        scores = jnp.where(seen[None], dots(rotary(q, i), rotary(k, j)), -jnp.inf)
-        scores = jnp.concatenate([dots(q, k_p.astype(q.dtype)), scores], axis=2) * self.K**-0.5
-        values = jnp.concatenate([v_p.astype(q.dtype), v])
-        y = jnp.einsum("hts,shk->thk", jax.nn.softmax(scores), values)
+        # p has no position: it meets the query as it is, in channels of its own
+        keys = ((jnp.zeros_like(k_p), k_p), (rotary(k, j), jnp.zeros_like(k)))
+        keys = jnp.concatenate([jnp.concatenate(pair, axis=2) for pair in keys])
+        seen = jnp.concatenate([jnp.ones((len(q), len(k_p)), bool), seen], axis=1)
+        queries = jnp.concatenate([rotary(q, i), q], axis=2)
+        y = attend(queries, keys, jnp.concatenate([v_p, v]), seen, scale=self.K**-0.5)
         return merge_heads(y)
 
 
@@ -153,7 +170,7 @@ class TitansState(NamedTuple):
 
 
 class Titans(Layer):
-    evaluators = ("sequential", "chunked")
+    ops = ("inner_learning",)
     learned = ""  # the slow weights of the memory are, already
 
     def __init__(
@@ -242,23 +259,22 @@ class Titans(Layer):
     def in_context(self, x, h, flow):
         ask, _, _, window = self.memory.project(x, h.attention.window, flow)
         xs = ask, *self.attention.project(x)
-        # "sequential" has parts of one step
-        alone = flow.evaluator == "sequential"
-        size, learning = (1, "sequential") if alone else (self.size, "part")
+        # the loops have parts of one step
+        alone = flow.evaluator in ("naive", "sequential")
+        size, learn = (1, inner_learning) if alone else (self.size, in_one_part)
 
         def part(state, xs, last, resets, keep):
             del last
             memory, items = state
-            return self.part(
-                xs, items, Carry(memory, h.start.memory), Flow(resets, keep, evaluator=learning)
-            )
+            known = Flow(resets, keep, evaluator="naive" if alone else None)
+            return self.part(xs, items, Carry(memory, h.start.memory), known, learn)
 
         place, _ = places(h.memory.learner.count, len(x), size=self.size, flow=flow)
         last, state = place == self.size - 1, (h.now.memory, h.now.attention.items)
         y, (memory, items) = scan_parts(part, state, xs, last, size, flow.resets, flow.mask)
         return self.W_o(self.gated(*y)), TitansState(memory, Context(window, items))
 
-    def part(self, xs, old, h, flow):
+    def part(self, xs, old, h, flow, learn):
         """y and M*(y) [C, features] of a part, each, and the state after it: memory and items."""
         ask, q, k_x, v_x = xs
         steps, keep = len(q), flow.mask
@@ -285,7 +301,7 @@ class Titans(Layer):
             q.astype(k_x.dtype), kv, place, jnp.tile(j, 2), jnp.tile(seen, (1, 2))
         )
         y = self.attention.W_o(y.astype(q.dtype))
-        recalled, memory = self.memory.run(y, h, flow)
+        recalled, memory = self.memory.run(y, h, flow, learn)
 
         to = jnp.where(keep & (segment == segment[-1]), place, self.size)
         there = (slot < count)[:, None, None]

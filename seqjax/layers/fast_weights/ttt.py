@@ -10,7 +10,7 @@ f_res is linear in `ttt_linear`, x W_1 + b_1, and in `ttt_mlp` gelu(x W_1 + b_1)
 times as wide inside. Its weights at the start are slow weights, normal 0.02, biases zero. eta_base
 is 1 and 0.1, mini-batches have 16 steps. tau_p = max(0, 1/p + learned), by the place p = 1, 2, ...
 of a step in its mini-batch, and the rotary angles, which start over with every mini-batch, are the
-release's; q is not scaled. See `seqjax.layers.fast_weights.inner_learning` for the learning, its
+release's; q is not scaled. See `seqjax.ops.inner_learning` for the learning, its
 dual form ("chunked"), and how streams and resets meet mini-batches.
 
 Not `residual`, f is f_res alone, without its norm, and without `bias` there are no inner biases:
@@ -27,11 +27,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.layers.fast_weights.inner_learning import Inner, Steps, learn, start_of
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import places, rotary
+from seqjax.ops.inner_learning import inner_learning
+from seqjax.ops.inner_model import Inner, start_of
+from seqjax.ops.positions import places, rotary
 
 INIT = nnx.initializers.normal(0.02)
 
@@ -66,8 +67,7 @@ class InnerWeights(nnx.Module):
 
 
 class TTTLinear(Layer):
-    structure = "gradient step of an inner model"
-    evaluators = ("sequential", "chunked")
+    ops = ("inner_learning",)
     learned = ""  # the slow weights are, already
 
     def __init__(
@@ -109,12 +109,16 @@ class TTTLinear(Layer):
         theta = self.eta_base / self.D * jax.nn.sigmoid(self.W_lr(x))
         rate = 1 / jnp.arange(1, self.inner.size + 1, dtype=self.tau.dtype)
         tau = jnp.maximum(rate + self.tau[...], 0)[place]
-        z, h = learn(
-            self.inner,
-            Steps(q, k, split(self.W_v(x)), theta, jnp.broadcast_to(tau[:, None], theta.shape)),
-            self.slow.norm,
+        z, h = inner_learning(
+            q,
+            k,
+            split(self.W_v(x)),
+            theta,
             h,
-            flow,
+            tau=jnp.broadcast_to(tau[:, None], theta.shape),
+            inner=self.inner,
+            norm=self.slow.norm,
+            flow=flow,
         )
         return self.W_o(self.norm(merge_heads(z)).astype(x.dtype)), h
 

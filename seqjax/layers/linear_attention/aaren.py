@@ -65,7 +65,7 @@ def means(log_f, s, v, h: Carry, flow: Flow) -> tuple[Means, Means]:
 
 
 class Aaren(Layer):
-    evaluators = ("sequential", "associative", "chunked")
+    ops = ("stabilised",)
 
     def __init__(self, features: int, *, heads: int = 4, rngs: nnx.Rngs):
         self.features = self.out_features = features

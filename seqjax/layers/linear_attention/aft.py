@@ -32,8 +32,8 @@ from seqjax.core.ranges import Range
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import per_head
-from seqjax.nn.positions import places
 from seqjax.ops.look_back import empty, look_back
+from seqjax.ops.positions import places
 
 KINDS = ("full", "local", "simple", "conv")
 
@@ -45,7 +45,7 @@ class AFTState(NamedTuple):
 
 
 class AFT(Layer):
-    evaluators = ("sequential", "associative", "chunked")
+    ops = ("stabilised",)
     learned = ""  # what has no weight has no value
 
     def __init__(
@@ -63,6 +63,8 @@ class AFT(Layer):
     ):
         self.features = self.out_features = features
         self.kind, self.causal = option("kind", kind, KINDS), causal
+        if kind == "full" or not causal:
+            self.ops = ()
         self.hidden, self.length = hidden or features, length
         self.window = length if kind == "full" else window
         per_head("hidden", self.hidden, heads if kind == "conv" else 1)

@@ -24,7 +24,7 @@ from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
 from seqjax.nn.base import option
 from seqjax.nn.feature_maps import cosine_weights
 from seqjax.nn.linear import merge_heads
-from seqjax.nn.positions import places
+from seqjax.ops.positions import places
 
 FEATURE_MAPS = ("relu", "elu+1")  # not negative, as the scores must be
 

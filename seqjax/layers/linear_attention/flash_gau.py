@@ -60,6 +60,7 @@ class FlashGAU(Layer):
         self.features = self.out_features = features
         self.size, self.inner, self.length = size, int(expansion * features), group
         self.shift, self.causal = shift, causal
+        self.side_ops = ("short_convolution",) if shift else ()
         self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
 
         def linear(n, m):
@@ -126,7 +127,7 @@ class FlashGAU(Layer):
             past, n = same, jnp.sum(same, axis=1, keepdims=True).astype(wide)
             read = 0
         distance = number[:, None] - numbers[None]
-        o = weigh("relu2", q @ items[0].T, self.bias(distance), local, G, self.size) @ items[2]
+        o = weigh("relu2", q @ items[0].T, self.bias(distance), local, G) @ items[2]
         o += (jnp.where(past, q_linear @ items[1].T, 0) @ items[2] + read) / n
         y = x + self.W_o(u * o[jnp.argsort(order)].astype(x.dtype))
 

@@ -55,6 +55,7 @@ from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
 from seqjax.ops.heads import share_heads
 from seqjax.ops.look_back import Cache, empty, look_back
+from seqjax.ops.softmax_attention import attend, forgotten, softmax_attention
 
 
 class FoXState(NamedTuple):
@@ -126,7 +127,10 @@ class FoX(Layer):
         parts = PRO if pro is True else [option("part of pro", name, PRO) for name in pro or ()]
         self.pro = Pro(features, heads, self.kv_heads, parts, rngs=rngs)
         self.shift = "shift" in parts
+        self.side_ops = ("short_convolution",) if self.shift else ()
         self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
+        if not path:
+            self.ops = ("softmax_attention",)
 
     def initial(self):
         keys = jnp.zeros((self.window - 1, self.kv_heads, self.K))
@@ -148,12 +152,13 @@ class FoX(Layer):
         if self.pro.q_norm is not None and self.pro.k_norm is not None:
             q, k = self.pro.q_norm(q), self.pro.k_norm(k)
         logits = self.w_f(x).astype(accumulation_dtype(x.dtype)) + self.b_f[...][None]
-        items: tuple = (k, v, jax.nn.log_sigmoid(logits))
-        if self.path is not None:
+        log_f = jax.nn.log_sigmoid(logits)
+        if self.path is None:
+            o, cache = softmax_attention(q, k, v, h.cache, log_f=log_f, scale=self.scale, flow=flow)
+        else:
             passed, conv = self.path(x, h.conv, flow)
-            items = *items, *passed
-        q = q.astype(h.now.cache.items[0].dtype)
-        o, cache = look_back(self.attend, q, items, h.cache, flow=flow)
+            q, items = q.astype(h.now.cache.items[0].dtype), (k, v, log_f, *passed)
+            o, cache = look_back(self.attend, q, items, h.cache, flow=flow)
         if self.pro.norm is not None:
             o = self.pro.norm(o)
         if self.pro.W_g is not None:
@@ -161,21 +166,13 @@ class FoX(Layer):
         return self.W_o(merge_heads(o).astype(x.dtype)), FoXState(cache, window, conv)
 
     def attend(self, q, items, i, j, seen):
-        """q [n, H, K] over k, v [m, H, K] and log f [m, H], with `path` also w and beta; all but
-        q and log f may have fewer heads."""
-        log_f = items[2]
-        k, v, *path = (
-            share_heads("fox", "k", z, q.shape[1], axis=1) for z in items[:2] + items[3:]
-        )
-        so_far = jnp.cumsum(log_f, axis=0)
-        D = jnp.take(so_far, i - j[0], axis=0)[:, None] - so_far[None]  # [n, m, H]
-        products = jnp.einsum("ihk,jhk->ijh", q, k)
-        if path:
-            heads, (w, beta) = jax.vmap(reflected, (1, 1, 1, 1, None), 2), path
-            products -= heads(q, k, w, beta, j[None] <= i[:, None])
-        scores = products * self.scale + D
-        scores = jnp.where(seen[..., None], scores, jnp.finfo(scores.dtype).min)
-        return jnp.einsum("ijh,jhk->ihk", jax.nn.softmax(scores, axis=1), v)
+        """With `path`: q [n, H, K] over k, v and w [m, G, K], log f [m, H] and beta [m, G]."""
+        k, v, log_f, *path = items
+        keys, w, beta = (share_heads("fox", "k", z, q.shape[1], axis=1) for z in (k, *path))
+        heads = jax.vmap(reflected, (1, 1, 1, 1, None))
+        passed = heads(q, keys, w, beta, j[None] <= i[:, None])
+        bias = forgotten(log_f, len(q)) - self.scale * passed
+        return attend(q, k, v, seen, scale=self.scale, bias=bias)
 
 
 def reflected(q, k, w, beta, up_to):

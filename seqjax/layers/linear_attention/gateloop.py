@@ -31,8 +31,8 @@ from seqjax.core.scan import scan
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.linear_scan import linear_scan
 
 TRANSITIONS = ("polar", "modulus", "modulus_real")
 
@@ -85,7 +85,7 @@ def polar(re, im):
 
 
 class GateLoop(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops, side_ops = ("linear_attention",), (circle.structure,)
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class GateLoop(Layer):
 class SimpleGateLoop(Layer):
     """h_t = sigmoid(a_t) h_{t-1} + u_t, y_t = q_t h_t, with (q, u, a) = W RMSNorm(x)."""
 
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.features = self.out_features = features

@@ -7,7 +7,7 @@
     q, k, v = SiLU(W x),  scale = 1
     y_t = W_o RMSNorm(SiLU(o_t))
 
-Each pass is a gated linear attention, which decays by value in the first, by key in the second.
+The op is `seqjax.slot_attention`: two gated linear attentions, one after the other.
 With fewer `kv_heads` each k, v and s, and their slots, serve several queries in a row. Not here, of
 the release: short convolutions (off in it) and other maps than SiLU.
 
@@ -38,7 +38,7 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.nn.states import entering
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.slot_attention import State, slot_attention
 
 SLOTS_BY = ("gate", "softmax")
 
@@ -59,17 +59,15 @@ class Slots(NamedTuple):
         return self if self.z is None else self._replace(z=jnp.exp(self.z))
 
 
-def slot_attention(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
-    """o [T, H, V] and the last (K, V) for q, k [T, H, K], v [T, H, V], s and log_f [T, H, M]; q,
-    and with it o, may have a multiple of H heads."""
-    scores, K = linear_attention(q, k, s, None, h.K, log_b=log_f, scale=scale, flow=flow)
-    p = jax.nn.softmax(scores, axis=-1)
-    o, V = linear_attention(p, s, v, log_f, h.V, scale=1.0, flow=flow)
+def attended(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
+    """Outputs [T, heads, V] and the next slots, by `slot_attention`."""
+    held = Carry(State(h.now.K, h.now.V), State(h.start.K, h.start.V))
+    o, (K, V) = slot_attention(q, k, v, s, log_f, held, scale=scale, flow=flow)
     return o, h.now._replace(K=K, V=V)
 
 
 class GSA(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("slot_attention",)
 
     def __init__(
         self,
@@ -92,6 +90,7 @@ class GSA(Layer):
         )
         self.slots, self.tau = slots, tau
         self.slots_by = option("slots_by", slots_by, SLOTS_BY)
+        self.side_ops = () if slots_by == "gate" else (log_sum.structure,)
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
         self.W_q, self.W_k = linear(heads * self.K), linear(self.kv_heads * self.K)
         self.W_v, self.W_f = linear(self.kv_heads * self.V), linear(self.kv_heads * slots)
@@ -116,9 +115,9 @@ class GSA(Layer):
         """Outputs [T, heads, V] and the next state, for s = W_f x."""
         if self.slots_by == "gate":
             log_f = jax.nn.log_sigmoid(s) / self.tau
-            return slot_attention(q, k, v, -jnp.expm1(log_f), log_f, h, flow, scale=scale)
+            return attended(q, k, v, -jnp.expm1(log_f), log_f, h, flow, scale=scale)
         z, last = scan(log_sum, s, h.z, flow=flow.of())
         found = entering(z, h.z, flow)
         log_f, s = jnp.where(jnp.isneginf(found), 0, found - z), jnp.exp(s - z)
-        o, h = slot_attention(q, k, v, s, log_f, h, flow, scale=scale)
+        o, h = attended(q, k, v, s, log_f, h, flow, scale=scale)
         return o, h._replace(z=last)

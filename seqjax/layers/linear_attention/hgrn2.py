@@ -25,11 +25,10 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.gates import EIGENVALUES, signed_linear_attention
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION
 
 
 class HGRN2(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(
         self,

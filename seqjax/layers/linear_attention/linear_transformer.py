@@ -31,7 +31,7 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer, cast_parameters, option, promotion
 from seqjax.nn.feature_maps import make_map
 from seqjax.nn.linear import merge_heads, per_head, split_heads
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.op import matmul_precision
 
 DENOMINATORS: dict[str, Callable[[Array, float], Array]] = {
@@ -43,7 +43,7 @@ DENOMINATORS: dict[str, Callable[[Array, float], Array]] = {
 
 
 class LinearTransformer(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(
         self,

@@ -26,12 +26,11 @@ from seqjax.nn.base import Layer, Precise
 from seqjax.nn.initialisation import time_step_bias
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.log_linear_attention import EVALUATORS, Levels, log_linear_attention
+from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 
 
 class LogLinearAttention(Layer):
-    structure = "scalar on a tree of matrices"
-    evaluators = tuple(EVALUATORS)
+    ops = ("log_linear_attention",)
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from seqjax.core.flow import takes_flow
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.nn.linear import merge_heads, per_head, split_heads
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_scan import linear_scan
 
 
 @takes_flow
@@ -37,7 +37,7 @@ def elementwise(a: Array, b: Array, S: Array, *, start=None, **options):
 
 
 class MaoDecay(Layer):
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,

@@ -32,8 +32,8 @@ from seqjax.core.flow import takes_flow
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
-from seqjax.ops.stabilised_attention import STABILISED_ATTENTION, State, stabilised_attention
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.stabilised_attention import State, stabilised_attention
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z: z}  # the gates' logarithms
 INPUT = ("exp", "sigmoid")
@@ -59,7 +59,7 @@ def bounded_attention(q, k, v, i, log_f, state, *, scale, normalise, eps=1e-6, *
 
 
 class MLSTM(Layer):
-    evaluators = tuple(STABILISED_ATTENTION.evaluators)
+    ops = ("stabilised_attention",)
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class MLSTM(Layer):
         if input == "sigmoid":
             if forget != "sigmoid":
                 raise ValueError("a sigmoid input gate goes with a sigmoid forget gate")
-            self.evaluators = tuple(LINEAR_ATTENTION.evaluators)
+            self.ops = ("linear_attention",)
 
         def linear(n, m, use_bias=bias, **options):
             return nnx.Linear(n, m, use_bias=use_bias, rngs=rngs, **options)

@@ -54,9 +54,8 @@ from seqjax.nn.activations import relu
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.feature_maps import elu_plus_one, make_map, outer
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
-from seqjax.nn.positions import angles, places
-from seqjax.ops.dplr import DPLR, dplr
-from seqjax.ops.linear_scan import LINEAR_SCAN
+from seqjax.ops.dplr import dplr
+from seqjax.ops.positions import angles, places
 
 GATES = ("factored", "joint", "scalar", "damped", "delta")
 GATE_MAPS = ("projected", "linear")
@@ -71,7 +70,7 @@ class Oscillators(NamedTuple):
 
 
 class ReLiT(Layer):
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class ReLiT(Layer):
         if r and gate in ("damped", "delta"):
             raise ValueError(f"r = {r} approximates gates of x that factor, not gate={gate!r}")
         if gate == "delta":
-            self.evaluators = tuple(DPLR.evaluators)
+            self.ops, self.side_ops = ("dplr",), ("linear_scan",)
         linear = partial(nnx.Linear, features, rngs=rngs)
         width, projected = heads * self.V, feature_map == "projected"
         if projected and widening != 1:

@@ -38,9 +38,9 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.blocks import Blocks
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import angles, places
 from seqjax.ops.heads import share_heads
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.positions import angles, places
 
 NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
 SCALES = ("count", "scores")
@@ -83,7 +83,7 @@ class RetentionState(NamedTuple):
 
 
 class Retention(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(
         self,

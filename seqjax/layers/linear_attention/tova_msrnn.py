@@ -22,7 +22,6 @@ also the attention that each has had, in which no gradient flows.
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
@@ -30,6 +29,7 @@ from jax import Array, lax
 from seqjax.core.monoid import select
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
+from seqjax.ops.softmax_attention import attention_weights
 
 POLICIES = ("tova", "window", "h2o")
 
@@ -89,9 +89,7 @@ class MSRNN(Layer):
         V = jnp.concatenate([h.V, v[None]])
         place = jnp.arange(self.size + 1, dtype=jnp.int32)
         first = self.size - h.filled  # the oldest state held
-        scores = jnp.einsum("hk,mhk->hm", q, K) * self.K**-0.5
-        scores = jnp.where((place >= first)[None], scores, jnp.finfo(scores.dtype).min)
-        weight = jax.nn.softmax(scores, axis=-1)
+        weight = attention_weights(q[None], K, (place >= first)[None], scale=self.K**-0.5)[:, 0]
         o = jnp.einsum("hm,mhk->hk", weight, V)
         goes, had, paid = jnp.full(self.heads, self.keep_first), None, lax.stop_gradient(weight)
         if self.policy == "tova":

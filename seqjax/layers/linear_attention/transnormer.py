@@ -31,8 +31,8 @@ from seqjax.nn.blocks import Blocks
 from seqjax.nn.feature_maps import elu_plus_one
 from seqjax.nn.linear import GLU, merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import angles, places
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.positions import angles, places
 
 FEATURE_MAPS = {"elu+1": elu_plus_one, "relu": relu, "silu": silu, "sigmoid": sigmoid}
 
@@ -49,7 +49,7 @@ class NormAttention(Layer):
     q_t to [q_t cos(theta t), q_t sin(theta t)] and k alike (arXiv:2307.09270).
     """
 
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(
         self,

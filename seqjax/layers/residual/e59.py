@@ -45,7 +45,7 @@ class E59(Recurrent):
         self.hidden = H = int(features * expansion)
         self.additive = not norm and form != "mixed"
         if self.additive:
-            self.evaluators = ("sequential", "associative", "chunked")
+            self.ops = ("sum",)
 
         def linear(n, m, **options):
             xavier = nnx.initializers.xavier_uniform()

@@ -73,6 +73,8 @@ class LowRank(nnx.Module):
 
 
 class ChannelMixing(nnx.Module):
+    ops = ("short_convolution",)
+
     def __init__(
         self,
         features: int,
@@ -103,6 +105,8 @@ class ChannelMixing(nnx.Module):
 
 class RWKV(Layer):
     """A version defines `remembered()` and `time_mixing(x, h, flow)`."""
+
+    side_ops = ("short_convolution",)
 
     def remembered(self) -> Any:
         raise TypeError(f"{type(self).__name__} must define remembered()")

@@ -28,7 +28,7 @@ from seqjax.nn.states import entering
 
 
 class RWKV4(RWKV):
-    evaluators = ("sequential", "associative", "chunked")
+    ops = ("stabilised",)
 
     def __init__(
         self,

@@ -26,11 +26,11 @@ from seqjax.nn.base import Precise
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
 
 
 class RWKV5(RWKV):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
     version = 5
 
     def __init__(

@@ -30,11 +30,11 @@ from seqjax.layers.rwkv.parts import RWKV, LowRank, TimeState, lerp
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm, unit
-from seqjax.ops.dplr import DPLR, dplr
+from seqjax.ops.dplr import dplr
 
 
 class RWKV7(RWKV):
-    evaluators = tuple(DPLR.evaluators)
+    ops = ("dplr",)
 
     def __init__(
         self,

@@ -42,8 +42,9 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import angles
 from seqjax.nn.segmented import by_length
+from seqjax.ops.positions import angles
+from seqjax.ops.softmax_attention import attend, relative_scores
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 
@@ -169,32 +170,24 @@ class TransformerXL(Layer):
         return x if self.feed is None else self.feed(x)
 
     def _attend(self, inputs, width, sees, recalled):
-        precise, heads = accumulation_dtype(inputs.dtype), partial(split_heads, heads=self.heads)
+        heads = partial(split_heads, heads=self.heads)
 
         def keys_and_values(inputs):
             inputs = self.norm(inputs) if self.pre_norm else inputs
             return inputs, heads(self.W_k(inputs)), heads(self.W_v(inputs))
 
-        def score(q, k):
-            return jnp.einsum("ihd,jhd->hij", q, k, preferred_element_type=precise)
-
         normed, k, v = keys_and_values(inputs)
         q = heads(self.W_q(normed[width:]))
         r = heads(self.W_r(positions(width, self.features, inputs.dtype, self.clamp)))
         u, v_bias = self.u[...][None], self.v[...][None]
-        content = score(q + u, k)
-        if self.detach_memory:
-            _, k_memory, v_memory = keys_and_values(lax.stop_gradient(inputs))
-            content = jnp.where(recalled[None], score(q + u, k_memory), content)
-        scores = (content + skew(score(q + v_bias, r))) / self.size**0.5
-        scores = jnp.where(sees[None], scores, jnp.finfo(precise).min)
-        weight = jax.nn.softmax(scores, axis=-1).astype(inputs.dtype)
-        if self.detach_memory:
-            a = jnp.einsum("hij,jhd->ihd", jnp.where(recalled[None], 0, weight), v)
-            a = a + jnp.einsum("hij,jhd->ihd", jnp.where(recalled[None], weight, 0), v_memory)
-        else:
-            a = jnp.einsum("hij,jhd->ihd", weight, v)
-        return self.W_o(merge_heads(a))
+        scale = self.size**-0.5
+        relative = scale * relative_scores(q + v_bias, r)
+        if self.detach_memory:  # as keys of their own
+            _, *memory = keys_and_values(lax.stop_gradient(inputs))
+            k, v = (jnp.concatenate(pair) for pair in zip((k, v), memory))
+            sees = jnp.concatenate([sees & ~recalled, sees & recalled], axis=1)
+            relative = jnp.concatenate([relative, relative], axis=2)
+        return self.W_o(merge_heads(attend(q + u, k, v, sees, scale=scale, bias=relative)))
 
 
 def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> jax.Array:
@@ -204,13 +197,3 @@ def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> 
     w = 10000.0 ** (-np.arange(0, features, 2) / features)
     angle = angles(n, w, accumulation_dtype(dtype))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :features].astype(dtype)
-
-
-def skew(x: jax.Array) -> jax.Array:
-    """x [H, C, n] by relative place to [H, C, n + C - 1] by key: y[h, i, j] = x[h, i, j - i].
-
-    Rows padded by C and read one shorter slip one place to the right each; no gather.
-    """
-    H, C, n = x.shape
-    flat = jnp.pad(x, ((0, 0), (0, 0), (0, C))).reshape(H, C * (n + C))
-    return flat[:, : C * (n + C - 1)].reshape(H, C, n + C - 1)

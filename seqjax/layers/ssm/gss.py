@@ -23,12 +23,12 @@ from jax import lax
 from seqjax.nn.activations import gelu
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.norms import Norm
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
+from seqjax.ops.diagonal_ssm import diagonal_ssm
 
 
 class GSS(Layer):
     block = True
-    evaluators = EVALUATORS
+    ops = ("diagonal_ssm",)
 
     def __init__(
         self,

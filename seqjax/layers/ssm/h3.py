@@ -32,7 +32,7 @@ from seqjax.layers.ssm.s4d import S4D
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.ops.convolution import fft_convolution
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
+from seqjax.ops.diagonal_ssm import diagonal_ssm
 
 
 class H3State(NamedTuple):
@@ -43,11 +43,17 @@ class H3State(NamedTuple):
 class ShiftSSM(nnx.Module):
     """k [T, features] to C s + D k, and the window of the last `size` keys."""
 
+    ops = ("short_convolution",)
+
     def __init__(self, features: int, size: int, *, rngs: nnx.Rngs):
         self.B = nnx.Param(jnp.zeros((features, size)).at[:, 0].set(1))
         C = nnx.initializers.uniform(2 * size**-0.5)(rngs.params(), (features, size))
         self.C = nnx.Param(C - size**-0.5)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (features,)))
+
+    def op_options(self, steps):
+        del steps
+        return dict(kernel=range(self.B.shape[1] + 1))
 
     def kernel(self) -> Array:
         """The taps [size + 1, features], present first: sum_i C_{i+l} B_i for the lag l."""
@@ -64,7 +70,7 @@ class ShiftSSM(nnx.Module):
 
 
 class H3(Layer):
-    evaluators = EVALUATORS
+    ops = ("diagonal_ssm",)
 
     def __init__(
         self,

@@ -43,8 +43,8 @@ from jax import Array
 from seqjax.core.monoid import dense
 from seqjax.core.scan import scan
 from seqjax.nn.base import Frozen, Layer, option
-from seqjax.nn.positions import places
 from seqjax.ops.chunks import loop
+from seqjax.ops.positions import places
 
 
 def legs(N):
@@ -234,8 +234,7 @@ class HippoState(NamedTuple):
 
 
 class HiPPO(Layer):
-    structure = "dense"
-    evaluators = ("sequential", "associative", "chunked")
+    ops = ("dense",)
 
     def __init__(
         self,

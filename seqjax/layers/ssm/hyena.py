@@ -35,7 +35,7 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.core.ranges import Range
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.convolution import ShortConv
-from seqjax.ops.convolution import CONVOLUTION, fft_convolution
+from seqjax.ops.convolution import fft_convolution
 
 TORCH = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +- fan_in^-1/2
 
@@ -95,7 +95,7 @@ class HyenaState(NamedTuple):
 
 
 class Hyena(Layer):
-    evaluators = tuple(CONVOLUTION.evaluators)
+    ops = ("short_convolution",)
 
     def __init__(
         self,
@@ -141,6 +141,10 @@ class Hyena(Layer):
         self.conv = ShortConv((order + 1) * features, 3, rngs=rngs)
         self.bias = nnx.Param(jax.random.normal(rngs.params(), (order - 1, features)))
         self.W_out = nnx.Linear(features, features, rngs=rngs)
+
+    def op_options(self, steps):
+        del steps
+        return dict(kernel=range(self.length))
 
     def initial(self):
         long = tuple(jnp.zeros((self.length - 1, self.features)) for _ in range(self.order - 1))

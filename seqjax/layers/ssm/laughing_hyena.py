@@ -31,7 +31,7 @@ from jax import lax
 
 from seqjax.layers.ssm.hyena import Hyena, HyenaState
 from seqjax.nn.base import Precise
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm
+from seqjax.ops.diagonal_ssm import diagonal_ssm
 
 ROWS_AT_MOST = 256  # of a Hankel matrix
 SLOWEST, FASTEST = 1e-7, 5.0  # -log |lambda|
@@ -136,7 +136,10 @@ def residues(log_lambda: np.ndarray, times: np.ndarray, h: np.ndarray) -> np.nda
 
 
 class LaughingHyena(Hyena):
-    evaluators = EVALUATORS
+    ops = ("diagonal_ssm",)
+
+    def op_options(self, steps):
+        return {}
 
     def __init__(self, features: int, *, order: int = 2, modes: int = 16, rngs: nnx.Rngs):
         if order < 2 or modes < 1:

@@ -46,6 +46,8 @@ class LiquidState(NamedTuple):
 
 
 class LiquidS4(S4):
+    side_ops = ("short_convolution",)
+
     def __init__(
         self,
         features: int,

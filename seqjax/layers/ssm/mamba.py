@@ -32,8 +32,8 @@ from seqjax.nn.gates import EIGENVALUES, decay
 from seqjax.nn.initialisation import time_step_bias
 from seqjax.nn.linear import HeadLinear, per_head
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
-from seqjax.ops.ssd import SELECTIVE_SCAN, selective_scan
+from seqjax.ops.linear_scan import linear_scan
+from seqjax.ops.ssd import selective_scan
 
 NORMS = ("none", "weighted", "plain")
 
@@ -44,7 +44,7 @@ class MambaState(NamedTuple):
 
 
 class Mamba(Layer):
-    evaluators = tuple(SELECTIVE_SCAN.evaluators)
+    ops = ("selective_scan",)
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Mamba(Layer):
         if eigenvalues == "[-1,1]":
             if heads is not None:
                 raise ValueError("Mamba with heads has eigenvalues [0,1] only")
-            self.evaluators = tuple(LINEAR_SCAN.evaluators)
+            self.ops = ("linear_scan",)
 
         def linear(n, m, use_bias=False, **options):
             return nnx.Linear(n, m, use_bias=use_bias, rngs=rngs, **options)

@@ -35,7 +35,6 @@ from seqjax.nn.gates import EIGENVALUES, signed_linear_attention
 from seqjax.nn.initialisation import time_step_bias
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
-from seqjax.ops.linear_attention import LINEAR_ATTENTION
 from seqjax.ops.ssd import within_limits
 
 
@@ -45,7 +44,7 @@ class Mamba2State(NamedTuple):
 
 
 class Mamba2(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops = ("linear_attention",)
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ from seqjax.nn.initialisation import time_step_bias
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.heads import share_heads
-from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
+from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
 
 
@@ -63,7 +63,7 @@ class Mamba3State(NamedTuple):
 
 
 class Mamba3(Layer):
-    evaluators = tuple(LINEAR_ATTENTION.evaluators)
+    ops, side_ops = ("linear_attention",), ("linear_scan", "short_convolution")
     learned = "S"
 
     def __init__(

@@ -45,8 +45,7 @@ from seqjax.layers.ssm.hyena import long_convolution
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.gated_attention import INIT, GatedHead, Seen, Views
 from seqjax.nn.norms import Norm
-from seqjax.ops.convolution import CONVOLUTION
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
+from seqjax.ops.diagonal_ssm import diagonal_ssm, impulse_response
 
 DAMPINGS = ("difference", "product")
 NORMS: dict[str, Callable[[int], Norm]] = {
@@ -108,7 +107,7 @@ class MovingAverage(Layer):
     ):
         self.features = self.out_features = features
         self.causal = not bidirectional
-        self.evaluators = tuple(CONVOLUTION.evaluators) if truncation else EVALUATORS
+        self.ops = ("short_convolution",) if truncation else ("diagonal_ssm",)
 
         def ema():
             return EMA(features, ndim, truncation or 0, damping, rngs=rngs)
@@ -118,6 +117,10 @@ class MovingAverage(Layer):
 
     def initial(self):
         return self.forward.initial()
+
+    def op_options(self, steps):
+        del steps
+        return dict(kernel=range(self.forward.truncation))
 
     def average(self, x, h, flow):
         """o of x, and the state after it."""

@@ -48,7 +48,7 @@ from seqjax.layers.ssm.hippo import nplr
 from seqjax.nn.activations import gelu
 from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.linear import per_head
-from seqjax.ops.diagonal_ssm import EVALUATORS, diagonal_ssm, impulse_response
+from seqjax.ops.diagonal_ssm import diagonal_ssm, impulse_response
 
 INITS = {
     "lin": lambda N: -0.5 + 1j * np.pi * np.arange(N // 2),
@@ -107,7 +107,7 @@ class StateSpace(Layer):
 class DiagonalStateSpace(StateSpace):
     """A subclass sets `N` and defines `system()`: log Abar [features, N] (or [N]), Bbar and C."""
 
-    evaluators = EVALUATORS
+    ops = ("diagonal_ssm",)
     N: int  # complex states per channel
 
     def system(self) -> tuple[Array, Array, Array]:

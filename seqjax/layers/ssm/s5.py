@@ -35,14 +35,14 @@ from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
 from seqjax.nn.base import Precise, option
 from seqjax.nn.linear import per_head
-from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
+from seqjax.ops.linear_scan import linear_scan
 
 ASYNC = "async"  # decays over the time that passed, drives over dt
 
 
 class S5(StateSpace):
     timed = True
-    evaluators = tuple(LINEAR_SCAN.evaluators)
+    ops = ("linear_scan",)
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ from seqjax.nn.activations import gelu
 from seqjax.nn.base import Layer, State
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.norms import Norm
-from seqjax.nn.positions import places
+from seqjax.ops.positions import places
 
 
 class Pooling(NamedTuple):
@@ -79,6 +79,7 @@ class Level(Layer):
         count = depth if ff else 0
         self.feeds = nnx.List([Feed(features, ff * features, rngs) for _ in range(count)])
         self.feed_norms = nnx.List([norm() for _ in range(count)])
+        self.side_ops = ("short_convolution",) if pool else ()
         if not pool:
             self.inner = None
         else:

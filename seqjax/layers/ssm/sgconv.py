@@ -32,7 +32,6 @@ from seqjax.core.flow import Carry
 from seqjax.layers.ssm.hyena import long_convolution
 from seqjax.nn.activations import gelu
 from seqjax.nn.base import Frozen, Layer, Precise, option
-from seqjax.ops.convolution import CONVOLUTION
 
 
 def repeat(w: Array, factor: int) -> Array:
@@ -53,7 +52,7 @@ UPSAMPLE = {"linear": stretch, "nearest": repeat}
 
 
 class SGConv(Layer):
-    evaluators = tuple(CONVOLUTION.evaluators)
+    ops = ("short_convolution",)
 
     def __init__(
         self,
@@ -95,6 +94,10 @@ class SGConv(Layer):
         self.Z = Frozen(jnp.linalg.norm(self.unscaled(), axis=-1))
         wide = filters * features
         self.W = nnx.Linear(wide, 2 * features, rngs=rngs) if mix else None
+
+    def op_options(self, steps):
+        del steps
+        return dict(kernel=range(self.length))
 
     def initial(self):
         return jnp.zeros((self.length - 1, self.features))

@@ -1,0 +1,365 @@
+"""Softmax attention over the last `window` steps, as a recurrence whose state is a cache.
+
+    y_t^h = sum_s softmax_s(A_ts^h) v_s^g                       s in (t - window, t]
+    A_ts^h = c(scale q_t^h . k_s^g) + bias^h_{t-s} + sum_{r=s+1..t} log f_r^h
+
+(1706.03762 eq. 1, a sliding window as in 2004.05150.) H / G heads h of queries in a row share the
+keys and values g (2305.13245); c(a) = softcap tanh(a / softcap), or a. Positions enter as
+
+    rotary      q_t and k_s turned by their positions                              2104.09864 eq. 15
+    `alibi`     bias^h_n = -m_h n, m_h = 2^(-8 h / H), h = 1 .. H                     2108.12409
+    `hard_alibi`  bias^h_n = -inf for n >= m_h: head h sees its last m_h steps        2402.01032
+    log f       a forget gate per head                                             2503.02130 eq. 4
+    `relative_scores`  a product of its own with the distance, for `attend`         1901.02860
+
+The cache holds the last window - 1 keys, not yet turned, values and log f: a stream, split
+anywhere, is the whole. A reset empties it; a masked step leaves nothing and does not move the
+window. `attend` is the same where the caller knows which keys a query sees.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from seqjax.core.common import accumulation_dtype
+from seqjax.core.flow import takes_flow
+from seqjax.ops.chunks import LOG_ZERO, finite_log, loop, sequential as in_chunks
+from seqjax.ops.look_back import Cache, look_back
+from seqjax.ops.op import (
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    check_number,
+    check_real,
+    match,
+    state_parts,
+)
+from seqjax.ops.positions import rotary
+
+
+class Inputs(NamedTuple):
+    q: Any  # [T, H, K]
+    k: Any  # [T, G, K], or what `expand` makes it of
+    v: Any  # [T, G, V], or what `expand` makes it of
+    log_f: Any  # [T, H], or None
+    mask: Any  # bool [T], or None
+
+
+# ---- a block of queries over a block of keys ------------------------------------------------
+
+
+def attention_weights(
+    q: Array,
+    k: Array,
+    seen: Array | None = None,
+    *,
+    scale: float,
+    bias: Array | None = None,
+    softcap: float | None = None,
+) -> Array:
+    """Weights [H, n, m], at least float32, of q [n, H, K] over k [m, G, K].
+
+    seen: bool [n, m], at least one key per query; None: all. bias [H or 1, n, m] is added last.
+    """
+    (n, H, K), (m, G, _) = q.shape, k.shape
+    precise = accumulation_dtype(q.dtype)
+    q = q.reshape(n, G, H // G, K)
+    scores = scale * jnp.einsum("tghk,sgk->ghts", q, k, preferred_element_type=precise)
+    scores = scores.reshape(H, n, m)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.astype(scores.dtype)
+    if seen is not None:
+        scores = jnp.where(seen[None], scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def attend(q: Array, k: Array, v: Array, seen: Array | None = None, **options: Any) -> Array:
+    """Outputs [n, H, V] of q [n, H, K] over k [m, G, K] and v [m, G, V]; `attention_weights`."""
+    weights = attention_weights(q, k, seen, **options).astype(v.dtype)
+    H, n, m = weights.shape
+    weights = weights.reshape(v.shape[1], H // v.shape[1], n, m)
+    return jnp.einsum("ghts,sgv->tghv", weights, v).reshape(n, H, v.shape[2])
+
+
+def by_key(x: Array) -> Array:
+    """x [H, n, w] by distance, the furthest first, to [H, n, w + n - 1] by key: query i stands
+    w - 1 keys behind key i, and y[h, i, j] = x[h, i, j - i].
+
+    Rows padded by n and read one shorter slip one place to the right each; no gather.
+    """
+    H, n, w = x.shape
+    flat = jnp.pad(x, ((0, 0), (0, 0), (0, n))).reshape(H, n * (w + n))
+    return flat[:, : n * (w + n - 1)].reshape(H, n, w + n - 1)
+
+
+def relative_scores(q: Array, r: Array) -> Array:
+    """q_i . r_{i-j} [H, n, w + n - 1] for q [n, H, K] and r [w, H, K] of the distances w - 1 .. 0
+    (Transformer-XL, 1901.02860 sec. 3.3), a bias for `attend` once it is scaled."""
+    precise = accumulation_dtype(q.dtype)
+    return by_key(jnp.einsum("ihk,jhk->hij", q, r, preferred_element_type=precise))
+
+
+def forgotten(log_f: Array, n: int) -> Array:
+    """[H, n, m]: the sum of log_f [m, H] over (j, i], for the last n of the m steps i."""
+    so_far = jnp.cumsum(log_f, axis=0).T
+    return so_far[:, so_far.shape[1] - n :, None] - so_far[:, None]
+
+
+# ---- what a distance is worth ---------------------------------------------------------------
+
+
+def alibi(heads: int, window: int) -> np.ndarray:
+    """Bias [heads, window] by distance: -m_h n (2108.12409 sec. 3).
+
+    m_h = 2^(-8 h / n), h = 1 .. n, for a power n of two; the heads beyond the largest one in
+    `heads` have every other slope of the series for twice as many (as released).
+    """
+    n = 1 << (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * h / n) for h in range(1, n + 1)]
+    slopes += [2 ** (-4 * h / n) for h in range(1, 2 * (heads - n), 2)]
+    return -np.asarray(slopes)[:, None] * np.arange(window)
+
+
+def hard_alibi(heads: int, window: int, masked: int) -> np.ndarray:
+    """Bias [heads, window] by distance: of the first `masked` heads the h-th (from 1) sees the
+    last h steps, itself among them, the others all (2402.01032 sec. 2.2, as released)."""
+    sees = np.where(np.arange(heads) < masked, np.arange(1, heads + 1), window)
+    return np.where(np.arange(window) < sees[:, None], 0.0, LOG_ZERO)
+
+
+# ---- over time ------------------------------------------------------------------------------
+
+
+def naive(
+    xs: Inputs,
+    cache: Cache,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    bias: Array | None = None,
+    rotary_fraction: float = 0.0,
+    base: float = 10_000.0,
+    expand: Callable[..., tuple[Array, Array]] | None = None,
+    resets: Array | None = None,
+    start: Cache | None = None,
+) -> tuple[Array, Cache]:
+    """The equation, one step after the other: the step and its cache, oldest first."""
+    size = len(cache.items[0])
+    distance = jnp.arange(size, -1, -1, dtype=jnp.int32)
+
+    def step(cache: Cache, x: Inputs) -> tuple[Cache, Array]:
+        new = (x.k, x.v) if x.log_f is None else (x.k, x.v, x.log_f)
+        items = jax.tree.map(lambda old, z: jnp.concatenate([old, z[None]]), cache.items, new)
+        k, v = items[:2] if expand is None else expand(*items[:2])
+        q, (k, v) = x.q[None], (jnp.repeat(z, len(x.q) // z.shape[1], axis=1) for z in (k, v))
+        if rotary_fraction:
+            q = rotary(q, jnp.zeros(1, jnp.int32), fraction=rotary_fraction, base=base)
+            k = rotary(k, -distance, fraction=rotary_fraction, base=base)
+        A = scale * jnp.einsum("hk,shk->hs", q[0], k)
+        A = A if softcap is None else softcap * jnp.tanh(A / softcap)
+        A = A if bias is None else A + bias[:, ::-1]
+        if x.log_f is not None:
+            later = lax.cumsum(items[2], axis=0, reverse=True)[1:]
+            A = A + jnp.concatenate([later, jnp.zeros_like(items[2][:1])]).T
+        p = jax.nn.softmax(jnp.where((distance <= cache.filled)[None], A, -jnp.inf))
+        moved = Cache(
+            jax.tree.map(lambda z: z[1:], items), jnp.minimum(cache.filled + 1, jnp.int32(size))
+        )
+        if x.mask is not None:
+            moved = jax.tree.map(lambda new, old: jnp.where(x.mask, new, old), moved, cache)
+        return moved, jnp.einsum("hs,shv->hv", p, v)
+
+    return loop(step, cache, xs, resets, start)
+
+
+def sequential(xs: Inputs, cache: Cache, **options: Any) -> tuple[Array, Cache]:
+    """The loop in chunks; the steps that fill the last chunk up are masked ones."""
+    mask = jnp.ones(len(xs.q), bool) if xs.mask is None else xs.mask
+    return in_chunks(naive, FILL)(xs._replace(mask=mask), cache, **options)
+
+
+def blocks(
+    xs: Inputs,
+    cache: Cache,
+    *,
+    scale: float,
+    softcap: float | None,
+    bias: Array | None,
+    rotary_fraction: float,
+    base: float,
+    expand: Callable[..., tuple[Array, Array]] | None,
+    resets: Array | None,
+    start: None,
+) -> tuple[Array, Cache]:
+    """Blocks of `window` queries over the keys of two windows: scores of one block at a time."""
+    del start
+
+    def one(q: Array, items: Any, i: Array, j: Array, seen: Array) -> Array:
+        k, v = items[:2] if expand is None else expand(*items[:2])
+        if rotary_fraction:
+            q = rotary(q, i, fraction=rotary_fraction, base=base)
+            k = rotary(k, j, fraction=rotary_fraction, base=base)
+        added = None
+        if bias is not None:
+            table = jnp.broadcast_to(bias[:, None, ::-1], (len(bias), len(q), bias.shape[1]))
+            added = by_key(table)
+        if len(items) == 3:
+            gates = forgotten(items[2], len(q))
+            added = gates if added is None else added + gates
+        return attend(q, k, v, seen, scale=scale, bias=added, softcap=softcap)
+
+    items = (xs.k, xs.v) if xs.log_f is None else (xs.k, xs.v, xs.log_f)
+    return look_back(one, xs.q, items, cache, resets=resets, mask=xs.mask)
+
+
+@takes_flow
+def softmax_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    state: Cache | None = None,
+    *,
+    window: int | None = None,
+    log_f: Array | None = None,
+    bias: Array | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    rotary_fraction: float = 0.0,
+    base: float = 10_000.0,
+    expand: Callable[..., tuple[Array, Array]] | None = None,
+    resets: Array | None = None,
+    mask: Array | None = None,
+    reverse: bool = False,
+    evaluator: str | Sequence[str] | None = None,
+    chunk_size: int | None = None,
+) -> tuple[Array, Cache]:
+    """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
+
+    q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], log_f <= 0 [B, T, H]; bias [H, window] by
+    distance. scale: K^-1/2 by default. rotary_fraction: the share of the K channels that is turned.
+    state: a `Cache` of (k, v) or (k, v, log_f), each [B, window - 1, ...], and how many steps of it
+    are there, int32 [B]; None: an empty one of `window`, by default T. What it holds need not be
+    keys and values: expand(k, v) makes k [m, G, K] and v [m, G, V] of what m steps left.
+    `resets` [B, T] empties the cache before a step, `mask` [B, T] leaves out the steps where it is
+    False, `reverse` runs from the last step to the first. Raises ValueError for shapes that do not
+    fit, heads that do not divide and a window below 1, TypeError for what is no array.
+    """
+    op = SOFTMAX_ATTENTION.name
+    batch = batch_letter(op, "THK", q=q)
+    sizes = match(op, q=(q, f"{batch}THK"), log_f=(log_f, f"{batch}TH?"))
+    if expand is None:
+        sizes = match(op, sizes, k=(k, f"{batch}TGK"), v=(v, f"{batch}TGV"))
+        if not sizes["G"] or sizes["H"] % sizes["G"]:
+            raise ValueError(
+                f"{op}: q has {sizes['H']} heads and k {sizes['G']}; expected a multiple of k's"
+            )
+    check_real(op, q=q, k=k, v=v, log_f=log_f, bias=bias)
+    if softcap is not None:
+        check_number(f"{op}: softcap", softcap)
+    items = (k, v) if log_f is None else (k, v, log_f)
+    cache = cache_of(f"{op}: state", state, items, window, len(batch))
+    match(op, {**sizes, "W": cache.items[0].shape[len(batch)] + 1}, bias=(bias, "HW?"))
+    y, cache = SOFTMAX_ATTENTION(
+        Inputs(q, k, v, None if log_f is None else finite_log(log_f), mask),
+        cache,
+        batched=bool(batch),
+        dtype=q.dtype,
+        resets=resets,
+        mask=mask,
+        reverse=reverse,
+        start=None,
+        evaluator=evaluator,
+        chunk_size=chunk_size,
+        scale=sizes["K"] ** -0.5 if scale is None else scale,
+        softcap=softcap,
+        bias=bias,
+        rotary_fraction=rotary_fraction,
+        base=base,
+        expand=expand,
+    )
+    return y.astype(q.dtype), cache
+
+
+def cache_of(what: str, state: Any, items: tuple[Array, ...], window: Any, axis: int) -> Cache:
+    """The cache given, or an empty one, of `items` whose time is at `axis`; or one error."""
+
+    def shape(z: Array, size: int) -> tuple[int, ...]:
+        return (*z.shape[:axis], size, *z.shape[axis + 1 :])
+
+    if state is None:
+        size = (max(1, items[0].shape[axis]) if window is None else window) - 1
+        if size < 0:
+            raise ValueError(f"{what} has a window of {window}, expected at least 1")
+        dtype = accumulation_dtype(items[0].dtype)
+        held = tuple(jnp.zeros(shape(z, size), dtype) for z in items)
+        return Cache(held, jnp.zeros(items[0].shape[:axis], jnp.int32))
+    held, filled = state_parts(what, state, Cache._fields)
+    held = state_parts(f"{what}.items", held, ("k", "v", "log_f")[: len(items)])
+    size = held[0].shape[-items[0].ndim + axis]
+    if window not in (None, size + 1):
+        raise ValueError(f"{what} has a window of {size + 1}, expected window = {window}")
+    for name, old, new in zip(("k", "v", "log_f"), held, items):
+        if old.shape not in (shape(new, size), shape(new, size)[axis:]):
+            raise ValueError(f"{what}.{name} has shape {old.shape}, expected {shape(new, size)}")
+    held = tuple(jnp.broadcast_to(old, shape(new, size)) for old, new in zip(held, items))
+    return Cache(held, jnp.broadcast_to(filled, items[0].shape[:axis]))
+
+
+def example(spec: Spec, seed: int) -> dict[str, Any]:
+    """Arguments of `softmax_attention` for a spec; options "gates", "bias" and its own. The cache
+    holds one step less than it can."""
+    draw = np.random.default_rng(seed)
+    B, T, H, K, V = (spec.sizes[letter] for letter in "BTHKV")
+    G, W = spec.sizes.get("G", H), spec.sizes.get("W", 6)
+    options = dict(spec.options)
+    gates, biased = options.pop("gates", False), options.pop("bias", False)
+    held = [(G, K), (G, V)] + [(H,)] * gates
+    there = np.arange(W - 1) > 0  # all places of the cache but the oldest
+    items = [
+        np.where(there.reshape(-1, *(1,) * len(one)), draw.normal(size=(B, W - 1, *one)), 0)
+        for one in held
+    ]
+    if gates:
+        items[2] = -np.abs(items[2])
+    return dict(
+        q=draw.normal(size=(B, T, H, K)),
+        k=draw.normal(size=(B, T, G, K)),
+        v=draw.normal(size=(B, T, G, V)),
+        log_f=-np.abs(draw.normal(size=(B, T, H))) if gates else None,
+        bias=draw.normal(size=(H, W)) if biased else None,
+        state=Cache(tuple(items), np.full(B, max(0, W - 2), np.int32)),
+        **options,
+    )
+
+
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, False)
+SOFTMAX_ATTENTION = Op(
+    name="softmax_attention",
+    reference="1706.03762, 2004.05150, 2305.13245, 2108.12409, 2503.02130",
+    structure="window of the past",
+    naive=naive,
+    evaluators={
+        "naive": Evaluator(naive, chunked=False),
+        "sequential": Evaluator(sequential),
+        "blocks": Evaluator(blocks, chunked=False),
+    },
+    table=(Rule("always", lambda call: True, ("blocks",)),),
+    fill=FILL,
+    specs=(
+        Spec("grouped", dict(B=2, T=37, H=4, G=2, K=4, V=3, W=6), dict(rotary_fraction=0.5)),
+        Spec("forgetting", dict(B=2, T=37, H=2, K=4, V=3, W=6), dict(gates=True)),
+        Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, W=64)),
+    ),
+    example=example,
+    readers=("q",),
+    grouped=False,
+    apart=1,
+)
