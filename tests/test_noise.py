@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from seqjax.core.flow import Flow
-from seqjax.nn.base import Recurrent, cast_parameters
+from seqjax.nn.base import cast_parameters
+from seqjax.nn.recurrent import Recurrent
 from seqjax.zoo import make
 
 T, B = 11, 3

@@ -18,7 +18,8 @@ from jax import lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
-from seqjax.nn.base import Layer, Recurrent
+from seqjax.nn.base import Layer
+from seqjax.nn.recurrent import Recurrent
 from seqjax.stacks.model import Model
 
 Params = Any

@@ -24,7 +24,7 @@ from seqjax.core.flow import Flow
 from seqjax.layers.seq2seq.smt_memory_rnn import MemoryUpdate
 from seqjax.learn.cell import Cell, Params
 from seqjax.learn.influence import from_vector, to_vector
-from seqjax.nn.base import Recurrent
+from seqjax.nn.recurrent import Recurrent
 from seqjax.nn.transformer import Transformer, causal, normalise_memory
 from seqjax.zoo import make
 

@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from seqjax.core.flow import Flow
-from seqjax.nn.base import Associative, Layer, Recurrent, cast_parameters
+from seqjax.nn.base import Layer, cast_parameters
+from seqjax.nn.recurrent import Associative, Recurrent
 from seqjax.testing.promises import LawBroken, check_jacobian, check_monoid, distance, gap_of
 
 LAWS = {  # in the order they are tried; what it takes to break each

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.nn.base import Recurrent, option
+from seqjax.nn.base import option
 from seqjax.nn.initialisation import recurrent_weights
+from seqjax.nn.recurrent import Recurrent
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,

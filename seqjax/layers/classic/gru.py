@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, option
 from seqjax.nn.initialisation import gate_bias, recurrent_weights
 from seqjax.nn.norms import Norm
+from seqjax.nn.recurrent import Recurrent
 
 RESETS = ("before", "after")
 

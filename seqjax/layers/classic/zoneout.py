@@ -23,7 +23,8 @@ from flax import nnx
 from jax import Array
 
 from seqjax.layers.classic.lstm import LSTM
-from seqjax.nn.base import Layer, Recurrent
+from seqjax.nn.base import Layer
+from seqjax.nn.recurrent import Recurrent
 from seqjax.nn.states import gauged
 
 

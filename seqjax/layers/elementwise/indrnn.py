@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, option
 from seqjax.nn.norms import Norm
+from seqjax.nn.recurrent import Recurrent
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda x: x}
 

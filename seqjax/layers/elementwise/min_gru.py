@@ -27,8 +27,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.core.monoid import diagonal
-from seqjax.nn.base import Associative, option
+from seqjax.nn.base import option
 from seqjax.nn.gates import EIGENVALUES, multiplier
+from seqjax.nn.recurrent import Associative
 
 CANDIDATES = {
     "positive": lambda a: jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a)),

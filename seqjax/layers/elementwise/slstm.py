@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, option
+from seqjax.nn.recurrent import Recurrent
 
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}
 

@@ -31,9 +31,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.classic.bidirectional import BiState
-from seqjax.nn.base import Frozen, Layer, Precise, Recurrent, option
+from seqjax.nn.base import Frozen, Layer, Precise, option
 from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.nn.norms import Norm
+from seqjax.nn.recurrent import Recurrent
 from seqjax.nn.states import entering
 
 ACTIVATIONS = {"linear": lambda c: c, "tanh": jnp.tanh}

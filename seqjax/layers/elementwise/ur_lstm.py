@@ -25,8 +25,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.classic.lstm import LSTMState
-from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, option
 from seqjax.nn.initialisation import recurrent_weights
+from seqjax.nn.recurrent import Recurrent
 
 sigmoid = jax.nn.sigmoid
 

@@ -32,9 +32,10 @@ from flax import nnx
 from jax import lax
 
 from seqjax.core.common import accumulation_dtype
-from seqjax.nn.base import Recurrent, option
+from seqjax.nn.base import option
 from seqjax.nn.linear import per_head
 from seqjax.nn.norms import Norm
+from seqjax.nn.recurrent import Recurrent
 
 RULES, CONTROLS = ("hebb", "oja", "delta"), ("ode", "cde")
 

@@ -22,9 +22,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.fast_weights.fwp import INIT, Sublayer
-from seqjax.nn.base import Recurrent, option
+from seqjax.nn.base import option
 from seqjax.nn.gates import EIGENVALUES, step_size
 from seqjax.nn.linear import per_head
+from seqjax.nn.recurrent import Recurrent
 
 
 class RDNState(NamedTuple):

@@ -23,7 +23,8 @@ from flax import nnx
 from jax import Array
 
 from seqjax.core.monoid import diagonal
-from seqjax.nn.base import Associative, Precise
+from seqjax.nn.base import Precise
+from seqjax.nn.recurrent import Associative
 
 
 class GatedRNN(Associative):

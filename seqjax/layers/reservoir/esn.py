@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.nn.base import Frozen, Recurrent, option
+from seqjax.nn.base import Frozen, option
+from seqjax.nn.recurrent import Recurrent
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
 

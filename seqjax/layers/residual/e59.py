@@ -25,7 +25,8 @@ from flax import nnx
 
 from seqjax.core.monoid import total
 from seqjax.core.scan import scan
-from seqjax.nn.base import Precise, Recurrent, option
+from seqjax.nn.base import Precise, option
+from seqjax.nn.recurrent import Recurrent
 
 FORMS = ("pure", "gated", "mixed")
 

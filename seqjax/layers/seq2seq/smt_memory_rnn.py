@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.nn.base import Recurrent
+from seqjax.nn.recurrent import Recurrent
 from seqjax.nn.transformer import Transformer, normalise_memory
 
 

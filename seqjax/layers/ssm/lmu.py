@@ -41,7 +41,8 @@ from jax import Array
 
 from seqjax.layers.ssm.hippo import transition
 from seqjax.layers.ssm.lssl import krylov
-from seqjax.nn.base import Frozen, Recurrent, option
+from seqjax.nn.base import Frozen, option
+from seqjax.nn.recurrent import Recurrent
 from seqjax.ops.convolution import fft_convolution
 
 WINDOWS = {"lmu": 1.0, "legt": 2.0, "fout": 2.0, "lagt": 1.0}  # as HiPPO's A has them

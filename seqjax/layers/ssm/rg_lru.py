@@ -26,9 +26,10 @@ from flax import nnx
 
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
-from seqjax.nn.base import Associative, Precise, option
+from seqjax.nn.base import Precise, option
 from seqjax.nn.gates import EIGENVALUES, decay, one_minus_square
 from seqjax.nn.linear import per_head
+from seqjax.nn.recurrent import Associative
 
 C = 8.0
 
