@@ -129,6 +129,13 @@ def test_explain_follows_the_length(capsys):
     assert told["linear_attention"]["sequential"].startswith("chosen")
 
 
+def test_explain_names_the_form_for_values_and_the_one_for_derivatives(capsys):
+    told = printed(capsys, "explain", "gla", "--platform", "cpu", "--json")["parts"]
+    verdicts = told["linear_attention"]
+    assert verdicts["sequential"].startswith("chosen: no derivative")
+    assert verdicts["chunked"].startswith("chosen for derivatives")
+
+
 @pytest.mark.parametrize("command", ["explain", "bench", "selfcheck"])
 def test_a_typo_is_answered(capsys, command):
     assert main([command, "linear_scam"]) == 2

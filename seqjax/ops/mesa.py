@@ -22,7 +22,17 @@ from jax import Array, lax
 from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.linear_attention import linear_attention
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, full_states, match
+from seqjax.ops.op import (
+    LOOP_FORWARD_ON_CPU,
+    Evaluator,
+    Op,
+    Rule,
+    Spec,
+    batch_letter,
+    check_real,
+    full_states,
+    match,
+)
 
 
 class Inputs(NamedTuple):
@@ -209,6 +219,7 @@ MESA = Op(
         "chunked": Evaluator(chunked),
     },
     table=(
+        LOOP_FORWARD_ON_CPU[0],
         Rule("a single step", lambda call: call.steps == 1, ("sequential",)),
         Rule("several steps", lambda call: True, ("chunked",)),
     ),

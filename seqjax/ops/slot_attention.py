@@ -22,7 +22,7 @@ from seqjax.ops.chunks import finite_log, loop
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.op import (
-    STEPWISE_WHEN_SHORT,
+    LOOP_FORWARD_ON_CPU,
     Evaluator,
     Op,
     Spec,
@@ -169,7 +169,7 @@ SLOT_ATTENTION = Op(
             if name != "naive"
         },
     },
-    table=STEPWISE_WHEN_SHORT,
+    table=LOOP_FORWARD_ON_CPU,
     fill=Inputs(0.0, 0.0, 0.0, 0.0, 0.0),
     specs=(
         Spec("small", dict(B=2, T=37, H=2, K=4, V=3, M=5)),

@@ -177,8 +177,15 @@ def _shape_of(layer: str) -> Layer:
 
 
 def _op_verdicts(op: Op, call: Call, evaluator: Any, platform: str) -> Verdicts:
-    choice = op.choose(replace(call, platform=platform), evaluator)
-    return {choice.evaluator: f"chosen: {choice.why}", **choice.others}
+    """Two may be chosen: one for values alone, one where a derivative is taken."""
+    value, derivative = (
+        op.choose(replace(call, platform=platform, differentiated=taken), evaluator)
+        for taken in (False, True)
+    )
+    chosen = {value.evaluator: f"chosen: {value.why}"}
+    if derivative.evaluator != value.evaluator:
+        chosen[derivative.evaluator] = f"chosen for derivatives: {derivative.why}"
+    return chosen | {name: why for name, why in value.others.items() if name not in chosen}
 
 
 def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
