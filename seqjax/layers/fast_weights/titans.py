@@ -67,7 +67,7 @@ class MemoryState(NamedTuple):
 class Memory(nnx.Module):
     """The neural memory: x [T, features] to M*(x) [T, features]."""
 
-    structure = "gradient step of an inner model, with momentum"
+    structure = "with momentum"
 
     def __init__(self, features, *, heads, size, hidden, conv, momentum, decay, rngs):
         self.heads, self.D = heads, per_head("features", features, heads)
