@@ -37,7 +37,8 @@ def noted(*arguments, **options):
     found.append([f for f in traceback.extract_stack() if "/seqjax/" in f.filename])
     return run(*arguments, **options)
 module.scan_heads = noted
-config = ModelConfig(layer=(LayerConfig("gated_deltanet"),), features=16, depth=1)
+layer = (LayerConfig("gated_deltanet"),)
+config = ModelConfig(layer=layer, features=16, depth=1, evaluator="chunked")
 model = Model(config, make("state_tracking").spec, rngs=nnx.Rngs(0))
 model(jnp.zeros((1, 64), jnp.int32))
 names = [f.name for f in found[0]]

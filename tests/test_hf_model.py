@@ -60,9 +60,9 @@ def test_a_block_of_its_own_loses_what_it_adds():
 
 
 def test_an_evaluator_runs_where_it_is_known():
-    with pytest.warns(Notice, match="model.evaluator naive: Attention have none of that name"):
-        model = decoder(MIXTURE, evaluator="naive")
-    assert [block.evaluator for block in model.tail] == ["naive", None, None, None]
+    with pytest.warns(Notice, match="model.evaluator linear_scan: Attention have none of that name"):
+        model = decoder(MIXTURE, evaluator="linear_scan")
+    assert [block.evaluator for block in model.tail] == ["linear_scan", None, None, None]
     with pytest.raises(ValueError, match="unknown evaluator of Mamba 'newton'"):
         decoder(MAMBA, evaluator="newton")
 
