@@ -60,7 +60,7 @@ def test_a_block_of_its_own_loses_what_it_adds():
 
 
 def test_an_evaluator_runs_where_it_is_known():
-    with pytest.warns(Notice, match="model.evaluator linear_scan: Attention have none of that name"):
+    with pytest.warns(Notice, match="linear_scan: Attention have none of that name"):
         model = decoder(MIXTURE, evaluator="linear_scan")
     assert [block.evaluator for block in model.tail] == ["linear_scan", None, None, None]
     with pytest.raises(ValueError, match="unknown evaluator of Mamba 'newton'"):
