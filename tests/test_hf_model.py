@@ -40,6 +40,7 @@ def gradient(model, key):
     return of(params)
 
 
+@pytest.mark.thorough
 def test_dropout_and_rematerialisation():
     key = jax.random.key(1)
     off, on, again = (decoder(ZAMBA, dropout=p, remat=r) for p, r in ((0, 0), (0.5, 0), (0.5, 1)))

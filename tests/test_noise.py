@@ -28,6 +28,7 @@ def x():
     return jax.random.normal(jax.random.key(1), (B, T, 4))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked"])
 def test_a_stream_with_noise_is_the_whole(name, x):
     layer, keys = build(name), jax.random.split(jax.random.key(2), (B, T))
@@ -44,6 +45,7 @@ def test_a_stream_with_noise_is_the_whole(name, x):
     assert np.max(abs(whole - layer(x, mask=mask, key=jax.random.key(3))[0])) > 1e-3
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked"])
 def test_a_key_draws_what_masks_name(name, x):
     """With the noise of the key among the features, a layer with `masks` is the same."""

@@ -208,6 +208,7 @@ def in_time(arrays, index):
     return {**arrays, **{k: arrays[k][:, index] for k in varying(arrays)}}
 
 
+@pytest.mark.share(7)
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_masked_step_is_left_out(case):
     arrays, flags, tangents, weights = numbers(case, "resets and masks")

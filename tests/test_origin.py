@@ -68,6 +68,7 @@ def test_a_run_does_without_its_origin(tuned):
     assert "embed.table" in differ(model, read(theirs).model)
 
 
+@pytest.mark.thorough
 def test_the_first_step_is_the_checkpoint(tuned, tmp_path):
     theirs, *_ = tuned
     idle = replace(TUNE, optimiser=OptimiserConfig(learning_rate=0.0, weight_decay=0.0))
@@ -90,6 +91,7 @@ def test_a_tuned_run_is_evaluated_and_exported(tuned, tmp_path, capsys):
         same(theirs, tmp_path / "out")
 
 
+@pytest.mark.thorough
 def test_stored_imports_are_origins_and_runs_of_these_again(tmp_path, capsys):
     found = read(checkpoint(tmp_path / "theirs"))
     store(found, tmp_path / "ours")

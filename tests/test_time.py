@@ -77,6 +77,7 @@ def same(a, b, atol=1e-12):
         np.testing.assert_allclose(v, w, atol=atol)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["s5", "neural_ode_fwp"])
 def test_dt_of_a_masked_step_is_not_looked_at(name):
     """In value and in gradient."""
