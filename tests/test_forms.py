@@ -76,3 +76,12 @@ def test_an_op_loops_on_cpu_where_no_derivative_is_taken(name):
     q = given.pop("q")
     beside, _ = jax.vjp(lambda q: run(q, **given), q)
     same(beside, jax.vjp(lambda q: run(q, **given, evaluator="chunked"), q)[0])
+
+
+def test_mesa_answers_alike_with_and_without_a_derivative():
+    """With fewer iterations than keys chunks are not the loop: only one of them may run."""
+    op = OPS["mesa"]
+    given = jax.tree.map(jnp.asarray, op.example(op.specs[0], 0))
+    q = given.pop("q")
+    run = lambda q: seqjax.mesa(q, **given, iterations=1)[0]  # noqa: E731
+    np.testing.assert_array_equal(run(q), jax.jvp(run, (q,), (q,))[0])

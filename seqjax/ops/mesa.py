@@ -23,7 +23,6 @@ from seqjax.core.flow import takes_flow
 from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.op import (
-    LOOP_FORWARD_ON_CPU,
     Evaluator,
     Op,
     Rule,
@@ -219,8 +218,8 @@ MESA = Op(
         "chunked": Evaluator(chunked),
     },
     table=(
-        LOOP_FORWARD_ON_CPU[0],
         Rule("a single step", lambda call: call.steps == 1, ("sequential",)),
+        # never the loop for values alone: with fewer iterations than K it is another number
         Rule("several steps", lambda call: True, ("chunked",)),
     ),
     fill=FILL,
