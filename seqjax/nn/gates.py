@@ -91,6 +91,8 @@ def signed_linear_attention(
     options |= dict(resets=resets, mask=mask)
     if eigenvalues == "[0,1]":
         return linear_attention(q, k, v, log_s, state, **options)
+    if options.get("axis") is not None:
+        raise ValueError("decays of either sign cannot split time over a mesh axis")
     a = decay(log_s, eigenvalues)
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
