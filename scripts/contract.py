@@ -54,7 +54,7 @@ def rows(files: list[str]) -> list[str]:
     """The layers that the files say, and one of each family if a file is everyone's."""
     found = []
     for name, entry in LAYERS.items():
-        own = (c for c in entry.cls.__mro__ if c.__module__.startswith("seqjax.layers."))
+        own = (c for c in entry.make.__mro__ if c.__module__.startswith("seqjax.layers."))
         sources = {str(Path(inspect.getfile(c)).relative_to(ROOT)) for c in own}
         if sources & set(files):
             found.append(name)

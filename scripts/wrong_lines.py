@@ -94,8 +94,8 @@ def options_of_tasks() -> Iterator[Line]:
     from seqjax.tasks import TASKS
 
     for name, entry in TASKS.items():
-        hints = typing.get_type_hints(entry.constructor, include_extras=True)
-        for option in signature(entry.constructor).parameters:
+        hints = typing.get_type_hints(entry.make, include_extras=True)
+        for option in signature(entry.make).parameters:
             start = ["train", name, "--task.options"]
             for text in VALUES:
                 if not fits(parse_value(text), hints[option]):
@@ -113,13 +113,13 @@ def options_of_layers() -> Iterator[Line]:
 
     for n, (name, entry) in enumerate(LAYERS.items()):
         start = ["train", "state_tracking", "--model.layer", name]
-        for m, (option, hint) in enumerate(hints(entry.cls).items()):
+        for m, (option, hint) in enumerate(hints(entry.make).items()):
             wrong = [text for text in VALUES if not fits(parse_value(text), hint)]
             for text in wrong[(n + m) % 5 :: 5]:
                 yield Line("layers", [*start, f"{option}={text}"], (option,))
             if hint.__origin__ is str and (n + m) % 3 == 0:  # one of some names
                 yield Line("choices", [*start, f"{option}=bogus"], (option,))
-        if hints(entry.cls):
+        if hints(entry.make):
             yield Line("typos", [*start, f"{option}x=1"], (f"{option}x",))
         yield Line("typos", [*start[:-1], f"{name}q"], (f"{name}q",))
 

@@ -96,7 +96,7 @@ def answered() -> dict[str, dict[str, int]]:
 
     originals = {}
     for entry in LAYERS.values():
-        for cls in entry.cls.__mro__:
+        for cls in entry.make.__mro__:
             if cls.__module__.startswith("seqjax.layers.") and "__init__" in cls.__dict__:
                 originals[cls] = cls.__dict__["__init__"]
     by_layer: dict[type, dict[str, int]] = {}
@@ -118,12 +118,12 @@ def answered() -> dict[str, dict[str, int]]:
             cls.__init__ = init
     found = {}
     for name, entry in LAYERS.items():
-        inside = {type(part) for _, part in nnx.iter_modules(_shape_of(name))} - {entry.cls}
+        inside = {type(part) for _, part in nnx.iter_modules(_shape_of(name))} - {entry.make}
         of_parts = [goldens for cls in inside for goldens in by_layer.get(cls, {}).items()]
         stem = NAMED.get(name) or re.sub(r"\d$", "", name)
         named = [(g, count[g]) for g in goldens.ADAPTERS if stem in g or g in stem]
         borrowed = {f"({golden})": n for golden, n in of_parts + named}
-        found[name] = by_layer.get(entry.cls) or borrowed
+        found[name] = by_layer.get(entry.make) or borrowed
         print(name, found[name], flush=True)
     return found
 

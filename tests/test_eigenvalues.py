@@ -13,7 +13,7 @@ from seqjax.zoo import LAYERS, make
 
 
 def options_of(name):
-    return inspect.signature(LAYERS[name].cls.__init__).parameters
+    return inspect.signature(LAYERS[name].make.__init__).parameters
 
 
 ROWS = [name for name in LAYERS if "eigenvalues" in options_of(name)]

@@ -91,7 +91,7 @@ def layers():
 
 
 def test_no_layer_escapes_the_contract():
-    rows = {entry.cls for entry in LAYERS.values()}
+    rows = {entry.make for entry in LAYERS.values()}
     missing = layers() - rows - BASES - set(PARTS)
     assert not missing, f"{missing} are no rows: give each a row, or one of it in PARTS"
     assert not rows & set(PARTS), "rows are held to their laws by tests/test_layers.py"

@@ -73,12 +73,12 @@ def numbers():
         for field in fields(cls):
             yield f"{section}.{field.name}", declared[field.name], field.default
     for name, entry in TASKS.items():
-        declared = typing.get_type_hints(entry.constructor, include_extras=True)
-        for option, parameter in signature(entry.constructor).parameters.items():
+        declared = typing.get_type_hints(entry.make, include_extras=True)
+        for option, parameter in signature(entry.make).parameters.items():
             yield f"{name}.{option}", declared[option], parameter.default
     for name, entry in LAYERS.items():
-        parameters = signature(entry.cls.__init__).parameters
-        for option, hint in hints(entry.cls).items():
+        parameters = signature(entry.make.__init__).parameters
+        for option, hint in hints(entry.make).items():
             yield f"{name}.{option}", hint, parameters[option].default
 
 
@@ -92,7 +92,7 @@ def test_every_number_has_a_range_and_a_default_in_it():
 
 def test_floats_of_layers_stand_in_the_table():
     floats = {option for entry in LAYERS.values()
-              for option, hint in hints(entry.cls).items() if number(hint) is float}  # fmt: skip
+              for option, hint in hints(entry.make).items() if number(hint) is float}  # fmt: skip
     assert floats == set(NUMBERS)
 
 
@@ -188,4 +188,4 @@ def test_the_option_sets_of_rows_are_what_their_options_may_be():
     """Those that the contract is asked of: an option may share its name with one of another row."""
     for name, entry in LAYERS.items():
         for options in (entry.smoke, *entry.variants.values()):
-            check_options(name, entry.cls, options)
+            check_options(name, entry.make, options)

@@ -22,7 +22,7 @@ D, T = 4, 9
 TIMED = [
     pytest.param(name, variant, id=f"{name} {variant}".strip(),
                  marks=pytest.mark.thorough if variant else ())
-    for name, entry in LAYERS.items() if entry.cls.timed for variant in ("", *entry.variants)
+    for name, entry in LAYERS.items() if entry.make.timed for variant in ("", *entry.variants)
 ]  # fmt: skip
 
 

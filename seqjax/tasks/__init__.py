@@ -35,38 +35,39 @@ __all__ = [
 ]  # fmt: skip
 
 TASKS: dict[str, Entry] = {
-    "adding": Entry(adding.adding, "1997", "Adding task", length=20),
+    "adding": Entry(adding.adding, "Adding task", "1997", length=20),
     "copy": Entry(
-        copy.copy, "1997", "Copy memory task", length=16, smoke=dict(symbols=4, memorised=4)
+        copy.copy, "Copy memory task",
+        "1997", length=16, smoke=dict(symbols=4, memorised=4),
     ),
     "selective_copy": Entry(
-        selective_copy.selective_copy, "1706.02761, 2312.00752", "Selective copying (denoise)",
-        length=20, smoke=dict(symbols=4, memorised=4),
+        selective_copy.selective_copy, "Selective copying (denoise)",
+        "1706.02761, 2312.00752", length=20, smoke=dict(symbols=4, memorised=4),
     ),
     "induction_heads": Entry(
-        induction_heads.induction_heads,
-        "2209.11895", "Induction heads", length=16, smoke=dict(vocabulary=8)
+        induction_heads.induction_heads, "Induction heads",
+        "2209.11895", length=16, smoke=dict(vocabulary=8),
     ),
     "associative_recall": Entry(
-        associative_recall.associative_recall, "1610.06258", "Associative recall",
-        length=9, smoke=dict(keys=5, values=4),
+        associative_recall.associative_recall, "Associative recall",
+        "1610.06258", length=9, smoke=dict(keys=5, values=4),
     ),
     "mqar": Entry(
-        mqar.mqar, "2312.04927", "Multi-query associative recall",
-        length=16, smoke=dict(pairs=2, vocabulary=16),
+        mqar.mqar, "Multi-query associative recall",
+        "2312.04927", length=16, smoke=dict(pairs=2, vocabulary=16),
     ),
     "state_tracking": Entry(
-        state_tracking.state_tracking, "2404.08819, 2411.12537",
+        state_tracking.state_tracking,
         "Parity, modular addition and permutation groups (S3, A5, S5)",
-        length=16, smoke=dict(group="S3"),
+        "2404.08819, 2411.12537", length=16, smoke=dict(group="S3"),
     ),
     "reverse": Entry(
-        reverse.reverse, "1409.3215", "Reversal: a pair of a source and a target",
-        length=6, smoke=dict(vocabulary=4),
+        reverse.reverse, "Reversal: a pair of a source and a target",
+        "1409.3215", length=6, smoke=dict(vocabulary=4),
     ),
     "char_lm": Entry(
-        char_lm.char_lm, "many", "Byte language modelling on any text",
-        length=32, smoke=dict(glob="json/*.py", held_out=5_000),
+        char_lm.char_lm, "Byte language modelling on any text",
+        "many", length=32, smoke=dict(glob="json/*.py", held_out=5_000),
     ),
 }  # fmt: skip
 
@@ -75,18 +76,18 @@ def check_task(name: str, options: Mapping[str, Any]) -> None:
     """Raise unless there is a task `name` that takes such options."""
     if name not in TASKS:
         raise ValueError(f"no task {name!r}{_nearest(name, list(TASKS))}")
-    constructor = TASKS[name].constructor
-    known = list(signature(constructor).parameters)
+    build = TASKS[name].make
+    known = list(signature(build).parameters)
     for option in options:
         if option not in known:
             raise TypeError(f"task {name} has no option {option!r}{_nearest(option, known)}")
-    check_options(options, constructor, f"task {name}: ")
+    check_options(options, build, f"task {name}: ")
 
 
 def make(name: str, **options: Any) -> Task:
     """Build the task `name`; unknown names and options are answered before anything runs."""
     check_task(name, options)
-    return TASKS[name].constructor(**options)
+    return TASKS[name].make(**options)
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.answers import Answer, Classes, Features, Input, Metrics, Tokens, Values
+from seqjax.core import table
 
 __all__ = [
     "Batch", "Classes", "DataIterator", "Entry", "Features", "Generator", "Metrics", "Spec",
@@ -139,12 +140,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row of the table: how a task is built, where it is published, how to try it quickly."""
+class Entry(table.Entry):
+    """One row: a task, where it is published, how to try it quickly."""
 
-    constructor: Callable[..., Task]
-    reference: str  # arXiv ids, or the year
-    title: str
+    make: Callable[..., Task]
     length: int  # a valid short length for the smoke options
     smoke: Mapping[str, Any] = field(default_factory=dict)
 

@@ -134,12 +134,12 @@ def resolved(config: Config) -> Config:
 
     def filled(pattern: tuple[LayerConfig, ...]) -> tuple[LayerConfig, ...]:
         return tuple(
-            LayerConfig(one.name, _filled(LAYERS[one.name].cls.__init__, one.options))
+            LayerConfig(one.name, _filled(LAYERS[one.name].make.__init__, one.options))
             for one in pattern
         )
 
     task, model = config.task, config.model
-    task = replace(task, options=_filled(TASKS[task.name].constructor, task.options))
+    task = replace(task, options=_filled(TASKS[task.name].make, task.options))
     model = replace(model, layer=filled(model.layer), encoder=filled(model.encoder))
     return replace(config, task=task, model=model)
 

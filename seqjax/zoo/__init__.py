@@ -71,7 +71,7 @@ def factory(
     name, options = pair
     if name not in LAYERS:
         raise ValueError(unknown("layer", name, LAYERS))
-    cls = LAYERS[name].cls
+    cls = LAYERS[name].make
     known = [
         p
         for p in inspect.signature(cls.__init__).parameters

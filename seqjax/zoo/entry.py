@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from flax import nnx
 
+from seqjax.core import table
 from seqjax.nn.base import Layer
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row: a layer, what it is and where it comes from.
+class Entry(table.Entry):
+    """One row: a class of layers, what it is and where it comes from.
 
     state: the floats that one example carries from step to step (a complex number is two), a
         Python expression over `features`, the layer's options and its own sizes, which tests
@@ -24,9 +25,7 @@ class Entry:
     exempt: name of a law -> why it does not hold for this layer (tests read it, README shows it).
     """
 
-    cls: type[Layer]
-    title: str
-    reference: str
+    make: type[Layer]
     state: str = ""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -37,13 +36,13 @@ class Entry:
         """A mixer stands in a model's x += mixer(norm(x)), a block is x = block(x) with norms and
         residuals of its own (`Layer.block`), a wrapper is made of the option `layer` or `layers`.
         """
-        if {"layer", "layers"} & set(inspect.signature(self.cls.__init__).parameters):
+        if {"layer", "layers"} & set(inspect.signature(self.make.__init__).parameters):
             return "wrapper"
-        return "block" if self.cls.block else "mixer"
+        return "block" if self.make.block else "mixer"
 
     def floats(self, features: int, **options: Any) -> int:
         """The value of `state` for a layer of these options."""
-        make: Any = self.cls
+        make: Any = self.make
         layer = nnx.eval_shape(lambda: make(features, rngs=nnx.Rngs(0), **options))
         parameters = inspect.signature(make.__init__).parameters.items()
         names: dict[str, Any] = {name: p.default for name, p in parameters}
