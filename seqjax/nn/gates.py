@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from seqjax.core.flow import takes_flow
-from seqjax.core.monoid import total
-from seqjax.core.scan import scan
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.positions import counted
 
 EIGENVALUES = ("[0,1]", "[-1,1]")
 
@@ -97,11 +96,13 @@ def signed_linear_attention(
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
     flips = (a < 0).astype(jnp.int32).reshape(*a.shape[:2], -1)
-    flags = dict(resets=resets, mask=mask, axis=options.get("axis"))
-    sigma, sigma_T = (
-        (1 - 2 * (count % 2)).astype(q.dtype)
-        for count in scan(total, flips, jnp.zeros(flips.shape[1:], jnp.int32), **flags)
+    if mask is not None:
+        flips = jnp.where(mask[:, None, None], flips, 0)
+        resets = None if resets is None else resets & mask
+    before, flipped = counted(
+        jnp.zeros(flips.shape[1:], jnp.int32), flips, resets, options.get("axis")
     )
+    sigma, sigma_T = ((1 - 2 * (n % 2)).astype(q.dtype) for n in (before + flips, flipped))
     heads, name = a.shape[1], "linear_attention"
     q, k = share_heads(name, "q", q, heads, reads=True), share_heads(name, "k", k, heads)
     read = jnp.repeat(sigma, q.shape[1] // heads, axis=1)

@@ -30,16 +30,26 @@ def places(
     """
     taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
     resets = resets if resets is None or mask is None else resets & mask
+    passed, after = counted(count, taken, resets, axis)
+    return (passed, after) if size is None else (passed % size, after % size)
+
+
+def counted(
+    count: Array, taken: Array, resets: Array | None, axis: str | None = None
+) -> tuple[Array, Array]:
+    """Sums int32 [T, ...] of what was taken [T, ...] before each step, from `count` [...] or since
+    the last reset [T], and the sum after all steps."""
     end = None
     if axis is not None:
-        elements = (jnp.zeros(steps, bool) if resets is None else resets, taken)
-        counted = resettable(total, jnp.zeros((), jnp.int32))
-        count, end = entering(counted.act, fold(counted, elements), count, axis)
-    passed = count + jnp.cumsum(taken, dtype=jnp.int32) - taken
+        elements = (jnp.zeros(len(taken), bool) if resets is None else resets, taken)
+        monoid = resettable(total, jnp.zeros_like(taken[0]))
+        count, end = entering(monoid.act, fold(monoid, elements), count, axis)
+    passed = count[None] + jnp.cumsum(taken, axis=0, dtype=jnp.int32) - taken
     if resets is not None:
-        passed -= lax.cummax(jnp.where(resets, passed, 0))
-    after = jnp.append(count, passed + taken)[-1] if end is None else end
-    return (passed, after) if size is None else (passed % size, after % size)
+        begun = resets.reshape(-1, *(1,) * (taken.ndim - 1))
+        passed -= lax.cummax(jnp.where(begun, passed, 0))
+    after = jnp.concatenate([count[None], passed + taken])[-1] if end is None else end
+    return passed, after
 
 
 def angles(positions: Array, rates: Any, dtype: Any) -> Array:

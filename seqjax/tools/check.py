@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +18,7 @@ from seqjax.testing import LAWS, LawBroken, check_layer
 from seqjax.tools.report import show
 from seqjax.train.config import Count
 from seqjax.zoo import LAYERS, make
+from seqjax.zoo.own import load_file
 
 
 def check(
@@ -71,18 +70,9 @@ def find_layer(spec: str) -> type[Layer]:
     Raises ValueError for a file that is not there or no Python, and an unknown name.
     """
     file, _, name = spec.partition(":")
-    path = Path(file)
-    if not path.is_file():
+    if not Path(file).is_file():
         raise ValueError(f"no file {file!r} for the layer {spec!r}, expected FILE.py:Class")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"{file} cannot be imported, expected a file of Python, FILE.py:Class")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[path.stem] = module  # where pickle and dataclasses look
-    try:
-        module_spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from None
+    module = load_file(file)
     found = {
         n: v
         for n, v in vars(module).items()

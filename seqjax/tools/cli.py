@@ -39,11 +39,16 @@ def train(argv: list[str]) -> int:
         print("usage: seqjax train NAME [OPTIONS]    (seqjax train NAME --help: more)\n")
         print("NAME is a recipe:", *RECIPES)
         print("       or a task:", *TASKS)
+        print("       or a file of your own, FILE.py, with its layers, tasks and CONFIG")
         return 0 if {"-h", "--help"} & set(argv) else 2
     name, *rest = argv
-    if name not in RECIPES and name not in TASKS:
-        raise ValueError(unknown("recipe or task", name, {**RECIPES, **TASKS}))
-    default = RECIPES[name] if name in RECIPES else Config(task=TaskConfig(name))
+    default = _own_config(name) if name.endswith(".py") else RECIPES.get(name)
+    if default is None:
+        if name not in TASKS:
+            known = {**RECIPES, **TASKS}
+            raise ValueError(f"{unknown('recipe or task', name, known)} (or give FILE.py)")
+        default = Config(task=TaskConfig(name))
+    name = Path(name).stem
 
     def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = default,
@@ -82,6 +87,17 @@ def train(argv: list[str]) -> int:
     return parse(command, rest, f"train {name}")
 
 
+def _own_config(file: str) -> Config:
+    """CONFIG of a file, whose layers and tasks are brought."""
+    from seqjax.zoo.own import bring
+
+    config = getattr(bring(file), "CONFIG", None)
+    if not isinstance(config, Config):
+        raise ValueError(f"{file} must define CONFIG, a seqjax.train.config.Config, "
+                         f"got {config!r:.40}")  # fmt: skip
+    return config
+
+
 def evaluate(argv: list[str]) -> int:
     def command(
         run: Run,
@@ -113,8 +129,8 @@ def evaluate(argv: list[str]) -> int:
             config, task=replace(config.task, **changed),
             optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
         )  # fmt: skip
-        check_config(config)
         model, task, _, at = load(run, step)
+        check_config(config)
         params, frozen, _, rebuild = take_apart(model)
         metrics = make_evaluate(config, task, rebuild)(params, frozen)
         length = config.task.evaluation_length or config.task.length
@@ -352,7 +368,8 @@ def main(argv: list[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print("usage: seqjax COMMAND ...    (seqjax COMMAND --help: more)\n")
         print("\n".join(f"    {name:12}{command.title}" for name, command in COMMANDS.items()))
-        print("\nSEQJAX_TRACEBACK=1 shows where an error comes from.")
+        print("\nWith --import MODULE or FILE.py a command knows what that brings: layers, tasks.")
+        print("SEQJAX_TRACEBACK=1 shows where an error comes from.")
         return 0
     keep_memory()
     try:
@@ -360,7 +377,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(unknown("command", name, COMMANDS))
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return COMMANDS[name].run(rest)
+            from seqjax.zoo.own import brought
+
+            return COMMANDS[name].run(brought(rest))
     except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, OSError) as error:
         if os.environ.get("SEQJAX_TRACEBACK"):
             raise

@@ -64,13 +64,17 @@ class Config:
     train: Annotated[TrainConfig, arg(name="")] = TrainConfig()  # flags without a prefix
 
 
-def check_config(config: Config) -> None:
-    """Raise ValueError naming the first field that is not what it is declared to be."""
+def check_config(config: Config, task: Task | None = None) -> None:
+    """Raise ValueError naming the first field that is not what it is declared to be.
+
+    task: one that is given in place of the name and the options in `config.task`.
+    """
     from seqjax.tasks import check_task
     from seqjax.zoo import factory
 
     check(config, Config, "")
-    check_task(config.task.name, config.task.options)
+    if task is None:
+        check_task(config.task.name, config.task.options)
     for layer in (*config.model.layer, *config.model.encoder):
         factory((layer.name, layer.options))
     if config.model.depth < len(config.model.layer):
@@ -85,22 +89,22 @@ def check_config(config: Config) -> None:
         )
 
 
-def task_of(config: Config) -> Task:
-    """The task of the config, its tokens as many as the model knows."""
+def task_of(config: Config, task: Task | None = None) -> Task:
+    """The task of the config, or the one given, its tokens as many as the model knows."""
     from seqjax.tasks import make
 
-    task = make(config.task.name, **config.task.options)
+    task = task or make(config.task.name, **config.task.options)
     return replace(task, spec=task.spec.widened(config.model.vocabulary))
 
 
-def fitted(config: Config) -> Config:
+def fitted(config: Config, task: Task | None = None) -> Config:
     """The config with the features that have `model.parameters`, where it is given."""
     if config.model.parameters is None:
         return config
     from seqjax.stacks import summary
 
-    check_config(config)
-    return replace(config, model=summary.fitted(config.model, task_of(config).spec))
+    check_config(config, task)
+    return replace(config, model=summary.fitted(config.model, task_of(config, task).spec))
 
 
 def smoke(config: Config) -> Config:

@@ -13,8 +13,9 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
 from seqjax.core.common import Notice, keep_memory
@@ -32,9 +34,18 @@ from seqjax.train.config import Config, fitted, task_of
 from seqjax.train.imported import build
 from seqjax.train.origin import beside, find, keep
 from seqjax.train.progress import Progress, short, table
-from seqjax.train.record import Record, read_config, read_data, write_config
+from seqjax.train.record import (
+    Logger,
+    Record,
+    read_config,
+    read_data,
+    read_objects,
+    write_config,
+)
 from seqjax.train.step import Arrays, prepare, start_state, take_apart
+from seqjax.zoo import own
 
+Callback = Callable[[int, Mapping[str, float], Model], object]
 AHEAD = 2  # steps the host may be ahead of the device
 
 
@@ -61,7 +72,7 @@ class Result(NamedTuple):
     step: int
     metrics: dict[str, float]  # of the last evaluation
     best: dict[str, float]  # loss and step of the best evaluation
-    reason: str  # why it ended: finished, time, patience, or the name of a signal
+    reason: str  # why it ended: finished, time, patience, callback, or the name of a signal
     seconds: float
 
     @property
@@ -76,22 +87,41 @@ def train(
     progress: Progress | None = None,
     *,
     origin: str | Path | None = None,
+    task: Task | None = None,
+    optimiser: optax.GradientTransformation | None = None,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train the model of `config`; in the folder `run`, go on from its last checkpoint.
 
     origin: a run or a checkpoint whose model is trained on (`seqjax.train.origin`).
+    task: in place of name and options in `config.task`; whoever loads the run gives it again.
+    optimiser: in place of `config.optimiser`, but for `accumulate`: complete, with its rate.
+    logger: called with (step, metrics), with all that metrics.jsonl has.
+    callbacks: each called with (step, metrics, model) after an evaluation; the arrays of the model
+        are used up by the next step. One that returns True ends the run.
     On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
     decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
     Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
     loss does not stay finite; what was saved before stays.
     """
+    if own.LOADING:
+        raise ValueError(
+            f"{own.LOADING[-1]} trains where it is imported: let it define CONFIG, or call train "
+            'under if __name__ == "__main__"'
+        )
     keep_memory()
     t, run = config.train, None if run is None else Path(run)
     if run and run.exists() and not run.is_dir():
         raise ValueError(f"run must be a folder, and {run} is a file")
     source = None if origin is None else find(origin, run)
-    config = fitted(config if source is None else source.config(config))
-    size, task, optimiser, update, evaluate = prepare(config, source)
+    objects = [n for n, one in (("task", task), ("optimiser", optimiser)) if one is not None]
+    if task is not None:
+        config = replace(config, task=replace(config.task, name=task.name, options={}))
+    config = fitted(config if source is None else source.config(config, task), task)
+    size, task, optimiser, update, evaluate = prepare(
+        config, source, task=task, optimiser=optimiser
+    )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
     model = build(config.model, task.spec, described, rngs=nnx.Rngs(key))
     params, frozen, _, rebuild = take_apart(model, t.freeze)
@@ -108,9 +138,8 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         if run is not None:
-            write_config(
-                run, config, task.fingerprint, size._asdict(), source.record if source else {}
-            )
+            began_with = source.record if source else {}
+            write_config(run, config, task.fingerprint, size._asdict(), began_with, objects)
             checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
             if source is not None:
                 keep(source, run)
@@ -140,7 +169,7 @@ def train(
             time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
             return min(1.0, max(step / t.steps, time))
 
-        record = stack.enter_context(Record(run, step, evaluated))
+        record = stack.enter_context(Record(run, step, evaluated, logger))
         stack.enter_context(progress)
 
         while True:
@@ -174,6 +203,9 @@ def train(
                 metrics, evaluated = measured, step
                 record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
                 progress.message(f"step {step}: validation {table(metrics)}")
+                model = rebuild(state.params, state.frozen)
+                if any([callback(step, metrics, model) for callback in callbacks]):
+                    reason = reason or "callback"
                 if metrics["loss"] < best["loss"]:
                     best, saving = {"loss": metrics["loss"], "step": step}, True
             elif evaluating:  # it was interrupted, and comes first when the run goes on
@@ -200,13 +232,21 @@ def train(
     return Result(model, step, metrics, best, reason, monotonic() - began)
 
 
-def load(run: str | Path, step: int | None = None) -> tuple[Model, Task, Config, int]:
+def load(
+    run: str | Path, step: int | None = None, *, task: Task | None = None
+) -> tuple[Model, Task, Config, int]:
     """The model of the run in the folder `run`, its task and config, and the step it is of.
 
     step: which of the checkpoints; None: the one with the best validation loss, or the last.
+    task: of a run that was given one as an object. Raises ValueError where it is missing.
     """
     config = read_config(Path(run))
-    task = task_of(config)
+    if task is None and "task" in read_objects(Path(run)):
+        raise ValueError(
+            f"{run} was trained on a task that was given as an object, {config.task.name!r}: "
+            "give it, load(run, task=...)"
+        )
+    task = task_of(config, task)
     if read_data(Path(run)) not in ("", task.fingerprint):
         text = f"the text of {run} has changed since it was trained on"
         warnings.warn(text, Notice, stacklevel=2)

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from seqjax.hf import Checkpoint, Description, read as read_theirs
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
-from seqjax.tasks import Spec
+from seqjax.tasks import Spec, Task
 from seqjax.train import imported
 from seqjax.train.checkpoint import Checkpoints, fingerprint
 from seqjax.train.config import Config, check_config, task_of
-from seqjax.train.record import read_config, read_from, resolved
+from seqjax.train.record import read_config, read_from, read_objects, resolved
 from seqjax.train.step import Arrays, take_apart
 
 FOLDER = "origin"  # in a run
@@ -55,9 +55,9 @@ class Origin:
         """Of an imported model."""
         return None if self.imported is None else self.imported.description
 
-    def config(self, given: Config) -> Config:
+    def config(self, given: Config, task: Task | None = None) -> Config:
         """`given` with the model of the origin; ValueError for a field that has another value."""
-        check_config(given)
+        check_config(given, task)
         plain, requested = (asdict(resolved(config).model) for config in (Config(), given))
         mine = asdict(self.model)
         for name, value in requested.items():
@@ -148,6 +148,8 @@ def _of_run(run: Path, path: str) -> Origin:
         for name, array in arrays.items()
         if name.startswith(("params.", "frozen."))
     }
+    if "task" in read_objects(run):  # its spec is known to whoever has the object
+        return Origin(path, fingerprint(kept), config.model, kept, None, beside(run))
     spec = task_of(config).spec
     model = replace(
         config.model, vocabulary=getattr(spec.inputs, "vocabulary", config.model.vocabulary)

@@ -1,6 +1,8 @@
 """What a run leaves behind in its folder.
 
-    config.json      the config with every default filled in; sizes, versions, device, git commit
+    config.json      the config with every default filled in; sizes, versions, device, git commit,
+                     the modules that brought its layers and tasks
+    own/             copies of those that are files
     metrics.jsonl    one line per log and per evaluation
     events.*         the same for TensorBoard
     loss.png         the curves
@@ -13,10 +15,9 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import signature
@@ -32,22 +33,32 @@ from seqjax.core.files import save_figure, write_atomically
 from seqjax.stacks.config import LayerConfig
 from seqjax.tasks import TASKS
 from seqjax.train.config import Config, from_dict
+from seqjax.train.sources import git, keep, recall, sources
 from seqjax.zoo import LAYERS
 
 # What may differ between the parts of one run.
 FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max_to_keep",
         "log_every")  # fmt: skip
+Logger = Callable[[int, Mapping[str, float]], object]
+HERE = Path(__file__).resolve().parent
 
 
 class Record:
-    """Metrics of a run, as JSON lines and TensorBoard events; nothing at all without a folder.
+    """Metrics of a run, as JSON lines and TensorBoard events; without a folder neither.
 
+    logger: called with the same, (step, metrics).
     A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
     training beyond the one and of validation beyond the other are dropped.
     """
 
-    def __init__(self, folder: Path | None, step: int = 0, evaluated: int = 0):
-        self.folder, self.lines, self.events = folder, None, None
+    def __init__(
+        self,
+        folder: Path | None,
+        step: int = 0,
+        evaluated: int = 0,
+        logger: Logger | None = None,
+    ):
+        self.folder, self.lines, self.events, self.logger = folder, None, None, logger
         if folder is None:
             return
         from tensorboardX import SummaryWriter
@@ -73,6 +84,8 @@ class Record:
             self.lines.write(json.dumps({"step": step, **metrics}) + "\n")
             for name, value in metrics.items():
                 self.events.add_scalar(name, value, step)
+        if self.logger is not None:
+            self.logger(step, metrics)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -123,8 +136,8 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in packages},
         "platform": platform.platform(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
-        "git": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git": git(HERE, "rev-parse", "HEAD"),
+        "changed": bool(git(HERE, "status", "--porcelain", "--untracked-files=no")),
         "command": sys.argv,
     }
 
@@ -139,7 +152,8 @@ def resolved(config: Config) -> Config:
         )
 
     task, model = config.task, config.model
-    task = replace(task, options=_filled(TASKS[task.name].make, task.options))
+    if task.name in TASKS:  # else it is an object
+        task = replace(task, options=_filled(TASKS[task.name].make, task.options))
     model = replace(model, layer=filled(model.layer), encoder=filled(model.encoder))
     return replace(config, task=task, model=model)
 
@@ -150,12 +164,14 @@ def write_config(
     data: str = "",
     size: Mapping[str, float] = MappingProxyType({}),
     origin: Mapping[str, str] = MappingProxyType({}),
+    objects: Sequence[str] = (),
 ) -> None:
     """Save what the run is, or check that the folder holds the same run.
 
     data: the fingerprint of its text, `Task.fingerprint`.
     size: how large the model is, `seqjax.stacks.summary.Size`.
     origin: path and sha256 of its first numbers, if they are not drawn.
+    objects: what was given as an object, and is in no config: "task", "optimiser".
     Raises ValueError naming the fields in which it is another one, and if the text has changed.
     """
     config = resolved(config)
@@ -166,6 +182,7 @@ def write_config(
         now, before = _fields(config), _fields(stored)
         differ = [name for name in now if now[name] != before[name]]
         differ += ["from"] if read_from(folder) != dict(origin) else []
+        differ += sorted(set(read_objects(folder)) ^ set(objects))
         if differ:
             raise ValueError(
                 f"{folder} holds another run, which differs in {', '.join(differ)}: "
@@ -177,15 +194,23 @@ def write_config(
                 "put it back to go on with it, or give a new folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
+    own = sources(json.dumps(asdict(config)))
+    keep(own, folder)
     content = {"config": asdict(config), "data": data, "size": dict(size)}
     content |= {"from": dict(origin)} if origin else {}
+    content |= {"objects": list(objects)} if objects else {}
+    content |= {"own": [one.record for one in own]} if own else {}
     content["environment"] = environment()
     write_atomically(folder / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> Config:
-    """The config of the run in `folder`; fields of another version are a warning."""
+    """The config of the run in `folder`; fields of another version are a warning.
+
+    The modules that the run was trained with are brought again (`seqjax.train.sources`).
+    """
     config, strange = _read(folder)
+    recall(_json(folder).get("own", []), Path(folder))
     if strange:
         warnings.warn(
             f"{folder} is a run of another version: {', '.join(strange)} unknown, and ignored",
@@ -204,6 +229,11 @@ def read_from(folder: Path) -> dict[str, str]:
     """Path and sha256 of the numbers the run began with; empty if they were drawn, or if there is
     no run."""
     return _json(folder).get("from", {}) if (folder / "config.json").exists() else {}
+
+
+def read_objects(folder: Path) -> list[str]:
+    """What the run was given as objects, and has to be given again: "task", "optimiser"."""
+    return _json(folder).get("objects", [])
 
 
 def _read(folder: Path) -> tuple[Config, list[str]]:
@@ -243,12 +273,3 @@ def _filled(constructor: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     plain = (bool, int, float, str, tuple, list, dict, type(None))
     defaults = {name: p.default for name, p in known.items() if p.default is not p.empty}
     return {name: v for name, v in {**defaults, **options}.items() if isinstance(v, plain)}
-
-
-def _git(*words: str) -> str | None:
-    try:
-        here = Path(__file__).resolve().parent
-        done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -92,8 +92,14 @@ def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None
     return model(batch.x, carry, **beside, key=key)
 
 
-def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Callable:
-    """update(state, batch, share of the run) -> (state, metrics); the state given is used up."""
+def make_update(
+    config: Config, task: Task, rebuild: Rebuild, optimiser, *, complete: bool = False
+) -> Callable:
+    """update(state, batch, share of the run) -> (state, metrics); the state given is used up.
+
+    complete: whether the optimiser returns what is added to the parameters, its learning rate and
+    schedule included, and not only the direction.
+    """
     micro = config.optimiser.accumulate
 
     def objective(params, frozen, total, batch, carry, key):
@@ -132,10 +138,13 @@ def make_update(config: Config, task: Task, rebuild: Rebuild, optimiser) -> Call
 
         with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
             direction, moments = optimiser.update(grads, state.moments, state.params)
-        rate = learning_rate(config.optimiser, state.step, share)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-        metrics = task.summary(metrics)
-        metrics |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
+        metrics = {**task.summary(metrics), "gradient_norm": optax.tree.norm(grads)}
+        if complete:
+            params = optax.apply_updates(state.params, direction)
+        else:
+            rate = learning_rate(config.optimiser, state.step, share)
+            params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+            metrics["learning_rate"] = rate
         new = state._replace(step=state.step + 1, params=params, moments=moments, carry=carry)
         return new, metrics
 
@@ -202,14 +211,20 @@ class Programs(NamedTuple):
     evaluate: Evaluation
 
 
-def prepare(config: Config, origin: Origin | None = None) -> Programs:
+def prepare(
+    config: Config,
+    origin: Origin | None = None,
+    *,
+    task: Task | None = None,
+    optimiser: optax.GradientTransformation | None = None,
+) -> Programs:
     """The programs of a run, traced at their shapes: what cannot run is one error here.
 
-    origin: of its first numbers.
+    origin: of its first numbers. task, optimiser: in place of those of the config.
     Nothing is computed but the first batches, and nothing is written. Raises ValueError naming the
     field, the layer or the task, or how much memory is missing.
     """
-    check_config(config)
+    check_config(config, task)
     if config.model.compute == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("model.compute=float64 needs JAX_ENABLE_X64=1 in the environment")
     c, pattern = config.task, " ".join(show_pattern(config.model.layer))
@@ -218,7 +233,7 @@ def prepare(config: Config, origin: Origin | None = None) -> Programs:
     steps = f"task.{'length' if longest == c.length else 'evaluation_length'}={longest}"
     sizes = f"task.batch={c.batch}, {steps} and model.features={width}"
     _check_memory(4 * c.batch * longest * width, sizes)
-    task = task_of(config)
+    task = task_of(config, task)
     described = None if origin is None else origin.description
     if origin is not None:
         origin.answers(task.spec)
@@ -229,8 +244,9 @@ def prepare(config: Config, origin: Origin | None = None) -> Programs:
     count = sum(leaf.size for leaf in params.values())
     sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
     _check_memory(16 * count, f"{count} parameters of {sizes}")
-    optimiser = adamw(config.optimiser, decayed)
-    update = make_update(config, task, rebuild, optimiser)
+    complete = optimiser is not None
+    optimiser = optimiser or adamw(config.optimiser, decayed)
+    update = make_update(config, task, rebuild, optimiser, complete=complete)
     evaluate = make_evaluate(config, task, rebuild)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
         begin = partial(start_state, config, task, rebuild, optimiser)
