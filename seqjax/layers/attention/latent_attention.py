@@ -25,6 +25,7 @@ class LatentAttention(Layer):
 
     ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
+    sequence_parallel = True
 
     def __init__(
         self,

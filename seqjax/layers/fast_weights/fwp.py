@@ -73,8 +73,6 @@ class FWPState(NamedTuple):
 
 
 class FWP(Sublayer):
-    sequence_parallel = True
-
     def __init__(
         self,
         features: int,
@@ -98,6 +96,7 @@ class FWP(Sublayer):
         self.normalise = option("normalisation of FWP", normalise or usual, NORMALISE)
         self.sums = int(self.normalise != "none")  # columns that z adds to the state
         self.ops = (UPDATES[update].name,)
+        self.sequence_parallel = UPDATES[update].span is not None
         self.side_ops = ("linear_attention",) if self.sums else ()
         linear = partial(nnx.Linear, use_bias=False, kernel_init=INIT, rngs=rngs)
         self.W_q, self.W_k, self.W_v = (linear(features, heads * self.V) for _ in range(3))

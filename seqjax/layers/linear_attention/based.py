@@ -35,6 +35,7 @@ class GatedConv(Layer):
     """W_o (silu(conv(W_1 x)) * W_2 x); state: the window of the convolution."""
 
     evaluators = LinearTransformer.evaluators
+    sequence_parallel = True
 
     def __init__(self, features: int, *, inner: int, conv: int, rngs: nnx.Rngs):
         self.features = self.out_features = features

@@ -101,7 +101,6 @@ class Path(nnx.Module):
 
 class FoX(Layer):
     structure = "window of the past"
-    sequence_parallel = True
 
     def __init__(
         self,
@@ -130,6 +129,7 @@ class FoX(Layer):
         self.shift = "shift" in parts
         self.side_ops = ("short_convolution",) if self.shift else ()
         self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
+        self.sequence_parallel = not path
         if not path:
             self.ops = ("softmax_attention",)
 

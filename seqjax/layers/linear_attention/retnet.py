@@ -84,6 +84,7 @@ class RetentionState(NamedTuple):
 
 class Retention(Layer):
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

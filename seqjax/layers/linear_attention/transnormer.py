@@ -50,6 +50,7 @@ class NormAttention(Layer):
     """
 
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,
