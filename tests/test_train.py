@@ -24,7 +24,7 @@ from seqjax.tools import cli
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.loop import NotFinite, load, train
-from seqjax.train.optimiser import adamw, learning_rate
+from seqjax.train.optimiser import build, learning_rate
 from seqjax.train.progress import Progress, clock, short
 from seqjax.train.record import read_config, read_metrics, write_config
 from seqjax.train.step import TrainState, make_update, take_apart
@@ -233,7 +233,7 @@ def pieces(config, streams=False):
     task = make(config.task.name, **config.task.options)
     model = Model(config.model, task.spec, rngs=nnx.Rngs(0))
     params, frozen, decays, rebuild = take_apart(model)
-    optimiser = adamw(config.optimiser, decays)
+    optimiser = build(config.optimiser, decays)
     key = jax.random.key_data(jax.random.key(0))
     carry = model.start(config.task.batch) if streams else None
     state = TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, carry)

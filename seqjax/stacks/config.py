@@ -27,10 +27,13 @@ def _show_options(options: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in options.items()]
 
 
-def _parse_pattern(words: list[str]) -> tuple[LayerConfig, ...]:
+def parse_pattern(
+    words: list[str],
+    form: str = "a pattern is layer names, each followed by its options KEY=VALUE",
+) -> tuple[LayerConfig, ...]:
     starts = [n for n, word in enumerate(words) if "=" not in word]
     if not words or starts[:1] != [0]:
-        raise ValueError("a pattern is layer names, each followed by its options KEY=VALUE")
+        raise ValueError(form)
     ends = starts[1:] + [len(words)]
     parts = [words[start:end] for start, end in zip(starts, ends, strict=True)]
     return tuple(LayerConfig(name, _parse_options(options)) for name, *options in parts)
@@ -63,7 +66,7 @@ Options = Annotated[
 Pattern = Annotated[
     tuple["LayerConfig", ...],
     PrimitiveConstructorSpec(
-        "*", "NAME [KEY=VALUE ...] ...", _parse_pattern,
+        "*", "NAME [KEY=VALUE ...] ...", parse_pattern,
         lambda x: isinstance(x, tuple), show_pattern,
     ),
 ]  # fmt: skip

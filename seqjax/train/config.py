@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, Seed, check
-from seqjax.stacks.config import LayerConfig, ModelConfig, Options
+from seqjax.stacks.config import LayerConfig, ModelConfig, Options, parse_pattern
 
 if TYPE_CHECKING:
     from seqjax.tasks import Task
@@ -31,15 +32,55 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """Parameters with a name of such a pattern, as of files: "*.log_dt", "blocks.0.*"."""
+
+    name: str
+    rate: NotNegative = 1.0  # share of the learning rate
+    decay: NotNegative | None = None  # weight decay; None: as it is without the group
+
+
+def _parse_groups(words: list[str]) -> tuple[GroupConfig, ...]:
+    known = [f.name for f in fields(GroupConfig)][1:]
+    groups = parse_pattern(words, "groups are patterns of names, each followed by KEY=VALUE")
+    for group in groups:
+        for key in group.options:
+            if key not in known:
+                raise ValueError(f"a group has {' and '.join(known)}, got {key!r}")
+    return tuple(GroupConfig(group.name, **group.options) for group in groups)
+
+
+def _show_groups(groups: tuple[GroupConfig, ...]) -> list[str]:
+    return [
+        word
+        for group in groups
+        for word in (group.name, f"rate={group.rate}", f"decay={group.decay}")
+    ]
+
+
+Groups = Annotated[
+    tuple[GroupConfig, ...],
+    PrimitiveConstructorSpec(
+        "*", "PATTERN [rate=SHARE] [decay=VALUE] ...", _parse_groups,
+        lambda x: isinstance(x, tuple), _show_groups,
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
 class OptimiserConfig:
-    learning_rate: NotNegative = 3e-3  # of AdamW, at its peak
+    name: str = "adamw"  # of OPTIMISERS: sgd, lion, adafactor, muon ...
+    options: Options = field(default_factory=dict)  # its options, as momentum=0.9
+    learning_rate: NotNegative = 3e-3  # at its peak
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # its decay, after the warm-up
     warmup: Annotated[int, Range(0)] = 50  # steps of linear warm-up
     final: Annotated[float, Range(0, 1)] = 0.1  # learning rate at the end, a share of the peak
     weight_decay: NotNegative = 0.1  # of matrices; not of norms, biases and Precise parameters
+    groups: Groups = ()  # parameters with rates and decays of their own; of several the last
     clip: Positive = 1.0  # largest global norm of the gradient
-    beta1: Fraction = 0.9  # decay of the mean of the gradient
-    beta2: Fraction = 0.99  # decay of the mean of its square
+    clip_value: Positive | None = None  # largest absolute value in it; None: any
+    beta1: Fraction = 0.9  # of adamw: decay of the mean of the gradient
+    beta2: Fraction = 0.99  # of adamw: decay of the mean of its square
     accumulate: Count = 1  # micro-batches of a step, one after the other; divides the batch
 
 
@@ -70,9 +111,11 @@ def check_config(config: Config, task: Task | None = None) -> None:
     task: one that is given in place of the name and the options in `config.task`.
     """
     from seqjax.tasks import check_task
+    from seqjax.train.optimiser import direction_of
     from seqjax.zoo import factory
 
     check(config, Config, "")
+    direction_of(config.optimiser, {})
     if task is None:
         check_task(config.task.name, config.task.options)
     for layer in (*config.model.layer, *config.model.encoder):

@@ -1,28 +1,140 @@
-"""AdamW (arXiv:1711.05101), its schedule, and which parameters decay.
+"""Optimisers by name, their schedule, and what groups of parameters have of their own.
 
 The learning rate of step n, counted from 0, at a share f in [0, 1] of the run is
 
     peak * min(1, (n + 1) / warmup) * (final + (1 - final) * shape(f))
 
-The share is handed in by the caller: n / steps, or of the time there is.
+The share is handed in by the caller: n / steps, or of the time there is. A parameter w moves by
+
+    w -= rate * (direction + weight_decay * w)
+
+with the direction of one of OPTIMISERS, which are those of optax: AdamW (arXiv:1711.05101) is that
+of "adamw", Muon that of "muon" for matrices and of Adam for all else. A group has a share of the
+rate, and a decay, of its own: time steps and decays as S4, S5, LRU and Mamba train them.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from optax.contrib import (
+    MuonDimensionNumbers,
+    scale_by_acprop,
+    scale_by_ademamix,
+    scale_by_adopt,
+    scale_by_muon,
+    scale_by_simplified_ademamix,
+)
 
+from seqjax.core.common import unknown
 from seqjax.nn import Precise
 from seqjax.nn.base import option
 from seqjax.train.config import OptimiserConfig
 
+Decays = Mapping[str, bool]  # which parameters, by name, are matrices that should be small
 SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "cosine": lambda f: 0.5 * (1 + jnp.cos(jnp.pi * f)),
     "linear": lambda f: 1 - f,
     "constant": jnp.ones_like,
 }
+
+
+def sgd(momentum: float = 0.0, nesterov: bool = False) -> optax.GradientTransformation:
+    """The gradient, or with momentum m <- momentum m + gradient."""
+    return optax.trace(momentum, nesterov) if momentum else optax.identity()
+
+
+def adafactor(
+    decay_rate: float = 0.8, min_dim_size_to_factor: int = 128, clipping_threshold: float = 1.0
+) -> optax.GradientTransformation:
+    """Factored second moments, updates clipped, relative to the parameter (arXiv:1804.04235)."""
+    return optax.chain(
+        optax.scale_by_factored_rms(
+            decay_rate=decay_rate, min_dim_size_to_factor=min_dim_size_to_factor
+        ),
+        optax.clip_by_block_rms(clipping_threshold),
+        optax.scale_by_param_block_rms(),
+    )
+
+
+def muon(
+    b1: float = 0.9, b2: float = 0.99, beta: float = 0.95, ns_steps: int = 5, *, decays: Decays
+) -> optax.GradientTransformation:
+    """Orthogonalised momentum for matrices that decay, Adam for the rest, embeddings and heads."""
+
+    def kinds(params: Mapping[str, Any]) -> dict[str, str]:
+        inner = {n for n, of in decays.items() if of and not n.startswith(("embed", "head"))}
+        return {
+            name: "matrix" if name in inner and p.ndim - _stacked(name) == 2 else "rest"
+            for name, p in params.items()
+        }
+
+    def dimensions(params: Any) -> Any:
+        last_two = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+        return jax.tree.map(lambda p: last_two, params)
+
+    orthogonal = scale_by_muon(beta=beta, ns_steps=ns_steps, weight_dimension_numbers=dimensions)
+    return optax.partition({"matrix": orthogonal, "rest": optax.scale_by_adam(b1, b2)}, kinds)
+
+
+def _stacked(name: str) -> bool:
+    """Whether a parameter has one axis more than its layer: the blocks of a model are stacked."""
+    return "blocks" in name.split(".")[:2]  # of the model, or of its encoder
+
+
+# Name -> direction(**options), with the options and defaults of optax.
+OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": optax.scale_by_adam,
+    "sgd": sgd,
+    "lion": optax.scale_by_lion,
+    "adafactor": adafactor,
+    "muon": muon,
+    "rmsprop": optax.scale_by_rms,
+    "adagrad": optax.scale_by_rss,
+    "adadelta": optax.scale_by_adadelta,
+    "adamax": optax.scale_by_adamax,
+    "nadam": partial(optax.scale_by_adam, nesterov=True),
+    "radam": optax.scale_by_radam,
+    "amsgrad": optax.scale_by_amsgrad,
+    "adabelief": optax.scale_by_belief,
+    "adan": optax.scale_by_adan,
+    "novograd": optax.scale_by_novograd,
+    "yogi": optax.scale_by_yogi,
+    "sm3": optax.scale_by_sm3,
+    "adopt": scale_by_adopt,
+    "ademamix": scale_by_ademamix,
+    "simplified_ademamix": scale_by_simplified_ademamix,
+    "acprop": scale_by_acprop,
+}
+
+
+def direction_of(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformation:
+    """Raises ValueError for a name or an option that there is not."""
+    make = OPTIMISERS[option("optimiser", config.name, OPTIMISERS)]
+    known = set(inspect.signature(make).parameters)
+    given: dict[str, Any] = dict(config.options)
+    for name in given:
+        if name not in known - {"decays"}:
+            raise ValueError(unknown(f"option of optimiser {config.name!r}:", name, known))
+    betas = {"b1": config.beta1, "b2": config.beta2}
+    if config.name == "adamw":
+        given = betas | given
+    elif list(betas.values()) != [OptimiserConfig.beta1, OptimiserConfig.beta2]:
+        raise ValueError(f"optimiser.beta1 and beta2 are of adamw; {config.name} has options")
+    if "decays" in known:
+        given["decays"] = decays
+    try:
+        return make(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimiser.options of {config.name}: {error}") from None
 
 
 def learning_rate(config: OptimiserConfig, step: jax.Array, share: jax.Array) -> jax.Array:
@@ -31,19 +143,42 @@ def learning_rate(config: OptimiserConfig, step: jax.Array, share: jax.Array) ->
     return config.learning_rate * warm * (config.final + (1 - config.final) * shape(share))
 
 
-def adamw(config: OptimiserConfig, decays: dict[str, bool]) -> optax.GradientTransformation:
-    """AdamW up to its learning rate: the update is -learning_rate times what it gives."""
-    return optax.chain(
+def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformation:
+    """The optimiser up to its learning rate: the update is -learning_rate times what it gives.
+
+    decays: which of the parameters have weight decay, where no group decides it. Raises ValueError
+    for unknown names and options, and a group that is the name of nothing.
+    """
+    decay = {name: config.weight_decay * of for name, of in decays.items()}
+    rate = dict.fromkeys(decays, 1.0)
+    for group in config.groups:
+        names = fnmatch.filter(decays, group.name)
+        if not names:
+            raise ValueError(unknown("parameter of optimiser.groups", group.name, decays))
+        rate |= dict.fromkeys(names, group.rate)
+        if group.decay is not None:
+            decay |= dict.fromkeys(names, group.decay)
+    steps = [
+        optax.clip(config.clip_value) if config.clip_value else None,
         optax.clip_by_global_norm(config.clip),
-        optax.scale_by_adam(config.beta1, config.beta2),
-        optax.add_decayed_weights(config.weight_decay, decays),
-    )
+        direction_of(config, decays),
+        *(
+            optax.add_decayed_weights(value, {name: decay[name] == value for name in decay})
+            for value in sorted(set(decay.values()) - {0.0})
+        ),
+        _scaled(rate) if set(rate.values()) != {1.0} else None,
+    ]
+    return optax.chain(*(step for step in steps if step is not None))
+
+
+def _scaled(shares: Mapping[str, float]) -> optax.GradientTransformation:
+    def scaled(updates: Any, _: Any) -> Any:
+        return {name: shares[name] * update for name, update in updates.items()}
+
+    return optax.stateless(scaled)
 
 
 def decays(path: tuple, variable: nnx.Variable) -> bool:
-    """Whether a parameter is a matrix that should be small: no scale, bias, decay or time step.
-
-    The blocks of a model are stacked, so their parameters have one axis more than they say.
-    """
-    stacked = "blocks" in path[:2]  # of the model, or of its encoder
+    """Whether a parameter is a matrix that should be small: no scale, bias, decay or time step."""
+    stacked = _stacked(".".join(map(str, path)))
     return not isinstance(variable, Precise) and variable.get_value().ndim - stacked > 1

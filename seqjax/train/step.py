@@ -25,7 +25,7 @@ from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task
 from seqjax.train.config import Config, TaskConfig, check_config, task_of
 from seqjax.train.imported import build
-from seqjax.train.optimiser import adamw, decays, learning_rate
+from seqjax.train.optimiser import build as build_optimiser, decays, learning_rate
 
 if TYPE_CHECKING:
     from seqjax.train.origin import Origin
@@ -245,7 +245,7 @@ def prepare(
     sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
     _check_memory(16 * count, f"{count} parameters of {sizes}")
     complete = optimiser is not None
-    optimiser = optimiser or adamw(config.optimiser, decayed)
+    optimiser = optimiser or build_optimiser(config.optimiser, decayed)
     update = make_update(config, task, rebuild, optimiser, complete=complete)
     evaluate = make_evaluate(config, task, rebuild)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):

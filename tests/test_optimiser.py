@@ -1,0 +1,148 @@
+"""Optimisers by name are those of optax; groups have rates and decays of their own."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from seqjax.tools import cli
+from seqjax.train.config import GroupConfig, OptimiserConfig
+from seqjax.train.optimiser import OPTIMISERS, build
+from seqjax.train.record import read_config
+
+draw = np.random.default_rng(0)
+SHAPES = {
+    "embed.table": (5, 3),
+    "blocks.0.layer.W.kernel": (2, 4, 3),  # of two blocks
+    "blocks.0.layer.log_dt": (2, 3),
+    "blocks.0.norm.weight": (2, 3),
+    "norm.weight": (3,),
+}
+PARAMS = {name: jnp.asarray(draw.normal(size=shape)) for name, shape in SHAPES.items()}
+DECAYS = {name: name.endswith(("table", "kernel")) for name in SHAPES}
+PLAIN = OptimiserConfig(clip=1e9)
+RATE = 0.05
+
+
+def steps(config, count=3):
+    """The parameters after steps on sum(p^4): gradients that change."""
+    return descend(build(config, DECAYS), lambda p, d: p - RATE * d, count)
+
+
+def descend(optimiser, move, count=3):
+    @jax.jit
+    def step(params, state):
+        grads = jax.tree.map(lambda p: 4 * p**3, params)
+        direction, state = optimiser.update(grads, state, params)
+        return jax.tree.map(move, params, direction), state
+
+    params, state = PARAMS, optimiser.init(PARAMS)
+    for _ in range(count):
+        params, state = step(params, state)
+    return params
+
+
+def close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9), a, b)
+
+
+@pytest.mark.parametrize(
+    "name, options, official",
+    [
+        ("adamw", {}, optax.adamw(RATE, 0.9, 0.99, weight_decay=0.1, mask=DECAYS)),
+        ("sgd", dict(momentum=0.9, nesterov=True), optax.sgd(RATE, 0.9, nesterov=True)),
+        ("sgd", {}, optax.sgd(RATE)),
+        ("lion", {}, optax.lion(RATE, weight_decay=0.1, mask=DECAYS)),
+        ("rmsprop", {}, optax.rmsprop(RATE)),
+        ("adafactor", {}, optax.adafactor(RATE)),
+        ("radam", dict(threshold=1.0), optax.radam(RATE, threshold=1.0)),
+    ],
+)
+def test_a_name_is_the_optimiser_of_optax(name, options, official):
+    decay = 0.1 if name in ("adamw", "lion") else 0.0
+    config = replace(PLAIN, name=name, options=options, weight_decay=decay)
+    close(steps(config), descend(official, lambda p, u: p + u))
+
+
+def test_muon_is_for_the_matrices_of_the_blocks():
+    found = steps(replace(PLAIN, name="muon", weight_decay=0.0))
+    for n in range(2):
+        matrix = {"W": PARAMS["blocks.0.layer.W.kernel"][n]}
+        muon = optax.contrib.scale_by_muon()
+        state = muon.init(matrix)
+        for _ in range(3):
+            grads = {"W": 4 * matrix["W"] ** 3}
+            direction, state = muon.update(grads, state, matrix)
+            matrix = {"W": matrix["W"] - RATE * direction["W"]}
+        close(found["blocks.0.layer.W.kernel"][n], matrix["W"])
+    adam = steps(replace(PLAIN, weight_decay=0.0))
+    close({**found, "blocks.0.layer.W.kernel": 0}, {**adam, "blocks.0.layer.W.kernel": 0})
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_optimiser_descends(name):
+    before, after = (
+        sum(float(jnp.sum(p**4)) for p in params.values())
+        for params in (PARAMS, steps(replace(PLAIN, name=name, weight_decay=0.0), 10))
+    )
+    assert after < before
+
+
+def test_groups_have_rates_and_decays_of_their_own():
+    groups = (
+        GroupConfig("*", decay=0.5),
+        GroupConfig("*.log_dt", rate=0.1, decay=0.0),
+        GroupConfig("norm.*", rate=0.0),
+    )
+    config = replace(PLAIN, name="sgd", weight_decay=0.1, groups=groups)
+    one = steps(config, 1)
+    for name, p in PARAMS.items():
+        rate, decay = {"blocks.0.layer.log_dt": (0.1, 0.0), "norm.weight": (0.0, 0.5)}.get(
+            name, (1.0, 0.5)
+        )
+        close(one[name], p - RATE * rate * (4 * p**3 + decay * p))
+
+
+def test_clipping_by_value_comes_before_the_norm():
+    config = replace(PLAIN, name="sgd", weight_decay=0.0, clip_value=0.01)
+    one = steps(config, 1)
+    for name, p in PARAMS.items():
+        close(one[name], p - RATE * jnp.clip(4 * p**3, -0.01, 0.01))
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (OptimiserConfig(name="adamv"), "unknown optimiser 'adamv'; did you mean 'adamw'"),
+        (OptimiserConfig(name="sgd", options={"moment": 1}), "option of optimiser 'sgd': 'moment'"),
+        (OptimiserConfig(name="lion", beta2=0.5), "beta1 and beta2 are of adamw; lion has options"),
+        (OptimiserConfig(groups=(GroupConfig("*.dt"),)), "optimiser.groups '.*dt'"),
+    ],
+)
+def test_mistakes_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        build(config, DECAYS)
+
+
+def test_the_command_line(tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ["train", "copy", "--tiny", "--run", str(run), "--optimiser.name", "sgd"]
+    argv += ["--optimiser.options", "momentum=0.9", "--optimiser.clip-value", "0.5"]
+    argv += ["--optimiser.groups", "*.bias", "rate=0.5", "decay=0.1", "norm*", "decay=0"]
+    assert cli.main(argv) == 0
+    kept = read_config(run).optimiser
+    assert kept.groups == (GroupConfig("*.bias", 0.5, 0.1), GroupConfig("norm*", decay=0))
+    assert (kept.name, kept.options, kept.clip_value) == ("sgd", {"momentum": 0.9}, 0.5)
+    capsys.readouterr()
+    for wrong, message in (
+        (["--optimiser.groups", "*", "rat=1"], "a group has rate and decay, got 'rat'"),
+        (["--optimiser.groups", "*", "rate=fast"], "rate"),
+        (["--optimiser.groups", "nothing*"], "nothing"),
+        (["--optimiser.name", "adamwx"], "did you mean 'adamw'"),
+    ):
+        assert cli.main(["train", "copy", "--run", str(tmp_path / "other"), *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
