@@ -120,8 +120,7 @@ def test_against_a_loop_over_segments(cls):
 
 
 def test_segment_recurrence_is_its_equations():
-    """A batch of streams, whole and step by step, against the stretches between resets; places,
-    and how many queries are computed at once."""
+    """A batch of streams, whole, cut and step by step, against the stretches between resets."""
     C, T, B, rng = 4, 15, 6, np.random.default_rng(0)
     queries_at_once, place = set(), np.arange(4.0)[:, None]
 
@@ -152,13 +151,16 @@ def test_segment_recurrence_is_its_equations():
     h = SegmentState(jnp.asarray(first), (steps, steps), jnp.zeros(B, jnp.int32))
     whole, end = run(x, h, resets, mask)
     assert queries_at_once == {C}
-    ys = []
-    for t in range(T):
-        at = slice(t, t + 1)
-        y, h = run(x[:, at], h, resets[:, at], mask[:, at])
-        ys.append(y)
+    cut = []
+    for size in (5, 1):
+        state, ys = h, []
+        for t in range(0, T, size):
+            at = slice(t, t + size)
+            y, state = run(x[:, at], state, resets[:, at], mask[:, at])
+            ys.append(y)
+        cut.append(np.concatenate(ys, axis=1))
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), state, end)
     assert queries_at_once == {C, 1}
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), h, end)
     for b in range(B):
         m, segment = first[b], []
         for t in np.flatnonzero(mask[b]):
@@ -167,8 +169,8 @@ def test_segment_recurrence_is_its_equations():
             segment.append(x[b, t])
             k, v, age = np.sin(segment), np.cos(segment), np.arange(len(segment))[::-1]
             expected = (x[b, t] @ k.T + 0.1 * age) @ v + x[b, t] @ m
-            for y in (whole[b, t], ys[t][b, 0]):
-                np.testing.assert_allclose(y, expected, atol=1e-12)
+            for y in (whole, *cut):
+                np.testing.assert_allclose(y[b, t], expected, atol=1e-12)
             if len(segment) == C:
                 m, segment = 0.9 * m + (place * k).T @ v, []
         np.testing.assert_allclose(end.memory[b], m, atol=1e-12)
