@@ -136,21 +136,20 @@ def test_sharded_over_devices(name):
     resets = jnp.zeros(12, bool).at[5].set(True)
     mesh = jax.make_mesh((4,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
 
-    def run(elements, state, evaluator, **options):
+    def run(elements, state, evaluator, resets=resets, **options):
         return scan(
             algebra, elements, state, evaluator=evaluator, resets=resets, start=initial, **options
         )[0]
 
     def sharded(elements, state):
-        flags = m.resettable(algebra, initial)
         part = jax.shard_map(
-            lambda e, h: EVALUATORS["sharded"].function(flags, e, h, axis="time")[0],
+            lambda e, h, resets: run(e, h, None, resets, axis="time"),
             mesh=mesh,
-            in_specs=(P("time"), P()),
+            in_specs=(P("time"), P(), P("time")),
             out_specs=P("time"),
             check_vma=False,
         )
-        return part((resets, elements), state)
+        return part(elements, state, resets)
 
     expected = run(elements, state, "sequential")
     value = (lambda s: jnp.exp(s[0])[..., None] * s[1]) if name == "stabilised" else lambda s: s

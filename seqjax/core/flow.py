@@ -33,7 +33,7 @@ R = TypeVar("R")
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["resets", "mask", "dt", "key", "cu_seqlens"],
-    meta_fields=["evaluator"],
+    meta_fields=["evaluator", "axis"],
 )
 @dataclass(frozen=True)
 class Flow:
@@ -43,7 +43,7 @@ class Flow:
     layer is a part of the sequence and a stream may be cut anywhere; None: the layer as it is in
     evaluation. cu_seqlens: [N + 1], where pieces have states of their own (`seqjax.core.pieces`);
     a layer's `run` is called within one piece, and never sees it. evaluator: a name; None lets each
-    part choose."""
+    part choose. axis: of the mesh, which time is split over (`seqjax.core.axis`)."""
 
     resets: Array | None = None
     mask: Array | None = None
@@ -51,6 +51,7 @@ class Flow:
     key: Array | None = field(default=None, kw_only=True)
     cu_seqlens: Array | None = field(default=None, kw_only=True)
     evaluator: str | None = field(default=None, kw_only=True)
+    axis: str | None = field(default=None, kw_only=True)
 
     @property
     def begins(self) -> Array | None:
@@ -67,6 +68,7 @@ class Flow:
     def turned(self) -> Flow:
         """All [T] from the last step to the first, resets as they are; the time before a step
         then is that before the step that follows it in the data, and 1 where a piece begins."""
+        self.undivided("a sequence read from its end")
         turned = jax.tree.map(lambda v: v[::-1], replace(self, cu_seqlens=None))
         if self.dt is None:
             return turned
@@ -86,6 +88,7 @@ class Flow:
     def joined(self, steps: int, *, causal: bool = True) -> Array:
         """bool [T, T]: the steps s that step t may look at, s <= t if causal: those that are not
         masked, with no reset between; and itself, since a softmax over nothing is NaN."""
+        self.undivided("what looks at all steps at once")
         seen = jnp.tri(steps, dtype=bool) if causal else jnp.ones((steps, steps), bool)
         if self.begins is not None:
             piece = jnp.cumsum(self.begins)
@@ -93,6 +96,11 @@ class Flow:
         if self.mask is not None:
             seen &= self.mask[None]
         return seen | jnp.eye(steps, dtype=bool)
+
+    def undivided(self, what: str) -> None:
+        """Raise ValueError if time is split over a mesh axis."""
+        if self.axis is not None:
+            raise ValueError(f"{what} cannot split time over a mesh axis ({self.axis!r})")
 
     def part(self, n: int) -> Flow:
         """For the n-th of several parts that draw noise: with keys of its own."""
@@ -158,6 +166,10 @@ def takes_flow(op: Callable[..., R]) -> Callable[..., R]:
             "evaluator": flow.evaluator,
         }
         known = {k: v for k, v in flags.items() if open_ended or k in parameters}
+        if flow.axis is not None:
+            if not (open_ended or "axis" in parameters):
+                flow.undivided(getattr(op, "__name__", "the op"))
+            known["axis"] = flow.axis
         return op(*now, **known, **named)
 
     return call

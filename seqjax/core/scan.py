@@ -6,7 +6,9 @@
                  recomputes the chunk                                     O(T/C log C) depth
     primitive    the diagonal recurrence as one JAX primitive: an in-place loop on CPU, a Pallas
                  kernel on TPU and Hopper (`seqjax.core.primitive`)
-    sharded      time split over a mesh axis, inside `jax.shard_map`
+
+With `axis`, time is split over a mesh axis, inside `jax.shard_map`: each of them then runs one
+device's piece, from the state that it begins with (`seqjax.core.axis`).
 
 All agree with `sequential` in value and in every derivative. Nonlinear steps have no monoid; see
 `seqjax.core.newton`, which evaluates them in parallel by scans over their linearisation.
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqjax.core import primitive
+from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
@@ -38,6 +41,7 @@ def scan(
     resets: jax.Array | None = None,
     start: State | None = None,
     mask: jax.Array | None = None,
+    axis: str | None = None,
     **options,
 ) -> tuple[State, State]:
     """All states h_t = act(e_t, h_{t-1}) of a recurrence, and the last one.
@@ -48,13 +52,17 @@ def scan(
     reverse: run from the last step to the first; states keep their places.
     resets: bool [T]; before step t the state becomes `start` (by default the `state` given).
     mask: bool [T]; a step whose mask is not set is the identity, its reset included.
-    options: of the evaluator: chunk_size=64 for "chunked", axis="name" for "sharded".
+    axis: of the mesh, which time is split over: elements, resets and mask are those of this device,
+        the states given and the last one are the same on all. The evaluator runs each piece.
+    options: of the evaluator: chunk_size=64 for "chunked".
     Returns (states [T, ...], last state); for T = 0 no states and the state given.
     Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here, and
     TypeError or ValueError for elements that are none of this monoid.
     """
     length = _length(elements)
     name = evaluator or choose(monoid.structure)
+    if axis is not None and not length:
+        raise ValueError(f"there are no steps to split over the mesh axis {axis!r}")
     run = EVALUATORS.get(name)
     if run is None:
         raise ValueError(unknown("evaluator", name, EVALUATORS))
@@ -71,16 +79,21 @@ def scan(
     if mask is not None:
         elements = keep_or_identity(monoid, mask, elements)
         resets = None if resets is None else resets & mask
-    if name == "primitive":
-        return _primitive(elements, state, resets, start, reverse, **options)
-    elements = jax.tree.map(_wide, elements)  # 16-bit elements are combined in float32
+    start = state if start is None else start
+    wide = jax.tree.map(_wide, elements)  # 16-bit elements are combined in float32
     if resets is not None:
-        monoid = resettable(monoid, state if start is None else start)
-        elements = (resets, elements)
-    if not reverse:
-        return run.function(monoid, elements, state, **options)
-    states, last = run.function(monoid, _flip(elements), state, **options)
-    return _flip(states), last
+        monoid, wide = resettable(monoid, start), (resets, wide)
+    end = None
+    if axis is not None:
+        piece = fold(monoid, wide if not reverse else _flip(wide))
+        state, end = entering(monoid.act, piece, state, axis, reverse=reverse)
+    if name == "primitive":
+        states, last = _primitive(elements, state, resets, start, reverse, **options)
+    else:
+        wide = _flip(wide) if reverse else wide
+        states, last = run.function(monoid, wide, state, **options)
+        states = _flip(states) if reverse else states
+    return states, last if axis is None else end
 
 
 def sequential(monoid: Monoid, elements: Element, state: State) -> tuple[State, State]:
@@ -131,35 +144,18 @@ def chunked(
     return states, last
 
 
-def sharded(monoid: Monoid, elements: Element, state: State, *, axis: str) -> tuple[State, State]:
-    """Time split over the mesh axis `axis`; call inside `jax.shard_map`.
-
-    Each device reduces its part to one element, the few of them are exchanged, and each device
-    replays its part from the state it starts with. state is the same on all devices, and so is
-    the last state returned.
-    """
-    prefixes = lax.associative_scan(jax.vmap(monoid.combine), elements)
-    parts = lax.all_gather(_at(prefixes, -1), axis)
-    boundaries, last = sequential(monoid, parts, state)
-    rank = lax.axis_index(axis)
-    before = jax.tree.map(
-        lambda s, b: jnp.where(rank == 0, s, b[jnp.maximum(rank - 1, 0)]), state, boundaries
-    )
-    return jax.vmap(monoid.act, in_axes=(0, None))(prefixes, before), last
-
-
 def _primitive(elements, state, resets, start, reverse):
     a, b = elements
     if jnp.ndim(b) != 2:  # the primitive has one channel axis: fold the others into it
         shape = b.shape[1:]
         flat = (a.reshape(len(a), -1), b.reshape(len(b), -1))
-        base = None if start is None else jnp.reshape(start, -1)
-        states, last = _primitive(flat, state.reshape(-1), resets, base, reverse)
+        first, base = jnp.reshape(state, -1), jnp.reshape(start, -1)
+        states, last = _primitive(flat, first, resets, base, reverse)
         return states.reshape(-1, *shape), last.reshape(shape)
     dtype = accumulation_dtype(a.dtype, b.dtype, state.dtype)
     if resets is not None:
-        base = (state if start is None else start).astype(dtype)
         # the primitive resets to zero; a_t h_init enters with the drive
+        base = start.astype(dtype)
         b = jnp.where(resets[:, None], a.astype(dtype) * base[None], 0) + b.astype(dtype)
         resets = resets[None]
     h = primitive.linear_scan(a[None], b[None], state[None], resets, reverse=reverse)[0]
@@ -184,7 +180,6 @@ EVALUATORS: dict[str, Evaluator] = {
     "associative": Evaluator(associative),
     "chunked": Evaluator(chunked),
     "primitive": Evaluator(_primitive, _diagonal_only),
-    "sharded": Evaluator(sharded),
 }
 
 # Which evaluator runs when none is named. "*" stands for every other structure. On CPU a loop beats
@@ -224,8 +219,6 @@ def explain(structure: str, platform: str | None = None) -> dict[str, str]:
             )
         elif reason:
             verdicts[name] = f"cannot run: {reason}"
-        elif name == "sharded":
-            verdicts[name] = "only by name: it needs a mesh axis"
         else:
             verdicts[name] = f"can run; {chosen} is the table's entry on {platform}"
     return verdicts

@@ -64,3 +64,31 @@ def check_call(
         )
     if evaluator is not None and evaluator not in layer.evaluators:
         raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
+
+
+def check_axis(
+    layer: Any,
+    x: Any,
+    axis: str,
+    reverse: bool,
+    sequence_parallel: bool,
+    *,
+    cu_seqlens: Any,
+    every: Any,
+    key: Any,
+    **beside: Any,
+) -> None:
+    """Raise ValueError where time cannot be split over a mesh axis."""
+    del beside
+    name = type(layer).__name__
+    refused = {
+        "it looks at other steps in ways that know one device only": not sequence_parallel,
+        "it is not causal": not layer.causal,
+        "there are no steps": not x.shape[1],
+        "it cannot be read in reverse then": reverse,
+        "cu_seqlens and every are for one device": cu_seqlens is not None or every is not None,
+        "the key must be keys [B, T], those of this device": key is not None and not key.ndim,
+    }
+    for why, holds in refused.items():
+        if holds:
+            raise ValueError(f"{name} cannot split time over the mesh axis {axis!r}: {why}")

@@ -29,8 +29,8 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import select
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS
-from seqjax.nn.arguments import check_call
-from seqjax.nn.states import gauged, like_state, without_nans, zero_if_infinite
+from seqjax.nn.arguments import check_axis, check_call
+from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
     Precise,
@@ -41,7 +41,7 @@ from seqjax.nn.variables import (
     to_real,
 )
 from seqjax.ops import OPS
-from seqjax.ops.quarantine import mark, reach
+from seqjax.ops.quarantine import mark
 
 State = Any
 __all__ = [
@@ -93,6 +93,8 @@ class Layer(nnx.Module):
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.
     noisy: whether it draws noise from flow.key, where there is one.
+    sequence_parallel: whether time may be split over a mesh axis (flow.axis): all that looks at
+        other steps then takes the flow.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
     block: whether the layer is a step of a residual stream, x = layer(x), with norms and residuals
@@ -107,6 +109,7 @@ class Layer(nnx.Module):
     causal: bool = True
     timed: bool = False
     noisy: bool = False
+    sequence_parallel: bool = False
     learned: ClassVar[str | None] = None
     block: bool = False
     features: int
@@ -209,7 +212,7 @@ class Layer(nnx.Module):
             )
         y = y.astype(x.dtype)
         if self.causal:
-            reached, at_end = reach(lost, state_lost, flow.begins)
+            reached, at_end = reach_of(lost, state_lost, flow)
             y, state = mark(reached, y), mark(at_end, state)
         return (y if mask is None else select(mask, y, jnp.zeros_like(y))), state
 
@@ -226,6 +229,7 @@ class Layer(nnx.Module):
         key: jax.Array | None = None,
         evaluator: str | None = None,
         reverse: bool = False,
+        axis: str | None = None,
     ) -> tuple[jax.Array, State]:
         """Outputs [B, T, out_features] in the dtype of x, and the state after the last step.
 
@@ -247,6 +251,9 @@ class Layer(nnx.Module):
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
+        axis: of a mesh, inside `jax.shard_map` with check_vma=False: time is split over it, and
+            x [B, T, features] and what goes beside it are those of one device. States given and
+            returned are the same on all. For layers that are `sequence_parallel`.
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         for size in ("features", "out_features"):
@@ -254,6 +261,8 @@ class Layer(nnx.Module):
                 raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
         beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key)
         check_call(self, x, evaluator, timed=reads_time(self), **beside)
+        if axis is not None:
+            check_axis(self, x, axis, reverse, all_of(self, "sequence_parallel"), **beside)
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype)
@@ -291,9 +300,15 @@ class Layer(nnx.Module):
                 key=key if key is None or key.ndim else jax.random.split(key, x.shape[:2]),
                 cu_seqlens=None if cu_seqlens is None else cu_seqlens.astype(jnp.int32),
                 evaluator=evaluator,
+                axis=axis,
             )
             y, h = jax.vmap(backwards if reverse else example)(x, h, flow)
         return y, h if every is not None else like_state(fresh, h, type(self).__name__)
+
+
+def all_of(layer: Layer, flag: str) -> bool:
+    """Whether the flag is set for the layer, and for all that it is made of."""
+    return getattr(layer, flag) and all(all_of(part, flag) for part in _layers_of(layer))
 
 
 def reads_time(layer: Layer) -> bool:

@@ -64,9 +64,9 @@ class ShortConv(nnx.Module):
 
 @takes_flow
 def token_shift(
-    x: Array, window: Array, *, resets=None, mask=None, start=None
+    x: Array, window: Array, *, resets=None, mask=None, start=None, axis=None
 ) -> tuple[Array, Array]:
     """x_{t-n} for x [T, features] and a window of the n steps before (often one), and the next
     window: a convolution that takes the oldest tap."""
     taps = jnp.zeros((len(window) + 1, x.shape[1]), x.dtype).at[0].set(1)
-    return short_convolution(x, taps, window, resets=resets, mask=mask, start=start)
+    return short_convolution(x, taps, window, resets=resets, mask=mask, start=start, axis=axis)

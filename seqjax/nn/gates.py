@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import total
+from seqjax.core.scan import scan
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import linear_attention
 
@@ -94,21 +96,14 @@ def signed_linear_attention(
     a = decay(log_s, eigenvalues)
     away = jnp.where(a < 0, -2 * jnp.exp(log_s), 2 * jnp.expm1(log_s))  # |a| - 1, exact near 0
     log_a = jnp.log1p(jnp.maximum(away, jnp.finfo(away.dtype).epsneg - 1))
-    sigma = running_sign(a < 0, resets, mask).astype(q.dtype).reshape(*a.shape[:2], -1)
+    flips = (a < 0).astype(jnp.int32).reshape(*a.shape[:2], -1)
+    flags = dict(resets=resets, mask=mask, axis=options.get("axis"))
+    sigma, sigma_T = (
+        (1 - 2 * (count % 2)).astype(q.dtype)
+        for count in scan(total, flips, jnp.zeros(flips.shape[1:], jnp.int32), **flags)
+    )
     heads, name = a.shape[1], "linear_attention"
     q, k = share_heads(name, "q", q, heads, reads=True), share_heads(name, "k", k, heads)
     read = jnp.repeat(sigma, q.shape[1] // heads, axis=1)
     y, last = linear_attention(read * q, sigma * k, v, log_a, state, **options)
-    return y, last if not len(q) else sigma[-1].astype(last.dtype)[:, :, None] * last
-
-
-def running_sign(negative: Array, resets: Array | None, mask: Array | None) -> Array:
-    """[T, ...] of 1 and -1: the parity of the negative steps since the last reset."""
-    along = (-1,) + (1,) * (negative.ndim - 1)
-    flips = negative if mask is None else negative & mask.reshape(along)
-    flips = flips.astype(jnp.int32)
-    count = jnp.cumsum(flips, axis=0)
-    if resets is not None:
-        resets = resets if mask is None else resets & mask
-        count -= lax.cummax(jnp.where(resets.reshape(along), count - flips, 0))
-    return 1 - 2 * (count % 2)
+    return y, sigma_T.astype(last.dtype)[..., None] * last

@@ -64,6 +64,7 @@ class Recurrent(Layer):
             state = step(state, now)
             return state, state
 
+        flow.undivided(f"{type(self).__name__}, a nonlinear step,")
         z = self.driven(x, flow)
         xs = (z, flow.resets, flow.mask)
         if flow.evaluator == "newton":
@@ -88,9 +89,12 @@ class Associative(Recurrent):
 
     monoid: ClassVar[Monoid]
     loops = ("sequential", "associative", "chunked")
+    sequence_parallel = True
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if {"run", "states"} & set(cls.__dict__):  # these may look at other steps by themselves
+            cls.sequence_parallel = cls.__dict__.get("sequence_parallel", False)
         if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
             raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
         if "monoid" in cls.__dict__ and "ops" not in cls.__dict__:

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqjax.core.axis import entering as entering_piece, step_before
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import select
-from seqjax.ops.quarantine import finite
+from seqjax.ops.quarantine import finite, reach
 
 State = Any
 
@@ -24,6 +25,8 @@ def entering(states: State, h: Carry, flow: Flow) -> State:
     reset."""
 
     def leaf(after, first, fresh):
+        if flow.axis is not None:
+            first = step_before(after, first, flow.axis)
         before = jnp.concatenate([first[None].astype(after.dtype), after])[:-1]
         if flow.resets is None:
             return before
@@ -55,6 +58,18 @@ def without_nans(x: jax.Array, h: Carry) -> tuple[jax.Array, Carry, jax.Array, j
         lost_state |= jnp.any(jnp.isnan(s))
     now = jax.tree.map(lambda s, fresh: jnp.where(lost_state, fresh, s), h.now, h.start)
     return x, Carry(now, h.start), lost, lost_state
+
+
+def reach_of(lost: jax.Array, state_lost: jax.Array, flow: Flow) -> tuple[jax.Array, jax.Array]:
+    """`seqjax.ops.quarantine.reach`, on all devices that flow.axis splits time over."""
+    if flow.axis is None:
+        return reach(lost, state_lost, flow.begins)
+    begins = jnp.zeros_like(lost) if flow.begins is None else flow.begins
+    piece = jnp.any(begins), reach(lost, jnp.zeros((), bool), begins)[1]
+    state_lost, at_end = entering_piece(
+        lambda e, before: (before & ~e[0]) | e[1], piece, state_lost, flow.axis
+    )
+    return reach(lost, state_lost, flow.begins)[0], at_end
 
 
 def zero_if_infinite(x: jax.Array) -> jax.Array:

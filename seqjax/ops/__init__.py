@@ -4,8 +4,9 @@
 
 Arrays are [B, T, D] or [B, T, H, D]; the batch axis may be absent. Each op has a naive loop that
 defines it and evaluators that compute it; `OPS` is the table of them, and the functions are also
-those of `seqjax`. Resets and masks of packed sequences are made from cu_seqlens or segment ids by
-`seqjax.core.flags`.
+those of `seqjax`. Inside `jax.shard_map`, `axis=` names the mesh axis that time is split over, for
+ops with a `span` (`seqjax.core.axis`). Resets and masks of packed sequences are made from
+cu_seqlens or segment ids by `seqjax.core.flags`.
 """
 
 from seqjax.ops import (

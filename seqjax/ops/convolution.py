@@ -31,6 +31,7 @@ from seqjax.ops.op import (
     match,
     narrowed,
 )
+from seqjax.ops.span import pushed, taken
 
 MOST_TAPS = 64  # that are worth one pass over the input each
 
@@ -145,6 +146,7 @@ def short_convolution(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, D] and the window of the last K - 1 inputs [B, K-1, D]; B may be absent.
 
@@ -171,6 +173,7 @@ def short_convolution(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         kernel=kernel,
     )
     if bias is not None:
@@ -261,4 +264,5 @@ CONVOLUTION = Op(
         Spec("long", dict(B=1, T=2048, D=64, K=2048)),
     ),
     example=example,
+    span=pushed(taken),
 )

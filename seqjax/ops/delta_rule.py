@@ -52,6 +52,7 @@ from seqjax.ops.op import (
     narrowed,
 )
 from seqjax.ops.quarantine import mark
+from seqjax.ops.span import matrix
 
 
 class Inputs(NamedTuple):
@@ -150,6 +151,7 @@ def gated_delta_rule(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
@@ -190,6 +192,7 @@ def gated_delta_rule(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
     )
     return narrowed(y, v.dtype), last
@@ -269,6 +272,13 @@ def gated_delta_product(
     return (jnp.flip(y, axis) if reverse else y), state
 
 
+def shares_transition(xs: Inputs) -> str | None:
+    """Why the columns of S do not have one transition, if they do not."""
+    if xs.log_b is not None or xs.beta.ndim == 3:
+        return "each value has a decay or a beta of its own"
+    return None
+
+
 def example(spec: Spec, seed: int) -> dict[str, Any]:
     """Arguments of `gated_delta_rule` for a spec: unit keys, beta in (0, 2)."""
     draw = np.random.default_rng(seed)
@@ -307,4 +317,5 @@ DELTA_RULE = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=matrix("v", shared=shares_transition),
 )

@@ -36,6 +36,7 @@ from seqjax.ops.op import (
     match,
     narrowed,
 )
+from seqjax.ops.span import elementwise
 
 FEW_STEPS = 64  # for which the scan is as good as the convolution
 
@@ -122,6 +123,7 @@ def diagonal_ssm(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, D] and the last state [B, D, N]; the batch axis may be absent.
 
@@ -149,6 +151,7 @@ def diagonal_ssm(
         start=start,
         evaluator=("fft", "primitive") if evaluator == "fft" else evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         log_a=log_a,
         B=B,
         C=C,
@@ -220,4 +223,5 @@ DIAGONAL_SSM = Op(
         Spec("long", dict(B=1, T=2048, D=64, N=16), dict(complex=True)),
     ),
     example=example,
+    span=elementwise("u"),
 )

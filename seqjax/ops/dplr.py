@@ -45,6 +45,7 @@ from seqjax.ops.op import (
     narrowed,
 )
 from seqjax.ops.quarantine import mark
+from seqjax.ops.span import matrix
 
 
 class Inputs(NamedTuple):
@@ -121,6 +122,7 @@ def dplr(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
@@ -150,6 +152,7 @@ def dplr(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
     )
     return narrowed(y, v.dtype), last
@@ -193,4 +196,5 @@ DPLR = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=matrix("v"),
 )

@@ -50,6 +50,7 @@ from seqjax.ops.op import (
     state_parts,
 )
 from seqjax.ops.quarantine import mark
+from seqjax.ops.span import elementwise
 
 
 class Inputs(NamedTuple):
@@ -138,6 +139,7 @@ def linear_attention(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Any]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
@@ -196,6 +198,7 @@ def linear_attention(
         start=None if start is None else matrix("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
         bonus=bonus,
     )
@@ -282,4 +285,5 @@ LINEAR_ATTENTION = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=elementwise("v"),
 )

@@ -21,6 +21,7 @@ from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
+from seqjax.ops.span import elementwise
 
 
 class Inputs(NamedTuple):
@@ -91,6 +92,7 @@ def linear_scan(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """All states h [B, T, D] and the last one processed [B, D]; the batch axis may be absent.
 
@@ -121,6 +123,7 @@ def linear_scan(
         reverse=False,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         constant=constant,
         backward=reverse,
     )
@@ -163,4 +166,5 @@ LINEAR_SCAN = Op(
         Spec("long", dict(B=8, T=65536, D=64)),
     ),
     example=example,
+    span=elementwise("b"),
 )

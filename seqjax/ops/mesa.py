@@ -32,6 +32,7 @@ from seqjax.ops.op import (
     full_states,
     match,
 )
+from seqjax.ops.span import elementwise
 
 
 class Inputs(NamedTuple):
@@ -144,6 +145,7 @@ def mesa(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and the state [H, G^T] [B, H, K, K + V]; the batch axis may be absent.
 
@@ -179,6 +181,7 @@ def mesa(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         Lambda=Lambda,
         iterations=iterations,
     )
@@ -230,4 +233,5 @@ MESA = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=elementwise("k"),
 )

@@ -26,6 +26,7 @@ from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.forms import two_forms
 from seqjax.ops.heads import read_in_groups
 from seqjax.ops.quarantine import quarantined
+from seqjax.ops.span import Span
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Op:
     # How many leading axes of xs (time, heads) a lost number does not spread over, see
     # `quarantined`. None: each channel is by itself, as fast as memory is, and left as it is.
     apart: int | None = None
+    span: Span | None = None  # what a piece of the steps does to a state, for time over a mesh axis
 
     def choose(self, call: Call, evaluator: str | Sequence[str] | None = None) -> Choice:
         """Pick by the table (None), by name, or the first of several names that can run."""
@@ -168,15 +170,21 @@ class Op:
         reverse: bool,
         evaluator: str | Sequence[str] | None,
         chunk_size: int | None,
+        axis: str | None = None,
         **options: Any,
     ) -> tuple[Any, Any]:
         """Run on xs [B?, T, ...] from `state`, for inputs that came as `dtype`.
 
+        axis: of the mesh, which time is split over: xs, resets and mask are those of one device.
+
         Outputs and state come in at least float32, and complex if anything is: the public function
         casts its outputs last (`narrowed`).
         """
-        axis = 1 if batched else 0
-        shape = jax.tree.leaves(xs)[0].shape[: axis + 1]
+        over_time = 1 if batched else 0
+        shape = jax.tree.leaves(xs)[0].shape[: over_time + 1]
+        if axis is not None and (self.span is None or not shape[over_time]):
+            why = "pieces of it have no small sum" if self.span is None else "there are no steps"
+            raise ValueError(f"{self.name} cannot split time over a mesh axis ({axis!r}): {why}")
         for name, flags in (("resets", resets), ("mask", mask)):
             check_flags(f"{self.name}: {name}", flags, shape)
         if chunk_size is not None and chunk_size < 1:
@@ -194,10 +202,10 @@ class Op:
             xs = with_fill(lambda x, fill: jnp.where(like(mask, x), x, fill), xs, self.fill)
             resets = None if resets is None else resets & mask
         if reverse:
-            xs, resets = jax.tree.map(lambda x: jnp.flip(x, axis), (xs, resets))
+            xs, resets = jax.tree.map(lambda x: jnp.flip(x, over_time), (xs, resets))
 
         call = Call(
-            shape[axis], jax.default_backend(), resets is not None, mask is not None, options
+            shape[over_time], jax.default_backend(), resets is not None, mask is not None, options
         )
         names = [
             self.choose(replace(call, differentiated=taken), evaluator).evaluator
@@ -210,7 +218,7 @@ class Op:
             chosen = self.evaluators[name]
             known = {**fixed, "chunk_size": chunk_size} if chosen.chunked else fixed
 
-            def evaluate(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
+            def piece(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
                 flags = dict(resets=resets, start=start)
                 run = partial(chosen.evaluate, **flags, **known, **arrays)
                 if self.apart is not None:
@@ -218,6 +226,16 @@ class Op:
                 if self.readers and self.grouped:
                     return read_in_groups(run, xs, state, self.readers)
                 return run(xs, state)
+
+            def evaluate(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
+                if axis is None or self.span is None:
+                    return piece(xs, state, resets, start, arrays)
+
+                def run(xs: Any, state: Any, start: Any) -> Any:
+                    return piece(xs, state, resets, start, arrays)
+
+                backwards = reverse or options.get("backward", False)
+                return self.span.over(axis, run, xs, state, resets, start, reverse=backwards)
 
             def run(*given: Any) -> tuple[Any, Any]:
                 axes = (0, 0, 0, 0, None)
@@ -230,7 +248,7 @@ class Op:
         run = value if names[0] == names[1] else two_forms(value, differentiable)
         outputs, state = run(xs, state, resets, start, arrays)
         if reverse:
-            outputs = jax.tree.map(lambda y: jnp.flip(y, axis), outputs)
+            outputs = jax.tree.map(lambda y: jnp.flip(y, over_time), outputs)
         if mask is not None:
             outputs = jax.tree.map(lambda y: jnp.where(like(mask, y), y, 0), outputs)
         return outputs, state

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import resettable, total
 
 
 @takes_flow
@@ -19,6 +21,7 @@ def places(
     size: int | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """The positions int32 [steps] since the start or the last reset, and that of the next step.
 
@@ -26,11 +29,16 @@ def places(
     With `size` they are the places in chunks of that many steps.
     """
     taken = jnp.ones(steps, jnp.int32) if mask is None else mask.astype(jnp.int32)
+    resets = resets if resets is None or mask is None else resets & mask
+    end = None
+    if axis is not None:
+        elements = (jnp.zeros(steps, bool) if resets is None else resets, taken)
+        counted = resettable(total, jnp.zeros((), jnp.int32))
+        count, end = entering(counted.act, fold(counted, elements), count, axis)
     passed = count + jnp.cumsum(taken, dtype=jnp.int32) - taken
     if resets is not None:
-        resets = resets if mask is None else resets & mask
         passed -= lax.cummax(jnp.where(resets, passed, 0))
-    after = jnp.append(count, passed + taken)[-1]
+    after = jnp.append(count, passed + taken)[-1] if end is None else end
     return (passed, after) if size is None else (passed % size, after % size)
 
 

@@ -32,6 +32,7 @@ from seqjax.ops.op import (
     match,
     state_parts,
 )
+from seqjax.ops.span import elementwise
 
 
 class Inputs(NamedTuple):
@@ -96,6 +97,7 @@ def slot_attention(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, State]:
     """Outputs [B, T, H, V] and the slots (K [B, H, K, M], V [B, H, M, V]); B may be absent.
 
@@ -135,6 +137,7 @@ def slot_attention(
         start=None if start is None else full("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
     )
     return o.astype(v.dtype), last
@@ -178,4 +181,5 @@ SLOT_ATTENTION = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=elementwise("k", "v"),
 )

@@ -18,6 +18,7 @@ window. `attend` is the same where the caller knows which keys a query sees.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ from seqjax.ops.op import (
     state_parts,
 )
 from seqjax.ops.positions import rotary
+from seqjax.ops.span import Run, Span, push
 
 
 class Inputs(NamedTuple):
@@ -240,6 +242,7 @@ def softmax_attention(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Cache]:
     """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
 
@@ -278,6 +281,7 @@ def softmax_attention(
         start=None,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=sizes["K"] ** -0.5 if scale is None else scale,
         softcap=softcap,
         bias=bias,
@@ -311,6 +315,19 @@ def cache_of(what: str, state: Any, items: tuple[Array, ...], window: Any, axis:
             raise ValueError(f"{what}.{name} has shape {old.shape}, expected {shape(new, size)}")
     held = tuple(jnp.broadcast_to(old, shape(new, size)) for old, new in zip(held, items))
     return Cache(held, jnp.broadcast_to(filled, items[0].shape[:axis]))
+
+
+def pushed(run: Run, xs: Inputs, cache: Cache, resets: Any) -> Cache:
+    """What a piece of the steps leaves in an empty cache."""
+    del resets
+    empty = jax.tree.map(jnp.zeros_like, cache)
+    return run(xs, empty, empty)[1]
+
+
+def push_all(new: Cache, cache: Cache) -> Cache:
+    items = jax.tree.map(partial(push, new.filled), cache.items, new.items)
+    size = len(cache.items[0])
+    return Cache(items, jnp.minimum(cache.filled + new.filled, jnp.int32(size)))
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:
@@ -362,4 +379,5 @@ SOFTMAX_ATTENTION = Op(
     readers=("q",),
     grouped=False,
     apart=1,
+    span=Span(pushed, push_all),
 )

@@ -38,6 +38,7 @@ from seqjax.ops.op import (
     narrowed,
 )
 from seqjax.ops.quarantine import mark
+from seqjax.ops.span import elementwise
 
 
 class Inputs(NamedTuple):
@@ -125,6 +126,7 @@ def selective_scan(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, Array]:
     """Outputs [B, T, D] and the final state [B, D, N]; the batch axis may be absent.
 
@@ -166,6 +168,7 @@ def selective_scan(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         A=A,
         constant_B=constant_B,
         constant_C=constant_C,
@@ -334,4 +337,5 @@ SELECTIVE_SCAN = Op(
     ),
     example=example,
     apart=1,
+    span=elementwise("u"),
 )

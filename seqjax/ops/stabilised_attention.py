@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import stabilised
 from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
@@ -43,6 +44,7 @@ from seqjax.ops.op import (
     state_parts,
 )
 from seqjax.ops.quarantine import mark
+from seqjax.ops.span import Run, Span, since_reset
 
 
 class Inputs(NamedTuple):
@@ -102,16 +104,13 @@ def chunked(
 ) -> tuple[Array, State]:
     """Attention inside the chunk, (C, n, m) between chunks."""
 
-    def matrix(state: State) -> Array:  # n is one more column: what a value of 1 would leave
-        return jnp.concatenate([state.C, state.n[:, None]], 1)
-
     def body(state: State, x: Inputs, segment: Any, start: Any) -> Any:
         joined = within(segment, x.q.shape[0])
         decay = decay_of(x.log_f[:, None], segment)
-        entered, old = decay.since_start[:, 0] + state.m, x.q @ matrix(state)
-        last = matrix(state)
+        entered, old = decay.since_start[:, 0] + state.m, x.q @ columns(state)
+        last = columns(state)
         if segment is not None:
-            first, fresh = segment == 0, matrix(start)
+            first, fresh = segment == 0, columns(start)
             entered = jnp.where(first, entered, decay.since_reset[:, 0] + start.m)
             old = jnp.where(first[:, None], old, x.q @ fresh)
             last = jnp.where(first[-1], last, fresh)
@@ -148,6 +147,7 @@ def stabilised_attention(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Array, State]:
     """Outputs h [B, T, H, V] and the final state (C, n, m); the batch axis may be absent.
 
@@ -195,10 +195,32 @@ def stabilised_attention(
         start=None if resets is None else full("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
         eps=eps,
     )
     return h.astype(v.dtype), state
+
+
+def piece(run: Run, xs: Inputs, state: State, resets: Array | None) -> Any:
+    """The element of `seqjax.core.monoid.stabilised` that a piece of the steps is."""
+    kept = since_reset(resets, len(xs.log_f))
+    log_f = jnp.sum(jnp.where(kept[:, None], xs.log_f, 0), axis=0)
+    empty = State(
+        jnp.zeros_like(state.C), jnp.zeros_like(state.n), jnp.full_like(state.m, LOG_ZERO)
+    )
+    last = run(xs, empty, empty)[1]
+    return log_f, last.m, columns(last)
+
+
+def act(piece: Any, state: State) -> State:
+    m, x = stabilised.act(piece, (state.m, columns(state)))
+    return State(x[..., :-1], x[..., -1], m)
+
+
+def columns(state: State) -> Array:
+    """[H, K, V + 1]: n is one more column of C, what a value of 1 would leave."""
+    return jnp.concatenate([state.C, state.n[..., None]], -1)
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:
@@ -239,4 +261,5 @@ STABILISED_ATTENTION = Op(
     example=example,
     readers=("q",),
     apart=2,
+    span=Span(piece, act),
 )

@@ -54,7 +54,6 @@ EVALUATORS = (
     Row("associative", "all prefixes as a balanced tree", "Blelloch 1990, 1709.04057"),
     Row("chunked", "a tree in each chunk, the state carried between", "2312.06635"),
     Row("primitive", "the diagonal recurrence as one JAX primitive", "seqjax.core.primitive"),
-    Row("sharded", "time split over a mesh axis", "1709.04057"),
     Row("newton", "DEER: Newton on nonlinear recurrences; quasi (diagonal) form",
         "2309.12252, 2407.19115"),
     Row("parallel_backward", "the loop forward, its derivatives as scans", "seqjax.core.newton"),

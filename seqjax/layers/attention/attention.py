@@ -45,6 +45,7 @@ POSITIONS = ("rotary", "alibi", "hard_alibi", "none")
 class Attention(Layer):
     ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class GILRState(NamedTuple):
 
 class GILRLSTM(Layer):
     ops = ("diagonal",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -77,6 +77,7 @@ class HGRU(nnx.Module):
 class HGRN(Layer):
     block = True
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class QRNNState(NamedTuple):
 
 class QRNN(Layer):
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from seqjax.ops.delta_rule import delta_rule
 
 class DeltaNet(DeltaLayer):
     ops = ("gated_delta_rule",)
+    sequence_parallel = True
 
     def __init__(
         self,

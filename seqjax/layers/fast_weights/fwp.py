@@ -73,6 +73,8 @@ class FWPState(NamedTuple):
 
 
 class FWP(Sublayer):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

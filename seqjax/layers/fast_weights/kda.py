@@ -32,6 +32,7 @@ from seqjax.ops.delta_rule import gated_delta_rule
 
 class KDA(DeltaLayer):
     ops = ("gated_delta_rule",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class LonghornState(NamedTuple):
 
 class Longhorn(Layer):
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class MesaState(NamedTuple):
 
 class MesaNet(Layer):
     ops = ("mesa",)
+    sequence_parallel = True
 
     def __init__(
         self,

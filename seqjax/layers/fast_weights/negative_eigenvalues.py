@@ -33,6 +33,8 @@ class NegativeEigenvalues(Stacked):
     """layer: a callable (features, *, eigenvalues, rngs) -> Layer; `make` also takes a name, or a
     pair (name, options). Raises ValueError for a layer without that option."""
 
+    sequence_parallel = True
+
     def __init__(self, features: int, *, layer: Callable[..., Layer] = Mamba, rngs: nnx.Rngs):
         made = getattr(layer, "func", layer)  # `make` gives a partial
         if (

@@ -66,6 +66,7 @@ def means(log_f, s, v, h: Carry, flow: Flow) -> tuple[Means, Means]:
 
 class Aaren(Layer):
     ops = ("stabilised",)
+    sequence_parallel = True
 
     def __init__(self, features: int, *, heads: int = 4, rngs: nnx.Rngs):
         self.features = self.out_features = features

@@ -52,6 +52,7 @@ class GatedConv(Layer):
 
 class Based(Blocks):
     evaluators = LinearTransformer.evaluators
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class CosFormer(LinearTransformer):
 
     def run(self, x, h, flow):
         first = h.now.place if self.causal else jnp.zeros((), jnp.int32)
-        place, last = places(first, len(x), resets=flow.resets, mask=flow.mask)
+        place, last = places(first, len(x), resets=flow.resets, mask=flow.mask, axis=flow.axis)
         q, k, v = self.weighted(x, place)
         y, S = self.attend(q, k, v, h.S if self.causal else h, flow)
         y = self.W_o(merge_heads(y).astype(x.dtype))

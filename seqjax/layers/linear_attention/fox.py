@@ -101,6 +101,7 @@ class Path(nnx.Module):
 
 class FoX(Layer):
     structure = "window of the past"
+    sequence_parallel = True
 
     def __init__(
         self,

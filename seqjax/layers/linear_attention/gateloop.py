@@ -50,13 +50,13 @@ circle = Monoid(lambda p, q: wrap(p + q), jnp.zeros_like, lambda e, h: wrap(h + 
 
 
 @takes_flow
-def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, start, resets, mask, evaluator):
+def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, start, resets, mask, evaluator, axis=None):
     """Re(q_t^T S_t) [T, H, V] and the last S [H, K, V] for a = exp(log_r + i angle).
 
     log_r <= 0 and angle are [T, H, K], or [T, H, 1] if all keys share them.
     """
     zero = jnp.zeros_like(angle[0])
-    phi, last = scan(circle, angle, zero, start=zero, resets=resets, mask=mask)
+    phi, last = scan(circle, angle, zero, start=zero, resets=resets, mask=mask, axis=axis)
     cos, sin = jnp.cos(phi), jnp.sin(phi)
     parts = lambda S: jnp.concatenate([S.real, S.imag], axis=1)  # noqa: E731
     y, S = linear_attention(
@@ -70,6 +70,7 @@ def gate_loop(q, k, v, log_r, angle, S, *, scale=1.0, start, resets, mask, evalu
         resets=resets,
         mask=mask,
         evaluator=evaluator,
+        axis=axis,
     )
     last = last[..., None].astype(S.dtype)
     return y, lax.complex(jnp.cos(last), jnp.sin(last)) * lax.complex(*jnp.split(S, 2, axis=1))
@@ -86,6 +87,7 @@ def polar(re, im):
 
 class GateLoop(Layer):
     ops, side_ops = ("linear_attention",), (circle.structure,)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from seqjax.nn.norms import Norm
 
 class GLA(Layer):
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

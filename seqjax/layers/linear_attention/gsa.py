@@ -68,6 +68,7 @@ def attended(q, k, v, s, log_f, h: Carry, flow: Flow, *, scale):
 
 class GSA(Layer):
     ops = ("slot_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from seqjax.nn.norms import Norm
 
 class HGRN2(Layer):
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ from seqjax.nn.norms import Norm
 
 
 class LightningAttention(NormAttention):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

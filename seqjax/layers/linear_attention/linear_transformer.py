@@ -44,6 +44,7 @@ DENOMINATORS: dict[str, Callable[[Array, float], Array]] = {
 
 class LinearTransformer(Layer):
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ def elementwise(a: Array, b: Array, S: Array, *, start=None, **options):
 
 class MaoDecay(Layer):
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ def bounded_attention(q, k, v, i, log_f, state, *, scale, normalise, eps=1e-6, *
 
 class MLSTM(Layer):
     ops = ("stabilised_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class Oscillators(NamedTuple):
 
 class ReLiT(Layer):
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -182,6 +182,7 @@ class Retention(Layer):
 
 class RetNet(Blocks):
     evaluators = Retention.evaluators
+    sequence_parallel = True
 
     def __init__(
         self,

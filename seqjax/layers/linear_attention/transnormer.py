@@ -123,6 +123,7 @@ class DiagonalAttention(Attention):
 
 class TransNormer(Blocks):
     evaluators = NormAttention.evaluators
+    sequence_parallel = True
 
     def __init__(
         self,

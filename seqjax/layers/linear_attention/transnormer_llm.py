@@ -85,6 +85,7 @@ class GatedNormAttention(NormAttention):
 
 class TransNormerLLM(Blocks):
     evaluators = NormAttention.evaluators
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from seqjax.nn.states import entering
 
 class RWKV4(RWKV):
     ops = ("stabilised",)
+    sequence_parallel = True
 
     def __init__(
         self,

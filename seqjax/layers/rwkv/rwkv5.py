@@ -32,6 +32,7 @@ from seqjax.ops.linear_attention import linear_attention
 class RWKV5(RWKV):
     ops = ("linear_attention",)
     version = 5
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from seqjax.ops.dplr import dplr
 
 class RWKV7(RWKV):
     ops = ("dplr",)
+    sequence_parallel = True
 
     def __init__(
         self,

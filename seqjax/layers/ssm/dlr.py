@@ -30,6 +30,8 @@ KINDS = (*TO_REAL, "real-prod")
 
 
 class DLR(DiagonalStateSpace):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

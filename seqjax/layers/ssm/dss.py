@@ -37,6 +37,8 @@ EPSILON, MOST_GROWTH = 1e-7, 1e-4
 
 
 class DSS(DiagonalStateSpace):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

@@ -29,6 +29,7 @@ from seqjax.ops.diagonal_ssm import diagonal_ssm
 class GSS(Layer):
     block = True
     ops = ("diagonal_ssm",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -137,6 +137,7 @@ def residues(log_lambda: np.ndarray, times: np.ndarray, h: np.ndarray) -> np.nda
 
 class LaughingHyena(Hyena):
     ops = ("diagonal_ssm",)
+    sequence_parallel = True
 
     def op_options(self, steps):
         return {}

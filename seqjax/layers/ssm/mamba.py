@@ -45,6 +45,7 @@ class MambaState(NamedTuple):
 
 class Mamba(Layer):
     ops = ("selective_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,
@@ -125,9 +126,7 @@ class Mamba(Layer):
 
 
 @takes_flow
-def signed_selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, h, *, delta_softplus, resets, mask, start, evaluator
-):
+def signed_selective_scan(u, delta, A, B, C, D, z, delta_bias, h, *, delta_softplus, **flags):
     """`selective_scan` of one example with the multiplier 2 exp(dt A) - 1."""
     del delta_softplus
     precise = accumulation_dtype(u.dtype)
@@ -138,10 +137,7 @@ def signed_selective_scan(
         flat(decay(dt * A[None], "[-1,1]")),
         flat(dt * u[:, :, None] * B[:, None]),
         flat(h),
-        resets=resets,
-        mask=mask,
-        start=flat(start),
-        evaluator=evaluator,
+        **flags | dict(start=flat(flags["start"])),
     )
     y = jnp.einsum("tdn,tn->td", states.reshape(len(u), *A.shape), C) + D[None] * u
     return (y * jax.nn.silu(z.astype(precise))).astype(dtype), last.reshape(A.shape)

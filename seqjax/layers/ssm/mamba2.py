@@ -45,6 +45,7 @@ class Mamba2State(NamedTuple):
 
 class Mamba2(Layer):
     ops = ("linear_attention",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -68,6 +68,7 @@ class RGLRU(Associative):
         self.features = self.out_features = features
         self.blocks, self.width = blocks, per_head("features", features, blocks)
         self.unscaled_start = unscaled_start
+        self.sequence_parallel = not unscaled_start  # which step is the first, is counted here
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
 
         def gate():

@@ -131,6 +131,8 @@ class DiagonalStateSpace(StateSpace):
 
 
 class S4D(DiagonalStateSpace):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

@@ -43,6 +43,7 @@ ASYNC = "async"  # decays over the time that passed, drives over dt
 class S5(StateSpace):
     timed = True
     ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -1,0 +1,156 @@
+"""Time split over a mesh axis: four devices, a piece each, return what one does with all of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+import seqjax
+from seqjax.core.flow import Carry, Flow
+from seqjax.nn.base import all_of, cast_parameters
+from seqjax.ops import OPS
+from seqjax.ops.op import Spec
+from seqjax.testing import distance
+from seqjax.zoo import LAYERS, make
+
+B, T, PIECES = 2, 12, 4
+MESH = jax.make_mesh((PIECES,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+OVER_TIME = P(None, "time")
+
+# Resets inside pieces, at their first steps, and one in each of two pieces that follow each other;
+# masked are a step with a reset, a whole piece, and what begins one.
+RESETS = np.zeros((B, T), bool)
+RESETS[0, [4, 6]] = RESETS[1, [3, 7, 8]] = True
+MASK = np.ones((B, T), bool)
+MASK[0, [2, 6]] = MASK[1, 3:6] = MASK[1, 9] = False
+
+
+def splits(name, options):
+    layer = nnx.eval_shape(lambda: make(name, 4, **options))
+    return layer.causal and all_of(layer, "sequence_parallel")
+
+
+SPECS = [
+    pytest.param(
+        name,
+        spec,
+        id=f"{name}-{spec.name}",
+        marks=() if name in ("linear_scan", "gated_delta_rule") else pytest.mark.thorough,
+    )
+    for name, op in OPS.items()
+    if op.span is not None
+    for spec in op.specs
+    if spec.sizes["T"] < 100
+]
+ROWS = [
+    pytest.param(name, options, id=f"{name}-{label}", marks=() if few else pytest.mark.thorough)
+    for name, entry in LAYERS.items()
+    for label, options in (("smoke", entry.smoke), *entry.variants.items())
+    if splits(name, options)
+    for few in [label == "smoke" and name == "gated_deltanet"]
+]
+
+
+def over_time(function, flags):
+    """function(xs, flags, state, axis) on the devices: xs and flags are split, states are not."""
+
+    def local(xs, flags, state):
+        return function(xs, flags, state, "time")
+
+    split = jax.tree.map(lambda _: OVER_TIME, flags)
+    return jax.shard_map(
+        local,
+        mesh=MESH,
+        in_specs=(OVER_TIME, split, P()),
+        out_specs=(OVER_TIME, P()),
+        check_vma=False,
+    )
+
+
+def agree(function, xs, flags, state, of=B):
+    """Values, final states and gradients, taken of the first examples, of both are the same."""
+
+    def whole(xs, flags, state):
+        return function(xs, flags, state, None)
+
+    def both(run):
+        def number(xs, state):
+            answer = run(xs, flags, state)
+            leaves = [jnp.abs(y[:of]) for y in jax.tree.leaves(answer) if is_inexact(y)]
+            return sum(jnp.sum(jnp.sin(y)) for y in leaves), answer
+
+        return jax.jit(jax.grad(number, (0, 1), has_aux=True, allow_int=True))(xs, state)
+
+    (expected, answer), (gradient, found) = both(whole), both(over_time(function, flags))
+    assert distance(*map(numbers, (found, answer))) < 1e-12
+    assert distance(*map(numbers, (gradient, expected))) < 1e-10
+    return answer
+
+
+def numbers(tree):
+    """What has a derivative, NaN as a number far from all others."""
+    return jax.tree.map(lambda x: jnp.nan_to_num(x, nan=-1e9) if is_inexact(x) else None, tree)
+
+
+def is_inexact(x):
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+@pytest.mark.parametrize("name, spec", SPECS)
+def test_ops(name, spec):
+    op = OPS[name]
+    arguments = op.example(Spec(spec.name, {**spec.sizes, "T": T}, spec.options), 0)
+    arguments = jax.tree.map(
+        lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v, arguments
+    )
+    state = arguments.pop("state")
+    xs = {k: v for k, v in arguments.items() if getattr(v, "shape", ())[:2] == (B, T)}
+    rest = {k: v for k, v in arguments.items() if k not in xs}
+    flags = dict(resets=jnp.asarray(RESETS), mask=jnp.asarray(MASK))
+
+    def run(xs, flags, state, axis):
+        return getattr(seqjax, name)(**xs, **rest, **flags, state=state, axis=axis)
+
+    agree(run, xs, flags, state)
+    plain = jax.jit(lambda xs, state: run(xs, {}, state, None))(xs, state)
+    assert distance(jax.jit(over_time(run, {}))(xs, {}, state), plain) < 1e-12
+
+
+@pytest.mark.parametrize("name, options", ROWS)
+def test_layers(name, options):
+    """With a NaN that a reset in another piece ends, and one that reaches the end."""
+    layer = cast_parameters(make(name, 4, rngs=nnx.Rngs(0), **options), jnp.float64)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(2 * B, T, 4))
+    x[2, 1], x[3, 10] = np.nan, np.nan
+    h = jax.jit(layer)(jnp.asarray(draw.normal(size=(2 * B, 3, 4))))[1]
+    flags = dict(resets=jnp.tile(RESETS, (2, 1)), mask=jnp.tile(MASK, (2, 1)))
+
+    def run(x, flags, h, axis):
+        y, h = layer(x, h, **flags, axis=axis)
+        return y, layer.canonical(h)
+
+    y, _ = agree(run, jnp.asarray(x), flags, h)
+    kept = np.isfinite(np.asarray(y)).all(-1)
+    assert kept[:3].tolist() == [[True] * T] * 2 + [[n not in (1, 3) for n in range(T)]]
+    assert kept[3].tolist() == [n < 10 for n in range(T)]
+
+
+def test_what_cannot_be_split_is_refused():
+    x = jnp.zeros((1, 4, 4))
+    for name in ("lstm", "hyena"):
+        with pytest.raises(ValueError, match=r"mesh axis 'time'.*one device"):
+            make(name, 4, **LAYERS[name].smoke)(x, axis="time")
+    layer = make("min_gru", 4)
+    for wrong, why in ((dict(reverse=True), "reverse"), (dict(key=jax.random.key(0)), "keys")):
+        with pytest.raises(ValueError, match=rf"mesh axis 'time'.*{why}"):
+            layer(x, axis="time", **wrong)
+    with pytest.raises(ValueError, match="there are no steps"):
+        layer(x[:, :0], axis="time")
+    flow = Flow(axis="time")
+    with pytest.raises(ValueError, match="bounded_delta_rule cannot split time"):
+        z = jnp.zeros((4, 1, 2))
+        state = Carry(jnp.zeros((1, 2, 2)), jnp.zeros((1, 2, 2)))
+        seqjax.bounded_delta_rule(z, z, z, jnp.zeros((4, 1)), jnp.zeros((4, 1)), state, flow=flow)
