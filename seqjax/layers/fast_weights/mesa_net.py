@@ -40,6 +40,7 @@ class MesaState(NamedTuple):
 
 class MesaNet(Layer):
     ops = ("mesa",)
+    learned = "window"  # no solve is exact if the sums do not start positive semidefinite
 
     def __init__(
         self,
