@@ -34,8 +34,6 @@ from seqjax.nn.norms import Norm
 class GatedConv(Layer):
     """W_o (silu(conv(W_1 x)) * W_2 x); state: the window of the convolution."""
 
-    evaluators = LinearTransformer.evaluators
-
     def __init__(self, features: int, *, inner: int, conv: int, rngs: nnx.Rngs):
         self.features = self.out_features = features
         self.W_1, self.W_2 = (nnx.Linear(features, inner, rngs=rngs) for _ in range(2))
@@ -51,8 +49,6 @@ class GatedConv(Layer):
 
 
 class Based(Blocks):
-    evaluators = LinearTransformer.evaluators
-
     def __init__(
         self,
         features: int,

@@ -181,8 +181,6 @@ class Retention(Layer):
 
 
 class RetNet(Blocks):
-    evaluators = Retention.evaluators
-
     def __init__(
         self,
         features: int,

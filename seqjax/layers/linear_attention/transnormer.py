@@ -122,8 +122,6 @@ class DiagonalAttention(Attention):
 
 
 class TransNormer(Blocks):
-    evaluators = NormAttention.evaluators
-
     def __init__(
         self,
         features: int,

@@ -84,8 +84,6 @@ class GatedNormAttention(NormAttention):
 
 
 class TransNormerLLM(Blocks):
-    evaluators = NormAttention.evaluators
-
     def __init__(
         self,
         features: int,
