@@ -30,7 +30,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow, takes_flow
-from seqjax.ops.chunks import sequential as in_chunks
+from seqjax.ops.chunks import sequential
 from seqjax.ops.inner_dual import by_part
 from seqjax.ops.inner_model import Inner, Learner, Steps, fold, weights, where
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, match
@@ -88,12 +88,6 @@ def by_steps(inner, xs, last, norm, h, flow):
 
 
 naive = over_heads(by_steps)
-
-
-def sequential(xs: Steps, h: Learner, **options: Any) -> tuple[Array, Learner]:
-    """The equations in stretches; the steps that fill the last one up are masked ones."""
-    mask = jnp.ones(len(xs.q), bool) if xs.mask is None else xs.mask
-    return in_chunks(naive, FILL)(xs._replace(mask=mask), h, **options)
 
 
 in_one_window = over_heads(by_part)
@@ -231,7 +225,7 @@ INNER_LEARNING = Op(
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),
-        "sequential": Evaluator(sequential),
+        "sequential": Evaluator(sequential(naive, FILL, masked=1)),
         "chunked": Evaluator(chunked, chunked=False),
     },
     table=(Rule("always", lambda call: True, ("chunked",)),),
