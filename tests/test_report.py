@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -53,31 +54,54 @@ def test_readme_and_list_have_every_row(capsys, monkeypatch):
 
 
 def met(layer, evaluator):
-    """The ops and monoids that a layer runs itself: those within others are theirs."""
-    found, depth = set(), []
-    call, check = Op.__call__, scanning.check_element
+    """The ops and monoids that a layer runs itself (those within others are theirs), and which of
+    them were given an evaluator."""
+    found, given, depth, chosen = set(), set(), [], []
+    call, check, choose = Op.__call__, scanning.check_element, scanning.choose
 
     def noted(op, *arguments, **options):
         if not depth:
             found.add(op.name)
+            given.update([op.name] if options["evaluator"] else [])
         depth.append(op)
         try:
             return call(op, *arguments, **options)
         finally:
             depth.pop()
 
+    def noted_choice(structure):
+        chosen.append(structure)
+        return choose(structure)
+
     def noted_monoid(where, algebra, elements, state):
         if not depth and where == "elements":
             found.add(algebra.structure)
+            given.update([] if chosen else [algebra.structure])
+        chosen.clear()
         return check(where, algebra, elements, state)
 
-    graph, parameters = nnx.split(layer)
-    x = jax.ShapeDtypeStruct((1, 16, layer.features), jnp.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Op, "__call__", noted)
+        patch.setattr(scanning, "choose", noted_choice)
         patch.setattr(scanning, "check_element", noted_monoid)
-        jax.eval_shape(lambda p, x: nnx.merge(graph, p)(x, evaluator=evaluator)[0], parameters, x)
-    return found
+        traced(layer, evaluator)
+    return found, given
+
+
+def traced(layer, evaluator):
+    """The program of a call, without the addresses of its functions."""
+    graph, parameters = nnx.split(layer)
+    x = jax.ShapeDtypeStruct((1, 16, layer.features), jnp.float32)
+    program = jax.make_jaxpr(lambda p, x: nnx.merge(graph, p)(x, evaluator=evaluator))
+    return re.sub(r"0x[0-9a-f]+", "", str(program(parameters, x)))
+
+
+def shapes_of_rows(name):
+    for options in (LAYERS[name].smoke, *LAYERS[name].variants.values()):
+        yield (
+            options,
+            nnx.eval_shape(lambda options=options: make(name, report.FEATURES, **options)),
+        )
 
 
 @pytest.mark.share(30)
@@ -85,15 +109,44 @@ def met(layer, evaluator):
 def test_every_row_declares_the_ops_that_it_runs(name):
     """All that it meets by itself and by the evaluators of an op; its own, such as Newton's method
     or a Fourier transform, are another way to compute."""
-    for options in (LAYERS[name].smoke, *LAYERS[name].variants.values()):
-        layer = nnx.eval_shape(lambda options=options: make(name, report.FEATURES, **options))
+    for options, layer in shapes_of_rows(name):
         declared = {part for part in report._parts_of(layer, 16) if "nonlinear" not in part}
-        found = met(layer, None)
+        found = met(layer, None)[0]
         known = {one for part in declared for one in evaluators_of(part)}
         for evaluator in filter(known.__contains__, layer.evaluators):
             if found != declared:
-                found |= met(layer, evaluator)
+                found |= met(layer, evaluator)[0]
         assert found == declared, f"{name} {options}"
+
+
+@pytest.mark.share(12)
+@pytest.mark.parametrize("name", LAYERS)
+def test_explain_names_the_parts_that_take_an_evaluator_and_every_one_is_taken(name):
+    """By an op or a monoid that the layer declares, or else it is a program of the layer's own."""
+    for options, layer in shapes_of_rows(name):
+        if options.get("placement") == "context":
+            continue  # Titans in context runs "naive" for "sequential", and chooses for "chunked"
+        parts = [p for p in report._each_part(layer, 16) if p.takes and "nonlinear" not in p.name]
+        names = {part.name for part in parts}
+        own = {traced(layer, None): "None"} if met(layer, None)[0] & names else {}
+        for evaluator in layer.evaluators:
+            taken = met(layer, evaluator)[1] & names
+            if taken:
+                assert taken == {n for n in names if evaluator in evaluators_of(n)}, evaluator
+            else:
+                same = own.setdefault(traced(layer, evaluator), evaluator)
+                assert same == evaluator, f"{name} {options}: {evaluator} runs what {same} runs"
+
+
+def test_explain_reports_which_parts_take_the_evaluator_and_what_the_others_run(capsys):
+    told = printed(capsys, "explain", "griffin", "--evaluator", "blocks", "--json")["parts"]
+    assert told["softmax_attention of LocalAttention"] == {"blocks": "taken: requested by name"}
+    diagonal = told["diagonal of RGLRU"]
+    assert diagonal["primitive"].startswith("chosen")
+    assert diagonal["blocks"].startswith("not taken: it has sequential, associative")
+    assert told["short_convolution of ShortConv"]["blocks"] == "not taken: it chooses for itself"
+    assert main(["explain", "griffin", "--evaluator", "fft"]) == 2
+    assert "unknown evaluator of griffin" in capsys.readouterr().err
 
 
 def test_plain_list_looks_at_no_layer(capsys, monkeypatch):

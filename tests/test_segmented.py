@@ -1,6 +1,7 @@
 """Layers over segments, written as their docstring says: every law, and a loop as the oracle."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.nn import Segmented
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.convolution import ShortConv
-from seqjax.nn.segmented import _windows
+from seqjax.ops.segment_recurrence import segment_recurrence
+from seqjax.ops.segments import SegmentState, windows
 from seqjax.testing import check_layer
 
 D = 3
@@ -117,6 +119,66 @@ def test_against_a_loop_over_segments(cls):
                     np.testing.assert_allclose(y[steps], z[: len(steps)], atol=1e-12)
 
 
+def test_segment_recurrence_is_its_equations():
+    """A batch of streams, whole, cut and step by step, against the stretches between resets."""
+    C, T, B, rng = 4, 15, 6, np.random.default_rng(0)
+    queries_at_once, place = set(), np.arange(4.0)[:, None]
+
+    def attend(m, q, items, i, j, seen):
+        k, v = items
+        queries_at_once.add(len(q))
+        weights = jnp.where(seen, q @ k.T + 0.1 * (i[:, None] - j[None]).astype(q.dtype), 0)
+        return weights @ v + q @ m
+
+    def fold(m, items):
+        k, v = items
+        return 0.9 * m + (place * k).T @ v
+
+    @jax.jit
+    @jax.vmap
+    def run(x, h, resets, mask):
+        start = SegmentState(jnp.full((D, D), 0.5), h.steps, h.count)
+        flow = Flow(resets, mask)
+        return segment_recurrence(
+            attend, fold, x, (jnp.sin(x), jnp.cos(x)), Carry(h, start), flow=flow
+        )
+
+    x = rng.normal(size=(B, T, D))
+    resets = rng.uniform(size=(B, T)) < np.array([0, 0, 0.1, 0.3, 0.6, 0.9])[:, None]
+    mask = rng.uniform(size=(B, T)) < np.array([1, 0.7, 1, 0.8, 1, 0.8])[:, None]
+    first = rng.normal(size=(B, D, D))
+    steps = jnp.zeros((B, C - 1, D))
+    h = SegmentState(jnp.asarray(first), (steps, steps), jnp.zeros(B, jnp.int32))
+    whole, end = run(x, h, resets, mask)
+    assert queries_at_once == {C}
+    cut = []
+    for size in (5, 1):
+        state, ys = h, []
+        for t in range(0, T, size):
+            at = slice(t, t + size)
+            y, state = run(x[:, at], state, resets[:, at], mask[:, at])
+            ys.append(y)
+        cut.append(np.concatenate(ys, axis=1))
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), state, end)
+    assert queries_at_once == {C, 1}
+    for b in range(B):
+        m, segment = first[b], []
+        for t in np.flatnonzero(mask[b]):
+            if resets[b, t]:
+                m, segment = np.full((D, D), 0.5), []
+            segment.append(x[b, t])
+            k, v, age = np.sin(segment), np.cos(segment), np.arange(len(segment))[::-1]
+            expected = (x[b, t] @ k.T + 0.1 * age) @ v + x[b, t] @ m
+            for y in (whole, *cut):
+                np.testing.assert_allclose(y[b, t], expected, atol=1e-12)
+            if len(segment) == C:
+                m, segment = 0.9 * m + (place * k).T @ v, []
+        np.testing.assert_allclose(end.memory[b], m, atol=1e-12)
+        np.testing.assert_allclose(
+            end.steps[0][b, C - 1 - len(segment) :], np.sin(segment).reshape(-1, D)
+        )
+
+
 def test_windows_hold_every_step_once_whatever_the_resets():
     """All patterns of resets over up to nine steps: the bound on windows is enough."""
     for C, T in [(1, 6), (2, 9), (3, 9), (4, 8)]:
@@ -124,11 +186,9 @@ def test_windows_hold_every_step_once_whatever_the_resets():
         for unfinished in range(C):
             padded = np.pad(patterns, ((0, 0), (0, C)))
             cut = jax.vmap(
-                lambda b, C=C, T=T, p=unfinished: _windows(
-                    b, jnp.int32(T), jnp.int32(-p), T, C, True
-                )
+                lambda b, C=C, T=T, p=unfinished: windows(jnp.int32(p), jnp.int32(T), b, T, C)[0]
             )
-            w = jax.device_get(jax.jit(cut)(padded))
+            w = jax.device_get(jax.jit(cut)(patterns))
             assert (w.end[:, -1] == T).all()
             assert (w.begin[:, 1:] == w.end[:, :-1]).all() and (w.end - w.begin <= C).all()
             # a segment that a reset cuts is in one window: none goes on where a window begins,

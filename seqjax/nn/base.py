@@ -64,12 +64,17 @@ def evaluators_of(op: str) -> tuple[str, ...]:
 
 
 class Evaluators:
-    """`Layer.evaluators`, of a class or an instance: those of its ops, or else of its loop."""
+    """`Layer.evaluators`: those of its ops, or else of the layers it is made of, or of its loop.
+
+    A class has none of its parts yet: what they have is known of an instance.
+    """
 
     def __get__(self, layer: Layer | None, cls: type[Layer]) -> tuple[str, ...]:
         declares = cls if layer is None else layer
-        names = dict.fromkeys(name for op in declares.ops for name in evaluators_of(op))
-        return tuple(names) or declares.loops
+        names = [name for op in declares.ops for name in evaluators_of(op)]
+        if layer is not None and not names:
+            names = [name for part in _layers_of(layer) for name in part.evaluators]
+        return tuple(dict.fromkeys(names)) or declares.loops
 
 
 class Layer(nnx.Module):
@@ -87,8 +92,8 @@ class Layer(nnx.Module):
     side_ops: what else it runs, which chooses for itself; of modules inside that declare their own,
         nothing.
     evaluators: the names `evaluator` may take; the first is the meaning, the others agree with it.
-        Those of `ops`, or else of a loop; a layer of layers names what at least one of them has,
-        and the others choose for themselves (`Flow.of`).
+        Those of `ops`, or else of its `parts()`, of which each takes the name where it has it and
+        the others choose for themselves (`Flow.of`), or else of a loop.
     structure: of the transition from state to state, in words, where no op, monoid or step that
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.

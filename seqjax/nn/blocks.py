@@ -16,6 +16,7 @@ from seqjax.nn.base import Layer
 
 class Blocks(Layer):
     block = True
+    sequence_parallel = True  # where its parts are
 
     def __init__(
         self,

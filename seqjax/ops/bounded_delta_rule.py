@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
-from seqjax.ops.chunks import loop, sequential as in_chunks
+from seqjax.ops.chunks import loop, sequential
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, full_states, match
 
 
@@ -47,12 +47,6 @@ def naive(
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
     return loop(step, S, xs, resets, start)
-
-
-def sequential(xs: Inputs, S: Array, **options: Any) -> tuple[Array, Array]:
-    """The loop in chunks; the steps that fill the last chunk up are masked ones."""
-    mask = jnp.ones(xs.q.shape[:2], bool) if xs.mask is None else xs.mask
-    return in_chunks(naive, FILL)(xs._replace(mask=mask), S, **options)
 
 
 @takes_flow
@@ -121,7 +115,7 @@ BOUNDED_DELTA_RULE = Op(
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),
-        "sequential": Evaluator(sequential),
+        "sequential": Evaluator(sequential(naive, FILL, masked=2)),
     },
     table=(Rule("always", lambda call: True, ("sequential",)),),
     fill=FILL,

@@ -75,10 +75,11 @@ def scan_chunks(
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:steps], ys), state
 
 
-def sequential(naive: Callable, fill: Any) -> Callable:
+def sequential(naive: Callable, fill: Any, masked: int | None = None) -> Callable:
     """The naive loop as an evaluator that keeps one state in `chunk_size` for the backward pass.
 
     The chunks are made equally long, so that few steps are spent on filling up the last one.
+    masked: how many axes `xs.mask` has, 1 for [T], where no other fill leaves a step out.
     """
 
     def evaluate(
@@ -93,7 +94,10 @@ def sequential(naive: Callable, fill: Any) -> Callable:
         def body(state: Any, x: Any, resets: Any) -> Any:
             return naive(x, state, resets=resets, start=start, **options)
 
-        steps = max(jax.tree.leaves(xs)[0].shape[0], 1)
+        shape = jax.tree.leaves(xs)[0].shape
+        if masked and xs.mask is None:
+            xs = xs._replace(mask=jnp.ones(shape[:masked], bool))
+        steps = max(shape[0], 1)
         chunks = -(-steps // (chunk_size or 64))
         return scan_chunks(body, state, xs, resets, fill, -(-steps // chunks))
 

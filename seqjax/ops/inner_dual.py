@@ -1,75 +1,48 @@
 """The dual form of `seqjax.ops.inner_learning`: no weights are formed but those between parts.
 
 The gradient of a layer of f is an outer product of its input x_s and its error e_s, so that what
-step t reads is attention inside the part, sum_s c_ts (x_t.x_s) e_s. The chunks of a stream begin
-where it began and at every reset (`seqjax.ops.parts`), so the steps of a part learn from the
-weights that entered it or, after a reset, from those of the start: two sources of weights at most.
+step t reads is attention inside the part, sum_s c_ts (x_t.x_s) e_s. A part is a window of
+`seqjax.ops.segments`: all its steps learn from the weights that entered it.
 """
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seqjax.core.flow import Carry, Flow
 from seqjax.ops.chunks import exactly, finite_rows, within
 from seqjax.ops.inner_model import Learner, Steps, fold, weights, where
-from seqjax.ops.parts import scan_parts
 from seqjax.ops.quarantine import mark
 
 
-def by_chunks(inner, xs, last, norm, h, flow):
-    """The parts of a sequence one after the other, for one head."""
-
-    def body(now, x, last, resets, keep):
-        return by_part(inner, x, last, norm, Carry(now, h.start), Flow(resets, keep))
-
-    return scan_parts(body, h.now, xs, last, inner.size, flow.resets, flow.mask)
-
-
 def by_part(inner, x, last, norm, h, flow):
-    """Outputs [C, D] and the next state, for the C steps of a part (`scan_parts`) of one head."""
-    now, start, resets = h.now, h.start, flow.resets
-    keep = jnp.ones(len(last), bool) if flow.mask is None else flow.mask
-    segment = jnp.zeros(len(last), jnp.int32)
-    if resets is not None:
-        segment = jnp.cumsum(resets, dtype=jnp.int32)
-    begun = segment > 0  # with a reset, from the weights of the start
-    joined = jnp.asarray(within(segment, len(last)))
+    """Outputs [C, D] and the next state, for the C steps of a window of one head."""
+    h, keep, size = h.now, flow.mask, len(last)
+    segment = jnp.zeros(size, jnp.int32)
+    if flow.resets is not None:
+        segment = jnp.cumsum(flow.resets, dtype=jnp.int32)
+    joined = jnp.asarray(within(segment, size))
     c = coefficients(x, joined, keep)
-
-    inputs, errors = inner.gradients(now.W, x.k, x.v, norm)
-    if resets is not None:
-        inputs, errors = choose(begun, inner.gradients(start.W, x.k, x.v, norm), (inputs, errors))
+    inputs, errors = inner.gradients(h.W, x.k, x.v, norm)
 
     def product(n):
         """What layer n answers to its inputs q [C, in]."""
-
-        def entering(q, h):
-            d = c.kept if h.d is None else h.d * c.kept
-            moved = c.kept[:, None] * (q @ h.U[n])
-            if h.m is not None:
-                moved += c.carried[:, None] * (q @ h.m[n])
-            return d[:, None] * (q @ h.W[n]) + with_tau(x.tau, moved)
 
         def answer(q):
             scores, unread = finite_rows(c.writes * jnp.where(joined, q @ inputs[n].T, 0))
             error, lost = finite_rows(errors[n])
             unread |= jnp.any(joined & lost[None], axis=1)
-            written = mark(unread, scores @ error)
-            z = entering(q, now)
-            if resets is not None:
-                z = choose(begun, entering(q, start), z)
-            return z + with_tau(x.tau, written)
+            moved = mark(unread, scores @ error) + c.kept[:, None] * (q @ h.U[n])
+            if h.m is not None:
+                moved += c.carried[:, None] * (q @ h.m[n])
+            d = c.kept if h.d is None else h.d * c.kept
+            return d[:, None] * (q @ h.W[n]) + with_tau(x.tau, moved)
 
         return answer
 
-    z, _ = inner.run(x.q, [product(n) for n in range(len(now.W))])
-    y = inner.read(z, x.q, norm)
-    before = now if resets is None else where(begun[-1], start, now)
-    return y, after(c, x, last, inputs, errors, before)
+    z, _ = inner.run(x.q, [product(n) for n in range(len(h.W))])
+    return inner.read(z, x.q, norm), after(c, x, last, inputs, errors, h)
 
 
 class Coefficients(NamedTuple):
@@ -126,8 +99,3 @@ def after(c: Coefficients, x: Steps, last, inputs, errors, h: Learner) -> Learne
 
 def with_tau(tau, z: Array) -> Array:
     return z if tau is None else tau[:, None] * z
-
-
-def choose(flag: Array, yes: Any, no: Any) -> Any:
-    """where(flag [C], yes, no) on trees of [C, ...]."""
-    return jax.tree.map(lambda a, b: jnp.where(flag[:, None], a, b), yes, no)

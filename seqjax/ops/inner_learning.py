@@ -30,11 +30,12 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow, takes_flow
-from seqjax.ops.chunks import sequential as in_chunks
-from seqjax.ops.inner_dual import by_chunks
+from seqjax.ops.chunks import sequential
+from seqjax.ops.inner_dual import by_part
 from seqjax.ops.inner_model import Inner, Learner, Steps, fold, weights, where
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, match
 from seqjax.ops.positions import places
+from seqjax.ops.segments import SegmentState, Window, scan_segments
 
 
 def over_heads(evaluate: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,10 +90,28 @@ def by_steps(inner, xs, last, norm, h, flow):
 naive = over_heads(by_steps)
 
 
-def sequential(xs: Steps, h: Learner, **options: Any) -> tuple[Array, Learner]:
-    """The equations in stretches; the steps that fill the last one up are masked ones."""
-    mask = jnp.ones(len(xs.q), bool) if xs.mask is None else xs.mask
-    return in_chunks(naive, FILL)(xs._replace(mask=mask), h, **options)
+in_one_window = over_heads(by_part)
+
+
+def chunked(xs: Steps, h: Learner, *, resets: Any, start: Learner, **options: Any) -> Any:
+    """The dual form, one window of the chunks after the other."""
+
+    def body(h: Learner, xs: Steps, _: Any, window: Window) -> tuple[Array, Learner]:
+        flow = window.flow
+        return in_one_window(xs._replace(mask=flow.mask), h, resets=flow.resets, **options)
+
+    fresh = jnp.zeros((), jnp.int32)
+    y, end = scan_segments(
+        body,
+        xs._replace(mask=None),
+        (),
+        SegmentState(h, (), h.count),
+        length=options["inner"].size,
+        start=SegmentState(start._replace(count=fresh), (), fresh),
+        resets=resets,
+        mask=xs.mask,
+    )
+    return y, end.memory
 
 
 @takes_flow
@@ -206,8 +225,8 @@ INNER_LEARNING = Op(
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),
-        "sequential": Evaluator(sequential),
-        "chunked": Evaluator(over_heads(by_chunks), chunked=False),
+        "sequential": Evaluator(sequential(naive, FILL, masked=1)),
+        "chunked": Evaluator(chunked, chunked=False),
     },
     table=(Rule("always", lambda call: True, ("chunked",)),),
     fill=FILL,

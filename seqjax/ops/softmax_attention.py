@@ -28,7 +28,7 @@ from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
-from seqjax.ops.chunks import LOG_ZERO, finite_log, loop, sequential as in_chunks
+from seqjax.ops.chunks import LOG_ZERO, finite_log, loop, sequential
 from seqjax.ops.look_back import Cache, look_back
 from seqjax.ops.op import (
     Evaluator,
@@ -180,12 +180,6 @@ def naive(
         return moved, jnp.einsum("hs,shv->hv", p, v)
 
     return loop(step, cache, xs, resets, start)
-
-
-def sequential(xs: Inputs, cache: Cache, **options: Any) -> tuple[Array, Cache]:
-    """The loop in chunks; the steps that fill the last chunk up are masked ones."""
-    mask = jnp.ones(len(xs.q), bool) if xs.mask is None else xs.mask
-    return in_chunks(naive, FILL)(xs._replace(mask=mask), cache, **options)
 
 
 def blocks(
@@ -365,7 +359,7 @@ SOFTMAX_ATTENTION = Op(
     naive=naive,
     evaluators={
         "naive": Evaluator(naive, chunked=False),
-        "sequential": Evaluator(sequential),
+        "sequential": Evaluator(sequential(naive, FILL, masked=1)),
         "blocks": Evaluator(blocks, chunked=False),
     },
     table=(Rule("always", lambda call: True, ("blocks",)),),

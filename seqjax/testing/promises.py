@@ -1,4 +1,5 @@
-"""What a recurrence declares, tried: the laws of its algebra, the structure of its Jacobian."""
+"""What a layer declares, tried: the laws of its algebra, the structure of its Jacobian, the shapes
+and dtypes of its answer."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from jax import Array
 
 from seqjax.core.monoid import Monoid, check_element
 from seqjax.core.newton import STRUCTURES
+from seqjax.nn.base import Layer, cast_parameters
 
 
 class LawBroken(AssertionError):
@@ -81,35 +83,34 @@ def check_monoid(
         raise ValueError(f"{name}: three elements are needed for its laws, got {count}")
     p, q, r = (jax.tree.map(lambda x, n=n: jnp.asarray(x)[n], elements) for n in range(3))
     combine, act, unit = monoid.combine, monoid.act, monoid.identity
-    limit = tolerance if tolerance is not None else 100 * _rounding(state)
-
-    def hold(law: str, found: Any, expected: Any) -> None:
-        gap = float(distance(canonical(found), canonical(expected)))
-        if not gap <= limit:
-            raise LawBroken(f'{name} breaks "{law}", by {gap:.2g}.', law, gap)
-
-    for what, e in (("combine(p, q)", combine(p, q)), ("identity(p)", unit(p))):
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (e, p)]
+    for what, made in (("combine(p, q)", combine), ("identity(p)", lambda p, q: unit(p))):
+        shapes = [jax.tree.map(jnp.shape, e) for e in (jax.eval_shape(made, p, q), p)]
         if shapes[0] != shapes[1]:
             raise LawBroken(
                 f"{name}: {what} has shapes {shapes[0]}, an element has {shapes[1]}.",
                 "shapes",
                 float("inf"),
             )
-    hold(
-        "act(combine(p, q), h) == act(q, act(p, h))",
-        act(combine(p, q), state),
-        act(q, act(p, state)),
-    )
-    left, right = combine(combine(p, q), r), combine(p, combine(q, r))
-    hold(
-        "combine(combine(p, q), r) == combine(p, combine(q, r))",
-        act(left, state),
-        act(right, state),
-    )
-    hold("act(identity(p), h) == h", act(unit(p), state), state)
-    hold("combine(identity(p), p) == p", act(combine(unit(p), p), state), act(p, state))
-    hold("combine(p, identity(p)) == p", act(combine(p, unit(p)), state), act(p, state))
+
+    @jax.jit  # taken one by one, its operations would all be compiled
+    def gaps(p: Any, q: Any, r: Any, h: Any) -> dict[str, Array]:
+        laws = {
+            "act(combine(p, q), h) == act(q, act(p, h))": (
+                act(combine(p, q), h), act(q, act(p, h))
+            ),
+            "combine(combine(p, q), r) == combine(p, combine(q, r))": (
+                act(combine(combine(p, q), r), h), act(combine(p, combine(q, r)), h)
+            ),
+            "act(identity(p), h) == h": (act(unit(p), h), h),
+            "combine(identity(p), p) == p": (act(combine(unit(p), p), h), act(p, h)),
+            "combine(p, identity(p)) == p": (act(combine(p, unit(p)), h), act(p, h)),
+        }  # fmt: skip
+        return {law: distance(*map(canonical, sides)) for law, sides in laws.items()}
+
+    limit = tolerance if tolerance is not None else 100 * _rounding(state)
+    for law, gap in gaps(p, q, r, state).items():
+        if not gap <= limit:
+            raise LawBroken(f'{name} breaks "{law}", by {gap:.2g}.', law, float(gap))
 
 
 def check_jacobian(
@@ -148,7 +149,7 @@ def check_jacobian(
     def J(v: Array) -> Array:
         return jax.jvp(lambda h: step(h, x), (state,), (v,))[1]
 
-    gap = float(distance(J(s * v), s * J(v)))
+    gap = float(jax.jit(lambda: distance(J(s * v), s * J(v)))())
     if not gap <= (tolerance if tolerance is not None else 100 * _rounding(state)):
         what = "units see each other" if jacobian == "diagonal" else "blocks see each other"
         raise LawBroken(
@@ -156,6 +157,32 @@ def check_jacobian(
             "declared jacobian",
             gap,
         )
+
+
+def check_shapes(layer: Layer, batch: int = 2, steps: int = 14) -> None:
+    """Raise LawBroken unless outputs have the dtype of x, and the state returned is the one
+    accepted, kept in at least float32: of numbers of 16 and of 32 bits. Traced, never run; of the
+    layer's parameters only shapes are looked at."""
+
+    def call(layer: Layer, x: jax.Array) -> Any:
+        layer = cast_parameters(layer, jnp.float32)
+        h = layer.batch_state(batch, x.dtype)
+        return h, *layer(x, h)
+
+    for dtype in (jnp.bfloat16, jnp.float32):
+        x = jax.ShapeDtypeStruct((batch, steps, layer.features), dtype)
+        h, y, new = jax.eval_shape(call, layer, x)
+        kinds = [[(v.shape, v.dtype, v.weak_type) for v in jax.tree.leaves(t)] for t in (h, new)]
+        low = [v for v in jax.tree.leaves(new) if v.dtype in (jnp.bfloat16, jnp.float16)]
+        expected = (batch, steps, layer.out_features)
+        if (y.shape, y.dtype) != (expected, dtype) or kinds[0] != kinds[1] or low:
+            message = (
+                f'{type(layer).__name__} breaks "shapes and dtypes": it returns {y.dtype} '
+                f"{list(y.shape)} and a state of {kinds[1]} for x of {x.dtype} {list(x.shape)} and "
+                f"a state of {kinds[0]}, expected {x.dtype} {list(expected)} and the same state, "
+                "in at least float32."
+            )
+            raise LawBroken(message, "shapes and dtypes", float("inf"))
 
 
 def _rounding(state: Any) -> float:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 from flax import nnx
@@ -147,27 +147,51 @@ def sorted_rows(kind: Kind, *, traced: bool = True) -> list[Row]:
 Verdicts = dict[str, str]  # evaluator -> why it would run, or would not
 
 
+class Part(NamedTuple):
+    """An op, monoid or step that a module of a layer runs."""
+
+    name: str
+    module: str  # the class
+    takes: bool  # the evaluator requested, where it has it; the others choose for themselves
+    verdicts: Callable[[str], Verdicts]  # of a platform
+
+
 def parts(layer: str, T: int) -> dict[str, Callable[[str], Verdicts]]:
     """What a layer runs over T time steps: name of an op, monoid or step -> verdicts(platform)."""
     return _parts_of(_shape_of(layer), T)
 
 
 def _parts_of(layer: Layer, T: int) -> dict[str, Callable[[str], Verdicts]]:
+    return {part.name: part.verdicts for part in _each_part(layer, T)}
+
+
+def _each_part(layer: Layer, T: int) -> Iterator[Part]:
     """`parts` of a layer whose parameters may be shapes only: what its modules declare."""
-    found: dict[str, Callable[[str], Verdicts]] = {}
     for _, module in nnx.iter_modules(layer):
+        here = type(module).__name__
         if isinstance(module, Recurrent) and "associative" not in module.evaluators:
             step = f"nonlinear with {module.jacobian} Jacobian"
-            found[step] = partial(_step_verdicts, module.evaluators)
-        for name in (*getattr(module, "ops", ()), *getattr(module, "side_ops", ())):
-            if name not in ops.OPS:
-                found[name] = partial(explain_scan, name)
-                continue
-            decides = getattr(module, "op_options", None)
-            options = {} if decides is None else decides(T)
-            call = Call(T, "", False, False, options)
-            found[name] = partial(_op_verdicts, ops.OPS[name], call, None)
-    return found
+            yield Part(step, here, True, partial(_step_verdicts, module.evaluators))
+        own = getattr(module, "ops", ()) if isinstance(module, Layer) else ()
+        for name in dict.fromkeys((*getattr(module, "ops", ()), *getattr(module, "side_ops", ()))):
+            verdicts = partial(explain_scan, name)
+            if name in ops.OPS:
+                decides = getattr(module, "op_options", None)
+                call = Call(T, "", False, False, {} if decides is None else decides(T))
+                verdicts = partial(_op_verdicts, ops.OPS[name], call, None)
+            yield Part(name, here, name in own, verdicts)
+
+
+def _requested(verdicts: Verdicts, evaluator: str, takes: bool = True) -> Verdicts:
+    """Whether the evaluator requested is taken; where it is not, what runs in its place."""
+    why = verdicts.get(evaluator, f"it has {', '.join(verdicts)}")
+    if takes and why.startswith(("chosen", "can run", "only by name")):
+        return {evaluator: "taken: requested by name"}
+    if takes and evaluator in verdicts:
+        return {evaluator: f"an error: {why}"}
+    refused = {evaluator: f"not taken: {why if takes else 'it chooses for itself'}"}
+    chosen = {name: why for name, why in verdicts.items() if why.startswith("chosen")}
+    return {**chosen, **refused} if evaluator not in chosen else chosen
 
 
 def _shape_of(layer: str) -> Layer:
@@ -200,6 +224,7 @@ def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
 def explain(
     name: Positional[str],
     T: Count = 2048,
+    evaluator: str | None = None,
     platform: Literal["cpu", "gpu", "tpu"] | None = None,
     json: bool = False,
 ) -> int:
@@ -208,33 +233,48 @@ def explain(
     Args:
         name: a layer, an op, or the structure of a monoid.
         T: the number of time steps.
+        evaluator: one that is requested by name: which parts take it, and what the others run.
         platform: a device that need not be present; by default this one.
         json: print JSON.
     """
-    platform_name = platform or jax.default_backend()
+    where = platform or jax.default_backend()
     algebras = [v for v in vars(monoid).values() if isinstance(v, monoid.Monoid)]
     structures = [algebra.structure for algebra in (*algebras, monoid.shift(2))]
     if name in LAYERS:
-        found = {part: verdicts(platform_name) for part, verdicts in parts(name, T).items()}
-        named = {evaluator for verdicts in found.values() for evaluator in verdicts}
-        own = [e for e in _shape_of(name).evaluators if e not in named]
-        if own:
-            found[name] = dict.fromkeys(
-                own, "the layer's own" + (", only by name" if named else "")
-            )
+        found = _explain_layer(name, T, where, evaluator)
     elif name in ops.OPS:
-        call = Call(T, platform_name, False, False, {})
-        found = {name: _op_verdicts(ops.OPS[name], call, None, platform_name)}
+        call = Call(T, where, False, False, {})
+        found = {name: _op_verdicts(ops.OPS[name], call, None, where)}
     elif name in structures:
-        found = {name: explain_scan(name, platform_name)}
+        found = {name: explain_scan(name, where)}
     else:
         raise ValueError(unknown("layer, op or monoid", name, [*LAYERS, *ops.OPS, *structures]))
+    if evaluator and name not in LAYERS:
+        if evaluator not in found[name]:
+            raise ValueError(unknown(f"evaluator of {name}", evaluator, found[name]))
+        found[name] = _requested(found[name], evaluator)
     if json:
-        print_json({"name": name, "T": T, "platform": platform_name, "parts": found})
+        print_json({"name": name, "T": T, "platform": where, "parts": found})
         return 0
     lines = [(part, *verdict) for part, verdicts in found.items() for verdict in verdicts.items()]
-    show(f"{name}, T = {T}, on {platform_name}", ("part", "evaluator", "verdict"), lines)
+    show(f"{name}, T = {T}, on {where}", ("part", "evaluator", "verdict"), lines)
     return 0
+
+
+def _explain_layer(name: str, T: int, platform: str, evaluator: str | None) -> dict[str, Verdicts]:
+    layer = _shape_of(name)
+    each = [(part, part.verdicts(platform)) for part in _each_part(layer, T)]
+    found = {part.name: verdicts for part, verdicts in each}
+    named = {evaluator for verdicts in found.values() for evaluator in verdicts}
+    own = [e for e in layer.evaluators if e not in named]
+    if evaluator is None:
+        why = "the layer's own" + (", only by name" if named else "")
+        return {**found, name: dict.fromkeys(own, why)} if own else found
+    if evaluator not in layer.evaluators:
+        raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
+    found = {f"{part.name} of {part.module}": _requested(verdicts, evaluator, part.takes)
+             for part, verdicts in each}  # fmt: skip
+    return {**found, name: {evaluator: "taken: the layer's own"}} if evaluator in own else found
 
 
 # ---- on the screen --------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from seqjax.layers.attention.latent_attention import LatentAttention
 from seqjax.layers.attention.local_attention import LocalAttention
 from seqjax.zoo.entry import Entry
 
-CACHE = {"learned h0 has a gradient": "the state is a cache, and starts empty"}
-
 ROWS: dict[str, Entry] = {
     "attention": Entry(
         Attention,
@@ -21,7 +19,6 @@ ROWS: dict[str, Entry] = {
             "hard alibi": dict(heads=4, kv_heads=2, window=4, positions="hard_alibi"),
             "biased": dict(heads=1, window=9, rotary_fraction=0.5, bias=True, out_features=3),
         },
-        exempt=CACHE,
     ),
     "local_attention": Entry(
         LocalAttention,
@@ -30,7 +27,6 @@ ROWS: dict[str, Entry] = {
         state="2 * (window - 1) * K",
         smoke=dict(heads=2, window=3),
         variants={"unplaced": dict(heads=1, window=4, rotary_fraction=0.0)},
-        exempt=CACHE,
     ),
     "latent_attention": Entry(
         LatentAttention,
@@ -43,6 +39,5 @@ ROWS: dict[str, Entry] = {
                 heads=1, latent=2, key_size=3, shared_size=2, value_size=2, query_latent=3, window=4
             ),
         },
-        exempt=CACHE,
     ),
 }

@@ -49,15 +49,6 @@ ROWS: dict[str, Entry] = {
         "Bidirectional wrapper over any layer",
         "Schuster & Paliwal 1997",
         smoke=dict(layer=("gru", dict(hidden=3))),
-        exempt={
-            law: "it reads the sequence from both ends"
-            for law in (
-                "split stream == whole",
-                "single steps == full pass",
-                "causality",
-                "reset == fresh start, NaN before it",
-            )
-        },
     ),
     "stacked": Entry(
         Stacked,

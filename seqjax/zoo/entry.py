@@ -22,7 +22,8 @@ class Entry(table.Entry):
         evaluate; empty where it is whatever the layers inside carry.
     smoke: options that make it tiny, for tests and examples (features is always 4 there).
     variants: further option sets that are held to the same contract.
-    exempt: name of a law -> why it does not hold for this layer (tests read it, README shows it).
+    exempt: a law of `seqjax.testing.LAWS` -> why it does not hold for this layer, where its class
+        does not declare it (`causal`, `learned`). Tests read it, README shows it.
     """
 
     make: type[Layer]

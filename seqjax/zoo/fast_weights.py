@@ -21,8 +21,6 @@ from seqjax.zoo.entry import Entry
 # floats of a DeltaLayer: the window of its convolution, and S
 DELTA = "(conv - 1) * (2 * key_heads * K + heads * V) + heads * K * V"
 
-LEARNED = {"learned h0 has a gradient": "the start is learned already: it is the slow weights"}
-
 ROWS: dict[str, Entry] = {
     "fwp": Entry(
         FWP,
@@ -78,7 +76,6 @@ ROWS: dict[str, Entry] = {
         state="heads * D * (3 * D + 4)",
         smoke=dict(heads=2),
         variants={"pre": dict(heads=1, order="pre")},
-        exempt=LEARNED,
     ),
     "kda": Entry(
         KDA,
@@ -137,7 +134,6 @@ ROWS: dict[str, Entry] = {
         state="2 * heads * (D + inner_bias) * D",
         smoke=dict(heads=2, mini_batch=3),
         variants={"unbiased": dict(heads=2, mini_batch=1, bias=False)},
-        exempt=LEARNED,
     ),
     "ttt_mlp": Entry(
         TTTMLP,
@@ -145,7 +141,6 @@ ROWS: dict[str, Entry] = {
         "2407.04620",
         state="2 * heads * ((D + inner_bias) * 4 * D + (4 * D + inner_bias) * D)",
         smoke=dict(heads=2, mini_batch=3),
-        exempt=LEARNED,
     ),
     "titans": Entry(
         Titans,
@@ -160,7 +155,6 @@ ROWS: dict[str, Entry] = {
             "gradient": dict(heads=1, size=3, hidden=(), conv=2, momentum=False, decay=False),
             "momentum": dict(placement="memory", heads=1, size=3, hidden=(), conv=2, decay=False),
         },
-        exempt=LEARNED,
     ),
     "negative_eigenvalues": Entry(
         NegativeEigenvalues,

@@ -109,7 +109,6 @@ ROWS: dict[str, Entry] = {
             "simple": dict(kind="simple"),
             "conv": dict(kind="conv", window=3, heads=2),
         },
-        exempt={"learned h0 has a gradient": "of nothing seen there is nothing to learn"},
     ),
     "retnet": Entry(
         RetNet,

@@ -10,7 +10,7 @@ from golden_tools import with_parameters, without_resets
 from seqjax.layers.classic.bidirectional import BiState
 from seqjax.layers.classic.lstm import LSTMState
 from seqjax.layers.elementwise.slstm import SLSTMState
-from seqjax.layers.segment.transformer_xl import Context
+from seqjax.layers.segment.transformer_xl import Memory
 from seqjax.zoo import make
 
 
@@ -292,12 +292,8 @@ def attention_sublayer(inputs, meta):
     )
     if mem is None:
         return {"y": layer(x)[0]}
-    segments = -(-memory // length)  # as many whole segments as fill the memory
-    h = Context(
-        jnp.concatenate([jnp.zeros((B, length - 1, features)), mem], axis=1),
-        jnp.full(B, segments * length, jnp.int32),
-    )
-    return {"y": layer(x, h)[0]}
+    h = layer.batch_state(B, x.dtype)
+    return {"y": layer(x, h._replace(memory=Memory(mem, jnp.full(B, memory, jnp.int32))))[0]}
 
 
 def segments(inputs, meta):
@@ -325,7 +321,7 @@ def segments(inputs, meta):
     stack = build("stacked", x.shape[2], parameters, layers=[("transformer_xl", options)] * 2)
     y, states = stack(x)
     kept = min(memory, x.shape[1])
-    remembered = [h.inputs for h in states] + [y]
+    remembered = [h.memory.inputs for h in states] + [y]
     return {"y": y, "mems": jnp.stack([seen[:, seen.shape[1] - kept :] for seen in remembered])}
 
 

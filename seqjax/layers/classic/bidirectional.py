@@ -35,7 +35,6 @@ class Bidirectional(Layer):
         self.features = features
         self.forward, self.backward = layer(features, rngs=rngs), layer(features, rngs=rngs)
         self.out_features = 2 * self.forward.out_features
-        self.evaluators = self.forward.evaluators
 
     def parts(self):
         return BiState(self.forward, self.backward)

@@ -69,9 +69,6 @@ class Stacked(Layer):
             )
         self.causal = all(layer.causal for layer in self.layers)
         self.block = all(layer.block for layer in self.layers)
-        # a layer without the one that is requested chooses for itself
-        known = dict.fromkeys(name for layer in self.layers for name in layer.evaluators)
-        self.evaluators = tuple(known)
 
     def parts(self):
         return tuple(self.layers)

@@ -35,6 +35,7 @@ class Zoneout(Recurrent):
     """
 
     noisy = True
+    evaluators = Recurrent.loops  # of its step; those of the layer run the layer's own
 
     def __init__(
         self,

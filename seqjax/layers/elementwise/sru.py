@@ -70,8 +70,6 @@ class Cells(Recurrent):
 
 
 class SRU(Layer):
-    evaluators = Cells.evaluators
-
     def __init__(
         self,
         features: int,

@@ -19,7 +19,7 @@ from flax import nnx
 from seqjax.layers.elementwise.sru import SRU
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import Cache, empty
-from seqjax.ops.softmax_attention import SOFTMAX_ATTENTION, softmax_attention
+from seqjax.ops.softmax_attention import softmax_attention
 
 
 class SRUppState(NamedTuple):
@@ -56,9 +56,7 @@ class SRUpp(SRU):
     def run(self, x, h, flow):
         Q = self.W_in(x)
         k, v = self.W_k(Q), self.W_v(Q)
-        A, cache = softmax_attention(
-            Q[:, None], k, v, h.cache, expand=one_head, flow=flow.of(SOFTMAX_ATTENTION.evaluators)
-        )
+        A, cache = softmax_attention(Q[:, None], k, v, h.cache, expand=one_head, flow=flow.of())
         u = self.attention_norm(Q + self.a[...][None] * A[:, 0])
         y, c = self.recur(u, x, h.c, flow)
         return y, SRUppState(cache, c)

@@ -114,7 +114,6 @@ class Gates(nnx.Module):
 
 class SLSTMBlock(Layer):
     block = True
-    evaluators = SLSTM.evaluators
 
     def __init__(
         self,

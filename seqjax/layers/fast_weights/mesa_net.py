@@ -41,6 +41,7 @@ class MesaState(NamedTuple):
 class MesaNet(Layer):
     ops = ("mesa",)
     sequence_parallel = True
+    learned = "window"  # no solve is exact if the sums do not start positive semidefinite
 
     def __init__(
         self,

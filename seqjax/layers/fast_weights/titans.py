@@ -46,14 +46,13 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
-from seqjax.ops.chunks import within
-from seqjax.ops.inner_dual import by_part
-from seqjax.ops.inner_learning import inner_learning, over_heads
-from seqjax.ops.inner_model import Inner, Learner, Steps
+from seqjax.ops.chunks import loop
+from seqjax.ops.inner_learning import in_one_window, inner_learning
+from seqjax.ops.inner_model import Inner, Learner, Steps, where
 from seqjax.ops.look_back import Cache, empty, look_back
 from seqjax.ops.op import matmul_precision
-from seqjax.ops.parts import scan_parts
 from seqjax.ops.positions import places, rotary
+from seqjax.ops.segments import SegmentState, scan_segments
 from seqjax.ops.softmax_attention import attend
 
 PLACEMENTS = ("gate", "layer", "context", "memory")
@@ -120,12 +119,11 @@ class Memory(nnx.Module):
 
 
 def in_one_part(q, k, v, theta, h, *, inner, flow, **rates):
-    """`inner_learning` of the steps of one part, as `scan_parts` cuts them."""
+    """`inner_learning` of the steps of one window of its chunks."""
     xs = Steps(q, k, v, theta, **rates)
     xs = jax.tree.map(lambda z: z.astype(accumulation_dtype(q.dtype)), xs)._replace(mask=flow.mask)
-    flags = dict(resets=flow.resets, start=h.start)
     with matmul_precision(q.dtype):
-        return over_heads(by_part)(xs, h.now, inner=inner, norm=None, **flags)
+        return in_one_window(xs, h.now, inner=inner, norm=None, resets=flow.resets)
 
 
 class PersistentAttention(nnx.Module):
@@ -259,41 +257,46 @@ class Titans(Layer):
     def in_context(self, x, h, flow):
         ask, _, _, window = self.memory.project(x, h.attention.window, flow)
         xs = ask, *self.attention.project(x)
-        # the loops have parts of one step
-        alone = flow.evaluator in ("naive", "sequential")
-        size, learn = (1, inner_learning) if alone else (self.size, in_one_part)
+        state, start = (
+            SegmentState((a.memory, a.attention.items), (), a.memory.learner.count)
+            for a in (h.now, h.start)
+        )
 
-        def part(state, xs, last, resets, keep):
-            del last
-            memory, items = state
-            known = Flow(resets, keep, evaluator="naive" if alone else None)
-            return self.part(xs, items, Carry(memory, h.start.memory), known, learn)
+        def part(state, xs, _, window):
+            return self.part(xs, state, window.flow, in_one_part)
 
-        place, _ = places(h.memory.learner.count, len(x), size=self.size, flow=flow)
-        last, state = place == self.size - 1, (h.now.memory, h.now.attention.items)
-        y, (memory, items) = scan_parts(part, state, xs, last, size, flow.resets, flow.mask)
+        def step(state, now):
+            (x, keep) = now
+            y, new = self.part(
+                jax.tree.map(lambda z: z[None], x), state, Flow(evaluator="naive"), inner_learning
+            )
+            new = new if keep is None else where(keep, new, state)
+            return new, jax.tree.map(lambda z: z[0], y)
+
+        if flow.evaluator in ("naive", "sequential"):
+            y, (memory, items) = loop(
+                step, state.memory, (xs, flow.mask), flow.begins, start.memory
+            )
+        else:
+            y, state = scan_segments(part, xs, (), Carry(state, start), length=self.size, flow=flow)
+            memory, items = state.memory
         return self.W_o(self.gated(*y)), TitansState(memory, Context(window, items))
 
-    def part(self, xs, old, h, flow, learn):
-        """y and M*(y) [C, features] of a part, each, and the state after it: memory and items."""
-        ask, q, k_x, v_x = xs
-        steps, keep = len(q), flow.mask
-        segment = jnp.zeros(steps, jnp.int32)
-        if flow.resets is not None:
-            segment = jnp.cumsum(flow.resets, dtype=jnp.int32)
-        entered = segment == 0
-        recalled = self.memory.recall(ask, h.now.learner)
-        if flow.resets is not None:
-            fresh = self.memory.recall(ask, h.start.learner)
-            recalled = jnp.where(entered[:, None], recalled, fresh)
+    def part(self, xs, state, flow, learn):
+        """y and M*(y) [C, features] of a window, each, and the state after it: memory and items."""
+        (ask, q, k_x, v_x), (memory, old) = xs, state
+        steps, learner = len(q), memory.learner
+        recalled = self.memory.recall(ask, learner)
         _, k_h, v_h = self.attention.project(recalled.astype(q.dtype))
         new = tuple(z.astype(old[0].dtype) for z in (k_h, k_x, v_h, v_x))
 
-        # items by place of the chunk that entered, then those of the part; twice: of h and of x
+        # items by place of the chunk that entered, then those of the window; twice: of h and of x
         slot = jnp.arange(self.size, dtype=jnp.int32)
-        place, count = places(h.learner.count, steps, size=self.size, flow=flow)
-        before = entered[:, None] & (slot < h.now.learner.count)[None]
-        seen = jnp.concatenate([before, within(segment, steps) & keep[None]], axis=1)
+        place, count = places(
+            learner.count, steps, size=self.size, resets=flow.resets, mask=flow.mask
+        )
+        before, mine = slot < learner.count, flow.joined(steps)
+        seen = jnp.concatenate([jnp.broadcast_to(before[None], (steps, self.size)), mine], axis=1)
         j = jnp.concatenate([slot, place])
         k_h, k_x, v_h, v_x = map(jnp.concatenate, zip(old, new))
         kv = jnp.concatenate([k_h, k_x]), jnp.concatenate([v_h, v_x])
@@ -301,9 +304,9 @@ class Titans(Layer):
             q.astype(k_x.dtype), kv, place, jnp.tile(j, 2), jnp.tile(seen, (1, 2))
         )
         y = self.attention.W_o(y.astype(q.dtype))
-        recalled, memory = self.memory.run(y, h, flow, learn)
+        recalled, memory = self.memory.run(y, Carry(memory, memory), flow, learn)
 
-        to = jnp.where(keep & (segment == segment[-1]), place, self.size)
+        to = jnp.where(mine[-1], place, self.size)
         there = (slot < count)[:, None, None]
         items = (jnp.where(there, a.at[to].set(b, mode="drop"), 0) for a, b in zip(old, new))
         return (y, recalled), (memory, tuple(items))

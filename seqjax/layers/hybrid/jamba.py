@@ -25,8 +25,6 @@ from seqjax.nn.norms import Norm
 
 
 class Jamba(Blocks):
-    evaluators = Mamba.evaluators
-
     def __init__(
         self,
         features: int,

@@ -25,8 +25,6 @@ from seqjax.nn.norms import Norm
 
 
 class StripedHyena(Blocks):
-    evaluators = Hyena.evaluators
-
     def __init__(
         self,
         features: int,
@@ -70,8 +68,6 @@ class StripedHyena(Blocks):
             norm=lambda: Norm(features),
             feed=lambda: GLU(features, inner, rngs=rngs),
         )
-        if modes:
-            self.evaluators = LaughingHyena.evaluators
         self.past = 2 * modes if modes else length - 1  # numbers of a long convolution's channel
         self.attentions = depth // attention_every
         self.hyenas = depth - self.attentions

@@ -85,7 +85,6 @@ class HybridBlock(nnx.Module):
 
 class Zamba(Layer):
     block = True
-    evaluators = Mamba.evaluators
 
     def __init__(
         self,
@@ -154,7 +153,7 @@ class Zamba(Layer):
             if norm is None:
                 y, state = block.run(self.shared, jnp.concatenate([x, first], axis=1), h[n], flow)
             else:
-                y, state = block.run(norm(x), h[n], flow)
+                y, state = block.run(norm(x), h[n], flow.of(block.evaluators))
             x = x + y
             states.append(state)
         return x, tuple(states)

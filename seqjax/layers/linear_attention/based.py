@@ -34,7 +34,6 @@ from seqjax.nn.norms import Norm
 class GatedConv(Layer):
     """W_o (silu(conv(W_1 x)) * W_2 x); state: the window of the convolution."""
 
-    evaluators = LinearTransformer.evaluators
     sequence_parallel = True
 
     def __init__(self, features: int, *, inner: int, conv: int, rngs: nnx.Rngs):
@@ -52,9 +51,6 @@ class GatedConv(Layer):
 
 
 class Based(Blocks):
-    evaluators = LinearTransformer.evaluators
-    sequence_parallel = True
-
     def __init__(
         self,
         features: int,

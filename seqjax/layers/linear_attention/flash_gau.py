@@ -23,19 +23,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
 
 from seqjax.nn.base import Layer
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.gated_attention import INIT, RelativeBias, Views, weigh
 from seqjax.nn.norms import Norm
-from seqjax.nn.segmented import by_length
+from seqjax.ops.positions import places
+from seqjax.ops.segment_recurrence import segment_recurrence
+from seqjax.ops.segments import SegmentState
 
 
 class FlashState(NamedTuple):
-    S: Array  # [size, inner]
-    pending: tuple[Array, Array, Array]  # k, k' [group - 1, size], v [group - 1, inner]; or zero
-    place: Array  # int32 [], how many of them, at the end
+    chunk: SegmentState  # of S [size, inner]; k, k' [group - 1, size], v [group - 1, inner]
     window: Any  # [1, features // 2], with `shift`
 
 
@@ -72,73 +71,46 @@ class FlashGAU(Layer):
         self.W_o = linear(self.inner, features)
 
     def initial(self):
-        keys, values = (jnp.zeros((self.length - 1, n)) for n in (self.size, self.inner))
-        return FlashState(
-            jnp.zeros((self.size, self.inner)),
-            (keys, keys, values),
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((1, self.features // 2)) if self.shift else None,
-        )
+        S = jnp.zeros((self.size, self.inner))
+        k, v = (jnp.zeros((self.length - 1, n)) for n in S.shape)
+        window = jnp.zeros((1, self.features // 2)) if self.shift else None
+        return FlashState(SegmentState(S, (k, k, v), jnp.zeros((), jnp.int32)), window)
 
     def run(self, x, h, flow):
-        if not self.causal:
-            return self.segment(h, x, flow)
-        return by_length(self.segment, self.length, x, h, flow)
-
-    def segment(self, h, x, flow):
-        C, G, n, window = len(x), self.length, self.norm(x), None
+        n, window = self.norm(x), None
         if self.shift:
             half = self.features // 2
             moved, window = token_shift(n[:, :half], h.window, flow=flow)
             n = jnp.concatenate([moved, n[:, half:]], axis=1)
         u, v, z = (jax.nn.silu(W(n)) for W in (self.W_u, self.W_v, self.W_z))
         q, q_linear, k, k_linear = self.views(z)
-
-        kept = jnp.ones(C, bool) if flow.mask is None else flow.mask
-        order = jnp.argsort(~kept, stable=True)  # steps left out go behind the others
-        first = jnp.zeros(C, bool) if flow.begins is None else flow.begins[order]
-        h, start = h.now, h.start
-        count, wide = jnp.sum(kept, dtype=jnp.int32), h.S.dtype
-        q, q_linear, *items = (w.astype(wide)[order] for w in (q, q_linear, k, k_linear, v))
-        items = [jnp.concatenate(pair) for pair in zip(h.pending, items)]
-
-        # Steps are numbered on over resets, the pending ones from below zero.
-        number = h.place + jnp.arange(C, dtype=jnp.int32)
-        numbers = h.place + jnp.arange(1 - G, C, dtype=jnp.int32)
-        piece = jnp.cumsum(first, dtype=jnp.int32)
-        begin = lax.cummax(jnp.where(first, number, 0))
-        last = jnp.take(piece, count - 1, mode="clip") if C else 0
-        last_begin = jnp.max(begin, initial=0)
-        of_pending = jnp.where(numbers[: G - 1] < 0, jnp.int32(-1), 0)
-        of_items = jnp.where(number < h.place + count, piece, -1)
-        pieces = jnp.concatenate([of_pending, of_items])
-        begins = jnp.concatenate([jnp.zeros_like(of_pending), begin])
-        chunk, chunks = (number - begin) // G, (numbers - begins) // G
-
-        same = piece[:, None] == pieces[None]
-        same |= number[:, None] == numbers[None]  # itself, where it is one of those left out
-        local = same & (chunk[:, None] == chunks[None])
+        precise = h.now.chunk.memory.dtype
+        queries = q.astype(precise), q_linear.astype(precise)
+        items = tuple(w.astype(precise) for w in (k, k_linear, v))
         if self.causal:
-            local &= numbers[None] <= number[:, None]
-            past, n = same & (chunks[None] < chunk[:, None]), G
-            fresh = q_linear @ start.S.astype(wide)
-            read = jnp.where((piece == 0)[:, None], q_linear @ h.S, fresh)
+            o, chunk = segment_recurrence(
+                self.attend, self.fold, queries, items, h.chunk, flow=flow
+            )
         else:
-            past, n = same, jnp.sum(same, axis=1, keepdims=True).astype(wide)
-            read = 0
-        distance = number[:, None] - numbers[None]
-        o = weigh("relu2", q @ items[0].T, self.bias(distance), local, G) @ items[2]
-        o += (jnp.where(past, q_linear @ items[1].T, 0) @ items[2] + read) / n
-        y = x + self.W_o(u * o[jnp.argsort(order)].astype(x.dtype))
+            o, chunk = self.both_ways(queries, items, flow), h.now.chunk
+        return x + self.W_o(u * o.astype(x.dtype)), FlashState(chunk, window)
 
-        # What of the last piece is in full chunks now moves into S, the rest is pending.
-        after = h.place + count - last_begin
-        left = pieces == last
-        done = left & (chunks < after // G)
-        S = jnp.where(last == 0, h.S, start.S.astype(wide))
-        S += jnp.where(done[:, None], items[1], 0).T @ items[2]
-        wait = (left & ~done)[:, None]
-        pending = tuple(
-            lax.dynamic_slice_in_dim(jnp.where(wait, w, 0), count, G - 1) for w in items
-        )
-        return y, FlashState(S, (pending[0], pending[1], pending[2]), after % G, window)
+    def attend(self, S, queries, items, i, j, seen):
+        (q, q_linear), (k, _, v) = queries, items
+        bias = self.bias(i[:, None] - j[None])
+        o = weigh("relu2", q @ k.T, bias, seen, self.length) @ v
+        return o + q_linear @ S / self.length
+
+    def fold(self, S, items):
+        _, k_linear, v = items
+        return S + k_linear.T @ v
+
+    def both_ways(self, queries, items, flow):
+        (q, q_linear), (k, k_linear, v), T = queries, items, len(queries[0])
+        place, _ = places(jnp.int32(0), T, resets=flow.resets, mask=flow.mask)
+        all_steps, chunk = flow.joined(T, causal=False), place // self.length
+        seen = all_steps & (chunk[:, None] == chunk[None])
+        bias = self.bias(place[:, None] - place[None])
+        o = weigh("relu2", q @ k.T, bias, seen, self.length) @ v
+        linear = jnp.where(all_steps, q_linear @ k_linear.T, 0) @ v
+        return o + linear / jnp.sum(all_steps, axis=1, keepdims=True).astype(v.dtype)

@@ -182,9 +182,6 @@ class Retention(Layer):
 
 
 class RetNet(Blocks):
-    evaluators = Retention.evaluators
-    sequence_parallel = True
-
     def __init__(
         self,
         features: int,

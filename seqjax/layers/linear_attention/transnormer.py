@@ -123,9 +123,6 @@ class DiagonalAttention(Attention):
 
 
 class TransNormer(Blocks):
-    evaluators = NormAttention.evaluators
-    sequence_parallel = True
-
     def __init__(
         self,
         features: int,

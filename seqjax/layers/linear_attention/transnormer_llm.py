@@ -84,9 +84,6 @@ class GatedNormAttention(NormAttention):
 
 
 class TransNormerLLM(Blocks):
-    evaluators = NormAttention.evaluators
-    sequence_parallel = True
-
     def __init__(
         self,
         features: int,

@@ -14,10 +14,10 @@ R_n = [sin(n w), cos(n w)], w_k = 10000^(-2k / features), encodes the distance n
 `feed_forward=0` leaves the second one out. A stack of these layers is the paper's model: each keeps
 the inputs it has seen as its memory. u and v are the layer's own; the paper shares them over depth.
 
-State. The segment grid starts with the sequence and at every reset, masked steps do not count, and
-a stream may be cut anywhere: so the state holds the last M + L - 1 inputs, which is all that any
-step of the current segment may look at, and how many were seen. Hidden states are kept rather than
-keys and values, as in the paper, so a step costs O((M + L) features^2).
+State. Segments begin with the sequence and at every reset, masked steps do not count, and a stream
+may be cut anywhere: so the state holds the memory and the up to L - 1 steps of the segment since.
+Hidden states are kept rather than keys and values, as in the paper: W_k and W_v learn from all that
+a step sees, also where it came in an earlier call. So a step costs O((M + L) features^2).
 
 `detach_memory` stops the gradient into the steps before the segment, as the paper trains; W_k and
 W_v still learn from them. By default it flows, and truncation is the learner's business.
@@ -42,8 +42,9 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
-from seqjax.nn.segmented import by_length
 from seqjax.ops.positions import angles
+from seqjax.ops.segment_recurrence import segment_recurrence
+from seqjax.ops.segments import SegmentState
 from seqjax.ops.softmax_attention import attend, relative_scores
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
@@ -62,14 +63,15 @@ class FeedForward(nnx.Module):
         return x if self.pre_norm else self.norm(x)
 
 
-class Context(NamedTuple):
-    inputs: jax.Array  # [memory + length - 1, features], the newest at the end, zeros if unseen
-    seen: jax.Array  # int32 [], steps since the start; once the context is full, modulo length
+class Memory(NamedTuple):
+    inputs: jax.Array  # [memory, features], the newest at the end, zeros if unseen
+    filled: jax.Array  # int32 [], how many were seen
 
 
 class TransformerXL(Layer):
     block = True
     structure = "window of the past"
+    learned = ""  # a cache begins empty
 
     def __init__(
         self,
@@ -115,79 +117,49 @@ class TransformerXL(Layer):
             raise ValueError(f"memory must be >= {int(self.same_length)}, got {memory}")
         longer = nnx.merge(*nnx.split(self))
         longer.memory = memory
-        if getattr(self, "h0", None) is not None:
-            longer.learn_initial()
         return longer
 
     def initial(self):
-        width = self.memory + self.length - 1
-        return Context(jnp.zeros((width, self.features)), jnp.zeros((), jnp.int32))
+        none = jnp.zeros((), jnp.int32)
+        memory = Memory(jnp.zeros((self.memory, self.features)), none)
+        return SegmentState(memory, jnp.zeros((self.length - 1, self.features)), none)
 
     def run(self, x, h, flow):
-        return by_length(self.segment, self.length, x, h, flow)
+        q = split_heads(self.W_q(self.norm(x) if self.pre_norm else x), self.heads)
+        r = positions(self.memory + self.length - 1, self.features, x.dtype, self.clamp)
+        r = split_heads(self.W_r(r), self.heads)
+        a, state = segment_recurrence(partial(self.attend, r), self.fold, q, x, h, flow=flow)
+        x = x + self.W_o(a)
+        x = x if self.pre_norm else self.norm(x)
+        return x if self.feed is None else self.feed(x), state
 
-    def segment(self, h, x, flow):
-        h, mask = h.now, flow.mask
-        width, steps = len(h.inputs), len(x)
-        first = jnp.zeros(steps, bool) if flow.begins is None else flow.begins
-        count, order = steps, None
-        if mask is not None:  # steps left out go behind the others: a future that nobody sees
-            count, order = jnp.sum(mask, dtype=jnp.int32), jnp.argsort(~mask, stable=True)
-            x, first = x[order], first[order]
-
-        # Steps are numbered on over resets; `start` is the number of the last reset's step.
-        number = h.seen + jnp.arange(steps, dtype=jnp.int32)
-        start = lax.cummax(jnp.where(first, number, 0))
-        segment = number - (number - start) % self.length
-        oldest = (number + 1 if self.same_length else segment) - self.memory
-        oldest = jnp.maximum(start, oldest)
-        key = h.seen + jnp.arange(-width, steps, dtype=jnp.int32)[None]
-        sees = (key >= oldest[:, None]) & (key <= number[:, None])
-
-        # What is not finite reaches those that see it and nobody else; a weight of zero in a
-        # matrix product would not keep it out.
-        inputs = jnp.concatenate([h.inputs.astype(x.dtype), x])
-        finite = jnp.all(jnp.isfinite(inputs), axis=1)
-        clean = jnp.where(finite[:, None], inputs, 0)
-        y = self._sublayers(clean, width, sees, key < segment[:, None])
-        y = jnp.where(jnp.any(sees & ~finite[None], axis=1)[:, None], jnp.nan, y)
-        y = y if order is None else y[jnp.argsort(order)]
-
-        seen = h.seen + count - jnp.max(start, initial=0)
-        age = width - jnp.arange(width, dtype=jnp.int32)
-        inputs = lax.dynamic_slice_in_dim(inputs, count, width)
-        inputs = jnp.where((age <= seen)[:, None], inputs, 0)
-        full = self.memory + self.length  # from here on only the place in the segment matters
-        seen = seen - jnp.maximum(0, (seen - full) // self.length) * self.length
-        return y, Context(inputs, seen)
-
-    def _sublayers(self, inputs, width, sees, recalled):
-        """y [C, features] of the steps behind the first `width` inputs; sees, recalled [C, keys]:
-        which keys a step sees, and which of them are memory."""
-        x = inputs[width:]
-        attended = self._attend(inputs, width, sees, recalled)
-        x = x + attended if self.pre_norm else self.norm(x + attended)
-        return x if self.feed is None else self.feed(x)
-
-    def _attend(self, inputs, width, sees, recalled):
-        heads = partial(split_heads, heads=self.heads)
-
-        def keys_and_values(inputs):
-            inputs = self.norm(inputs) if self.pre_norm else inputs
-            return inputs, heads(self.W_k(inputs)), heads(self.W_v(inputs))
-
-        normed, k, v = keys_and_values(inputs)
-        q = heads(self.W_q(normed[width:]))
-        r = heads(self.W_r(positions(width, self.features, inputs.dtype, self.clamp)))
+    def attend(self, r, m, q, inputs, i, j, seen):
+        """a [n, heads size] of queries q [n, heads, size] at places i over `inputs` at places j."""
+        M, L, memory = self.memory, self.length, m.inputs
+        places = jnp.concatenate([jnp.arange(-M, 0, dtype=j.dtype), j])
+        remembered = jnp.broadcast_to((places[:M] >= -m.filled)[None], (len(q), M))
+        seen = jnp.concatenate([remembered, seen], axis=1)
+        if self.same_length:
+            seen &= i[:, None] - places[None] < M
+        memory = lax.stop_gradient(memory) if self.detach_memory else memory
+        z = jnp.concatenate([memory, inputs]).astype(q.dtype)
+        z = self.norm(z) if self.pre_norm else z
+        k, v = (split_heads(W(z), self.heads) for W in (self.W_k, self.W_v))
         u, v_bias = self.u[...][None], self.v[...][None]
         scale = self.size**-0.5
+        # as if the first query stood at the last place L - 1, then by the key it has in truth
         relative = scale * relative_scores(q + v_bias, r)
-        if self.detach_memory:  # as keys of their own
-            _, *memory = keys_and_values(lax.stop_gradient(inputs))
-            k, v = (jnp.concatenate(pair) for pair in zip((k, v), memory))
-            sees = jnp.concatenate([sees & ~recalled, sees & recalled], axis=1)
-            relative = jnp.concatenate([relative, relative], axis=2)
-        return self.W_o(merge_heads(attend(q + u, k, v, sees, scale=scale, bias=relative)))
+        relative = jnp.pad(relative, ((0, 0), (0, 0), (0, L - len(q))))
+        first = L - 1 - i[0]
+        to_memory = lax.dynamic_slice_in_dim(relative, first, M, axis=2)
+        to_inputs = lax.dynamic_slice_in_dim(relative, first + M + j[0], L, axis=2)
+        bias = jnp.concatenate([to_memory, to_inputs], axis=2)
+        return merge_heads(attend(q + u, k, v, seen, scale=scale, bias=bias))
+
+    def fold(self, m, inputs):
+        inputs = jnp.concatenate([m.inputs, inputs])
+        filled = jnp.minimum(m.filled + self.length, self.memory)
+        return Memory(inputs[self.length :], filled)
 
 
 def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> jax.Array:

@@ -40,8 +40,6 @@ class RecurrentState(NamedTuple):
 class RecurrentBlock(Layer):
     """W_out (gelu(W_y x) * RG-LRU(conv(W_x x)))."""
 
-    evaluators = RGLRU.evaluators
-
     def __init__(
         self,
         features: int,
@@ -75,8 +73,6 @@ class RecurrentBlock(Layer):
 
 
 class Griffin(Blocks):
-    evaluators = RecurrentBlock.evaluators
-
     def __init__(
         self,
         features: int,

@@ -59,8 +59,6 @@ class Feed(nnx.Module):
 class Level(Layer):
     """One level and those below it. The state: (those of its S4s, a `Pooling` or None)."""
 
-    evaluators = S4.evaluators
-
     def __init__(
         self,
         features: int,
@@ -169,7 +167,6 @@ class Level(Layer):
 
 class SaShiMi(Layer):
     block = True
-    evaluators = Level.evaluators
 
     def __init__(
         self,
