@@ -8,19 +8,20 @@ residuals of its own (`Layer.block`), is x <- layer(x), of which dropout takes w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.answers.answer import IMPOSSIBLE
 from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
 from seqjax.nn.base import Layer, draws_noise, reads_time
 from seqjax.nn.linear import GLU, per_head
 from seqjax.nn.norms import Norm
+from seqjax.ops.softmax_attention import attend
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
 
@@ -181,11 +182,9 @@ class Cross(nnx.Module):
             for y in (self.W_q(x), self.W_k(source.y), self.W_v(source.y))
         )
         there = jnp.ones(k.shape[:2], bool) if source.present is None else source.present
-        scores = jnp.einsum("bthk,bshk->bhts", q, k).astype(accumulation_dtype(q.dtype))
-        there = jnp.broadcast_to(there[:, None, None], scores.shape)
-        scores = jnp.where(there, scores * self.K**-0.5, IMPOSSIBLE)
-        weights = jnp.where(there, jax.nn.softmax(scores, axis=-1), 0)
-        y = jnp.einsum("bhts,bshk->bthk", weights.astype(v.dtype), v)
+        seen = jnp.broadcast_to(there[:, None], (*q.shape[:2], k.shape[1]))
+        y = jax.vmap(partial(attend, scale=self.K**-0.5))(q, k, v, seen)
+        y = jnp.where(jnp.any(there, axis=1)[:, None, None, None], y, 0)
         return self.W_o(y.reshape(x.shape))
 
 
