@@ -246,8 +246,8 @@ def without_work() -> Iterator[None]:
     def accept(*_, **__) -> None:
         raise Accepted
 
-    def prepared(config, origin=None):
-        prepare(config, origin)
+    def prepared(*given, **named):
+        prepare(*given, **named)
         raise Accepted
 
     with (

@@ -69,6 +69,12 @@ def check(value: Any, hint: Any, name: str) -> None:
         for field in fields(hint):
             check(getattr(value, field.name), hints[field.name], _join(name, field.name))
         return
+    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    parts = typing.get_args(plain) if typing.get_origin(plain) is tuple else ()
+    if parts and is_dataclass(parts[0]) and all(isinstance(one, parts[0]) for one in value):
+        for n, one in enumerate(value):
+            check(one, parts[0], f"{name}[{n}]")
+        return
     if not fits(value, hint):
         raise ValueError(f"{name} must be {describe(hint)}, got {value!r}")
 

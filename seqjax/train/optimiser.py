@@ -24,13 +24,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import nnx
 from optax.contrib import (
     MuonDimensionNumbers,
-    scale_by_acprop,
     scale_by_ademamix,
     scale_by_adopt,
-    scale_by_muon,
     scale_by_simplified_ademamix,
 )
 
@@ -66,23 +65,30 @@ def adafactor(
 
 
 def muon(
-    b1: float = 0.9, b2: float = 0.99, beta: float = 0.95, ns_steps: int = 5, *, decays: Decays
+    beta: float = 0.95,
+    ns_steps: int = 5,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    consistent_rms: float | None = None,
+    adam_b1: float = 0.9,
+    adam_b2: float = 0.999,
+    *,
+    decays: Decays,
 ) -> optax.GradientTransformation:
     """Orthogonalised momentum for matrices that decay, Adam for the rest, embeddings and heads."""
+    inner = {name for name, of in decays.items() if of and not name.startswith(("embed", "head"))}
+    last_two = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
 
-    def kinds(params: Mapping[str, Any]) -> dict[str, str]:
-        inner = {n for n, of in decays.items() if of and not n.startswith(("embed", "head"))}
-        return {
-            name: "matrix" if name in inner and p.ndim - _stacked(name) == 2 else "rest"
-            for name, p in params.items()
-        }
+    def matrices(params: Any) -> Any:
+        axes = {name: getattr(p, "ndim", 0) - _stacked(name) for name, p in params.items()}
+        return {name: last_two if n == 2 and name in inner else None for name, n in axes.items()}
 
-    def dimensions(params: Any) -> Any:
-        last_two = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-        return jax.tree.map(lambda p: last_two, params)
-
-    orthogonal = scale_by_muon(beta=beta, ns_steps=ns_steps, weight_dimension_numbers=dimensions)
-    return optax.partition({"matrix": orthogonal, "rest": optax.scale_by_adam(b1, b2)}, kinds)
+    options: dict[str, Any] = dict(
+        nesterov=nesterov, adaptive=adaptive, consistent_rms=consistent_rms
+    )
+    options |= dict(adam_b1=adam_b1, adam_b2=adam_b2, muon_weight_dimension_numbers=matrices)
+    step = optax.contrib.muon(1.0, beta=beta, ns_steps=ns_steps, **options)
+    return optax.chain(step, optax.scale(-1.0))
 
 
 def _stacked(name: str) -> bool:
@@ -112,7 +118,6 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adopt": scale_by_adopt,
     "ademamix": scale_by_ademamix,
     "simplified_ademamix": scale_by_simplified_ademamix,
-    "acprop": scale_by_acprop,
 }
 
 
