@@ -31,6 +31,7 @@ from seqjax.layers.ssm.sashimi import Level
 from seqjax.nn import Associative, Layer, Recurrent, Segmented
 from seqjax.nn.activations import relu
 from seqjax.nn.blocks import Blocks
+from seqjax.nn.combinators import Chain, Combined, Parallel as Beside, Residual
 from seqjax.nn.linear import GLU
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Using
@@ -40,11 +41,14 @@ from seqjax.zoo import LAYERS, make
 D = 4
 # What rows are made of: classes with something left to define.
 BASES = {
-    Associative, Blocks, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented, StateSpace,
-    Sublayer, TimeInvariant,
+    Associative, Blocks, Combined, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented,
+    StateSpace, Sublayer, TimeInvariant,
 }  # fmt: skip
 # Layers that are parts of rows, or of models that are read: class -> one of it.
 PARTS = {
+    Beside: lambda rngs: Beside(make("gru", D), make("lru", D), join="sum"),
+    Chain: lambda rngs: Chain(Norm(D), make("gru", D), nnx.Linear(D, D, rngs=rngs), features=D),
+    Residual: lambda rngs: Residual(make("mamba", D, state=2)),
     Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
@@ -97,7 +101,7 @@ def test_no_layer_escapes_the_contract():
     assert not rows & set(PARTS), "rows are held to their laws by tests/test_layers.py"
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("cls", [pytest.param(cls, id=cls.__name__) for cls in PARTS])
 def test_parts_keep_the_laws(cls):
     check_layer(PARTS[cls](nnx.Rngs(0)))

@@ -119,7 +119,7 @@ def test_every_row_declares_the_ops_that_it_runs(name):
         assert found == declared, f"{name} {options}"
 
 
-@pytest.mark.share(12)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("name", LAYERS)
 def test_explain_names_the_parts_that_take_an_evaluator_and_every_one_is_taken(name):
     """By an op or a monoid that the layer declares, or else it is a program of the layer's own."""
@@ -284,7 +284,7 @@ def test_peers_compute_the_same(name):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ops.OPS)
 def test_every_op_can_be_timed(name):
     for case in bench.op_cases(name, True):

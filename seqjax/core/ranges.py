@@ -70,10 +70,10 @@ def check(value: Any, hint: Any, name: str) -> None:
             check(getattr(value, field.name), hints[field.name], _join(name, field.name))
         return
     plain = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    parts = typing.get_args(plain) if typing.get_origin(plain) is tuple else ()
-    if parts and is_dataclass(parts[0]) and all(isinstance(one, parts[0]) for one in value):
+    kind: Any = (*typing.get_args(plain), None)[0] if typing.get_origin(plain) is tuple else None
+    if isinstance(kind, type) and is_dataclass(kind) and all(isinstance(v, kind) for v in value):
         for n, one in enumerate(value):
-            check(one, parts[0], f"{name}[{n}]")
+            check(one, kind, f"{name}[{n}]")
         return
     if not fits(value, hint):
         raise ValueError(f"{name} must be {describe(hint)}, got {value!r}")
