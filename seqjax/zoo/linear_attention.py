@@ -250,7 +250,7 @@ ROWS: dict[str, Entry] = {
         "2202.10447",
         state="size * inner + (group - 1) * (2 * size + inner) + (features // 2 if shift else 0)",
         smoke=dict(size=4, group=3),
-        variants={"shift": dict(size=2, expansion=0.5, group=2, shift=True)},
+        variants={"shift": dict(size=4, expansion=0.5, group=2, shift=True)},
     ),
     "gateloop": Entry(
         GateLoop,
