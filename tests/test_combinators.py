@@ -42,6 +42,7 @@ def test_the_formulas():
     np.testing.assert_allclose(nnx.Sequential(W, Outputs(gru))(x), gru(W(x))[0], atol=1e-12)
 
 
+@pytest.mark.thorough  # each by itself: tests/test_every_layer.py
 def test_every_law_holds():
     _, gru, lru, _ = parts()
     norm = Norm(4)
