@@ -127,6 +127,7 @@ def test_clipping_by_value_comes_before_the_norm():
         (OptimiserConfig(name="sgd", options={"moment": 1}), "option of optimiser 'sgd': 'moment'"),
         (OptimiserConfig(name="lion", beta2=0.5), "beta1 and beta2 are of adamw; lion has options"),
         (OptimiserConfig(groups=(GroupConfig("*.dt"),)), "optimiser.groups '.*dt'"),
+        (OptimiserConfig(groups=(GroupConfig("*"),)), "no rate and no decay of its own"),
     ],
 )
 def test_mistakes_are_named(config, message):

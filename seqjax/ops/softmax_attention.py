@@ -311,14 +311,15 @@ def cache_of(what: str, state: Any, items: tuple[Array, ...], window: Any, axis:
     return Cache(held, jnp.broadcast_to(filled, items[0].shape[:axis]))
 
 
-def pushed(run: Run, xs: Inputs, cache: Cache, resets: Any) -> Cache:
+def piece(run: Run, xs: Inputs, cache: Cache, resets: Any) -> Cache:
     """What a piece of the steps leaves in an empty cache."""
     del resets
     empty = jax.tree.map(jnp.zeros_like, cache)
     return run(xs, empty, empty)[1]
 
 
-def push_all(new: Cache, cache: Cache) -> Cache:
+def act(new: Cache, cache: Cache) -> Cache:
+    """The cache after such a piece: of the old items those that there is still room for."""
     items = jax.tree.map(partial(push, new.filled), cache.items, new.items)
     size = len(cache.items[0])
     return Cache(items, jnp.minimum(cache.filled + new.filled, jnp.int32(size)))
@@ -373,5 +374,5 @@ SOFTMAX_ATTENTION = Op(
     readers=("q",),
     grouped=False,
     apart=1,
-    span=Span(pushed, push_all),
+    span=Span(piece, act),
 )

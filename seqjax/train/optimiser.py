@@ -152,7 +152,7 @@ def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformati
     """The optimiser up to its learning rate: the update is -learning_rate times what it gives.
 
     decays: which of the parameters have weight decay, where no group decides it. Raises ValueError
-    for unknown names and options, and a group that is the name of nothing.
+    for unknown names and options, and a group that is the name of nothing or changes nothing.
     """
     decay = {name: config.weight_decay * of for name, of in decays.items()}
     rate = dict.fromkeys(decays, 1.0)
@@ -160,6 +160,10 @@ def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformati
         names = fnmatch.filter(decays, group.name)
         if not names:
             raise ValueError(unknown("parameter of optimiser.groups", group.name, decays))
+        if (group.rate, group.decay) == (1.0, None):
+            raise ValueError(
+                f"optimiser.groups: {group.name!r} has no rate and no decay of its own"
+            )
         rate |= dict.fromkeys(names, group.rate)
         if group.decay is not None:
             decay |= dict.fromkeys(names, group.decay)

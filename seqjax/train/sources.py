@@ -65,9 +65,14 @@ def keep(found: Iterable[Source], run: Path) -> None:
     """Copies of the files, in the folder of a run."""
     for one in found:
         if is_file(one.name):
-            copy = run / FOLDER / Path(one.name).name
-            copy.parent.mkdir(exist_ok=True)
+            copy = copy_of(one.name, hash_of(one.text), run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(copy, one.text)
+
+
+def copy_of(file: str, sha256: str, run: Path) -> Path:
+    """Where a run keeps a file: two may have one name."""
+    return run / FOLDER / sha256[:8] / Path(file).name
 
 
 def recall(recorded: Iterable[Mapping[str, Any]], run: Path) -> None:
@@ -77,7 +82,7 @@ def recall(recorded: Iterable[Mapping[str, Any]], run: Path) -> None:
     """
     for name, before in ((one["name"], one["sha256"]) for one in recorded):
         if is_file(name) and name not in BROUGHT:
-            original, copy = Path(name), run / FOLDER / Path(name).name
+            original, copy = Path(name), copy_of(name, before, run)
             if original.is_file() and hash_of(original.read_text()) == before:
                 bring(original)
             elif copy.is_file():
