@@ -54,9 +54,9 @@ def bring(name: str | Path) -> ModuleType:
 
 
 def text_of(module: ModuleType) -> str:
-    """Of its file; empty where it has none."""
+    """Of its file; empty where it has none, or one that is no text."""
     file = getattr(module, "__file__", None)
-    return Path(file).read_text() if file and Path(file).is_file() else ""
+    return Path(file).read_text() if file and is_file(file) and Path(file).is_file() else ""
 
 
 def bring_installed() -> None:
