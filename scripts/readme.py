@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seqjax.core.files import write_atomically
 from seqjax.learn import LEARNERS
-from seqjax.tools.report import Row, sorted_rows
+from seqjax.tools.tables import Row, sorted_rows
 from seqjax.zoo import FAMILIES, LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def zoo() -> str:
         "layers. transition: the structure of the map from one state to the next (a shift is what\n"
         "a convolution carries). state: the floats that an example carries from step to step.\n"
     )
-    rows = sorted_rows("layers", traced=True)
+    rows = sorted_rows("layers")
     for family in FAMILIES:
         name = family.__name__.rpartition(".")[2]
         mine = [row for row in rows if row.family == name]

@@ -126,16 +126,18 @@ def options_of_layers() -> Iterator[Line]:
 
 def options_of_commands() -> Iterator[Line]:
     from seqjax.core.ranges import fits, number
-    from seqjax.tools import cli
+    from seqjax.tools import cli, train
     from seqjax.tools.options import value
 
-    for name in cli.COMMANDS:
-        with mock.patch.object(cli, "parse", lambda command, *rest: command):
-            command: Any = cli.COMMANDS[name].run(["parity"])
+    for name, row in cli.COMMANDS.items():
+        command: Any = row.function
+        if row.named:
+            with mock.patch.object(train, "parse", lambda command, *_: command):
+                command = command(["parity"])
         needed = {"import": ["nowhere"], "export": ["nowhere", "--out", "nowhere"],
                   "eval": ["nowhere"], "generate": ["nowhere"], "explain": ["gru"],
                   "check": ["gru"]}  # fmt: skip
-        start = [name, *(["parity"] if name == "train" else needed.get(name, []))]
+        start = [name, *(["parity"] if row.named else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
         for option, parameter in signature(command).parameters.items():
             flag, hint = f"--{option.replace('_', '-')}", hints[option]
@@ -178,6 +180,8 @@ def names() -> Iterator[Line]:
     yield Line("files", ["train", "parity", "--run", ""], ("run",))
     yield Line("files", ["learners", "--figure", "none/x.png"], ("figure",))
     yield Line("files", ["learners", "--figure", "x.doc"], ("figure",))
+    for words in (["gruu"], ["gru", "--family", "clasic"], ["--kind", "layer"], ["--family", ""]):
+        yield Line("names", ["list", *words], (words[-1],))
 
 
 def together() -> Iterator[Line]:

@@ -80,7 +80,7 @@ def answered() -> dict[str, dict[str, int]]:
     import test_goldens as goldens
     from flax import nnx
 
-    from seqjax.tools.report import _shape_of
+    from seqjax.tools.explain import shape_of
     from seqjax.zoo import LAYERS
 
     count = Counter(path.parent.name for path in goldens.paths())
@@ -118,7 +118,7 @@ def answered() -> dict[str, dict[str, int]]:
             cls.__init__ = init
     found = {}
     for name, entry in LAYERS.items():
-        inside = {type(part) for _, part in nnx.iter_modules(_shape_of(name))} - {entry.make}
+        inside = {type(part) for _, part in nnx.iter_modules(shape_of(name))} - {entry.make}
         of_parts = [goldens for cls in inside for goldens in by_layer.get(cls, {}).items()]
         stem = NAMED.get(name) or re.sub(r"\d$", "", name)
         named = [(g, count[g]) for g in goldens.ADAPTERS if stem in g or g in stem]

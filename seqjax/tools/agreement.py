@@ -30,7 +30,7 @@ from seqjax.learn.online_lru import online_lru
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
 from seqjax.learn.snap import eprop, snap
 from seqjax.learn.uoro import uoro
-from seqjax.tools.report import announce, print_json, show
+from seqjax.tools.screen import announce, print_json, print_table
 from seqjax.train.record import environment
 from seqjax.zoo import make
 
@@ -155,7 +155,7 @@ def agreement(
         print_json({"environment": environment(), "rows": [asdict(row) for row in rows]})
         return 0
     for recurrence in RECURRENCES:
-        show(
+        print_table(
             recurrence,
             ("learner", "cosine", "error", "us/step", "state kB", "temporary kB"),
             [

@@ -36,7 +36,7 @@ from seqjax.core import monoid as m
 from seqjax.core.common import unknown
 from seqjax.core.scan import scan
 from seqjax.ops.op import Call
-from seqjax.tools.report import announce, print_json, show
+from seqjax.tools.screen import announce, print_json, print_table
 from seqjax.tools.selfcheck import example
 from seqjax.train.config import Count
 from seqjax.train.record import environment
@@ -360,7 +360,7 @@ def bench(
         for case in announce(cases(name, every), f"bench {name}"):
             tables.append(run(case, repeats))
             if not json:
-                show(*table(tables[-1]))
+                print_table(*table(tables[-1]))
     if json:
         print_json({
             "date": datetime.now(UTC).isoformat(timespec="seconds"),

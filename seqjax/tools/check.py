@@ -15,7 +15,7 @@ from seqjax.core.common import unknown
 from seqjax.core.ranges import Range
 from seqjax.nn import Layer
 from seqjax.testing import LawBroken, check_layer
-from seqjax.tools.report import show
+from seqjax.tools.screen import print_table
 from seqjax.train.config import Count
 from seqjax.zoo import LAYERS, make
 from seqjax.zoo.own import load_file
@@ -58,7 +58,7 @@ def check(
     title = f"{layer}, {features} features, {steps} steps, float64"
     verdicts = {law: "broken" if broken and law == broken.law else "holds" for law in found}
     rows = [(law, f"{gap:.1e}", verdicts[law]) for law, gap in found.items()]
-    show(title, ("law", "off by", ""), rows)
+    print_table(title, ("law", "off by", ""), rows)
     if broken:
         print(broken)
     return 1 if broken else 0

@@ -35,7 +35,7 @@ from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.monoid import Monoid
 from seqjax.core.scan import EVALUATORS, scan
 from seqjax.ops.op import Call, Op, Spec
-from seqjax.tools.report import announce, print_json, show
+from seqjax.tools.screen import announce, print_json, print_table
 from seqjax.train.record import environment
 
 SHORT, LONG = 64, 2048  # steps: all evaluators run up to SHORT, the long T is at least LONG
@@ -391,7 +391,7 @@ def selfcheck(
             "checks": [{**asdict(line), "passed": line.passed} for line in lines],
         })  # fmt: skip
         return 1 if failed else 0
-    show(
+    print_table(
         "errors against the naive float64 loop, relative to the largest entry",
         ("of", "case", "T", "evaluator", "dtype", "form", "value", "gradient", "tolerance", ""),
         [(x.what, x.case, str(x.steps), x.evaluator, x.dtype, x.form, f"{x.value:.1e}",

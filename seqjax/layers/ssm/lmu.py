@@ -35,7 +35,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from flax import nnx
 from jax import Array
 
@@ -63,6 +62,8 @@ def window_of(
     A, B = (step * z for z in transition(measure, order))
     if option("discretisation", discretisation, ("zoh", "forward")) == "forward":
         return np.eye(order) + A, B
+    import scipy.linalg  # a fifth of a second, of every command's start
+
     joined = scipy.linalg.expm(np.block([[A, B[:, None]], [np.zeros((1, order + 1))]]))
     return joined[:order, :order], joined[:order, order]
 

@@ -1,0 +1,143 @@
+"""What a run is good for once it is trained: `seqjax eval RUN` and `seqjax generate RUN`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from seqjax.core.common import printable
+from seqjax.core.ranges import Count, NotNegative, Range, Seed
+
+Step = Annotated[int, Range(0)]
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+def evaluate(
+    run: Run,
+    step: Step | None = None,
+    batch: Count | None = None,
+    length: Count | None = None,
+    batches: Count | None = None,
+) -> int:
+    """Score a trained model on validation batches.
+
+    Args:
+        run: folder of the run
+        step: which checkpoint; by default the best one
+        batch: sequences per batch; by default as in training
+        length: time steps per sequence; by default as in training
+        batches: how many batches; by default as in training
+    """
+    from seqjax.train.config import check_config
+    from seqjax.train.loop import load
+    from seqjax.train.progress import table
+    from seqjax.train.record import read_config
+    from seqjax.train.step import make_evaluate, take_apart
+
+    config = read_config(run)
+    given = {"batch": batch, "evaluation_length": length, "evaluation_batches": batches}
+    changed = {name: value for name, value in given.items() if value is not None}
+    config = replace(
+        config, task=replace(config.task, **changed),
+        optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
+    )  # fmt: skip
+    model, task, _, at = load(run, step)
+    check_config(config)
+    params, frozen, _, rebuild = take_apart(model)
+    metrics = make_evaluate(config, task, rebuild)(params, frozen)
+    length = config.task.evaluation_length or config.task.length
+    print(f"step {at}    {table(metrics)}\nbaseline  {table(task.baseline(length))}")
+    return 0
+
+
+def generate(
+    run: Run,
+    prompt: tuple[str, ...] = ("\n",),
+    length: Annotated[int, Range(0)] = 400,
+    temperature: NotNegative = 0.8,
+    top_k: Count | None = None,
+    top_p: Annotated[float, Range(above=0, high=1)] | None = None,
+    seed: Seed = 0,
+    step: Step | None = None,
+    context: Count | None = None,
+    raw: bool = False,
+) -> int:
+    """Write on after prompts with a trained model of text, or an imported one.
+
+    Control bytes are written as escapes, as in \\x1b, but for newlines and tabs.
+
+    Args:
+        run: folder of the run, or of an imported model
+        prompt: one or more texts to go on from; for an imported model numbers of tokens,
+            as in "17 4 25": its tokenizer is carried along, and not run
+        length: bytes, or tokens, to write after each
+        temperature: below 1 likelier bytes are preferred; 0 always takes the likeliest
+        top_k: sample from the k likeliest bytes only
+        top_p: sample from the likeliest bytes that together have this probability
+        seed: of the samples
+        step: which checkpoint of a run; by default the best one
+        context: tokens that full attention of an imported model can look back, and so the size
+            of its state; by default what it was imported with
+        raw: bytes as they are, control bytes too, for a file or a pipe
+    """
+    import jax
+
+    from seqjax.tasks.char_lm import SPEC
+    from seqjax.train.generate import generate as write_on
+    from seqjax.train.imported import load as load_imported, stored
+    from seqjax.train.loop import load_model
+    from seqjax.train.record import read_config
+
+    if raw and sys.stdout.isatty():
+        raise ValueError("--raw may write control bytes: send it to a file or a pipe")
+    if stored(run):
+        if step is not None:
+            raise ValueError(f"{run} is an imported model: it has no steps to choose from")
+        model = load_imported(run, context=context).model
+        encode, decode = _numbers, _spaced
+    else:
+        task = read_config(run).task.name
+        if task != "char_lm":
+            raise ValueError(f"{run} was trained on {task}: only char_lm writes text")
+        if context is not None:
+            raise ValueError("--context is for imported models: what a trained one sees is "
+                             "an option of its layers")  # fmt: skip
+        model, _ = load_model(run, SPEC, step)
+        encode, decode = lambda text: list(os.fsencode(text)), _bytes
+    rows = write_on(
+        model,
+        [encode(text) for text in prompt],
+        length,
+        key=jax.random.key(seed),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    for text, row in zip(prompt, rows, strict=True):
+        if raw:
+            sys.stdout.buffer.write(os.fsencode(text) + decode(row) + b"\n")
+        else:
+            whole = os.fsencode(text) + decode(row)
+            print(printable(whole.decode(errors="backslashreplace")))
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError:
+        raise ValueError(f"a prompt of an imported model is numbers, got {text!r}") from None
+
+
+def _spaced(tokens) -> bytes:
+    return "".join(f" {token}" for token in tokens.tolist()).encode()
+
+
+def _bytes(tokens) -> bytes:
+    """Bytes; "?" where a model that knows more tokens than these writes another."""
+    return bytes(token if token < 256 else ord("?") for token in tokens.tolist())

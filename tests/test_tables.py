@@ -1,0 +1,73 @@
+"""`seqjax list` has every row, and looks at none that it need not."""
+
+import functools
+import json
+import runpy
+from pathlib import Path
+
+from seqjax import ops
+from seqjax.core.scan import EVALUATORS
+from seqjax.tasks import TASKS
+from seqjax.tools import tables
+from seqjax.tools.cli import main
+from seqjax.tools.screen import print_table
+from seqjax.tools.tables import Row
+from seqjax.zoo import LAYERS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def printed(capsys, *argv):
+    assert main(list(argv)) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_readme_and_list_have_every_row(capsys, monkeypatch):
+    """In one test: to look at what every layer runs takes a quarter of a minute."""
+    monkeypatch.setattr(tables, "_traced", functools.cache(tables._traced))
+    monkeypatch.setattr(Row, "__hash__", lambda row: hash(row.name))
+    listed = printed(capsys, "list", "--json")
+    names = {kind: [row["name"] for row in rows] for kind, rows in listed.items()}
+    assert sorted(names["layers"]) == sorted(LAYERS)
+    assert names["ops"] == list(ops.OPS) and names["tasks"] == list(TASKS)
+    assert set(names["evaluators"]) == {*EVALUATORS, "newton", "parallel_backward"}
+    for kind in ("layers", "ops", "evaluators", "learners", "tasks"):
+        assert all(row["title"] and row["reference"] for row in listed[kind])
+    assert all(row.get("transition") for row in listed["layers"])
+
+    text = README.read_text()
+    readme = runpy.run_path(str(README.parent / "scripts" / "readme.py"))
+    assert readme["renewed"](text) == text, "run: python scripts/readme.py"
+    assert readme["year"]("2102.11174, 2406.06484") == "2021"
+    assert readme["year"]("Gers et al. 2000") == "2000" and readme["year"]("this page") == ""
+
+
+def test_plain_list_looks_at_no_layer(capsys, monkeypatch):
+    monkeypatch.setattr(tables, "_traced", None)
+    assert main(["list", "--kind", "layers"]) == 0
+    assert "gated_deltanet" in capsys.readouterr().out
+
+
+def names(capsys, *words):
+    assert main(["list", *words]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    return {word for line in lines for word in line}
+
+
+def test_list_finds_words_and_families(capsys):
+    found = names(capsys, "householder", "--kind", "layers")
+    assert "deltaproduct" in found and "gru" not in found
+    assert {"sgd", "bptt"} & names(capsys, "1604.06174") == {"bptt"}, "in references too"
+    found = names(capsys, "GRU", "--family", "classic")
+    assert {"gru"} <= found and "min_gru" not in found
+    for words, named in (
+        (["list", "grx"], "no row has 'grx'; did you mean 'gru'"),
+        (["list", "--family", "clasic"], "unknown family 'clasic'; did you mean 'classic'"),
+    ):
+        assert main(words) == 2
+        assert named in capsys.readouterr().err
+
+
+def test_plain_tables_are_aligned(capsys):
+    print_table("t", ("name", "none", "ms"), [("a", "", "1.5"), ("long", "", "20")])
+    assert capsys.readouterr().out == "t\nname   ms\na     1.5\nlong   20\n\n"
