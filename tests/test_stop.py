@@ -345,9 +345,9 @@ def test_a_text_that_changed_is_not_gone_on_with(tmp_path):
     text.write_bytes(b"seven little ducks went out one DAY " * 20)
     after = make("char_lm", path=str(text)).fingerprint
     assert before != after and make("adding").fingerprint == ""
-    with pytest.raises(ValueError, match="the text of .* has changed since the run began"):
+    with pytest.raises(ValueError, match="the data of .* have changed since the run began"):
         write_config(run, config, after)
-    with pytest.warns(Notice, match="the text of .* has changed since it was trained on"):
+    with pytest.warns(Notice, match="the data of .* have changed since it was trained on"):
         load(run)
-    with pytest.raises(ValueError, match="the text of .* has changed since the run began"):
+    with pytest.raises(ValueError, match="the data of .* have changed since the run began"):
         train(config, run)

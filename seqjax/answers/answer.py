@@ -19,6 +19,7 @@ from seqjax.core.common import accumulation_dtype
 
 IMPOSSIBLE = -1e5  # a log-probability or logit of nothing
 Metrics = dict[str, Any]  # name -> scalar (traced or float); "loss" is the one to descend
+Targets = tuple[np.ndarray, np.ndarray]  # y [..., *shape] and the weight of each [...]
 
 
 class Answer(ABC):
@@ -61,6 +62,22 @@ class Answer(ABC):
     def summary(self, means: Metrics) -> Metrics:
         """Metrics that are ratios or roots of averages, from all of them at the end."""
         return means
+
+    def weights(self, y: jax.Array, mask: jax.Array) -> Metrics:
+        """What a batch weighs in the mean of a metric over batches, where it is not sum(mask)."""
+        return {}
+
+    def baseline(self, train: Targets, held_out: Targets) -> Metrics:
+        """Metrics on targets held out of what knows the frequencies of others, and no input.
+
+        Empty where no closed form is known.
+        """
+        return {}
+
+    @property
+    def bound(self) -> int | None:
+        """Targets are whole numbers from 0 to below it; None: any numbers."""
+        return None
 
     @property
     def padding(self) -> jax.Array | None:

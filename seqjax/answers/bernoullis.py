@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqjax.answers import metrics
-from seqjax.answers.answer import Answer, Metrics
+from seqjax.answers.answer import Answer, Metrics, Targets
 from seqjax.answers.inputs import Features
 from seqjax.core.ranges import Count
 
@@ -51,6 +52,13 @@ class Bernoullis(Answer):
         counts = [means[name] for name in COUNTED]
         rest = {name: value for name, value in means.items() if name not in COUNTED}
         return rest | {"f1": metrics.f1(*counts), "accuracy": metrics.jaccard(*counts)}
+
+    def baseline(self, train: Targets, held_out: Targets) -> Metrics:
+        """The loss by the frequency of each, with one yes and one no more."""
+        (y, mask), (new, weights) = train, held_out
+        p = (np.tensordot(mask, y, mask.ndim) + 1) / (mask.sum() + 2)
+        nll = -(new * np.log(p) + (1 - new) * np.log1p(-p)).sum(-1)
+        return {"loss": float(np.average(nll, weights=weights))}
 
     def predict(self, y_hat):
         return (y_hat > 0).astype(y_hat.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seqjax.answers.answer import Answer, Metrics, mean
+from seqjax.answers.answer import Answer, Metrics, Targets, mean
 from seqjax.answers.inputs import Tokens
 from seqjax.core.common import predicted
 from seqjax.core.ranges import Count, Range
@@ -37,6 +37,10 @@ class Classes(Answer):
         return self.count
 
     @property
+    def bound(self) -> int:
+        return self.count
+
+    @property
     def next_input(self) -> Tokens:
         return Tokens(self.count)
 
@@ -52,7 +56,7 @@ class Classes(Answer):
 
     def metrics(self, y_hat, y, mask) -> Metrics:
         metrics = {"loss": mean(self.loss(y_hat, y), mask)}
-        counted = mask if self.blank is None else jnp.where(y == self.blank, 0, mask)
+        counted = self._counted(y, mask)
         right = self.predict(y_hat).astype(y.dtype) == y
         metrics["accuracy"] = mean(right.astype(mask.dtype), counted)
         if self.per_step:
@@ -60,6 +64,29 @@ class Classes(Answer):
             weight = jnp.any(counted > 0, axis=1)
             metrics["sequence_accuracy"] = mean(whole.astype(mask.dtype), weight.astype(mask.dtype))
         return metrics
+
+    def weights(self, y, mask) -> Metrics:
+        counted = self._counted(y, mask)
+        weights = {"accuracy": jnp.sum(counted)}
+        if self.per_step:
+            weights["sequence_accuracy"] = jnp.sum(jnp.any(counted > 0, axis=1).astype(mask.dtype))
+        return weights
+
+    def baseline(self, train: Targets, held_out: Targets) -> Metrics:
+        """The likeliest class by frequencies plus one, which no class lacks."""
+        seen, new = (
+            np.bincount(y.ravel(), mask.ravel(), self.count) for y, mask in (train, held_out)
+        )
+        p = (seen + 1) / (seen + 1).sum()
+        counted = new.copy()
+        if self.blank is not None:
+            counted[self.blank] = 0
+        accuracy = counted[p.argmax()] / max(counted.sum(), 1e-30)
+        return {"loss": float(-new @ np.log(p) / new.sum()), "accuracy": float(accuracy)}
+
+    def _counted(self, y, mask):
+        """The weights of the accuracies."""
+        return mask if self.blank is None else jnp.where(y == self.blank, 0, mask)
 
     def sample(
         self,

@@ -31,12 +31,17 @@ class Input(ABC):
     shape: of the input of one step.
     dtype: of x; integers and floats of another width are right too.
     axes: of x before `shape`.
+    bound: x has whole numbers from 0 to below it; None: any.
     """
 
     shape: tuple[int, ...]
     name: ClassVar[str]
     dtype: ClassVar[type]
     axes: ClassVar[tuple[str, ...]] = ("B", "T")
+
+    @property
+    def bound(self) -> int | None:
+        return None
 
     @property
     def pair(self) -> tuple[Input | None, Input]:
@@ -93,6 +98,10 @@ class Tokens(Input):
     dtype = np.int32
     shape = ()
     vocabulary: Count
+
+    @property
+    def bound(self) -> int:
+        return self.vocabulary
 
     def embedding(self, features: int, *, rngs: nnx.Rngs) -> Embedding:
         return Embedding(self.vocabulary, features, rngs=rngs)

@@ -37,6 +37,10 @@ class Labels(Answer):
         return 1 + self.count
 
     @property
+    def bound(self) -> int:
+        return 1 + self.count
+
+    @property
     def padding(self) -> jax.Array:
         return jnp.full(self.size, IMPOSSIBLE).at[BLANK].set(0)
 

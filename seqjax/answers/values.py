@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 
-from seqjax.answers.answer import Answer
+from seqjax.answers.answer import Answer, Metrics, Targets
 from seqjax.answers.inputs import Features
 from seqjax.core.ranges import Count
 
@@ -39,8 +40,20 @@ class Values(Answer):
     def measures(self, y_hat, y):
         return {"mse": self.loss(y_hat, y)}
 
+    def baseline(self, train: Targets, held_out: Targets) -> Metrics:
+        """The mean."""
+        (y, mask), (new, weights) = train, held_out
+        mean = np.average(y, axis=tuple(range(mask.ndim)), weights=_each(mask, y))
+        mse = float(np.average((new - mean) ** 2, weights=_each(weights, new)))
+        return {"loss": mse, "mse": mse}
+
     def predict(self, y_hat):
         return y_hat
 
     def sample(self, key, y_hat):
         return y_hat
+
+
+def _each(mask: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The weight of each number of the targets."""
+    return np.broadcast_to(mask[..., None], y.shape)

@@ -17,6 +17,8 @@ from seqjax.tasks import (
     selective_copy,
     state_tracking,
 )
+from seqjax.tasks.arrays import from_arrays
+from seqjax.tasks.sources import from_batches, from_source
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -31,7 +33,8 @@ from seqjax.tasks.task import (
 
 __all__ = [
     "TASKS", "Batch", "Classes", "DataIterator", "Entry", "Features", "Spec", "Task", "Tokens",
-    "Values", "check_task", "make",
+    "Values", "check_task", "from_arrays", "from_batches", "from_source",
+    "make",
 ]  # fmt: skip
 
 TASKS: dict[str, Entry] = {

@@ -120,6 +120,16 @@ class Task:
         """A hash of the data that no option and no seed determines; empty where there is none."""
         return ""
 
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """What its data decide of a `TaskConfig`, where that has the defaults."""
+        return {}
+
+    @property
+    def description(self) -> str:
+        """Kinds and sizes of its data, in a line; empty where the config has them."""
+        return ""
+
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches, determined by the seed."""
         return Generator(self.sample, _stream(seed, 0), batch, length)
@@ -134,6 +144,10 @@ class Task:
         """Averages over the mask of what the kind of answer measures, "loss" among them."""
         return self.spec.outputs.score(y_hat, batch.y, batch.mask, batch.present)
 
+    def weights(self, batch: Batch) -> Metrics:
+        """The weight of the batch in those metrics that do not go by the sum of its mask."""
+        return self.spec.outputs.weights(batch.y, batch.mask)
+
     def summary(self, means: Metrics) -> Metrics:
         """The metrics, of averages of scores."""
         return self.spec.outputs.summary(means)
@@ -144,7 +158,7 @@ class Entry(table.Entry):
     """One row: a task, where it is published, how to try it quickly."""
 
     make: Callable[..., Task]
-    length: int  # a valid short length for the smoke options
+    length: int | None = None  # a valid short length for the smoke options; None: the config's
     smoke: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -141,13 +141,20 @@ def task_of(config: Config, task: Task | None = None) -> Task:
 
 
 def fitted(config: Config, task: Task | None = None) -> Config:
-    """The config with the features that have `model.parameters`, where it is given."""
-    if config.model.parameters is None:
-        return config
+    """The config with what own data decide, where it has the defaults, and with the features that
+    have `model.parameters`, where it is given."""
     from seqjax.stacks import summary
 
     check_config(config, task)
-    return replace(config, model=summary.fitted(config.model, task_of(config, task).spec))
+    task, plain = task_of(config, task), TaskConfig()
+    decided = {
+        name: value for name, value in task.decides.items()
+        if getattr(config.task, name) == getattr(plain, name)
+    }  # fmt: skip
+    config = replace(config, task=replace(config.task, **decided))
+    if config.model.parameters is None:
+        return config
+    return replace(config, model=summary.fitted(config.model, task.spec))
 
 
 def smoke(config: Config) -> Config:
@@ -158,8 +165,8 @@ def smoke(config: Config) -> Config:
 
     entry = TASKS[option("task", config.task.name, TASKS)]
     task = replace(
-        config.task, options={**config.task.options, **entry.smoke}, batch=2, length=entry.length,
-        evaluation_batches=1, evaluation_length=None,
+        config.task, options={**config.task.options, **entry.smoke}, batch=2,
+        length=entry.length or config.task.length, evaluation_batches=1, evaluation_length=None,
     )  # fmt: skip
     layer, encoder = (
         tuple(

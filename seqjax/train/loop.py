@@ -30,7 +30,7 @@ from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
-from seqjax.train.config import Config, fitted, task_of
+from seqjax.train.config import Config, check_config, fitted, task_of
 from seqjax.train.imported import build
 from seqjax.train.origin import beside, find, keep
 from seqjax.train.progress import Progress, short, table
@@ -118,6 +118,8 @@ def train(
     objects = [n for n, one in (("task", task), ("optimiser", optimiser)) if one is not None]
     if task is not None:
         config = replace(config, task=replace(config.task, name=task.name, options={}))
+    check_config(config, task)
+    task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
     size, task, optimiser, update, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
@@ -150,6 +152,8 @@ def train(
                 metrics, evaluated = extra["metrics"], extra["evaluated"]
                 window = Window(**extra["window"]) if "window" in extra else window
                 progress.message(f"going on from step {step}")
+        if task.description:
+            progress.message(task.description)
         if source is not None and not source.answers(task.spec):
             progress.message(f"a new head for {task.spec.outputs}: {source.path} has another")
         frozen_too = f" ({short(size.frozen)} frozen)" if size.frozen else ""
@@ -248,8 +252,8 @@ def load(
         )
     task = task_of(config, task)
     if read_data(Path(run)) not in ("", task.fingerprint):
-        text = f"the text of {run} has changed since it was trained on"
-        warnings.warn(text, Notice, stacklevel=2)
+        changed = f"the data of {run} have changed since it was trained on"
+        warnings.warn(changed, Notice, stacklevel=2)
     model, at = load_model(run, task.spec, step)
     return model, task, config, at
 

@@ -168,11 +168,11 @@ def write_config(
 ) -> None:
     """Save what the run is, or check that the folder holds the same run.
 
-    data: the fingerprint of its text, `Task.fingerprint`.
+    data: their fingerprint, `Task.fingerprint`.
     size: how large the model is, `seqjax.stacks.summary.Size`.
     origin: path and sha256 of its first numbers, if they are not drawn.
     objects: what was given as an object, and is in no config: "task", "optimiser".
-    Raises ValueError naming the fields in which it is another one, and if the text has changed.
+    Raises ValueError naming the fields in which it is another one, and if the data have changed.
     """
     config = resolved(config)
     if (folder / "config.json").exists():
@@ -190,8 +190,8 @@ def write_config(
             )
         if read_data(folder) not in ("", data):
             raise ValueError(
-                f"the text of {folder} has changed since the run began: "
-                "put it back to go on with it, or give a new folder"
+                f"the data of {folder} have changed since the run began: "
+                "put them back to go on with it, or give a new folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
     own = sources(json.dumps(asdict(config)))
@@ -221,7 +221,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_data(folder: Path) -> str:
-    """The fingerprint of the text the run began with; empty if it has none."""
+    """The fingerprint of the data the run began with; empty if it has none."""
     return _json(folder).get("data", "")
 
 

@@ -161,7 +161,9 @@ def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
     @jax.jit
     def measure(params, frozen, batch, carry):
         answer, carry = forward(rebuild(params, frozen), batch, carry)
-        return task.score(answer, batch), jnp.sum(batch.mask), carry
+        metrics = task.score(answer, batch)
+        weights = dict.fromkeys(metrics, jnp.sum(batch.mask)) | task.weights(batch)
+        return metrics, {name: weights[name] for name in metrics}, carry
 
     return Evaluation(config.task, task, start, measure)
 
@@ -181,15 +183,15 @@ class Evaluation:
     def unless_stopped(self, stop: Any, params: Arrays, frozen: Arrays) -> dict[str, float] | None:
         """The same; None if in the meantime `stop.signal` was set."""
         carry = first = self.start(params, frozen)
-        sums, total = Counter(), 0.0
+        sums, totals = Counter(), Counter()
         for batch in self.batches():
             if stop is not None and stop.signal:
                 return None
-            metrics, weight, after = self.measure(params, frozen, batch, carry)
+            metrics, weights, after = self.measure(params, frozen, batch, carry)
             carry = after if self.task.validation_carries_state else first
-            total += float(weight)
-            sums.update({name: float(v) * float(weight) for name, v in metrics.items()})
-        means = {name: value / max(total, 1) for name, value in sums.items()}
+            totals.update({name: float(weight) for name, weight in weights.items()})
+            sums.update({name: float(v) * float(weights[name]) for name, v in metrics.items()})
+        means = {name: value / (totals[name] or 1) for name, value in sums.items()}
         return {name: float(value) for name, value in self.task.summary(means).items()}
 
     def batches(self) -> Iterator[Batch]:

@@ -97,7 +97,7 @@ def add(module: ModuleType) -> None:
                 _row(LAYERS, snake_case(value.__name__), value, where)
         elif inspect.isfunction(value) and value.__annotations__.get("return") in (Task, "Task"):
             if all(entry.make is not value for entry in TASKS.values()):
-                _row(TASKS, value.__name__, value, where, length=16)
+                _row(TASKS, value.__name__, value, where)
 
 
 def load_file(path: str | Path) -> ModuleType:
@@ -154,10 +154,10 @@ def _executed(run: Callable[[], R], name: str) -> R:
         LOADING.pop()
 
 
-def _row(table: dict[str, Any], name: str, made: Any, where: str, **fields: Any) -> None:
+def _row(table: dict[str, Any], name: str, made: Any, where: str) -> None:
     """A row for a class of layers or a function that makes a task, titled by its docstring."""
     if name in table and table[name].make.__module__ != made.__module__:
         raise ValueError(f"{where} brings {name!r}, which stands already: rename it")
     title = (inspect.getdoc(made) or name).splitlines()[0].rstrip(".")
     entry = Entry if table is LAYERS else TaskEntry
-    table[name] = entry(made, title, where, **fields)
+    table[name] = entry(made, title, where)
