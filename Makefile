@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test contract smoke test-all lint types notebooks check-kernels install clean
+.PHONY: demo test contract smoke test-all lint types notebooks docs wheel check-kernels install clean
 
 # One stamp per set of extras: installed again when pyproject.toml changes.
 install: $(VENV)/base.stamp
@@ -43,14 +43,23 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/dev.stamp
+types: $(VENV)/dev.stamp $(VENV)/test.stamp $(VENV)/notebooks.stamp $(VENV)/docs.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 notebooks: $(VENV)/notebooks.stamp
-	$(BIN)/python scripts/run_notebooks.py
+	$(BIN)/python scripts/run_notebooks.py --save runs/notebooks
+
+# The documentation, in site/; the notebooks in it are those that `make notebooks` executed.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel in dist/, tried outside of the tree with every one of these Pythons that is there.
+PYTHONS ?= $(shell for p in $(PYTHON) python3.12; do command -v $$p; done)
+wheel: $(VENV)/dev.stamp
+	scripts/check_wheel.sh $(PYTHONS)
 
 check-kernels:
 	PYTHON=$(PYTHON) bash scripts/check_kernels.sh
 
 clean:
-	rm -rf $(VENV) .venv-tpu .venv-cuda .cache runs
+	rm -rf $(VENV) .venv-tpu .venv-cuda .cache runs site dist build

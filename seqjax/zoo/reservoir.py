@@ -8,7 +8,7 @@ ROWS: dict[str, Entry] = {
         ESN,
         "Leaky echo state network, weights not trained",
         "Jaeger 2001",
-        state="hidden",
+        state="hidden or features",
         smoke=dict(hidden=6, density=0.5, leak=0.5),
         variants={
             "leaks": dict(
