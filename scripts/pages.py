@@ -1,0 +1,259 @@
+"""Pages made from the tables: a page per family of layers, ops, learners, tasks, optimisers.
+
+What a row has is read from the tables of seqjax; what was measured, and which goldens a layer
+answers, from scripts/zoo.json (`python scripts/zoo.py`). `python scripts/pages.py` writes the
+figure of README.md, docs/zoo.png.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prose import links, markdown, prose, table
+
+from seqjax.learn import LEARNERS
+from seqjax.tasks import TASKS
+from seqjax.tools.tables import Row, sorted_rows
+from seqjax.train.optimiser import OPTIMISERS
+from seqjax.zoo import FAMILIES, LAYERS
+
+ROOT = Path(__file__).resolve().parent.parent
+ZOO = json.loads((ROOT / "scripts" / "zoo.json").read_text())
+MEASURED = (
+    f"Time and temporary memory of a token, of a pass and of one with gradients, by the default "
+    f"evaluator at {ZOO['measured']['shape']} and default options: `{ZOO['measured']['command']}`, "
+    f"{ZOO['measured']['device']}, {ZOO['measured']['versions']}, {ZOO['measured']['date']}. "
+    "Only ratios within one run count."
+)
+Page = tuple[str, str | bytes]
+
+
+def zoo() -> Iterator[Page]:
+    rows = sorted_rows("layers")
+    lines = []
+    for module in FAMILIES:
+        name, title = module.__name__.rpartition(".")[2], (module.__doc__ or "").strip()
+        mine = [row for row in rows if row.family == name]
+        yield f"zoo/{name}.md", family(name, title, mine)
+        yield f"zoo/{name}.svg", drawn(dots(mine), "svg")
+        of = ", ".join(f"[`{row.name}`]({name}.md#{row.name})" for row in mine)
+        lines.append(f"- **[{title.rstrip('.')}]({name}.md)**: {of}\n")
+    yield "zoo/ops.md", ops()
+    yield "zoo/learners.md", learners()
+    yield "zoo/tasks.md", tasks()
+    yield "zoo/optimisers.md", optimisers()
+    yield "zoo/zoo.svg", drawn(scatter(), "svg")
+    yield "zoo/index.md", INDEX.format(layers="".join(lines), count=len(rows), measured=MEASURED)
+
+
+INDEX = """# The zoo
+
+{count} layers, each one file, each held to the laws of `seqjax check` and, where there are any,
+to the numbers of its official implementation. Any of them by its name: `seqjax.make("gla", 64,
+heads=2, rngs=rngs)`, `--model.layer gla heads=2`, `seqjax bench gla`.
+
+{layers}
+- **[Ops](ops.md)**: the meanings that layers run
+- **[Learners](learners.md)**: ways to learn beyond backpropagation through the whole sequence
+- **[Tasks](tasks.md)**: what they are judged by
+- **[Optimisers](optimisers.md)**
+
+![Floats of a state against the time of a token](zoo.svg)
+
+State and time of a token (a forward pass) of every layer at 64 features. {measured}
+"""
+
+
+def family(name: str, title: str, rows: list[Row]) -> str:
+    """A page: an overview, the costs as a picture, and every row in full."""
+    overview = table(
+        ("name", "what", "year", "us", "KiB"),
+        [
+            (
+                f"[`{row.name}`](#{row.name})",
+                prose(row.title),
+                year(row.reference),
+                *costs(row.name),
+            )
+            for row in rows
+        ],
+    )
+    parts = "\n".join(map(layer, rows))
+    picture = f"![Time of a token]({name}.svg)\n\n{MEASURED}"
+    return f"# {title.rstrip('.')}\n\n{overview}{picture}\n\n{parts}"
+
+
+def layer(row: Row) -> str:
+    """What the file of a layer explains, its options, and how it runs."""
+    make, cost = LAYERS[row.name].make, ZOO["rows"].get(row.name, {})
+    module = inspect.getmodule(make)
+    goldens = ", ".join(f"{name} {n}" for name, n in cost.get("goldens", {}).items())
+    reasons = [f"{law} ({prose(why)})" for law, why in row.exempt.items()]
+    facts = [
+        ("source", f"`{make.__module__}.{make.__name__}`, {links(row.reference)}"),
+        ("kind", row.kind),
+        ("transition", row.transition),
+        ("state", state(row)),
+        ("evaluators", ", ".join(row.evaluators)),
+        ("goldens", goldens),
+        ("exempt from", ", ".join(reasons)),
+    ]
+    facts = [f"- {name}: {value}\n" for name, value in facts if value]
+    return (
+        f"## {row.name} {{#{row.name}}}\n\n{markdown(module.__doc__ or '')}\n\n"
+        f"{''.join(facts)}\n{options(make)}"
+    )
+
+
+def options(make: Any) -> str:
+    """A table of the options of a constructor or a function."""
+    of = make.__init__ if inspect.isclass(make) else make
+    known = [
+        (f"`{name}`", f"`{p.default!r}`" if p.default is not p.empty else "required",
+         f"`{inspect.formatannotation(p.annotation)}`" if p.annotation is not p.empty else "")
+        for name, p in inspect.signature(of).parameters.items()
+        if name not in ("self", "features", "rngs", "decays")
+    ]  # fmt: skip
+    return table(("option", "default", "type"), known) if known else ""
+
+
+def ops() -> str:
+    parts = [
+        f"## {row.name}\n\n{prose(row.title)} ({links(row.reference)})\n\n"
+        + "".join(f"    {line}\n" for line in row.transition.split("; "))
+        + f"\nEvaluators: {', '.join(row.evaluators)}. API: [`seqjax.{row.name}`](../api/ops.md).\n"
+        for row in sorted_rows("ops")
+    ]
+    head = (
+        "A meaning over arrays: a naive loop that defines it, and the evaluators that compute it."
+    )
+    return f"# Ops\n\n{head}\n\n" + "\n".join(parts)
+
+
+def learners() -> str:
+    ways = [
+        (f"`{name}`", way.family, f"{prose(way.title)} ({links(way.reference)})", way.exact,
+         f"`{way.time}`", f"`{way.memory}`")
+        for name, way in LEARNERS.items()
+    ]  # fmt: skip
+    return (
+        "# Learners\n\nn units of state, P parameters, T steps of a window, c the cost of a step "
+        "of the cell, s units that a parameter reaches. How each compares with the exact gradient: "
+        "`seqjax learners`.\n\n"
+        + table(("name", "family", "what", "exact", "time of a step", "memory"), ways)
+    )
+
+
+def tasks() -> str:
+    parts = [
+        f"## {name}\n\n{prose(entry.title)} ({links(entry.reference)})\n\n"
+        f"{markdown(inspect.getdoc(entry.make) or inspect.getmodule(entry.make).__doc__ or '')}\n\n"
+        f"{options(entry.make)}"
+        for name, entry in TASKS.items()
+    ]
+    return "# Tasks\n\n" + "\n".join(parts)
+
+
+def optimisers() -> str:
+    parts = [
+        f"## {name}\n\n{prose(summary(make))}\n\n{options(make)}"
+        for name, make in OPTIMISERS.items()
+    ]
+    head = (
+        "Optimisers by name, with the options and defaults of optax: `--optimiser.name lion "
+        "--optimiser.options b1=0.95`."
+    )
+    return f"# Optimisers\n\n{head}\n\n" + "\n".join(parts)
+
+
+def summary(make: Any) -> str:
+    return (inspect.getdoc(getattr(make, "func", make)) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def state(row: Row) -> str:
+    expression = LAYERS[row.name].state.replace(" * ", " ")
+    return f"`{expression}`" if expression else "of its layers"
+
+
+def costs(name: str) -> tuple[str, str]:
+    cost = ZOO["rows"].get(name, {})
+    return tuple(", ".join(f"{v:.3g}" for v in cost.get(key, ())) for key in ("us", "kib"))  # type: ignore[return-value]
+
+
+def year(reference: str) -> str:
+    """Of the first arXiv id, or the last year named."""
+    arxiv = re.search(r"\b(\d\d)\d\d\.\d{4,5}\b", reference)
+    named = re.findall(r"\b(?:19|20)\d\d\b", reference)
+    return f"20{arxiv[1]}" if arxiv else (named or [""])[-1]
+
+
+# ---- figures --------------------------------------------------------------------------------
+
+
+def dots(rows: list[Row]) -> Any:
+    """Time of a token of every row, forward and with gradients, on a line."""
+    timed = [row.name for row in rows if "us" in ZOO["rows"].get(row.name, {})]
+    names = sorted(timed, key=lambda name: -ZOO["rows"][name]["us"][0])
+    forward, both = ([ZOO["rows"][name]["us"][n] for name in names] for n in (0, 1))
+    figure, axes = plot(7, 0.9 + 0.24 * len(names))
+    axes.set(xscale="log", xlabel="microseconds a token")
+    axes.hlines(names, forward, both, color="0.8", zorder=1)
+    axes.scatter(forward, names, s=22, color="C0", label="forward")
+    axes.scatter(both, names, s=22, color="C1", label="with gradients")
+    axes.legend(frameon=False, fontsize=8)
+    axes.tick_params(labelsize=8)
+    return figure
+
+
+def scatter(features: int = 64) -> Any:
+    """Floats of a state against the time of a token, of every layer that is not a wrapper."""
+    figure, axes = plot(9, 5)
+    axes.set(xscale="log", yscale="log", xlabel=f"state: floats an example carries, {features} "
+             "features", ylabel="microseconds a token, forward")  # fmt: skip
+    for number, module in enumerate(FAMILIES):
+        name = module.__name__.rpartition(".")[2]
+        rows = [n for n, entry in module.ROWS.items() if entry.state and entry.kind != "wrapper"]
+        rows = [n for n in rows if "us" in ZOO["rows"].get(n, {})]
+        at = [(LAYERS[n].floats(features), ZOO["rows"][n]["us"][0]) for n in rows]
+        if not at:
+            continue
+        axes.scatter(*zip(*at), s=28, color=f"C{number % 10}", marker="os"[number // 10],
+                     label=name)  # fmt: skip
+        for row, place in zip(rows, at):
+            if row in LABELLED:
+                axes.annotate(row, place, (4, 4), textcoords="offset points", fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
+LABELLED = ("elman", "lstm", "gru", "min_gru", "lru", "s4", "mamba", "mamba2", "gla", "titans",
+            "gated_deltanet", "attention", "hyena", "hippo", "xlstm", "griffin", "rwkv7",
+            "transformer_xl", "ttt_linear")  # fmt: skip
+
+
+def plot(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def drawn(figure: Any, form: str) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format=form, dpi=150)
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "zoo.png").write_bytes(drawn(scatter(), "png"))
