@@ -1,5 +1,6 @@
 """Optimisers by name are those of optax; groups have rates and decays of their own."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -7,11 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.model import Model
+from seqjax.tasks import make as task
 from seqjax.tools import cli
 from seqjax.train.config import GroupConfig, OptimiserConfig
-from seqjax.train.optimiser import OPTIMISERS, build
+from seqjax.train.optimiser import OPTIMISERS, build, groups_of_papers
 from seqjax.train.record import read_config
+from seqjax.train.step import take_apart
+from seqjax.zoo import LAYERS, make
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +127,59 @@ def test_clipping_by_value_comes_before_the_norm():
         close(one[name], p - RATE * jnp.clip(4 * p**3, -0.01, 0.01))
 
 
+def test_noise_has_the_variance_of_the_paper_and_is_drawn_anew():
+    """eta / (1 + t)^0.55, after the clipping."""
+    params = {"a": jnp.zeros((100, 50)), "b": jnp.zeros(5000)}
+    config = OptimiserConfig(name="sgd", clip=1e-9, noise=0.3, weight_decay=0.0)
+    optimiser = build(config, dict.fromkeys(params, False))
+    state, drawn = optimiser.init(params), []
+    for step in (0, 0, 3):
+        key = jax.random.fold_in(jax.random.key(0), len(drawn))
+        update, _ = optimiser.update(params, state, params, key=key, step=jnp.int32(step))
+        drawn.append(np.concatenate([np.ravel(update["a"]), update["b"]]))
+        assert np.var(drawn[-1]) == pytest.approx(0.3 / (1 + step) ** 0.55, rel=0.05)
+        assert abs(drawn[-1].mean()) < 0.02
+    assert not (drawn[0] == drawn[1]).any()
+    assert not (drawn[0][:5000] == drawn[0][5000:]).any()
+
+
+DECLARE = [name for name, entry in LAYERS.items() if "trained" in vars(entry.make)]
+
+
+@pytest.mark.parametrize("name", DECLARE)
+def test_what_layers_declare_are_parameters(name):
+    """Each in one of the layer's variants."""
+    entry, found = LAYERS[name], set()
+    for options in (entry.smoke, *({**entry.smoke, **more} for more in entry.variants.values())):
+        layer = make(name, 4, rngs=nnx.Rngs(0), **options)
+        found |= {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(layer))}
+    assert set(entry.make.trained) <= found
+    assert {"lru", "s4", "s4d", "s5", "rwkv4", "rwkv7"} <= set(DECLARE)
+
+
+def test_rates_and_decays_of_papers():
+    """LRU's and RWKV-7's in a model, repeated and inside a wrapper; groups of the user win."""
+    lru = LayerConfig("bidirectional", {"layer": "lru"})
+    layers = ModelConfig((lru, LayerConfig("rwkv7", {"heads": 1})), features=4, depth=4)
+    model = Model(layers, task("state_tracking").spec, rngs=nnx.Rngs(0))
+    params, _, decays, _ = take_apart(model)
+    found = groups_of_papers(model, decays)
+    nu = "blocks.0.layer.forward.nu_log"
+    given = OptimiserConfig(name="sgd", clip=1e9, groups=(GroupConfig(nu, 0.125),))
+    optimiser = build(given, decays, found)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimiser.update(ones, optimiser.init(params), params)
+    theirs = re.compile(r".*layer.(forward|backward).(nu_log|theta_log|gamma_log|B)")
+    for name, p in params.items():
+        rate = 0.125 if name == nu else 0.5 if theirs.fullmatch(name) else 1
+        rate = 2 if name == "blocks.1.layer.w.bias" else rate
+        close(updates[name], rate * (1 + (0.1 * p if decays[name] and rate == 1 else 0 * p)))
+    assert len(found) == 9 and sum(decays[group.name] for group in found) == 2  # both B
+    plain = Model(ModelConfig(features=4), task("state_tracking").spec, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="no layer of the model declares"):
+        groups_of_papers(plain, take_apart(plain)[2])
+
+
 @pytest.mark.parametrize(
     "config, message",
     [
@@ -139,13 +199,19 @@ def test_the_command_line(tmp_path, capsys):
     run = tmp_path / "run"
     argv = ["train", "copy", "--tiny", "--run", str(run), "--optimiser.name", "sgd"]
     argv += ["--optimiser.options", "momentum=0.9", "--optimiser.clip-value", "0.5"]
+    argv += ["--model.layer", "s4d", "--optimiser.paper", "--optimiser.noise", "0.1"]
     argv += ["--optimiser.groups", "*.bias", "rate=0.5", "decay=0.1", "norm*", "decay=0"]
     assert cli.main(argv) == 0
     kept = read_config(run).optimiser
     assert kept.groups == (GroupConfig("*.bias", 0.5, 0.1), GroupConfig("norm*", decay=0))
     assert (kept.name, kept.options, kept.clip_value) == ("sgd", {"momentum": 0.9}, 0.5)
-    capsys.readouterr()
+    assert "layer.log_dt: 0.1 of the learning rate, no decay" in capsys.readouterr().out
     for wrong, message in (
+        (
+            ["--model.layer", "gru", "--optimiser.paper"],
+            "optimiser.paper: no layer of the model declares",
+        ),
+        (["--optimiser.noise", "-1"], "optimiser.noise must be a number at least 0, got -1"),
         (["--optimiser.groups", "*", "rat=1"], "a group has rate and decay, got 'rat'"),
         (["--optimiser.groups", "*", "rate=fast"], "groups[0].rate must be a number at least 0"),
         (["--optimiser.groups", "nothing*"], "nothing"),

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.tools import cli
-from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.imported import store
 from seqjax.train.loop import load, train
 from seqjax.train.record import read_config
@@ -155,6 +156,54 @@ def test_a_run_goes_on_with_another(tmp_path):
     assert train(again, tmp_path / "second", origin=tmp_path / "first").step == 1
 
 
+SMALL = ModelConfig(layer=(LayerConfig("elman"),), features=4, depth=1, mlp="none")
+STEADY = OptimiserConfig(warmup=1, schedule="constant", average=Choice("ema", {"decay": 0.5}))
+TWO = replace(TUNE, model=SMALL, optimiser=STEADY, train=replace(STEPS, steps=2))
+TASK = make("state_tracking", group="parity")
+ALWAYS = replace(TASK, sample=lambda key, *sizes: TASK.sample(jax.random.key(0), *sizes))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run of two steps, with an average, on one batch."""
+    run = tmp_path_factory.mktemp("first") / "run"
+    return run, train(TWO, run, task=ALWAYS)
+
+
+def test_a_run_goes_on_with_another_batch_rate_and_data(first, tmp_path):
+    """Its averaged weights do, and nothing of its optimiser."""
+    run, result = first
+    still = OptimiserConfig("lion", learning_rate=0.0, weight_decay=0.0)
+    task = replace(PARITY, batch=5, length=3)
+    onward = replace(TUNE, task=task, optimiser=still, train=replace(STEPS, seed=3, steps=1))
+    assert not differ(train(onward, tmp_path, origin=run).model, result.model)
+    with pytest.raises(ValueError, match=f"differs in task.batch.*: give the same .*--from {run}"):
+        train(replace(TWO, task=task), run, task=ALWAYS)
+
+
+def test_moments_and_average_go_on(first, tmp_path):
+    """The step after them is the next step of a run that never ended."""
+    run, _ = first
+    one, three = (replace(TWO, train=replace(TWO.train, steps=n)) for n in (1, 3))
+    whole = train(three, task=ALWAYS)
+    result = train(one, tmp_path / "run", origin=run, moments=True, task=ALWAYS)
+    assert not differ(result.model, whole.model)
+    again = train(one, tmp_path / "run", origin=run, moments=True, task=ALWAYS)
+    assert again.step == 1 and not differ(again.model, whole.model)
+    assert differ(train(one, origin=run, task=ALWAYS).model, whole.model)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(optimiser=replace(STEADY, name="lion")), "optimiser.name must be that of .*adamw, got"),
+    (dict(optimiser=replace(STEADY, average=None)), "average must be .*ema decay=0.5, got None"),
+    (dict(optimiser=replace(STEADY, clip_value=1.0)), "from_moments needs the same optimiser and"),
+])  # fmt: skip
+def test_moments_of_something_else_are_refused(first, changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(replace(TWO, **changes), tmp_path / "run", origin=first[0], moments=True, task=ALWAYS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_frozen_parameters_have_no_moments():
     model = Model(ModelConfig(features=4), make("state_tracking").spec, rngs=nnx.Rngs(0))
     params, frozen, decays, rebuild = take_apart(model, ["embed*", "blocks.*.norm.*"])
@@ -182,7 +231,11 @@ def test_folders_that_are_no_origins(tmp_path):
         train(TUNE, tmp_path / "run", origin=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no config.json"):
         train(TUNE, tmp_path / "run", origin=tmp_path)
+    with pytest.raises(ValueError, match="from_moments goes with from"):
+        train(TUNE, moments=True)
     first = checkpoint(tmp_path / "first")
+    with pytest.raises(ValueError, match="from_moments is for runs"):
+        train(TUNE, origin=first, moments=True)
     train(replace(TUNE, train=replace(STEPS, steps=1)), tmp_path / "run", origin=first)
     with pytest.raises(ValueError, match="holds another run, which differs in .*from"):
         train(TUNE, tmp_path / "run")

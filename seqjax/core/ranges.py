@@ -90,6 +90,8 @@ def fits(value: Any, hint: Any, within: Range = ANY) -> bool:
         return any(value == one and type(value) is type(one) for one in args)
     if hint is None or hint is types.NoneType:
         return value is None
+    if isinstance(hint, type) and is_dataclass(hint):
+        return isinstance(value, hint)
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:

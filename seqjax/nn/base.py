@@ -17,6 +17,7 @@ step is a call at T = 1. No Variable is written during a call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from seqjax.nn.arguments import check_axis, check_call
 from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
+    Group,
     Precise,
     cast,
     cast_parameters,
@@ -46,6 +48,7 @@ from seqjax.ops.quarantine import mark
 State = Any
 __all__ = [
     "Frozen",
+    "Group",
     "Layer",
     "Precise",
     "cast_parameters",
@@ -102,6 +105,8 @@ class Layer(nnx.Module):
         other steps then takes the flow.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
+    trained: how its paper trains parameters, by the names of its attributes, where that is not as
+        all others: their share of the learning rate and their decay (`optimiser.paper`).
     block: whether the layer is a step of a residual stream, x = layer(x), with norms and residuals
         of its own; otherwise it is a mixer, which a model puts into x += layer(norm(x)).
     """
@@ -116,6 +121,7 @@ class Layer(nnx.Module):
     noisy: bool = False
     sequence_parallel: bool = False
     learned: ClassVar[str | None] = None
+    trained: ClassVar[Mapping[str, Group]] = {}
     block: bool = False
     features: int
     out_features: int

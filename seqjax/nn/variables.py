@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,13 @@ class Precise(nnx.Param):
 
 class Frozen(nnx.Variable):
     """A weight that is drawn once and not trained, such as a reservoir's."""
+
+
+class Group(NamedTuple):
+    """How a paper trains a parameter of its layer: its share of the learning rate, its decay."""
+
+    rate: float
+    decay: float | None = None  # weight decay; None: as that of other parameters
 
 
 def cast_parameters(module: Module, dtype) -> Module:

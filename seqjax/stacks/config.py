@@ -23,7 +23,7 @@ def _parse_options(words: list[str]) -> dict[str, Any]:
     return {name: parse_value(value) for name, _, value in pairs}
 
 
-def _show_options(options: Mapping[str, Any]) -> list[str]:
+def show_options(options: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in options.items()]
 
 
@@ -41,7 +41,7 @@ def parse_pattern(
 
 def show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
     """The words of the command line that mean the pattern."""
-    return [word for layer in pattern for word in (layer.name, *_show_options(layer.options))]
+    return [word for layer in pattern for word in (layer.name, *show_options(layer.options))]
 
 
 def _parse_count(words: list[str]) -> Any:
@@ -60,7 +60,7 @@ def _parse_count(words: list[str]) -> Any:
 Options = Annotated[
     Mapping[str, Any],
     PrimitiveConstructorSpec(
-        "*", "KEY=VALUE ...", _parse_options, lambda x: isinstance(x, Mapping), _show_options
+        "*", "KEY=VALUE ...", _parse_options, lambda x: isinstance(x, Mapping), show_options
     ),
 ]
 Pattern = Annotated[

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,6 +23,7 @@ def evaluate(
     batch: Count | None = None,
     length: Count | None = None,
     batches: Count | None = None,
+    weights: Literal["average", "last"] | None = None,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -32,6 +33,7 @@ def evaluate(
         batch: sequences per batch; by default as in training
         length: time steps per sequence; by default as in training
         batches: how many batches; by default as in training
+        weights: of a run with an average of weights: that, which is the default, or the last
     """
     from seqjax.train.config import check_config
     from seqjax.train.loop import load
@@ -46,7 +48,7 @@ def evaluate(
         config, task=replace(config.task, **changed),
         optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
     )  # fmt: skip
-    model, task, _, at = load(run, step)
+    model, task, _, at = load(run, step, weights=weights)
     check_config(config)
     params, frozen, _, rebuild = take_apart(model)
     metrics = make_evaluate(config, task, rebuild)(params, frozen)

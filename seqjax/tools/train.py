@@ -58,6 +58,7 @@ def _command(default: Config, name: str) -> Callable[..., int]:
         config: Annotated[Config, tyro.conf.arg(name="")] = default,
         run: Path | None = None,
         origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+        from_moments: bool = False,
         tiny: bool = False,
     ) -> int:
         """Train a model. The same command with the same --run goes on where it stopped.
@@ -66,6 +67,8 @@ def _command(default: Config, name: str) -> Callable[..., int]:
             run: folder for metrics, curves and checkpoints; by default runs/NAME-TIME
             origin: folder of a run, or of a checkpoint as `seqjax import` reads or writes it: go on
                 with its model, for this task; a folder of its own is --run
+            from_moments: go on with the optimiser of that run too: its moments, and its average of
+                weights
             tiny: two steps at the smallest sizes, to see that it runs
         """
         from seqjax.train.loop import train
@@ -79,7 +82,7 @@ def _command(default: Config, name: str) -> Callable[..., int]:
         run = run or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         if tiny:
             config = replace(smoke(config), **({"model": config.model} if origin else {}))
-        result = train(config, run, origin=origin)
+        result = train(config, run, origin=origin, moments=from_moments)
         with suppress(OSError):  # the terminal may be gone
             print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
                   f"{table(result.metrics)}\nin {run}", flush=True)  # fmt: skip

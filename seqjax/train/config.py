@@ -7,15 +7,34 @@ it was made from. Nothing heavy is imported here; names are looked up in the tab
 
 from __future__ import annotations
 
+import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, Seed, check
-from seqjax.stacks.config import LayerConfig, ModelConfig, Options, parse_pattern
+from seqjax.core.common import unknown
+from seqjax.core.ranges import (
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Range,
+    Seed,
+    check,
+    check_options,
+)
+from seqjax.stacks.config import (
+    LayerConfig,
+    ModelConfig,
+    Options,
+    parse_pattern,
+    show_options,
+)
 
 if TYPE_CHECKING:
     from seqjax.tasks import Task
@@ -58,6 +77,53 @@ def _show_groups(groups: tuple[GroupConfig, ...]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A row of a table, with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _parse_choice(words: list[str]) -> Choice | None:
+    if words == ["None"]:
+        return None
+    one, *more = parse_pattern(words, "one name, followed by its options KEY=VALUE")
+    if more:
+        raise ValueError(f"one name, followed by its options KEY=VALUE, got {more[0].name!r} too")
+    return Choice(one.name, one.options)
+
+
+def show_choice(chosen: Choice | None) -> list[str]:
+    """The words of the command line that mean it."""
+    return ["None"] if chosen is None else [chosen.name, *show_options(chosen.options)]
+
+
+Chosen = Annotated[
+    Choice | None,
+    PrimitiveConstructorSpec(
+        "*", "NAME [KEY=VALUE ...]|None", _parse_choice,
+        lambda x: x is None or isinstance(x, Choice), show_choice,
+    ),
+]  # fmt: skip
+
+
+def make(kind: str, table: Mapping[str, Any], chosen: Choice, **more: Any) -> Any:
+    """What a row of the table makes with its options, and with `more`, which are no options.
+
+    Raises ValueError for names, options and values that there are not.
+    """
+    from seqjax.nn.base import option
+
+    function = table[option(kind, chosen.name, table)]
+    known = [name for name in signature(function).parameters if name not in more]
+    for name in chosen.options:
+        if name not in known:
+            raise ValueError(unknown(f"option of {kind} {chosen.name!r}:", name, known))
+    check_options(chosen.options, function, f"{kind} {chosen.name}: ")
+    return function(**chosen.options, **more)
+
+
 Groups = Annotated[
     tuple[GroupConfig, ...],
     PrimitiveConstructorSpec(
@@ -77,8 +143,11 @@ class OptimiserConfig:
     final: Annotated[float, Range(0, 1)] = 0.1  # learning rate at the end, a share of the peak
     weight_decay: NotNegative = 0.1  # of matrices; not of norms, biases and Precise parameters
     groups: Groups = ()  # parameters with rates and decays of their own; of several the last
+    paper: bool = False  # rates and decays as the papers of the layers have them; groups go first
     clip: Positive = 1.0  # largest global norm of the gradient
     clip_value: Positive | None = None  # largest absolute value in it; None: any
+    noise: NotNegative = 0.0  # eta of noise on it, of variance eta / (1 + step)^0.55
+    average: Chosen = None  # of AVERAGES, of the weights: ema, polyak, nt_asgd, schedule_free
     beta1: Fraction = 0.9  # of adamw: decay of the mean of the gradient
     beta2: Fraction = 0.99  # of adamw: decay of the mean of its square
     accumulate: Count = 1  # micro-batches of a step, one after the other; divides the batch
@@ -111,11 +180,13 @@ def check_config(config: Config, task: Task | None = None) -> None:
     task: one that is given in place of the name and the options in `config.task`.
     """
     from seqjax.tasks import check_task
+    from seqjax.train.average import averaging
     from seqjax.train.optimiser import direction_of
     from seqjax.zoo import factory
 
     check(config, Config, "")
     direction_of(config.optimiser, {})
+    averaging(config.optimiser)
     if task is None:
         check_task(config.task.name, config.task.options)
     for layer in (*config.model.layer, *config.model.encoder):
@@ -194,6 +265,8 @@ def from_dict(cls: Any, data: Any, name: str = "", unknown: list[str] | None = N
     unknown: takes the names of fields that the dataclass does not have.
     """
     origin, args = typing.get_origin(cls), typing.get_args(cls)
+    if origin in (typing.Union, types.UnionType) and is_dataclass(args[0]):
+        return None if data is None else from_dict(args[0], data, name, unknown)
     if origin is tuple:
         return tuple(from_dict(args[0], item, name, unknown) for item in data)
     if isinstance(data, dict) and not is_dataclass(cls):  # options: JSON has no tuples

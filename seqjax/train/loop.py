@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +29,11 @@ from flax import nnx
 from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task
+from seqjax.train.average import Arrays, averaging
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
 from seqjax.train.config import Config, check_config, fitted, task_of
 from seqjax.train.imported import build
+from seqjax.train.optimiser import described as described_groups
 from seqjax.train.origin import beside, find, keep
 from seqjax.train.progress import Progress, short, table
 from seqjax.train.record import (
@@ -42,10 +44,11 @@ from seqjax.train.record import (
     read_objects,
     write_config,
 )
-from seqjax.train.step import Arrays, prepare, start_state, take_apart
+from seqjax.train.step import prepare, start_state, take_apart
 from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
+Weights = Literal["average", "last"]
 AHEAD = 2  # steps the host may be ahead of the device
 
 
@@ -68,7 +71,7 @@ class Window(NamedTuple):
 
 
 class Result(NamedTuple):
-    model: Model  # as after the last step
+    model: Model  # as after the last step, its weights averaged where the config has an average
     step: int
     metrics: dict[str, float]  # of the last evaluation
     best: dict[str, float]  # loss and step of the best evaluation
@@ -87,6 +90,7 @@ def train(
     progress: Progress | None = None,
     *,
     origin: str | Path | None = None,
+    moments: bool = False,
     task: Task | None = None,
     optimiser: optax.GradientTransformation | None = None,
     logger: Logger | None = None,
@@ -95,8 +99,10 @@ def train(
     """Train the model of `config`; in the folder `run`, go on from its last checkpoint.
 
     origin: a run or a checkpoint whose model is trained on (`seqjax.train.origin`).
+    moments: go on with the optimiser of that run too: its moments, and its average of weights.
     task: in place of name and options in `config.task`; whoever loads the run gives it again.
-    optimiser: in place of `config.optimiser`, but for `accumulate`: complete, with its rate.
+    optimiser: in place of `config.optimiser`, but for `accumulate` and `average`: complete, with
+        its rate.
     logger: called with (step, metrics), with all that metrics.jsonl has.
     callbacks: each called with (step, metrics, model) after an evaluation; the arrays of the model
         are used up by the next step. One that returns True ends the run.
@@ -114,14 +120,16 @@ def train(
     t, run = config.train, None if run is None else Path(run)
     if run and run.exists() and not run.is_dir():
         raise ValueError(f"run must be a folder, and {run} is a file")
-    source = None if origin is None else find(origin, run)
+    source = None if origin is None else find(origin, run, moments=moments)
+    if moments and source is None:
+        raise ValueError("from_moments goes with from: of which run the moments are")
     objects = [n for n, one in (("task", task), ("optimiser", optimiser)) if one is not None]
     if task is not None:
         config = replace(config, task=replace(config.task, name=task.name, options={}))
     check_config(config, task)
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
-    size, task, optimiser, update, evaluate = prepare(
+    size, groups, task, optimiser, update, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
     )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
@@ -130,6 +138,14 @@ def train(
     if source is not None:
         params, frozen = (source.fill(arrays, task.spec) for arrays in (params, frozen))
     state = start_state(config, task, rebuild, optimiser, params, frozen)
+    if source is not None and moments:
+        state = source.resume(state, config)
+    average = averaging(config.optimiser)
+
+    def weights() -> Arrays:
+        """What is evaluated."""
+        return state.params if state.average is None else state.average.mean
+
     data = task.batches(t.seed, config.task.batch, config.task.length)
 
     step, seconds, best = 0, 0.0, {"loss": float("inf"), "step": 0}
@@ -162,6 +178,8 @@ def train(
             f"{frozen_too}, "
             f"state {short(size.state_bytes)} bytes, {short(size.flops_per_token)} flops a token"
         )
+        for line in described_groups(groups):
+            progress.message(line)
         began, saved = monotonic() - seconds, (step, evaluated)
         if source is not None and not step:
             saved = None  # save at once: from then on the run does without its origin
@@ -202,12 +220,15 @@ def train(
             paused = monotonic()
             measured = None
             if evaluating:
-                measured = evaluate.unless_stopped(stop, state.params, state.frozen)
+                measured = evaluate.unless_stopped(stop, weights(), state.frozen)
             if measured is not None:
                 metrics, evaluated = measured, step
                 record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
                 progress.message(f"step {step}: validation {table(metrics)}")
-                model = rebuild(state.params, state.frozen)
+                if average is not None and state.average is not None:
+                    averaged = average.evaluated(state.average, metrics["loss"])
+                    state = state._replace(average=averaged)
+                model = rebuild(weights(), state.frozen)
                 if any([callback(step, metrics, model) for callback in callbacks]):
                     reason = reason or "callback"
                 if metrics["loss"] < best["loss"]:
@@ -232,17 +253,23 @@ def train(
     if stop.signal == reason:
         kept = f"saved step {step} in {run}" if run and step else "nothing to save"
         progress.message(f"{stop.signal}: {kept}")
-    model = rebuild(state.params, state.frozen)
+    model = rebuild(weights(), state.frozen)
     return Result(model, step, metrics, best, reason, monotonic() - began)
 
 
 def load(
-    run: str | Path, step: int | None = None, *, task: Task | None = None
+    run: str | Path,
+    step: int | None = None,
+    *,
+    task: Task | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Model, Task, Config, int]:
     """The model of the run in the folder `run`, its task and config, and the step it is of.
 
     step: which of the checkpoints; None: the one with the best validation loss, or the last.
     task: of a run that was given one as an object. Raises ValueError where it is missing.
+    weights: the "average" or the "last" ones; None: the average where the run has one. Raises
+        ValueError for an average where it has none.
     """
     config = read_config(Path(run))
     if task is None and "task" in read_objects(Path(run)):
@@ -254,11 +281,13 @@ def load(
     if read_data(Path(run)) not in ("", task.fingerprint):
         changed = f"the data of {run} have changed since it was trained on"
         warnings.warn(changed, Notice, stacklevel=2)
-    model, at = load_model(run, task.spec, step)
+    model, at = load_model(run, task.spec, step, weights)
     return model, task, config, at
 
 
-def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Model, int]:
+def load_model(
+    run: str | Path, spec: Spec, step: int | None = None, weights: Weights | None = None
+) -> tuple[Model, int]:
     """`load` of the model alone, which needs no data: `spec` is that of its task."""
     run = Path(run)
     config = read_config(run)
@@ -268,12 +297,19 @@ def load_model(run: str | Path, spec: Spec, step: int | None = None) -> tuple[Mo
     described = None if imported is None else imported.description
     model = build(config.model, spec, described, rngs=nnx.Rngs(config.train.seed))
     params, frozen, _, rebuild = take_apart(model, config.train.freeze)
+    like: dict[str, Any]
+    like, average = {"params": params, "frozen": frozen}, averaging(config.optimiser)
+    if average is None and weights == "average":
+        raise ValueError(f"weights must be last, or be left out: {run} has no average of weights")
+    if average is not None and weights != "last":
+        like["average"] = average.init(params)
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         at = checkpoints.read()[1]["best"]["step"] if step is None else step
         known = {*checkpoints.steps(), *checkpoints.unsealed()}
         at = at if at in known or step is not None else None
-        arrays, extra = checkpoints.restore({"params": params, "frozen": frozen}, at)
-    return rebuild(arrays["params"], arrays["frozen"]), extra["step"]
+        arrays, extra = checkpoints.restore(like, at)
+    params = arrays["average"].mean if "average" in arrays else arrays["params"]
+    return rebuild(params, arrays["frozen"]), extra["step"]
 
 
 class Stop:

@@ -10,14 +10,15 @@ The share is handed in by the caller: n / steps, or of the time there is. A para
 
 with the direction of one of OPTIMISERS, which are those of optax: AdamW (arXiv:1711.05101) is that
 of "adamw", Muon that of "muon" for matrices and of Adam for all else. A group has a share of the
-rate, and a decay, of its own: time steps and decays as S4, S5, LRU and Mamba train them.
+rate, and a decay, of its own: time steps and decays as S4, S5, LRU and Mamba train them; with
+`paper` what the layers declare, `Layer.trained`. Averages of weights: `seqjax.train.average`.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,8 @@ from optax.contrib import (
 
 from seqjax.core.common import unknown
 from seqjax.nn import Precise
-from seqjax.nn.base import option
-from seqjax.train.config import OptimiserConfig
+from seqjax.nn.base import Layer, option
+from seqjax.train.config import GroupConfig, OptimiserConfig
 
 Decays = Mapping[str, bool]  # which parameters, by name, are matrices that should be small
 SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -148,15 +149,18 @@ def learning_rate(config: OptimiserConfig, step: jax.Array, share: jax.Array) ->
     return config.learning_rate * warm * (config.final + (1 - config.final) * shape(share))
 
 
-def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformation:
+def build(
+    config: OptimiserConfig, decays: Decays, groups: Sequence[GroupConfig] = ()
+) -> optax.GradientTransformation:
     """The optimiser up to its learning rate: the update is -learning_rate times what it gives.
 
-    decays: which of the parameters have weight decay, where no group decides it. Raises ValueError
-    for unknown names and options, and a group that is the name of nothing or changes nothing.
+    decays: which of the parameters have weight decay, where no group decides it. groups: before
+    those of the config. Its `update` takes key and step, for the noise. Raises ValueError for
+    unknown names and options, and a group that is the name of nothing or changes nothing.
     """
     decay = {name: config.weight_decay * of for name, of in decays.items()}
     rate = dict.fromkeys(decays, 1.0)
-    for group in config.groups:
+    for group in (*groups, *config.groups):
         names = fnmatch.filter(decays, group.name)
         if not names:
             raise ValueError(unknown("parameter of optimiser.groups", group.name, decays))
@@ -170,6 +174,7 @@ def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformati
     steps = [
         optax.clip(config.clip_value) if config.clip_value else None,
         optax.clip_by_global_norm(config.clip),
+        noise(config.noise) if config.noise else None,
         direction_of(config, decays),
         *(
             optax.add_decayed_weights(value, {name: decay[name] == value for name in decay})
@@ -177,7 +182,46 @@ def build(config: OptimiserConfig, decays: Decays) -> optax.GradientTransformati
         ),
         _scaled(rate) if set(rate.values()) != {1.0} else None,
     ]
-    return optax.chain(*(step for step in steps if step is not None))
+    chained = optax.chain(*(step for step in steps if step is not None))
+    return optax.with_extra_args_support(chained)
+
+
+def noise(eta: float) -> optax.GradientTransformationExtraArgs:
+    """Gaussian noise of variance eta / (1 + step)^0.55 on the gradient (arXiv:1511.06807)."""
+
+    def update(updates, state, params=None, **beside: Any):
+        deviation = jnp.sqrt(eta / (1 + beside["step"]) ** 0.55)
+        drawn = optax.tree.random_like(beside["key"], updates, jax.random.normal)
+        return optax.tree.add_scale(updates, deviation, drawn), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def groups_of_papers(model: nnx.Module, names: Container[str]) -> tuple[GroupConfig, ...]:
+    """What its layers declare (`Layer.trained`) of the parameters `names`.
+
+    Raises ValueError if that is nothing.
+    """
+    found = [
+        GroupConfig(name, *group)
+        for path, module in nnx.iter_graph(model)
+        if isinstance(module, Layer)
+        for key, group in module.trained.items()
+        if (name := ".".join(map(str, (*path, key)))) in names
+    ]
+    if not found:
+        raise ValueError("optimiser.paper: no layer of the model declares groups of parameters")
+    return tuple(found)
+
+
+def described(groups: Sequence[GroupConfig]) -> list[str]:
+    """A line for each rate and decay that groups have, with the names."""
+    lines = []
+    for rate, decay in sorted({(g.rate, g.decay) for g in groups}, key=str):
+        names = " ".join(g.name for g in groups if (g.rate, g.decay) == (rate, decay))
+        decays = {None: "", 0.0: ", no decay"}.get(decay, f", weight decay {decay}")
+        lines.append(f"{names}: {rate:g} of the learning rate{decays}")
+    return lines
 
 
 def _scaled(shares: Mapping[str, float]) -> optax.GradientTransformation:

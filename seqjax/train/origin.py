@@ -27,10 +27,11 @@ from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task
 from seqjax.train import imported
-from seqjax.train.checkpoint import Checkpoints, fingerprint
-from seqjax.train.config import Config, check_config, task_of
+from seqjax.train.average import averaged
+from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
+from seqjax.train.config import Choice, Config, check_config, show_choice, task_of
 from seqjax.train.record import read_config, read_from, read_objects, resolved
-from seqjax.train.step import Arrays, take_apart
+from seqjax.train.step import Arrays, TrainState, take_apart
 
 FOLDER = "origin"  # in a run
 # What of a ModelConfig is no part of the model: how it is run.
@@ -45,10 +46,13 @@ class Origin:
     arrays: Mapping[str, Any] | None  # its weights by name; None where the run has its own already
     spec: Spec | None = None  # what its model takes and answers; None as for arrays
     imported: Checkpoint | None = None  # what an imported model has beside its weights
+    step: int | None = None  # of a run: which checkpoint
+    moments: bool = False  # whether the optimiser of the run goes on
 
     @property
-    def record(self) -> dict[str, str]:
-        return {"path": self.path, "sha256": self.sha256}
+    def record(self) -> dict[str, Any]:
+        moments = {"moments": True} if self.moments else {}
+        return {"path": self.path, "sha256": self.sha256, **moments}
 
     @property
     def description(self) -> Description | None:
@@ -89,11 +93,38 @@ class Origin:
             for name, array in arrays.items()
         }
 
+    def resume(self, state: TrainState, config: Config) -> TrainState:
+        """`state` with the parameters, moments and average that the run had.
 
-def find(folder: str | Path, run: Path | None) -> Origin:
+        Raises ValueError if its optimiser or its average is another, or the head is new.
+        """
+        if self.arrays is None:  # the run has its own already
+            return state
+        run = Path(self.path)
+        theirs, ours = read_config(run).optimiser, config.optimiser
+        for name in ("name", "average"):
+            if getattr(theirs, name) != getattr(ours, name):
+                raise ValueError(
+                    f"optimiser.{name} must be that of {run}, whose moments go on: "
+                    f"{_shown(getattr(theirs, name))}, got {_shown(getattr(ours, name))}"
+                )
+        like = {name: getattr(state, name) for name in ("params", "moments", "average")}
+        try:
+            with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+                return state._replace(**checkpoints.restore(like, self.step)[0])
+        except CheckpointError as error:
+            raise ValueError(f"from_moments needs the same optimiser and head: {error}") from None
+
+
+def _shown(chosen: Any) -> str:
+    return " ".join(show_choice(chosen)) if isinstance(chosen, Choice) else str(chosen)
+
+
+def find(folder: str | Path, run: Path | None, *, moments: bool = False) -> Origin:
     """The origin of a run. Once the run has a checkpoint, `folder` may be gone.
 
-    Raises ValueError where `folder` is neither a run nor the folder of a checkpoint.
+    moments: go on with its optimiser too. Raises ValueError where `folder` is neither a run nor
+        the folder of a checkpoint.
     """
     folder = Path(folder)
     path = str(folder.resolve())
@@ -102,11 +133,16 @@ def find(folder: str | Path, run: Path | None) -> Origin:
         with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
             if checkpoints.steps():
                 config = read_config(run)
-                return Origin(path, before["sha256"], config.model, None, imported=beside(run))
+                kept = beside(run)
+                return Origin(
+                    path, before["sha256"], config.model, None, imported=kept, moments=moments
+                )
     if not folder.is_dir():
         raise ValueError(f"from must be the folder of a run or a checkpoint, got {str(folder)!r}")
     if (folder / "config.json").is_file() and "config" in imported.read_config(folder)[1]:
-        return _of_run(folder, path)
+        return replace(_of_run(folder, path), moments=moments)
+    if moments:
+        raise ValueError(f"from_moments is for runs: {folder} is a checkpoint without moments")
     return _of_checkpoint(folder, path)
 
 
@@ -142,19 +178,15 @@ def _of_run(run: Path, path: str) -> Origin:
     config = read_config(run)
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.read()[1]["best"]["step"]
-        arrays, _ = checkpoints.read(step if step in checkpoints.steps() else None)
-    kept = {
-        name.partition(".")[2]: array
-        for name, array in arrays.items()
-        if name.startswith(("params.", "frozen."))
-    }
+        arrays, extra = checkpoints.read(step if step in checkpoints.steps() else None)
+    kept, step = averaged(arrays), extra["step"]
     if "task" in read_objects(run):  # its spec is known to whoever has the object
-        return Origin(path, fingerprint(kept), config.model, kept, None, beside(run))
+        return Origin(path, fingerprint(kept), config.model, kept, None, beside(run), step)
     spec = task_of(config).spec
     model = replace(
         config.model, vocabulary=getattr(spec.inputs, "vocabulary", config.model.vocabulary)
     )
-    return Origin(path, fingerprint(kept), model, kept, spec, beside(run))
+    return Origin(path, fingerprint(kept), model, kept, spec, beside(run), step)
 
 
 def _of_checkpoint(folder: Path, path: str) -> Origin:

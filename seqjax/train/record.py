@@ -186,7 +186,8 @@ def write_config(
         if differ:
             raise ValueError(
                 f"{folder} holds another run, which differs in {', '.join(differ)}: "
-                "say the same again to go on with it, or give a new folder"
+                "give the same to go on with it, or a new folder, to which its model goes with "
+                f"--from {folder}"
             )
         if read_data(folder) not in ("", data):
             raise ValueError(

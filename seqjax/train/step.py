@@ -19,18 +19,24 @@ from flax import nnx
 from jax import lax
 
 from seqjax.core.common import accumulation_dtype, unknown
+from seqjax.core.ranges import LARGEST
 from seqjax.stacks.config import show_pattern
 from seqjax.stacks.model import BATCH_AXES, Model
 from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task
-from seqjax.train.config import Config, TaskConfig, check_config, task_of
+from seqjax.train.average import Arrays, Mean, averaging
+from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
 from seqjax.train.imported import build
-from seqjax.train.optimiser import build as build_optimiser, decays, learning_rate
+from seqjax.train.optimiser import (
+    build as build_optimiser,
+    decays,
+    groups_of_papers,
+    learning_rate,
+)
 
 if TYPE_CHECKING:
     from seqjax.train.origin import Origin
 
-Arrays = dict[str, jax.Array]
 Rebuild = Callable[[Arrays, Arrays], Model]
 
 
@@ -43,6 +49,7 @@ class TrainState(NamedTuple):
     moments: optax.OptState
     key: jax.Array  # raw data of the key of dropout and noise
     carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
+    average: Mean | None = None  # of the parameters, where there is one
 
 
 def take_apart(
@@ -101,6 +108,8 @@ def make_update(
     schedule included, and not only the direction.
     """
     micro = config.optimiser.accumulate
+    average = averaging(config.optimiser, complete)
+    optimiser = optax.with_extra_args_support(optimiser)
 
     def objective(params, frozen, total, batch, carry, key):
         """A micro-batch's part of the mean over all targets of the batch."""
@@ -112,14 +121,19 @@ def make_update(
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
+        point = state.params
+        if average is not None and state.average is not None:
+            point = average.point(point, state.average)
+        drawn = jax.random.wrap_key_data(state.key)
         key = None
         if rebuild(state.params, state.frozen).noisy:
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+            key = jax.random.fold_in(drawn, state.step)
+        noise = jax.random.fold_in(jax.random.fold_in(drawn, LARGEST), state.step)  # no step is it
         total = jnp.sum(batch.mask)
         total = jnp.where(total > 0, total, 1)
 
         def gradient(*part):
-            return jax.grad(objective, has_aux=True)(state.params, state.frozen, total, *part)
+            return jax.grad(objective, has_aux=True)(point, state.frozen, total, *part)
 
         def add(grads, part):
             new, metrics = gradient(*part)
@@ -137,8 +151,10 @@ def make_update(
             carry = carry and jax.tree.map(_join, BATCH_AXES, carry)
 
         with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
-            direction, moments = optimiser.update(grads, state.moments, state.params)
+            beside = {"key": noise, "step": state.step}
+            direction, moments = optimiser.update(grads, state.moments, point, **beside)
         metrics = {**task.summary(metrics), "gradient_norm": optax.tree.norm(grads)}
+        rate = None
         if complete:
             params = optax.apply_updates(state.params, direction)
         else:
@@ -146,6 +162,8 @@ def make_update(
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
             metrics["learning_rate"] = rate
         new = state._replace(step=state.step + 1, params=params, moments=moments, carry=carry)
+        if average is not None and new.average is not None:
+            new = new._replace(average=average.update(new.average, params, share, rate))
         return new, metrics
 
     return update
@@ -207,6 +225,7 @@ class Programs(NamedTuple):
     """What a config becomes before there is an array."""
 
     size: Size
+    groups: tuple[GroupConfig, ...]  # of the papers of the layers, with `optimiser.paper`
     task: Task
     optimiser: optax.GradientTransformation
     update: Callable
@@ -247,7 +266,10 @@ def prepare(
     sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
     _check_memory(16 * count, f"{count} parameters of {sizes}")
     complete = optimiser is not None
-    optimiser = optimiser or build_optimiser(config.optimiser, decayed)
+    groups = ()
+    if config.optimiser.paper and not complete:
+        groups = groups_of_papers(model, decayed)
+    optimiser = optimiser or build_optimiser(config.optimiser, decayed, groups)
     update = make_update(config, task, rebuild, optimiser, complete=complete)
     evaluate = make_evaluate(config, task, rebuild)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
@@ -259,7 +281,7 @@ def prepare(
         held_out = next(evaluate.batches())
     with _named(f"{named}, {lengths}"):
         evaluate.trace(params, frozen, held_out)
-    return Programs(size, task, optimiser, update, evaluate)
+    return Programs(size, groups, task, optimiser, update, evaluate)
 
 
 def start_state(
@@ -268,7 +290,9 @@ def start_state(
     """The state before the first step."""
     key = jax.random.key_data(jax.random.split(jax.random.key(config.train.seed))[1])
     carry = rebuild(params, frozen).start(config.task.batch) if task.carries_state else None
-    return TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, carry)
+    average = averaging(config.optimiser)
+    mean = None if average is None else average.init(params)
+    return TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, carry, mean)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ Parameters of the release: w = time_decay, u = time_first, mu = time_mix_k, _v, 
 as the release is. `block`, `inner`, `depth`: see `seqjax.layers.rwkv.parts`.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -22,7 +24,7 @@ from flax import nnx
 from seqjax.core.monoid import stabilised
 from seqjax.layers.linear_attention.aaren import Means, means, with_one
 from seqjax.layers.rwkv.parts import RWKV, TimeState, lerp, linear
-from seqjax.nn.base import Precise
+from seqjax.nn.base import Group, Precise
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.states import entering
 
@@ -30,6 +32,8 @@ from seqjax.nn.states import entering
 class RWKV4(RWKV):
     ops = ("stabilised",)
     sequence_parallel = True
+    # The release's layerwise_lr: time_decay twice as fast, time_first three times.
+    trained: ClassVar = {"w": Group(rate=2.0, decay=0.0), "u": Group(rate=3.0, decay=0.0)}
 
     def __init__(
         self,

@@ -16,13 +16,14 @@ The initialisation is the release's (RWKV-LM, x052): W_o zero, W_k and W_g small
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.rwkv.parts import RWKV, TimeState, lerp, linear
-from seqjax.nn.base import Precise
+from seqjax.nn.base import Group, Precise
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
@@ -33,6 +34,7 @@ class RWKV5(RWKV):
     ops = ("linear_attention",)
     version = 5
     sequence_parallel = True
+    trained: ClassVar = {"w": Group(rate=2.0, decay=0.0)}  # the release's layerwise_lr: time_decay
 
     def __init__(
         self,

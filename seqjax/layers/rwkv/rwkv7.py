@@ -21,12 +21,14 @@ starts at zero, as released. ranks: of the low-rank maps (w, a, v, g). `block`, 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.rwkv.parts import RWKV, LowRank, TimeState, lerp
+from seqjax.nn.base import Group
 from seqjax.nn.convolution import token_shift
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm, unit
@@ -36,6 +38,7 @@ from seqjax.ops.dplr import dplr
 class RWKV7(RWKV):
     ops = ("dplr",)
     sequence_parallel = True
+    trained: ClassVar = {"w.bias": Group(rate=2.0, decay=0.0)}  # the release's layerwise_lr: att.w0
 
     def __init__(
         self,

@@ -17,12 +17,17 @@ from flax import nnx
 from jax import lax
 
 from seqjax.core.monoid import diagonal
-from seqjax.nn.base import Precise
+from seqjax.nn.base import Group, Precise
 from seqjax.nn.recurrent import Associative
 
 
 class LRU(Associative):
     monoid = diagonal
+    # Smaller rate and no decay for the recurrence and B; 0.5 is what the release of
+    # arXiv:2305.15947 has for lr_factor.
+    trained = dict.fromkeys(
+        ("nu_log", "nu", "theta_log", "theta", "gamma_log", "B"), Group(rate=0.5, decay=0.0)
+    )
 
     def __init__(
         self,

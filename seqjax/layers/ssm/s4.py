@@ -41,7 +41,7 @@ from jax import Array, lax
 
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.lssl import TimeInvariant, last_state
-from seqjax.layers.ssm.s4d import log_time_steps
+from seqjax.layers.ssm.s4d import SLOW, log_time_steps
 from seqjax.nn.base import Precise
 from seqjax.ops.convolution import fft_convolution
 
@@ -66,6 +66,7 @@ class Discrete(NamedTuple):
 
 class S4(TimeInvariant):
     structure = "diagonal plus low rank"
+    trained = dict.fromkeys(("log_A_re", "A_re", "A_im", "P", "Q", "B", "log_dt"), SLOW)
 
     def __init__(
         self,

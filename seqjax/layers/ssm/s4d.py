@@ -28,8 +28,8 @@ C is a standard complex normal, dt log-uniform in [dt_min, dt_max], one per chan
 output is GLU(W_out gelu(y)), as in S4's block; without it the channels stay apart.
 
 Left out of the release's constructor: n_ssm (channels that share A and B), channels (several
-outputs of one), real_transform and imag_transform (other maps than log for Re A and Im A),
-bandlimit, and learning rates by parameter, which belong to the optimiser.
+outputs of one), real_transform and imag_transform (other maps than log for Re A and Im A) and
+bandlimit. Learning rates by parameter belong to the optimiser: `trained`.
 
 Evaluators: the scans of the recurrence, and "fft", the convolution with K, which is the default for
 more than 64 steps (at 1024 its gradient takes a third of the time and a quarter of the memory). A
@@ -46,7 +46,7 @@ from jax import Array, lax
 
 from seqjax.layers.ssm.hippo import nplr
 from seqjax.nn.activations import gelu
-from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.base import Group, Layer, Precise, option
 from seqjax.nn.linear import per_head
 from seqjax.ops.diagonal_ssm import diagonal_ssm, impulse_response
 
@@ -59,6 +59,9 @@ INITS = {
     "real": lambda N: -1.0 - np.arange(N // 2) + 0j,
     "random": lambda N: np.full(N // 2, -0.5 + 1j),  # times exp(normal)
 }
+# A, B and dt at a rate of 0.001 where all else has 0.01, and without decay: the release's
+# configs of S4 and S4D for most of the Long Range Arena.
+SLOW = Group(rate=0.1, decay=0.0)
 DISCRETISATIONS = ("zoh", "bilinear", "forward", "dirac")
 
 
@@ -132,6 +135,7 @@ class DiagonalStateSpace(StateSpace):
 
 class S4D(DiagonalStateSpace):
     sequence_parallel = True
+    trained = dict.fromkeys(("log_A_re", "A_im", "B", "log_dt"), SLOW)
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ from jax import lax
 
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import DISCRETISATIONS, StateSpace, discretise, log_time_steps
-from seqjax.nn.base import Precise, option
+from seqjax.nn.base import Group, Precise, option
 from seqjax.nn.linear import per_head
 from seqjax.ops.linear_scan import linear_scan
 
@@ -44,6 +44,8 @@ class S5(StateSpace):
     timed = True
     ops = ("linear_scan",)
     sequence_parallel = True
+    # The release has ssm_lr_base=0.001 and lr_factor=4 for text, 2 to 5 for other tasks; no decay.
+    trained = dict.fromkeys(("Lambda", "B", "log_dt"), Group(rate=0.25, decay=0.0))
 
     def __init__(
         self,
