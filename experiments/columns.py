@@ -122,8 +122,8 @@ def contenders(steps: int) -> dict[str, Callable[[int, jax.Array], Contender]]:
         "columnar": side_by_side,
         "ccn": staged(4, steps // 4),
         "constructive": staged(WIDTH, steps // WIDTH, constructive),
-        "tbptt 1,4": lstm(lambda cell, params, xs: tbptt(cell, squared_error, xs[0], k2=4)),
-        "tbptt 1,12": lstm(lambda cell, params, xs: tbptt(cell, squared_error, xs[0], k2=12)),
+        "tbptt 1,4": lstm(lambda cell, params, xs: tbptt(cell, squared_error, params, xs, k2=4)),
+        "tbptt 1,12": lstm(lambda cell, params, xs: tbptt(cell, squared_error, params, xs, k2=12)),
         "snap 1": lstm(lambda cell, params, xs: snap(cell, squared_error, params, xs)),
     }
 

@@ -117,17 +117,17 @@ class Way(NamedTuple):
 # Cell, loss, parameters and a few inputs. The parts of a sequence of 12 steps are of 3.
 COPY: dict[str, Way] = {
     "bptt": Way(lambda cell, loss, params, xs: bptt(cell, loss)),
-    "rtrl": Way(lambda cell, loss, params, xs: rtrl(cell, loss, "window")),
+    "rtrl": Way(lambda cell, loss, params, xs: rtrl(cell, loss, mode="window")),
     "snap 1": Way(lambda cell, loss, params, xs: snap(cell, loss, params, xs)),
     "uoro": Way(lambda cell, loss, params, xs: uoro(cell, loss)),
     "uoro 16": Way(lambda cell, loss, params, xs: uoro(cell, loss, rank=16)),
-    "tbptt 1,3": Way(lambda cell, loss, params, xs: tbptt(cell, loss, first(xs), k1=1, k2=3)),
+    "tbptt 1,3": Way(lambda cell, loss, params, xs: tbptt(cell, loss, params, xs, k1=1, k2=3)),
     "bptt, parts": Way(lambda cell, loss, params, xs: bptt(cell, loss), 4),
     "fptt, parts": Way(lambda cell, loss, params, xs: fptt(cell, loss, alpha=0.1), 4),
 }
 TEXT: dict[str, Way] = {
     "bptt": COPY["bptt"],
-    "tbptt 1,4": Way(lambda cell, loss, params, xs: tbptt(cell, loss, first(xs), k1=1, k2=4)),
+    "tbptt 1,4": Way(lambda cell, loss, params, xs: tbptt(cell, loss, params, xs, k1=1, k2=4)),
     "snap 1": COPY["snap 1"],
     "uoro": COPY["uoro"],
     "fptt": Way(lambda cell, loss, params, xs: fptt(cell, loss, alpha=0.1)),
@@ -210,7 +210,7 @@ def exactness(*, batch: int = 4) -> float:
         return ravel_pytree(many.grad(params, many.init(params), *first((xs, ys)))[1])[0]
 
     exact = gradient(bptt(cell, recall_loss), params)
-    told = (gradient(rtrl(cell, recall_loss, m), params) for m in ("online", "scan", "window"))
+    told = (gradient(rtrl(cell, recall_loss, mode=m), params) for m in ("online", "scan", "window"))
     errors = [largest(jnp.abs(g - exact)) / largest(jnp.abs(exact)) for g in told]
     return float(largest(jnp.stack(errors)))
 

@@ -91,15 +91,19 @@ CONTENDERS: dict[str, Contender] = {
         LRU, lambda n, xs: rtrl_elementwise(n.cell, squared_error, n.params, xs)
     ),
     "uoro": Contender(LRU, lambda n, xs: uoro(n.cell, squared_error)),
-    "tbptt 1,1": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, xs[0], k2=1)),
-    "tbptt 1,4": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, xs[0], k2=4)),
-    "tbptt 1,16": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, xs[0], k2=16)),
+    "tbptt 1,1": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, n.params, xs, k2=1)),
+    "tbptt 1,4": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, n.params, xs, k2=4)),
+    "tbptt 1,16": Contender(LRU, lambda n, xs: tbptt(n.cell, squared_error, n.params, xs, k2=16)),
     "snap 1, gru": Contender(GRU, lambda n, xs: snap(n.cell, squared_error, n.params, xs)),
-    "tbptt 1,16, gru": Contender(GRU, lambda n, xs: tbptt(n.cell, squared_error, xs[0], k2=16)),
-    "online_lru, 2 layers": Contender(
-        TWO, lambda n, xs: online_lru(n.cells, squared_error, n.params, xs)
+    "tbptt 1,16, gru": Contender(
+        GRU, lambda n, xs: tbptt(n.cell, squared_error, n.params, xs, k2=16)
     ),
-    "tbptt 1,4, 2 layers": Contender(TWO, lambda n, xs: tbptt(n.cell, squared_error, xs[0], k2=4)),
+    "online_lru, 2 layers": Contender(
+        TWO, lambda n, xs: online_lru(n.cell, squared_error, n.params, xs)
+    ),
+    "tbptt 1,4, 2 layers": Contender(
+        TWO, lambda n, xs: tbptt(n.cell, squared_error, n.params, xs, k2=4)
+    ),
 }
 
 

@@ -115,11 +115,11 @@ plt.show()
 # through the whole stream.
 
 # %%
-ways = ["bptt", "tbptt 1,8", "rtrl_sparse", "online_lru", "snap 1", "uoro"]
+ways = ["bptt", "tbptt k1=1 k2=8", "rtrl_sparse", "online_lru", "snap n=1", "uoro"]
 recurrences = ["elman", "lru"]
 if not SMOKE:
-    ways = ["bptt", "tbptt 1,8", "fptt", "rtrl online", "rtrl window", "rtrl_sparse", "online_lru",
-            "snap 1", "snap 2", "eprop", "uoro", "uoro 16"]  # fmt: skip
+    ways = ["bptt", "tbptt k1=1 k2=8", "fptt", "rtrl", "rtrl mode=window", "rtrl_sparse",
+            "online_lru", "snap n=1", "snap n=2", "eprop", "uoro", "uoro rank=16"]  # fmt: skip
     recurrences = list(RECURRENCES)
 rows = {}
 for recurrence in recurrences:

@@ -114,8 +114,6 @@ def test_schedule_free_is_that_of_optax(name):
             close(mean.mean, optax.contrib.schedule_free_eval_params(state, y))
 
 
-# --- in a run
-
 RUN = Config(
     TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=5, evaluation_batches=1),
     ModelConfig(layer=(LayerConfig("elman"),), features=4, depth=1, mlp="none"),
@@ -128,7 +126,8 @@ def test_a_run_evaluates_keeps_and_hands_on_its_average(tmp_path, capsys):
     plain = replace(RUN, optimiser=replace(RUN.optimiser, average=None))
     weights, losses, shown = [], [], []
     train(plain, callbacks=[lambda n, metrics, model: weights.append(arrays(model))])
-    result = train(RUN, tmp_path / "run", callbacks=[
+    once = replace(RUN, train=replace(RUN.train, evaluate_every=5))
+    result = train(once, tmp_path / "run", callbacks=[
         lambda n, metrics, model: losses.append(metrics["loss"]),
         lambda n, metrics, model: shown.append(arrays(model)),
     ])  # fmt: skip
@@ -166,11 +165,12 @@ def test_a_run_with_an_average_goes_on_bitwise(average, tmp_path):
 
 def test_the_command_line(tmp_path, capsys):
     run = tmp_path / "run"
-    argv = ["train", "copy", "--tiny", "--run", str(run), "--optimiser.average"]
+    argv = ["train", "parity", "--tiny", "--run", str(run), "--optimiser.average"]
     assert cli.main([*argv, "nt_asgd", "n=3"]) == 0
     assert read_config(run).optimiser.average == Choice("nt_asgd", {"n": 3})
     assert cli.main([*argv[:-1]]) == 2
     assert "differs in optimiser.average" in capsys.readouterr().err
+    other = str(tmp_path / "other")
     for wrong, message in (
         (["emo"], "unknown optimiser.average 'emo'; did you mean 'ema'"),
         (["ema", "decy=1"], "option of optimiser.average 'ema': 'decy'; did you mean 'decay'"),
@@ -178,7 +178,7 @@ def test_the_command_line(tmp_path, capsys):
         (["ema", "polyak"], "one name, followed by its options KEY=VALUE, got 'polyak' too"),
         (["schedule_free"], "optimiser.schedule must be constant, got 'cosine'"),
     ):
-        assert cli.main(["train", "copy", "--run", str(tmp_path / "other"), *argv[5:], *wrong]) == 2
+        assert cli.main(["train", "parity", "--run", other, *argv[5:], *wrong]) == 2
         assert message in capsys.readouterr().err
     free = replace(RUN.optimiser, average=Choice("schedule_free"), schedule="constant")
     with pytest.raises(ValueError, match="the optimiser that was given has its own"):

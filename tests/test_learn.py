@@ -118,8 +118,8 @@ CELLS = {
 }
 EXACT = {
     "rtrl online": lambda cell, params, xs: rtrl(cell, squared_error),
-    "rtrl scan": lambda cell, params, xs: rtrl(cell, squared_error, "scan"),
-    "rtrl window": lambda cell, params, xs: rtrl(cell, squared_error, "window"),
+    "rtrl scan": lambda cell, params, xs: rtrl(cell, squared_error, mode="scan"),
+    "rtrl window": lambda cell, params, xs: rtrl(cell, squared_error, mode="window"),
     "rtrl sparse": lambda cell, params, xs: rtrl_sparse(cell, squared_error, params, xs),
 }
 
@@ -184,18 +184,18 @@ def test_bptt_is_exact_in_its_window_and_truncated_beyond():
     learners = {
         "plain": bptt(cell, squared_error),
         "chunks": bptt(cell, squared_error, chunks=(4, 2)),
-        "long": tbptt(cell, squared_error, xs[0], k1=4, k2=12),
+        "long": tbptt(cell, squared_error, params, xs, k1=4, k2=12),
     }
     for learner in learners.values():
         equal(windows(learner, params, xs, ys, 12), expected)
     equal(windows(learners["long"], params, xs, ys, 4), expected)
     for k1, k2 in ((1, 1), (1, 3), (3, 5)):
-        assert gap(windows(tbptt(cell, squared_error, xs[0], k1=k1, k2=k2), params, xs, ys, 4),
+        assert gap(windows(tbptt(cell, squared_error, params, xs, k1=k1, k2=k2), params, xs, ys, 4),
                    expected) > 1e-3  # fmt: skip
     with pytest.raises(ValueError, match="chunks of 5 steps do not divide 12"):
         windows(bptt(cell, squared_error, chunks=(5,)), params, xs, ys, 12)
     with pytest.raises(ValueError, match="1 <= k1 <= k2"):
-        tbptt(cell, squared_error, xs[0], k1=3, k2=2)
+        tbptt(cell, squared_error, params, xs, k1=3, k2=2)
 
 
 def test_parallel_backward_is_bptt():
@@ -257,12 +257,12 @@ def test_online_lru_is_exact_for_one_layer_and_for_the_upper_of_two():
     xs, ys = stream()
     cells, params = network("lru", state=3)
     for mode in ("online", "scan"):
-        learner = online_lru(cells, squared_error, params, xs, mode=mode)
+        learner = online_lru(stack(*cells), squared_error, params, xs, mode=mode)
         equal(*both(learner, stack(*cells), params, xs, ys))
     cells, params = network("lru", "lru", state=3)
     expected = exact(stack(*cells), params, xs, ys)
     found = [
-        windows(online_lru(cells, squared_error, params, xs, mode=mode), params, xs, ys)
+        windows(online_lru(stack(*cells), squared_error, params, xs, mode=mode), params, xs, ys)
         for mode in ("online", "scan")
     ]
     equal(found[0], found[1])
@@ -340,10 +340,10 @@ LONG = {
     "rtrl_elementwise": lambda cells, params, xs: rtrl_elementwise(
         stack(*cells), squared_error, params, xs
     ),
-    "online_lru": lambda cells, params, xs: online_lru(cells, squared_error, params, xs),
+    "online_lru": lambda cells, params, xs: online_lru(stack(*cells), squared_error, params, xs),
     "uoro": lambda cells, params, xs: uoro(stack(*cells), squared_error),
     "snap": lambda cells, params, xs: snap(stack(*cells), squared_error, params, xs),
-    "tbptt": lambda cells, params, xs: tbptt(stack(*cells), squared_error, xs[0], k1=1, k2=4),
+    "tbptt": lambda cells, params, xs: tbptt(stack(*cells), squared_error, params, xs, k1=1, k2=4),
 }
 
 
@@ -395,7 +395,7 @@ def test_what_is_no_cell():
     with pytest.raises(ValueError, match="a layer or a model, got Linear"):
         as_cell(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="mode of rtrl"):
-        rtrl(layer_cell("elman")[0], squared_error, "sideways")
+        rtrl(layer_cell("elman")[0], squared_error, mode="sideways")
 
 
 def test_a_rectifier_that_is_mostly_off_is_found():

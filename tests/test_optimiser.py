@@ -151,7 +151,7 @@ def test_what_layers_declare_are_parameters(name):
     """Each in one of the layer's variants."""
     entry, found = LAYERS[name], set()
     for options in (entry.smoke, *({**entry.smoke, **more} for more in entry.variants.values())):
-        layer = make(name, 4, rngs=nnx.Rngs(0), **options)
+        layer = nnx.eval_shape(lambda o=options: make(name, 4, rngs=nnx.Rngs(0), **o))
         found |= {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(layer))}
     assert set(entry.make.trained) <= found
     assert {"lru", "s4", "s4d", "s5", "rwkv4", "rwkv7"} <= set(DECLARE)
@@ -161,8 +161,10 @@ def test_rates_and_decays_of_papers():
     """LRU's and RWKV-7's in a model, repeated and inside a wrapper; groups of the user win."""
     lru = LayerConfig("bidirectional", {"layer": "lru"})
     layers = ModelConfig((lru, LayerConfig("rwkv7", {"heads": 1})), features=4, depth=4)
-    model = Model(layers, task("state_tracking").spec, rngs=nnx.Rngs(0))
-    params, _, decays, _ = take_apart(model)
+    spec = task("state_tracking").spec
+    model = nnx.eval_shape(lambda: Model(layers, spec, rngs=nnx.Rngs(0)))
+    shapes, _, decays, _ = take_apart(model)
+    params = {name: jnp.full(p.shape, 0.3) for name, p in shapes.items()}
     found = groups_of_papers(model, decays)
     nu = "blocks.0.layer.forward.nu_log"
     given = OptimiserConfig(name="sgd", clip=1e9, groups=(GroupConfig(nu, 0.125),))
@@ -175,7 +177,7 @@ def test_rates_and_decays_of_papers():
         rate = 2 if name == "blocks.1.layer.w.bias" else rate
         close(updates[name], rate * (1 + (0.1 * p if decays[name] and rate == 1 else 0 * p)))
     assert len(found) == 9 and sum(decays[group.name] for group in found) == 2  # both B
-    plain = Model(ModelConfig(features=4), task("state_tracking").spec, rngs=nnx.Rngs(0))
+    plain = nnx.eval_shape(lambda: Model(ModelConfig(features=4), spec, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="no layer of the model declares"):
         groups_of_papers(plain, take_apart(plain)[2])
 

@@ -252,6 +252,19 @@ def test_micro_batches_are_the_batch(streams):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), *results)
 
 
+def test_noise_on_the_gradient_is_new_at_every_step():
+    optimiser = replace(PARITY.optimiser, name="sgd", noise=10.0, learning_rate=1.0, warmup=0)
+    task, state, _, update = pieces(replace(PARITY, optimiser=optimiser))
+    batch = next(task.batches(0, 32, 6))
+    later = jax.tree.map(jnp.copy, state)._replace(step=jnp.int32(1))
+    before = {name: np.array(p) for name, p in state.params.items()}
+    steps = [
+        np.concatenate([np.ravel(new[name] - p) for name, p in before.items()])
+        for new in (update(s, batch, np.float32(0))[0].params for s in (state, later))
+    ]
+    assert np.std(steps[0]) > 1 and abs(np.corrcoef(*steps)[0, 1]) < 0.2
+
+
 def test_what_decays():
     config = replace(
         PARITY, model=replace(PARITY.model, layer=(LayerConfig("lru"), *ELMAN), depth=2)

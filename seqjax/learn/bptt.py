@@ -45,6 +45,8 @@ class TBPTTState(NamedTuple):
 def bptt(
     cell: Cell,
     loss: Loss,
+    params: Params = None,
+    xs: Any = None,
     *,
     chunks: Sequence[int] = (),
     evaluator: str = "sequential",
@@ -88,8 +90,8 @@ def bptt(
     return Learner(init, grad)
 
 
-def tbptt(cell: Cell, loss: Loss, x: Any, *, k1: int = 1, k2: int = 20) -> Learner:
-    """Truncated backpropagation: every k1 steps over the last k2, for inputs like x (one step).
+def tbptt(cell: Cell, loss: Loss, params: Params, xs: Any, *, k1: int = 1, k2: int = 20) -> Learner:
+    """Truncated backpropagation: every k1 steps over the last k2, for inputs like xs [N, ...].
 
     A window is cut into pieces of k1 steps, the last of which may be shorter.
     Raises ValueError unless 1 <= k1 <= k2.
@@ -100,8 +102,8 @@ def tbptt(cell: Cell, loss: Loss, x: Any, *, k1: int = 1, k2: int = 20) -> Learn
 
     def init(params: Params, key: Any = None) -> TBPTTState:
         del key
-        xs = jax.tree.map(lambda x: jnp.zeros((back, *jnp.shape(x)), jnp.result_type(x)), x)
-        return TBPTTState(cell.start(params), xs, jnp.zeros(back, bool))
+        none = jax.tree.map(lambda x: jnp.zeros((back, *x.shape[1:]), x.dtype), xs)
+        return TBPTTState(cell.start(params), none, jnp.zeros(back, bool))
 
     def piece(params, state, xs, ys):
         """The losses of xs, at most k1 steps, back over the last k2."""

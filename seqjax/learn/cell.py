@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer
 from seqjax.nn.recurrent import Recurrent
@@ -27,19 +26,23 @@ State = Any
 
 
 class Cell(NamedTuple):
-    """h_0 = start(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t)."""
+    """h_0 = start(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t).
+
+    parts: of a stack the cells, whose parameters and states are tuples then.
+    """
 
     start: Callable[[Params], State]
     step: Callable[[Params, State, Any], State]
     readout: Callable[[Params, State, Any], Any]
+    parts: tuple[Cell, ...] = ()
 
 
 def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
     """The cell of a layer or a model, and its parameters (weights drawn once are not among them).
 
-    A layer that defines `step` and `readout` gives those. Of any other one, and of a model, the
-    state is (h, y): its output is a function of the state before and the input, so it is carried
-    along.
+    A layer that defines `step` and `readout` gives those. Of any other one the state is (h, y): its
+    output is a function of the state before and the input, so it is carried along. Of a model it
+    is `of_model`.
     """
     graph, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -53,7 +56,7 @@ def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
             raise ValueError(f"{type(module).__name__} reads the future: it is no cell")
         return _of_layer(merge), params
     if isinstance(module, Model):
-        return _of_model(merge), params
+        return of_model(merge), params
     raise ValueError(f"as_cell takes a layer or a model, got {type(module).__name__}")
 
 
@@ -84,16 +87,28 @@ def _of_layer(merge) -> Cell:
     return Cell(start, step, lambda params, h, x: h[1])
 
 
-def _of_model(merge) -> Cell:
+def of_model(merge: Callable[[Params], Model], *, beside: bool = False) -> Cell:
+    """The cell of a model, of parameters that `merge` makes one of.
+
+    Its state is that after the step and that before it, from which the output is read: so outputs
+    are no units of the state, each of which every parameter would reach.
+    beside: its inputs are (x, {"resets": ..., "mask": ..., "dt": ...}), of which any may be left
+        out.
+    """
+
+    def run(params, h, x):
+        x, more = x if beside else (x, {})
+        x, more = jax.tree.map(lambda v: jnp.asarray(v)[None, None], (x, more))
+        return merge(params)(x, h, **more)
+
     def start(params):
-        model = merge(params)
-        return model.start(1), jnp.zeros(model.outputs.size, accumulation_dtype(model.compute))
+        h = merge(params).start(1)
+        return h, h
 
     def step(params, h, x):
-        y, new = merge(params)(jnp.asarray(x)[None, None], h[0])
-        return _like(h, (new, y.reshape(h[1].shape)))
+        return _like(h[0], run(params, h[0], x)[1]), h[0]
 
-    return Cell(start, step, lambda params, h, x: h[1])
+    return Cell(start, step, lambda params, h, x: run(params, h[1], x)[0].reshape(-1))
 
 
 def stack(*cells: Cell) -> Cell:
@@ -117,6 +132,7 @@ def stack(*cells: Cell) -> Cell:
         start,
         lambda params, h, x: run(params, h, x)[0],
         lambda params, h, x: run(params, None, x, new=h)[1],
+        cells,
     )
 
 

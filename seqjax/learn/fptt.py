@@ -51,6 +51,8 @@ class FPTTState(NamedTuple):
 def fptt(
     cell: Cell,
     loss: Loss,
+    params: Params = None,
+    xs: Any = None,
     *,
     alpha: float = 0.5,
     beta: float = 0.5,

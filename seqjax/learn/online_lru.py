@@ -15,7 +15,6 @@ was made, a step costs O(P) time and memory, and all traces of a window are one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from seqjax.learn.cell import Cell, Params, State
+from seqjax.learn.cell import Cell, Params, State, stack
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
 from seqjax.learn.learner import Learner, Loss, summed
 from seqjax.nn.base import option
@@ -36,19 +35,16 @@ class OnlineState(NamedTuple):
     M: tuple[Array, ...]  # traces of every layer
 
 
-def online_lru(
-    cells: Sequence[Cell],
-    loss: Loss,
-    params: Sequence[Params],
-    xs: Any,
-    *,
-    mode: str = "online",
-) -> Learner:
-    """Traces within every layer, errors in space; xs are inputs of the lowest layer, [N, ...].
+def online_lru(cell: Cell, loss: Loss, params: Params, xs: Any, *, mode: str = "online") -> Learner:
+    """Traces within every layer of a stack, errors in space; xs [N, ...] are inputs of the lowest.
 
+    A cell that is no stack is one layer, and its gradient exact.
     mode: "online": step after step; "scan": the traces of a window as one scan.
     """
     option("mode of online_lru", mode, MODES)
+    if not cell.parts:
+        return _single(online_lru(stack(cell), loss, (params,), xs, mode=mode))
+    cells = cell.parts
     kept: list[Influence] = []
     for cell, p in zip(cells, params, strict=True):
         kept.append(influence(cell, p, xs))
@@ -115,3 +111,13 @@ def online_lru(
         return jnp.sum(values), tuple(grads), OnlineState(last, tuple(M))
 
     return Learner(init, parallel if mode == "scan" else summed(online))
+
+
+def _single(learner: Learner) -> Learner:
+    """Of parameters p in place of (p,)."""
+
+    def grad(params, state, xs, ys):
+        value, (grads,), state = learner.grad((params,), state, xs, ys)
+        return value, grads, state
+
+    return Learner(lambda params, key=None: learner.init((params,), key), grad)

@@ -48,7 +48,9 @@ class RTRLState(NamedTuple):
     M: Array  # dh/dtheta: [n, P]; [P, s] where it is sparse
 
 
-def rtrl(cell: Cell, loss: Loss, mode: str = "online") -> Learner:
+def rtrl(
+    cell: Cell, loss: Loss, params: Params = None, xs: Any = None, *, mode: str = "online"
+) -> Learner:
     """Exact RTRL of any cell, with a dense influence matrix [n, P].
 
     mode: "online", "scan" or "window": three ways to the same numbers.

@@ -15,7 +15,7 @@ Per step: one forward and one backward product; time O(cost(step)), memory O(n +
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,12 @@ class UOROState(NamedTuple):
     h: State
     a: Array  # [rank, n]
     b: Array  # [rank, P]
-    key: Array
+    key: Array  # raw data
 
 
-def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
+def uoro(
+    cell: Cell, loss: Loss, params: Params = None, xs: Any = None, *, rank: int = 1
+) -> Learner:
     """UORO of any cell. Its `init` takes a random key. Raises ValueError if rank < 1."""
     if rank < 1:
         raise ValueError(f"uoro averages at least 1 estimate, got rank={rank}")
@@ -48,11 +50,12 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
         draw, later = jax.random.split(key)
         v, pull = jax.vjp(lambda theta: to_vector(cell.start(unravel(theta))), theta)
         nu = jax.random.rademacher(draw, (rank, len(v)), v.dtype)
-        return UOROState(cell.start(params), nu, jax.vmap(pull)(nu)[0], later)
+        b = jax.vmap(pull)(nu)[0]
+        return UOROState(cell.start(params), nu, b, jax.random.key_data(later))
 
     def step(params, state, x, target):
         (h, a, b, key), (theta, unravel) = state, ravel_pytree(params)
-        draw, key = jax.random.split(key)
+        draw, key = jax.random.split(jax.random.wrap_key_data(key))
         nu = jax.random.rademacher(draw, a.shape, a.dtype)
 
         def move(theta, v):
@@ -69,7 +72,7 @@ def uoro(cell: Cell, loss: Loss, *, rank: int = 1) -> Learner:
 
         value, (direct, credit) = jax.value_and_grad(objective, (0, 1))(theta, to_vector(h))
         grads = direct + jnp.mean((a @ credit)[:, None] * b, axis=0)
-        return value, unravel(grads), UOROState(h, a, b, key)
+        return value, unravel(grads), UOROState(h, a, b, jax.random.key_data(key))
 
     return Learner(init, summed(step))
 

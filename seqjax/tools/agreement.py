@@ -9,7 +9,6 @@ learner's state and of what its compiled program needs beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -22,14 +21,10 @@ from jax.flatten_util import ravel_pytree
 
 from seqjax.core.files import check_figure, save_figure
 from seqjax.core.ranges import Range
-from seqjax.learn.bptt import bptt, tbptt
+from seqjax.learn import LEARNERS, squared_error
+from seqjax.learn.bptt import bptt
 from seqjax.learn.cell import Cell, as_cell, stack
-from seqjax.learn.fptt import fptt
-from seqjax.learn.learner import Learner, squared_error
-from seqjax.learn.online_lru import online_lru
-from seqjax.learn.rtrl import rtrl, rtrl_elementwise, rtrl_sparse
-from seqjax.learn.snap import eprop, snap
-from seqjax.learn.uoro import uoro
+from seqjax.stacks.config import parse_pattern
 from seqjax.tools.screen import announce, print_json, print_table
 from seqjax.train.record import environment
 from seqjax.zoo import make
@@ -45,9 +40,8 @@ RECURRENCES: dict[str, dict[str, Any]] = {
 
 
 class Network(NamedTuple):
-    """A layer and a linear readout, apart and on top of each other; a stream and its gradient."""
+    """A layer with a linear readout on top; a stream and its gradient."""
 
-    cells: tuple[Cell, Cell]
     cell: Cell
     params: Any
     xs: jax.Array
@@ -55,25 +49,13 @@ class Network(NamedTuple):
     exact: jax.Array  # gradient [P] by autodiff through the whole stream
 
 
-LEARNERS: dict[str, Callable[[Network], Learner]] = {
-    "bptt": lambda n: bptt(n.cell, squared_error),
-    "bptt chunks": lambda n: bptt(n.cell, squared_error, chunks=(8,)),
-    "tbptt 1,8": lambda n: tbptt(n.cell, squared_error, n.xs[0], k1=1, k2=8),
-    "tbptt 8,8": lambda n: tbptt(n.cell, squared_error, n.xs[0], k1=8, k2=8),
-    "rtrl online": lambda n: rtrl(n.cell, squared_error),
-    "rtrl scan": lambda n: rtrl(n.cell, squared_error, "scan"),
-    "rtrl window": lambda n: rtrl(n.cell, squared_error, "window"),
-    "rtrl_sparse": lambda n: rtrl_sparse(n.cell, squared_error, n.params, n.xs),
-    "rtrl_elementwise": lambda n: rtrl_elementwise(n.cell, squared_error, n.params, n.xs),
-    "online_lru": lambda n: online_lru(n.cells, squared_error, n.params, n.xs),
-    "online_lru scan": lambda n: online_lru(n.cells, squared_error, n.params, n.xs, mode="scan"),
-    "snap 1": lambda n: snap(n.cell, squared_error, n.params, n.xs),
-    "snap 2": lambda n: snap(n.cell, squared_error, n.params, n.xs, n=2),
-    "eprop": lambda n: eprop(n.cell, squared_error, n.params, n.xs),
-    "uoro": lambda n: uoro(n.cell, squared_error),
-    "uoro 16": lambda n: uoro(n.cell, squared_error, rank=16),
-    "fptt": lambda n: fptt(n.cell, squared_error),
-}
+# As `seqjax train --learner` takes them: rows of LEARNERS, with options.
+WAYS = (
+    "bptt", "bptt chunks=(8,)", "tbptt k1=1 k2=8", "tbptt k1=8 k2=8",
+    "rtrl", "rtrl mode=scan", "rtrl mode=window", "rtrl_sparse", "rtrl_elementwise",
+    "online_lru", "online_lru mode=scan", "snap", "snap n=2", "eprop", "uoro", "uoro rank=16",
+    "fptt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,12 +83,13 @@ def network(name: str, steps: int) -> Network:
     both, params = stack(cell, top), (params, W)
     whole = bptt(both, squared_error)
     exact = jax.jit(whole.grad)(params, whole.init(params), xs, ys)[1]
-    return Network((cell, top), both, params, xs, ys, ravel_pytree(exact)[0])
+    return Network(both, params, xs, ys, ravel_pytree(exact)[0])
 
 
 def measure(learner: str, recurrence: str, net: Network) -> Agreement:
     """One learner on one network, beside autodiff through the whole stream."""
-    made = LEARNERS[learner](net)
+    (way,) = parse_pattern(learner.split())
+    made = LEARNERS[way.name].make(net.cell, squared_error, net.params, net.xs, **way.options)
     state = made.init(net.params, jax.random.key(0))
     program = jax.jit(made.grad).lower(net.params, state, net.xs, net.ys).compile()
     grads = ravel_pytree(jax.block_until_ready(program(net.params, state, net.xs, net.ys)[1]))[0]
@@ -141,7 +124,7 @@ def agreement(
     if figure:
         check_figure(figure)
     networks = {name: network(name, steps) for name in RECURRENCES}
-    work = [(recurrence, learner) for recurrence in RECURRENCES for learner in LEARNERS]
+    work = [(recurrence, learner) for recurrence in RECURRENCES for learner in WAYS]
     rows = []
     for recurrence, learner in announce(work, "learners"):
         try:
@@ -173,7 +156,7 @@ def plot(rows: list[Agreement], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = {row.learner for row in rows}
-    learners = [name for name in LEARNERS if name in shown]
+    learners = [name for name in WAYS if name in shown]
     recurrences = list(dict.fromkeys(row.recurrence for row in rows))
     figure = Figure(figsize=(11, 0.32 * len(learners) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -66,7 +66,7 @@ def learning_rules(make, everything=False):
                 answers |= named(f"snap{n}", told(near))
                 answers[f"snap{n}_J_b"] = kept_of_b(cell, fixed, xs, n, absent)
             for k1, k2 in ((1, 1), (1, 3), (2, 4), (3, 3)):
-                cut = tbptt(cell, squared_error, xs[0], k1=k1, k2=k2)
+                cut = tbptt(cell, squared_error, params, xs, k1=k1, k2=k2)
                 answers |= named(f"tbptt_{k1}_{k2}", told(cut))
         return answers
 
@@ -125,8 +125,8 @@ def rflo(inputs, meta):
 
 RULES = {
     "bptt": learning_rules(lambda cell: bptt(cell, squared_error)),
-    "rtrl scan": learning_rules(lambda cell: rtrl(cell, squared_error, "scan")),
-    "rtrl window": learning_rules(lambda cell: rtrl(cell, squared_error, "window")),
+    "rtrl scan": learning_rules(lambda cell: rtrl(cell, squared_error, mode="scan")),
+    "rtrl window": learning_rules(lambda cell: rtrl(cell, squared_error, mode="window")),
     "rtrl, snap, tbptt": learning_rules(lambda cell: rtrl(cell, squared_error), everything=True),
 }
 ADAPTERS = {"learning_rules_rnn": RULES, "rflo": {"eprop": rflo}}
