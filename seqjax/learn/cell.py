@@ -87,7 +87,7 @@ def _of_layer(merge) -> Cell:
     return Cell(start, step, lambda params, h, x: h[1])
 
 
-def of_model(merge: Callable[[Params], Model], *, beside: bool = False) -> Cell:
+def of_model(merge: Callable[[Params], Any], *, beside: bool = False) -> Cell:
     """The cell of a model, of parameters that `merge` makes one of.
 
     Its state is that after the step and that before it, from which the output is read: so outputs
