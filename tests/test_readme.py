@@ -24,7 +24,7 @@ def test_the_example_trains_and_streams(tmp_path, monkeypatch):
     (tmp_path / "leaky.py").write_text(blocks[0])
     shell = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     commands = [shlex.split(line, comments=True)[2:] for line in shell.splitlines()]
-    assert [command[0] for command in commands] == ["train", "eval", "check", "train", "train"]
+    assert [command[0] for command in commands] == ["train", "eval", "check", *["train"] * 3]
     namespace: dict = {}
     standard = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
     with jax.enable_x64(False), standard[0], standard[1]:
