@@ -136,7 +136,7 @@ def options_of_commands() -> Iterator[Line]:
                 command = command(["parity"])
         needed = {"import": ["nowhere"], "export": ["nowhere", "--out", "nowhere"],
                   "eval": ["nowhere"], "generate": ["nowhere"], "explain": ["gru"],
-                  "check": ["gru"]}  # fmt: skip
+                  "show": ["gru"], "check": ["gru"]}  # fmt: skip
         start = [name, *(["parity"] if row.named else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
         for option, parameter in signature(command).parameters.items():
@@ -155,7 +155,9 @@ def options_of_commands() -> Iterator[Line]:
                 yield Line("no value", [*start, flag], (flag,))
             yield Line("typos", [*start, f"{flag}q", "1"], (f"{flag}q",))
         if name in needed:
-            yield Line("no value", [name], ("RUN", "FOLDER", "a layer, an op", "FILE.py:Class"))
+            yield Line(
+                "no value", [name], ("RUN", "FOLDER", "NAME", "a layer, an op", "FILE.py:Class")
+            )
 
 
 def names() -> Iterator[Line]:
@@ -166,7 +168,7 @@ def names() -> Iterator[Line]:
         yield Line("names", [name[:-1]], (name[:-1],))
     for name in (*TASKS, "demo", "parity"):
         yield Line("names", ["train", name[:-1]], (name[:-1],))
-    for command in ("explain", "bench", "check", "selfcheck"):
+    for command in ("show", "explain", "bench", "check", "selfcheck"):
         for name in ("linear_scam", "gruu", ""):
             yield Line("names", [command, name], (name or "''", "name", "NAME"))
     for where in ("nowhere", "README", ""):
@@ -180,6 +182,10 @@ def names() -> Iterator[Line]:
     yield Line("files", ["train", "parity", "--run", ""], ("run",))
     yield Line("files", ["learners", "--figure", "none/x.png"], ("figure",))
     yield Line("files", ["learners", "--figure", "x.doc"], ("figure",))
+    for words in (["gru", "--figure", "none/x.png"], ["gru", "--figure", "x.doc"],
+                  ["lion", "--figure", "x.png"], ["lion", "--options", "b1=1"],
+                  ["gru", "--options", "hidden=0"], ["gru", "--options", "hiden=1"]):  # fmt: skip
+        yield Line("show", ["show", *words], ("figure", "options", "hid"))
     for words in (["gruu"], ["gru", "--family", "clasic"], ["--kind", "layer"], ["--family", ""]):
         yield Line("names", ["list", *words], (words[-1],))
 

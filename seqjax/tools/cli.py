@@ -45,6 +45,7 @@ COMMANDS: dict[str, Command] = {
         "write an imported model, as it was or trained on, as such a checkpoint",
     ),
     "list": Command("tables:list_tables", "every row of every table: layers, ops, tasks ..."),
+    "show": Command("show:show", "all of a row: equation, options, costs, and a picture"),
     "explain": Command(
         "explain:explain", "which evaluator would run for a layer or an op, and why"
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -137,17 +137,28 @@ def explain(
     return 0
 
 
+def layer_verdicts(layer: Layer, name: str, T: int, platform: str) -> dict[str, Verdicts]:
+    """What a layer runs over T time steps: an op, monoid or step -> verdicts; under its own name
+    the evaluators that are programs of its own."""
+    found = {part.name: part.verdicts(platform) for part in each_part(layer, T)}
+    own = _own(layer, found)
+    why = "the layer's own" + (", only by name" if any(found.values()) else "")
+    return {**found, name: dict.fromkeys(own, why)} if own else found
+
+
+def _own(layer: Layer, found: Mapping[str, Verdicts]) -> list[str]:
+    named = {evaluator for verdicts in found.values() for evaluator in verdicts}
+    return [evaluator for evaluator in layer.evaluators if evaluator not in named]
+
+
 def _explain_layer(name: str, T: int, platform: str, evaluator: str | None) -> dict[str, Verdicts]:
     layer = shape_of(name)
-    each = [(part, part.verdicts(platform)) for part in each_part(layer, T)]
-    found = {part.name: verdicts for part, verdicts in each}
-    named = {evaluator for verdicts in found.values() for evaluator in verdicts}
-    own = [e for e in layer.evaluators if e not in named]
     if evaluator is None:
-        why = "the layer's own" + (", only by name" if named else "")
-        return {**found, name: dict.fromkeys(own, why)} if own else found
+        return layer_verdicts(layer, name, T, platform)
     if evaluator not in layer.evaluators:
         raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
+    each = [(part, part.verdicts(platform)) for part in each_part(layer, T)]
     found = {f"{part.name} of {part.module}": _requested(verdicts, evaluator, part.takes)
              for part, verdicts in each}  # fmt: skip
+    own = _own(layer, {part.name: verdicts for part, verdicts in each})
     return {**found, name: {evaluator: "taken: the layer's own"}} if evaluator in own else found
