@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -134,9 +135,9 @@ def options_of_commands() -> Iterator[Line]:
         if row.named:
             with mock.patch.object(train, "parse", lambda command, *_: command):
                 command = command(["parity"])
-        needed = {"import": ["nowhere"], "export": ["nowhere", "--out", "nowhere"],
-                  "eval": ["nowhere"], "generate": ["nowhere"], "explain": ["gru"],
-                  "show": ["gru"], "check": ["gru"]}  # fmt: skip
+        needed = {"export": ["nowhere", "--out", "nowhere"]}
+        needed |= {one: ["nowhere"] for one in ("import", "eval", "plot", "generate")}
+        needed |= {one: ["gru"] for one in ("explain", "show", "check")}
         start = [name, *(["parity"] if row.named else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
         for option, parameter in signature(command).parameters.items():
@@ -151,7 +152,7 @@ def options_of_commands() -> Iterator[Line]:
             for text in VALUES if number(hint) or "Literal" in str(hint) else ():
                 if not fits(value(text, hint), hint):
                     yield Line("commands", [*start, flag, text], (option,))
-            if "tuple" not in str(hint):
+            if not {"tuple", "Mapping"} & set(re.findall(r"\w+", str(hint))):
                 yield Line("no value", [*start, flag], (flag,))
             yield Line("typos", [*start, f"{flag}q", "1"], (f"{flag}q",))
         if name in needed:
@@ -172,7 +173,7 @@ def names() -> Iterator[Line]:
         for name in ("linear_scam", "gruu", ""):
             yield Line("names", [command, name], (name or "''", "name", "NAME"))
     for where in ("nowhere", "README", ""):
-        for command in ("eval", "generate", "import"):
+        for command in ("eval", "generate", "import", "plot"):
             yield Line("files", [command, where], (where or "checkpoint", "run"))
         yield Line("files", ["export", where, "--out", "new"], (where or "folder",))
         yield Line(

@@ -37,6 +37,7 @@ from seqjax.tools.anatomy import costs_of
 from seqjax.tools.explain import shape_of
 from seqjax.tools.selfcheck import example
 from seqjax.tools.tables import Kind
+from seqjax.train.config import TaskConfig
 from seqjax.zoo import LAYERS, make
 
 FEATURES, SEEN, STEPS, EXAMPLES = 16, 24, 128, 8
@@ -154,7 +155,8 @@ def op_picture(name: str, _: Mapping[str, Any]) -> Figure:
 
 def task_picture(name: str, options: Mapping[str, Any]) -> Figure:
     entry = TASKS[name]
-    return batch_picture(entry.make(**{**entry.smoke, **options}), entry.length)
+    length = entry.length or TaskConfig.length
+    return batch_picture(entry.make(**{**entry.smoke, **options}), length)
 
 
 def recipe_picture(name: str, _: Mapping[str, Any]) -> Figure:

@@ -31,7 +31,7 @@ from seqjax.tasks import TASKS
 from seqjax.tools.anatomy import costs_of
 from seqjax.tools.explain import layer_verdicts, op_verdicts
 from seqjax.tools.tables import TABLES, Kind, Row, first_block, published
-from seqjax.train.config import Config
+from seqjax.train.config import Config, TaskConfig
 from seqjax.train.optimiser import OPTIMISERS
 from seqjax.zoo import LAYERS, factory, family
 from seqjax.zoo.meanings import meaning
@@ -89,7 +89,7 @@ def op_sheet(row: Row, *_: Any) -> Sheet:
 
 def task_sheet(row: Row, *_: Any) -> Sheet:
     entry = TASKS[row.name]
-    task = entry.make(**entry.smoke)
+    task, length = entry.make(**entry.smoke), entry.length or TaskConfig.length
     document = documented(entry.make)
     return {
         "equation": "\n".join(first_block(document)),
@@ -97,7 +97,7 @@ def task_sheet(row: Row, *_: Any) -> Sheet:
         "options": _options(entry.make),
         "input": str(task.spec.inputs),
         "answer": str(task.spec.outputs),
-        "baseline": {"steps": entry.length, **entry.smoke, **task.baseline(entry.length)},
+        "baseline": {"steps": length, **entry.smoke, **task.baseline(length)},
         "example": f"seqjax train {row.name}",
     }
 
