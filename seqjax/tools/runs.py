@@ -53,7 +53,9 @@ def evaluate(
     params, frozen, _, rebuild = take_apart(model)
     metrics = make_evaluate(config, task, rebuild)(params, frozen)
     length = config.task.evaluation_length or config.task.length
-    print(f"step {at}    {table(metrics)}\nbaseline  {table(task.baseline(length))}")
+    print(f"step {at}    {table(metrics)}")
+    if baseline := task.baseline(length):
+        print(f"baseline  {table(baseline)}")
     return 0
 
 
@@ -90,6 +92,7 @@ def generate(
     import jax
 
     from seqjax.tasks.char_lm import SPEC
+    from seqjax.train.config import task_of
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
     from seqjax.train.loop import load_model
@@ -103,9 +106,12 @@ def generate(
         model = load_imported(run, context=context).model
         encode, decode = _numbers, _spaced
     else:
-        task = read_config(run).task.name
-        if task != "char_lm":
-            raise ValueError(f"{run} was trained on {task}: only char_lm writes text")
+        config = read_config(run)
+        spec = SPEC if config.task.name == "char_lm" else task_of(config).spec
+        if spec != SPEC:
+            raise ValueError(
+                f"{run} was trained on {config.task.name}: only a task of bytes writes"
+            )
         if context is not None:
             raise ValueError("--context is for imported models: what a trained one sees is "
                              "an option of its layers")  # fmt: skip

@@ -4,6 +4,7 @@
                      the modules that brought its layers and tasks
     own/             copies of those that are files
     metrics.jsonl    one line per log and per evaluation
+    metrics.csv      the same as a table, at the end
     events.*         the same for TensorBoard
     loss.png         the curves
     checkpoints/     see seqjax.train.checkpoint
@@ -13,6 +14,7 @@ Without a folder a run leaves nothing.
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import sys
@@ -21,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,9 +47,9 @@ HERE = Path(__file__).resolve().parent
 
 
 class Record:
-    """Metrics of a run, as JSON lines and TensorBoard events; without a folder neither.
+    """Metrics of a run, as JSON lines, TensorBoard events and a table; without a folder none.
 
-    logger: called with the same, (step, metrics).
+    logger: called with the same, (step, metrics); docs/logging.md has it for others.
     A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
     training beyond the one and of validation beyond the other are dropped.
     """
@@ -77,6 +80,7 @@ class Record:
         if self.folder and self.lines and self.events:
             self.lines.close()
             self.events.close()
+            tabulate(self.folder)
             plot(self.folder)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -102,6 +106,16 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
                 f"{path}, line {number} is not a line of metrics: remove it to go on"
             ) from None
     return rows
+
+
+def tabulate(folder: Path) -> None:
+    """metrics.csv: a row per line, a column per metric that one of them has."""
+    rows, table = read_metrics(folder), StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(table, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / "metrics.csv", table.getvalue())
 
 
 def plot(folder: Path) -> None:
