@@ -136,7 +136,7 @@ def options_of_commands() -> Iterator[Line]:
             with mock.patch.object(train, "parse", lambda command, *_: command):
                 command = command(["parity"])
         needed = {"export": ["nowhere", "--out", "nowhere"]}
-        needed |= {one: ["nowhere"] for one in ("import", "eval", "plot", "generate")}
+        needed |= {one: ["nowhere"] for one in ("import", "eval", "plot", "generate", "sweep")}
         needed |= {one: ["gru"] for one in ("explain", "show", "check")}
         start = [name, *(["parity"] if row.named else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
@@ -156,9 +156,7 @@ def options_of_commands() -> Iterator[Line]:
                 yield Line("no value", [*start, flag], (flag,))
             yield Line("typos", [*start, f"{flag}q", "1"], (f"{flag}q",))
         if name in needed:
-            yield Line(
-                "no value", [name], ("RUN", "FOLDER", "NAME", "a layer, an op", "FILE.py:Class")
-            )
+            yield Line("no value", [name], ("RUN", "FOLDER", "NAME", "a layer, an op", "FILE.py"))
 
 
 def names() -> Iterator[Line]:
@@ -173,8 +171,8 @@ def names() -> Iterator[Line]:
         for name in ("linear_scam", "gruu", ""):
             yield Line("names", [command, name], (name or "''", "name", "NAME"))
     for where in ("nowhere", "README", ""):
-        for command in ("eval", "generate", "import", "plot"):
-            yield Line("files", [command, where], (where or "checkpoint", "run"))
+        for command in ("eval", "generate", "import", "plot", "sweep"):
+            yield Line("files", [command, where], (where or "checkpoint", "run", "file"))
         yield Line("files", ["export", where, "--out", "new"], (where or "folder",))
         yield Line(
             "files", ["train", "char_lm", "--task.options", f"path=a/{where}"], ("no text at a",)

@@ -92,6 +92,14 @@ def test_the_picture_has_bands_and_the_baseline(runs):
     assert words == ["gru  (3 seeds)", "gla", "baseline of state_tracking, 1.79"]
 
 
+def test_a_baseline_is_of_the_length_that_is_measured(tmp_path):
+    task = TaskConfig("copy", {"symbols": 4, "memorised": 5}, length=20, evaluation_length=50)
+    run = read_run(a_run(tmp_path / "copy", replace(CONFIG, task=task)))
+    assert run.baseline("validation_loss") == pytest.approx(5 * np.log(4) / 50)
+    assert run.baseline("loss") == pytest.approx(5 * np.log(4) / 20)
+    assert run.baseline("gradient_norm") is None
+
+
 def test_numbers_and_pictures_are_written(runs, tmp_path, capsys):
     words = ["plot", *map(str, runs)]
     assert main([*words, "--out", str(tmp_path / "x.csv")]) == 0

@@ -122,11 +122,16 @@ def test_the_transition_of_a_diagonal_recurrence_is_its_eigenvalues():
 
 def test_outputs_see_the_past_and_both_ways_where_there_are_two():
     x = jax.random.normal(jax.random.key(0), (1, pictures.SEEN, 3), jnp.float32)
-    for name, future in (("gru", False), ("bidirectional", True)):
-        run = program(name)[1]
+    T = pictures.SEEN
+    past, near = np.tri(T, dtype=bool), ~np.tri(T, k=-3, dtype=bool)
+    for name, options, expected in (
+        ("gru", {}, past),
+        ("bidirectional", {}, np.ones((T, T))),
+        ("attention", dict(heads=1, window=3), past & near),
+    ):
+        run = program(name, **options)[1]
         M = pictures._seen(lambda x, run=run: run(x)[0][0], x, axis=1)
-        assert (np.triu(M, 1) > 0).any() == future
-        assert (np.tril(M) > 0).all(where=np.tri(len(M), dtype=bool))
+        np.testing.assert_array_equal(M > 1e-12, expected)
         np.testing.assert_allclose(M.max(axis=1), 1, rtol=1e-6)
 
 

@@ -38,6 +38,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("train:train", "train a model: a recipe, a task or a file of your own", True),
     "eval": Command("runs:evaluate", "score a trained model"),
+    "sweep": Command("sweep:sweep", "train all configs of FILE.py with all its seeds: one table"),
     "plot": Command("plot:plot", "draw runs together, with bands over seeds and the baseline"),
     "generate": Command("runs:generate", "write text with a trained model"),
     "import": Command("checkpoints:import_", "read a checkpoint of the transformers library"),
