@@ -3,6 +3,7 @@
 import re
 import sys
 import textwrap
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -269,29 +270,41 @@ FILE = """
 """
 
 
-def test_a_file_with_own_data_is_trained_scored_and_resumed(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """A command, as in a new process, in a folder with the file; what it returns and prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    file = tmp_path / "mine.py"
-    file.write_text(textwrap.dedent(FILE))
+    Path("mine.py").write_text(textwrap.dedent(FILE))
 
-    def run(*words):
+    def command(*words):
         own.BROUGHT.clear()
         TASKS.pop("mine", None)
-        status = cli.main(list(words))
-        return status, *capsys.readouterr()
+        return cli.main(list(words)), *capsys.readouterr()
 
-    try:
-        status, out, _ = run("train", "mine.py", "--run", "run")
-        assert status == 0 and "15 rows of 7 steps to train on, 5 held out" in out
-        status, out, _ = run("eval", "run", "--batch", "2")
-        assert status == 0 and re.search(r"baseline  loss 0\.\d+  accuracy", out)
-        status, _, error = run("train", "mine.py", "--run", "other", "--task.length", "9")
-        assert status == 2 and "have 7 steps, got length 9" in error
-        file.write_text(textwrap.dedent(FILE).replace("randint(0, 3", "randint(0, 2"))
-        status, _, error = run("train", "mine.py", "--run", "run", "--steps", "6")
-        assert status == 2 and "the data of run have changed" in error
-        assert not (tmp_path / "other").exists()
-    finally:
-        own.BROUGHT.clear()
-        TASKS.pop("mine", None)
+    yield command
+    own.BROUGHT.clear()
+    TASKS.pop("mine", None)
+
+
+def test_a_file_with_own_data_is_trained_scored_and_resumed(run):
+    status, out, _ = run("train", "mine.py", "--run", "run")
+    assert status == 0 and "15 rows of 7 steps to train on, 5 held out" in out
+    status, out, _ = run("eval", "run", "--batch", "2")
+    assert status == 0 and re.search(r"baseline  loss 0\.\d+  accuracy", out)
+    status, _, error = run("train", "mine.py", "--run", "other", "--task.length", "9")
+    assert status == 2 and "have 7 steps, got length 9" in error
+    Path("mine.py").write_text(textwrap.dedent(FILE).replace("randint(0, 3", "randint(0, 2"))
+    status, _, error = run("train", "mine.py", "--run", "run", "--steps", "6")
+    assert status == 2 and "the data of run have changed" in error
+    assert not Path("other").exists()
+
+
+@pytest.mark.thorough
+def test_own_texts_are_written_on(run):
+    text = textwrap.dedent(FILE).replace("x, x.sum(1) % 2", "['abcab'] * 9 + ['bcabc'] * 9")
+    Path("mine.py").write_text(text)
+    fast = ("--steps", "100", "--optimiser.learning-rate", "0.05", "--optimiser.warmup", "5")
+    assert run("train", "mine.py", *fast, "--run", "run")[0] == 0
+    status, out, _ = run("generate", "run", "--prompt", "a", "--length", "4", "--temperature", "0")
+    assert (status, out) == (0, "abcab\n")

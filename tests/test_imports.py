@@ -18,7 +18,7 @@ FLOORS = [
     ["seqjax.stacks"],
     ["seqjax.hf", "seqjax.learn"],
     ["seqjax.train"],
-    ["seqjax.recipes"],
+    ["seqjax.recipes", "seqjax.models"],
     ["seqjax.tools"],
     ["experiments"],
 ]

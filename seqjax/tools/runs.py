@@ -12,6 +12,7 @@ import tyro
 
 from seqjax.core.common import printable
 from seqjax.core.ranges import Count, NotNegative, Range, Seed
+from seqjax.models import find
 
 Step = Annotated[int, Range(0)]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -28,7 +29,7 @@ def evaluate(
     """Score a trained model on validation batches.
 
     Args:
-        run: folder of the run
+        run: folder of the run, or the name of a model that comes with the package
         step: which checkpoint; by default the best one
         batch: sequences per batch; by default as in training
         length: time steps per sequence; by default as in training
@@ -41,6 +42,7 @@ def evaluate(
     from seqjax.train.record import read_config
     from seqjax.train.step import make_evaluate, take_apart
 
+    run = find(run)
     config = read_config(run)
     given = {"batch": batch, "evaluation_length": length, "evaluation_batches": batches}
     changed = {name: value for name, value in given.items() if value is not None}
@@ -76,7 +78,8 @@ def generate(
     Control bytes are written as escapes, as in \\x1b, but for newlines and tabs.
 
     Args:
-        run: folder of the run, or of an imported model
+        run: folder of the run, or of an imported model, or the name of a model that comes with the
+            package, `seqjax list --kind models`
         prompt: one or more texts to go on from; for an imported model numbers of tokens,
             as in "17 4 25": its tokenizer is carried along, and not run
         length: bytes, or tokens, to write after each
@@ -100,6 +103,7 @@ def generate(
 
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
+    run = find(run)
     if stored(run):
         if step is not None:
             raise ValueError(f"{run} is an imported model: it has no steps to choose from")

@@ -17,13 +17,16 @@ from tyro.conf import Positional
 from seqjax import ops, recipes
 from seqjax.core.common import unknown
 from seqjax.learn import LEARNERS
+from seqjax.models import MODELS
 from seqjax.recipes import RECIPES
 from seqjax.tasks import TASKS
 from seqjax.tools.screen import print_json, print_table
 from seqjax.train.optimiser import OPTIMISERS
 from seqjax.zoo import LAYERS, family
 
-Kind = Literal["layers", "ops", "evaluators", "learners", "tasks", "recipes", "optimisers"]
+Kind = Literal[
+    "layers", "ops", "evaluators", "learners", "tasks", "recipes", "models", "optimisers"
+]  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{4,5}\b")
 
 
@@ -143,6 +146,7 @@ TABLES: dict[Kind, Callable[[], Iterable[Row]]] = {
     "learners": _learners,
     "tasks": _tasks,
     "recipes": _recipes,
+    "models": lambda: (Row(name, title, "seqjax.models") for name, title in MODELS.items()),
     "optimisers": _optimisers,
 }
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from seqjax.core.common import unknown
+from seqjax.models import MODELS, find
 from seqjax.recipes import RECIPES
 from seqjax.tasks import TASKS
 from seqjax.tools.options import parse
@@ -65,8 +66,9 @@ def _command(default: Config, name: str) -> Callable[..., int]:
 
         Args:
             run: folder for metrics, curves and checkpoints; by default runs/NAME-TIME
-            origin: folder of a run, or of a checkpoint as `seqjax import` reads or writes it: go on
-                with its model, for this task; a folder of its own is --run
+            origin: folder of a run, or of a checkpoint as `seqjax import` reads or writes it, or
+                the name of a model of `seqjax list --kind models`: go on with its model, for this
+                task; a folder of its own is --run
             from_moments: go on with the optimiser of that run too: its moments, and its average of
                 weights
             tiny: two steps at the smallest sizes, to see that it runs
@@ -76,6 +78,7 @@ def _command(default: Config, name: str) -> Callable[..., int]:
         from seqjax.train.step import prepare
 
         if origin is not None:
+            origin = find(origin) if str(origin) in MODELS else origin
             config = replace(config, model=_changed(config.model, default.model))
         if tiny and origin is None:
             prepare(fitted(config))  # a mistake in what tiny changes is one too

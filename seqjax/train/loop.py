@@ -45,6 +45,7 @@ from seqjax.train.record import (
     write_config,
 )
 from seqjax.train.step import prepare, start_state, take_apart
+from seqjax.train.weights import restore, stored
 from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
@@ -290,13 +291,18 @@ def load_model(
 ) -> tuple[Model, int]:
     """`load` of the model alone, which needs no data: `spec` is that of its task."""
     run = Path(run)
-    config = read_config(run)
-    if not (run / "checkpoints").exists():
+    config, alone = read_config(run), stored(run)
+    if alone and (step, weights) != (None, None):
+        raise ValueError(f"{run} has the weights of one step: there are none to choose from")
+    if not alone and not (run / "checkpoints").exists():
         raise CheckpointError(f"{run} has no checkpoint yet")
     imported = beside(run)
     described = None if imported is None else imported.description
     model = build(config.model, spec, described, rngs=nnx.Rngs(config.train.seed))
     params, frozen, _, rebuild = take_apart(model, config.train.freeze)
+    if alone:
+        arrays, at = restore(run, {**params, **frozen})
+        return rebuild(arrays, arrays), at
     like: dict[str, Any]
     like, average = {"params": params, "frozen": frozen}, averaging(config.optimiser)
     if average is None and weights == "average":

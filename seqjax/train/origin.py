@@ -26,7 +26,7 @@ from seqjax.hf import Checkpoint, Description, read as read_theirs
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task
-from seqjax.train import imported
+from seqjax.train import imported, weights
 from seqjax.train.average import averaged
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Choice, Config, check_config, show_choice, task_of
@@ -176,10 +176,13 @@ def keep(origin: Origin, run: Path) -> None:
 
 def _of_run(run: Path, path: str) -> Origin:
     config = read_config(run)
-    with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
-        step = checkpoints.read()[1]["best"]["step"]
-        arrays, extra = checkpoints.read(step if step in checkpoints.steps() else None)
-    kept, step = averaged(arrays), extra["step"]
+    if weights.stored(run):
+        kept, step = weights.load(run)
+    else:
+        with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+            step = checkpoints.read()[1]["best"]["step"]
+            arrays, extra = checkpoints.read(step if step in checkpoints.steps() else None)
+        kept, step = averaged(arrays), extra["step"]
     if "task" in read_objects(run):  # its spec is known to whoever has the object
         return Origin(path, fingerprint(kept), config.model, kept, None, beside(run), step)
     spec = task_of(config).spec
