@@ -165,6 +165,17 @@ def test_validation_is_the_same_whatever_the_batch():
             np.testing.assert_allclose(found[name], np.mean(values), 1e-5, err_msg=name)
 
 
+def test_what_fills_rows_up_is_no_token_and_no_class():
+    x, y, steps = np.full((4, 5), -1), np.full((4, 5), 255), [2, 5, 3, 1]
+    mask = np.ones((4, 5))
+    for n, length in enumerate(steps):
+        x[n, :length], y[n, :length] = n, n % 2
+    mask[1, 0], y[1, 0] = 0, 77
+    task = from_arrays(x, y, lengths=steps, mask=mask)
+    assert (task.spec.inputs, task.spec.outputs) == (Tokens(4), Classes(2, per_step=True))
+    assert task.rows.x.min() == 0 and task.rows.y.max() == 1
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_baseline_is_the_score_of_a_constant(weighted):
     mask = rng.integers(0, 3, 40) / 2 if weighted else np.ones(40)

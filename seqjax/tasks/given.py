@@ -38,15 +38,18 @@ def as_batch(
     Raises ValueError, of one line, for what does not go together.
     """
     x, ragged, texts = _rows(x, "x")
-    x, inputs = _inputs(x, inputs or (BYTES if texts else None))
+    if x.ndim < 2 or not x.size:
+        raise ValueError(
+            f"x must be [N, T] or [N, T, D], got {list(x.shape)}; one long series is cut into rows"
+        )
     n, t = x.shape[:2]
     ends = _lengths(ragged, lengths, n, t)
     present = np.arange(t) < ends[:, None]
     whole = present.all()
-    x = x if whole else np.where(_beside(present, x), x, x.dtype.type(0))
+    x, inputs = _inputs(_where(present, x), inputs or (BYTES if texts else None))
     _check_finite(x, "x", "leave such steps out by lengths, or fill them")
     if dt is not None:
-        dt = np.where(present, _of_steps(dt, n, t, "dt"), np.float32(0))
+        dt = _where(present, _of_steps(dt, n, t, "dt"))
         _check_finite(dt, "dt", "the time since the step before")
     mask = None if mask is None else _rows(mask, "mask")[0]
     if y is None:
@@ -67,7 +70,11 @@ def as_batch(
         if ragged is not None and (ragged != ends).any():
             row = np.flatnonzero(ragged != ends)[0]
             raise ValueError(f"row {row} has {ends[row]} steps in x, and {ragged[row]} in y")
-        outputs = outputs or _answer(y, t, ragged is not None)
+        counted = y
+        for counts in (present, mask):
+            if counts is not None and counts.shape == y.shape[: counts.ndim]:
+                counted = _where(counts > 0, counted)
+        outputs = outputs or _answer(counted, t, ragged is not None)
     weights = _weights(mask, present, outputs)
     y = _targets(y, weights, outputs)
     batch = Batch(x, y, weights, present=None if whole else present, dt=dt)
@@ -103,10 +110,6 @@ def _rows(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
 def _inputs(x: np.ndarray, inputs: Input | None) -> tuple[np.ndarray, Input]:
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x must be whole numbers, floats or texts, got {x.dtype}")
-    if x.ndim < 2 or not x.size:
-        raise ValueError(
-            f"x must be [N, T] or [N, T, D], got {list(x.shape)}; one long series is cut into rows"
-        )
     if inputs is None and x.dtype.kind == "f":
         inputs = Features(*x.shape[2:] or (1,))
     if inputs is None:
@@ -208,11 +211,18 @@ def _targets(y: np.ndarray, weights: np.ndarray, outputs: Answer) -> np.ndarray:
             f"y must be {'whole numbers' if whole else 'floats'} [{shape}] for {outputs}, "
             f"got {y.dtype} {list(y.shape)}"
         )
-    y = np.where(_beside(weights > 0, y), y, y.dtype.type(0))
+    y = _where(weights > 0, y)
     _check_range(y, outputs.bound, "y", outputs)
     y = y.astype(outputs.dtype)
     _check_finite(y, "y", "give such targets the weight 0 by mask")
     return y
+
+
+def _where(here: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values, zeros where `here` is not set."""
+    if here.all():
+        return values
+    return np.where(_beside(here, values), values, values.dtype.type(0))
 
 
 def _beside(few: np.ndarray, many: np.ndarray) -> np.ndarray:
