@@ -167,6 +167,7 @@ def names() -> Iterator[Line]:
         yield Line("names", [name[:-1]], (name[:-1],))
     for name in (*TASKS, "demo", "parity"):
         yield Line("names", ["train", name[:-1]], (name[:-1],))
+        yield Line("names", ["profile", name[:-1]], (name[:-1],))
     for command in ("show", "explain", "bench", "check", "selfcheck"):
         for name in ("linear_scam", "gruu", ""):
             yield Line("names", [command, name], (name or "''", "name", "NAME"))
@@ -179,6 +180,7 @@ def names() -> Iterator[Line]:
         )
     yield Line("files", ["train", "parity", "--run", "a file"], ("run",))
     yield Line("files", ["train", "parity", "--run", ""], ("run",))
+    yield Line("files", ["profile", "parity", "--trace", "a file"], ("trace",))
     yield Line("files", ["learners", "--figure", "none/x.png"], ("figure",))
     yield Line("files", ["learners", "--figure", "x.doc"], ("figure",))
     for words in (["gru", "--figure", "none/x.png"], ["gru", "--figure", "x.doc"],
@@ -247,7 +249,7 @@ def together() -> Iterator[Line]:
 @contextmanager
 def without_work() -> Iterator[None]:
     """Where work would begin, `Accepted`."""
-    from seqjax.tools import agreement, bench, selfcheck
+    from seqjax.tools import agreement, bench, profile, selfcheck, sweep
     from seqjax.train import loop as train
 
     prepare = train.prepare
@@ -262,6 +264,7 @@ def without_work() -> Iterator[None]:
     with (
         mock.patch.object(train, "prepare", prepared), mock.patch.object(bench, "run", accept),
         mock.patch.object(selfcheck, "solve", accept),
+        mock.patch.object(profile, "measure", accept), mock.patch.object(sweep, "run_all", accept),
         mock.patch.object(agreement, "network", accept),
     ):  # fmt: skip
         yield

@@ -223,13 +223,13 @@ def test_real_processes_are_stopped_and_go_on(elsewhere):
     elsewhere.write("GRID = {'train.steps': (3000, 4)}\nSEEDS = 0, 1\n")
     words = [sys.executable, "-m", "seqjax.tools.cli", "sweep", "many.py"]
     process = subprocess.Popen([*words, "--workers", "2"], stdout=subprocess.PIPE, text=True)
-    checkpoint = elsewhere.folder / "runs/many/steps=3000-0/checkpoints"
+    both = [elsewhere.folder / f"runs/many/steps=3000-{n}/checkpoints" for n in (0, 1)]
     until = time.monotonic() + 300
-    while not (checkpoint.exists() and any(checkpoint.iterdir())) and time.monotonic() < until:
+    while not all(any(one.glob("*")) for one in both) and time.monotonic() < until:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in out
+    process.terminate()
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM and "the same command goes on" in out
     own.BROUGHT.clear()
     jobs = plan(elsewhere.folder / "many.py", elsewhere.folder / "runs" / "many")
     assert [state(job) for job in jobs] == ["stopped", "stopped", "waiting", "waiting"]

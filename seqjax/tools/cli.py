@@ -60,6 +60,9 @@ COMMANDS: dict[str, Command] = {
     "learners": Command(
         "agreement:agreement", "gradients of every way to learn against the exact ones"
     ),
+    "profile": Command(
+        "profile:profile", "where the time and memory of a training step go, by layer and op", True
+    ),
     "bench": Command("bench:bench", "time and memory beside the peer and the floor"),
 }
 
