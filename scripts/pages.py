@@ -7,7 +7,6 @@ figure of README.md, docs/zoo.png.
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import re
@@ -18,11 +17,12 @@ from typing import Any
 from prose import links, markdown, prose, table
 
 from seqjax.learn import LEARNERS
-from seqjax.tasks import TASKS
-from seqjax.tools.tables import Row, sorted_rows
-from seqjax.train.optimiser import OPTIMISERS
-from seqjax.zoo import FAMILIES, LAYERS
+from seqjax.tools.sheets import SHEETS, layer_sheet
+from seqjax.tools.tables import Kind, Row, sorted_rows
+from seqjax.train.progress import short
+from seqjax.zoo import FAMILIES, LAYERS, family as family_of
 
+FEATURES = 64
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = json.loads((ROOT / "scripts" / "zoo.json").read_text())
 MEASURED = (
@@ -46,8 +46,8 @@ def zoo() -> Iterator[Page]:
         lines.append(f"- **[{title.rstrip('.')}]({name}.md)**: {of}\n")
     yield "zoo/ops.md", ops()
     yield "zoo/learners.md", learners()
-    yield "zoo/tasks.md", tasks()
-    yield "zoo/optimisers.md", optimisers()
+    yield "zoo/tasks.md", listed("tasks", "Tasks", "What models are judged by.")
+    yield "zoo/optimisers.md", listed("optimisers", "Optimisers", OPTIMISERS)
     yield "zoo/zoo.svg", drawn(scatter(), "svg")
     yield "zoo/index.md", INDEX.format(layers="".join(lines), count=len(rows), measured=MEASURED)
 
@@ -68,6 +68,12 @@ heads=2, rngs=rngs)`, `--model.layer gla heads=2`, `seqjax bench gla`.
 
 State and time of a token (a forward pass) of every layer at 64 features. {measured}
 """
+
+
+OPTIMISERS = (
+    "Optimisers by name, with the options, defaults and words of "
+    "[optax](https://optax.readthedocs.io): `--optimiser.name lion --optimiser.options b1=0.95`."
+)
 
 
 def family(name: str, title: str, rows: list[Row]) -> str:
@@ -92,7 +98,7 @@ def family(name: str, title: str, rows: list[Row]) -> str:
 def layer(row: Row) -> str:
     """What the file of a layer explains, its options, and how it runs."""
     make, cost = LAYERS[row.name].make, ZOO["rows"].get(row.name, {})
-    module = inspect.getmodule(make)
+    sheet = layer_sheet(row, FEATURES, needed(row.name))
     goldens = ", ".join(f"{name} {n}" for name, n in cost.get("goldens", {}).items())
     reasons = [f"{law} ({prose(why)})" for law, why in row.exempt.items()]
     facts = [
@@ -101,38 +107,47 @@ def layer(row: Row) -> str:
         ("transition", row.transition),
         ("state", state(row)),
         ("evaluators", ", ".join(row.evaluators)),
+        (f"at {FEATURES} features", work(sheet["costs"])),
         ("goldens", goldens),
         ("exempt from", ", ".join(reasons)),
+        ("try it", f"`{sheet['example']}`"),
     ]
     facts = [f"- {name}: {value}\n" for name, value in facts if value]
     return (
-        f"## {row.name} {{#{row.name}}}\n\n{markdown(module.__doc__ or '')}\n\n"
-        f"{''.join(facts)}\n{options(make)}"
+        f"## {row.name} {{#{row.name}}}\n\n{markdown(sheet['document'])}\n\n"
+        f"{''.join(facts)}\n{options(sheet)}"
     )
 
 
-def options(make: Any) -> str:
-    """A table of the options of a constructor or a function."""
-    of = make.__init__ if inspect.isclass(make) else make
+def work(costs: dict[str, Any]) -> str:
+    return (
+        f"{short(costs['parameters'])} parameters, {short(costs['state_bytes'])} bytes of state, "
+        f"{short(costs['flops_per_token'])} flops a token"
+    )
+
+
+def options(sheet: dict[str, Any]) -> str:
     known = [
-        (f"`{name}`", f"`{p.default!r}`" if p.default is not p.empty else "required",
-         f"`{inspect.formatannotation(p.annotation)}`" if p.annotation is not p.empty else "")
-        for name, p in inspect.signature(of).parameters.items()
-        if name not in ("self", "features", "rngs", "decays")
+        (f"`{one['name']}`", f"`{one['default']}`" if one["default"] else "", prose(one["range"]),
+         prose(one["meaning"]))
+        for one in sheet["options"]
     ]  # fmt: skip
-    return table(("option", "default", "type"), known) if known else ""
+    return table(("option", "default", "range", "meaning"), known) if known else ""
 
 
 def ops() -> str:
-    parts = [
-        f"## {row.name}\n\n{prose(row.title)} ({links(row.reference)})\n\n"
-        + "".join(f"    {line}\n" for line in row.transition.split("; "))
-        + f"\nEvaluators: {', '.join(row.evaluators)}. API: [`seqjax.{row.name}`](../api/ops.md).\n"
-        for row in sorted_rows("ops")
-    ]
-    head = (
-        "A meaning over arrays: a naive loop that defines it, and the evaluators that compute it."
-    )
+    parts = []
+    for row in sorted_rows("ops"):
+        sheet = SHEETS["ops"](row)
+        equation = "".join(f"    {line.strip()}\n" for line in sheet["equation"].splitlines())
+        layers = ", ".join(f"[`{n}`]({family_of(n)}.md#{n})" for n in sheet["layers"])
+        parts.append(
+            f"## {row.name}\n\n{prose(row.title)} ({links(row.reference)})\n\n{equation}\n"
+            f"- evaluators: {', '.join(row.evaluators)}\n"
+            f"- layers: {layers}\n"
+            f"- API: [`seqjax.{row.name}`](../api/ops.md)\n"
+        )
+    head = "A meaning over arrays: a naive loop that defines it, and evaluators that compute it."
     return f"# Ops\n\n{head}\n\n" + "\n".join(parts)
 
 
@@ -150,30 +165,24 @@ def learners() -> str:
     )
 
 
-def tasks() -> str:
-    parts = [
-        f"## {name}\n\n{prose(entry.title)} ({links(entry.reference)})\n\n"
-        f"{markdown(inspect.getdoc(entry.make) or inspect.getmodule(entry.make).__doc__ or '')}\n\n"
-        f"{options(entry.make)}"
-        for name, entry in TASKS.items()
-    ]
-    return "# Tasks\n\n" + "\n".join(parts)
+def listed(kind: Kind, title: str, head: str) -> str:
+    """A page of the rows of a table: what each is, and its options."""
+    parts = []
+    for row in sorted_rows(kind):
+        sheet = SHEETS[kind](row)
+        reference = f" ({links(row.reference)})" if row.reference else ""
+        # the page of an optimiser is that of optax
+        rest = "" if kind == "optimisers" else sheet["document"].partition("\n")[2]
+        parts.append(
+            f"## {row.name}\n\n{prose(row.title)}{reference}\n\n{markdown(rest)}\n\n"
+            f"`{sheet['example']}`\n\n{options(sheet)}"
+        )
+    return f"# {title}\n\n{head}\n\n" + "\n".join(parts)
 
 
-def optimisers() -> str:
-    parts = [
-        f"## {name}\n\n{prose(summary(make))}\n\n{options(make)}"
-        for name, make in OPTIMISERS.items()
-    ]
-    head = (
-        "Optimisers by name, with the options and defaults of optax: `--optimiser.name lion "
-        "--optimiser.options b1=0.95`."
-    )
-    return f"# Optimisers\n\n{head}\n\n" + "\n".join(parts)
-
-
-def summary(make: Any) -> str:
-    return (inspect.getdoc(getattr(make, "func", make)) or "").split("\n\n")[0].replace("\n", " ")
+def needed(name: str) -> dict[str, Any]:
+    """Options without which a layer cannot be built."""
+    return dict(LAYERS[name].smoke) if LAYERS[name].kind == "wrapper" else {}
 
 
 def state(row: Row) -> str:
@@ -211,7 +220,7 @@ def dots(rows: list[Row]) -> Any:
     return figure
 
 
-def scatter(features: int = 64) -> Any:
+def scatter(features: int = FEATURES) -> Any:
     """Floats of a state against the time of a token, of every layer that is not a wrapper."""
     figure, axes = plot(9, 5)
     axes.set(xscale="log", yscale="log", xlabel=f"state: floats an example carries, {features} "

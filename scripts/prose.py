@@ -47,7 +47,9 @@ def markdown(docstring: str) -> str:
 def prose(text: str) -> str:
     """Text in which only what stands in backticks is special, with links to arXiv."""
     parts = re.split(r"(`+[^`]+`+)", text)
-    parts[::2] = [links(re.sub(r"([\\*_\[\]<>|#~^])", r"\\\1", part)) for part in parts[::2]]
+    parts[::2] = [
+        links(re.sub(r"([\\*_\[\]>#])", r"\\\1", part.replace("<", "&lt;"))) for part in parts[::2]
+    ]
     return "".join(parts)
 
 

@@ -53,7 +53,7 @@ def test_docstrings_become_markdown():
         "    go on here",
         "- `mask, resets`: where it stops",
         "",
-        r"Raises ValueError for \<others\>.",
+        r"Raises ValueError for &lt;others\>.",
         "",
         "one: sentence with a colon",
         "that goes on.",
