@@ -34,8 +34,8 @@ from seqjax.ops.linear_scan import linear_scan
 from seqjax.tools.bench import Program, measure, with_gradients
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: shorter sequences, fewer repeats
-LENGTHS = (256, 1024) if SMOKE else (256, 1024, 4096, 16384)
-REPEATS = 2 if SMOKE else 5
+LENGTHS = (64, 128, 256, 512, 1024) if SMOKE else (256, 1024, 4096, 16384)
+REPEATS = 3 if SMOKE else 5
 COLOURS = dict(
     zip(
         ("naive", "sequential", "associative", "chunked", "primitive"),
@@ -134,7 +134,7 @@ for name, rows in results.items():
 # %% [markdown]
 # ## Which one runs, and why
 #
-# Nothing is tuned at call time: a small table chooses by device and length, and says so.
+# Nothing is tuned at call time: a small table chooses by device and length, and gives the reason.
 
 # %%
 print(OPS["gated_delta_rule"].explain(4096))

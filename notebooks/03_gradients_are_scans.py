@@ -116,7 +116,13 @@ left.set(
     xlabel="distance $d$ in steps",
     ylabel=r"$\|J_T \cdots J_{T-d+1}\|_2$",
 )
-right.plot(online, lw=0.8)
+for row in range(D):  # of W: the units that it drives
+    entries = slice(row * D, (row + 1) * D)
+    right.plot(online[:, entries], lw=0.8, color=f"C{row}")
+    right.plot([], [], color=f"C{row}", label=f"row {row + 1} of $W$")
+    right.plot([T - 1] * D, np.asarray(exact).ravel()[entries], "o", ms=3, color=f"C{row}")
+right.plot([], [], "o", ms=3, color="0.4", label="jax.grad")
+right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 right.set(
     title="RTRL: the gradient as the stream goes by",
     xlabel="time $t$",
@@ -161,7 +167,7 @@ plt.show()
 # %% [markdown]
 # `seqjax.newton` is this loop with a stopping rule, damping and a fallback, and its gradient is
 # the adjoint scan from above (the implicit function theorem), so that nothing of the iteration is
-# differentiated. It says how it went:
+# differentiated. It returns how it went:
 
 # %%
 result = newton(lambda h, x: step(W, h, x), x, h0)

@@ -179,7 +179,16 @@ axes[0, len(recurrences) // 2].set_xlabel("µs per step")
 axes[1, len(recurrences) // 2].set_xlabel("kB: state and temporaries")
 for axis in axes[:, 0]:
     axis.set_ylabel("relative error (grey: rounding)")
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8)
+for row in axes:  # at least two decades, else there are no ticks to read
+    low, high = row[0].get_xlim()
+    row[0].set_xlim(low, max(high, 100 * low))
+points = axes[0, 0].get_legend_handles_labels()
+first = fig.legend(*points, loc="outside right upper", frameon=False, fontsize=8, title="learner")
+families = {"C0": "backward in time", "C2": "forward, exact", "C1": "forward, truncated",
+            "C3": "forward, random"}  # fmt: skip
+known = {style(way)["color"] for way in ways}
+keys = [plt.Line2D([], [], color=c, lw=4, label=n) for c, n in families.items() if c in known]
+fig.legend(handles=keys, loc="outside right lower", frameon=False, fontsize=8, title="colour")
 plt.show()
 
 # %% [markdown]
@@ -191,7 +200,7 @@ plt.show()
 
 # %%
 net = network("gru", 32)
-ranks, draws = (1, 16) if SMOKE else (1, 4, 16, 64), 64 if SMOKE else 256
+ranks, draws = (1, 4, 16) if SMOKE else (1, 4, 16, 64), 64 if SMOKE else 256
 single, cosine, mean = [], [], []
 for rank in ranks:
     learner = uoro(net.cell, squared_error, rank=rank)
@@ -218,6 +227,7 @@ left.loglog(ranks, mean, "s--", color="C3", mfc="w", label=f"mean of {draws}")
 left.loglog(ranks, single[0] / np.sqrt(ranks), color="0.6", lw=0.8, label=r"$1/\sqrt{rank}$")
 left.set(xlabel="rank", ylabel="relative error", title="UORO of a GRU, 32 steps")
 left.set_xticks(ranks, ranks)
+left.set_ylim(min(mean) / 3, 3 * max(single))
 left.minorticks_off()
 left.legend(frameon=False)
 right.violinplot(cosine, positions=np.arange(len(ranks)), showmedians=True)
@@ -240,7 +250,7 @@ chunks = {
     1024: ((), (32,), (128, 8)),
     4096: ((), (64,), (256, 16)),
 }
-lengths = list(chunks)[: 2 if SMOKE else 4]
+lengths = list(chunks)[: 3 if SMOKE else 4]
 needed = {}
 for steps in lengths:
     net = network("gru", steps)
@@ -254,6 +264,9 @@ fig, axis = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
 for name, values in needed.items():
     axis.loglog(lengths, values, "o-", label=name)
 axis.set(xlabel="steps $T$", ylabel="kB of temporaries", title="BPTT of a GRU with 16 units")
-axis.legend(frameon=False)
+axis.legend(frameon=False, title="what is stored")
+axis.set_xticks(lengths, lengths)
+axis.set_ylim(10 ** np.floor(np.log10(axis.get_ylim()[0])), None)
+axis.minorticks_off()
 plt.show()
 assert needed["one level"][-1] < needed["all states"][-1]

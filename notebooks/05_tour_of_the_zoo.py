@@ -25,7 +25,8 @@
 # * **Effective memory.** The mean lag $\sum_k k\, r_k / \sum_k r_k$: how far back a typical output
 #   looks, before any training.
 #
-# One figure per family, as it is initialised by its paper, at the tiny options of its row.
+# One figure per family, as it is initialised by its paper, at the tiny options of its row; where
+# there is no time for all rows, three of them, spread evenly over the family.
 
 # %%
 import os
@@ -40,7 +41,7 @@ from jax.flatten_util import ravel_pytree
 from seqjax.layers.ssm.laughing_hyena import distil
 from seqjax.zoo import FAMILIES, LAYERS, make
 
-SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: two rows of every family
+SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: three rows of every family
 STEPS, FEATURES, EXAMPLES = (16, 4, 2) if SMOKE else (128, 4, 16)
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8})
 
@@ -48,7 +49,8 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font
 def rows(family):
     """The rows that read forward in time and carry a state of numbers."""
     named = [name for name in family.ROWS if "causality" not in LAYERS[name].exempt]
-    return named[:2] if SMOKE else named
+    spread = np.linspace(0, len(named) - 1, min(len(named), 3 if SMOKE else len(named)))
+    return [named[i] for i in spread.astype(int)]
 
 
 def build(name):
@@ -145,14 +147,17 @@ def show(family):
         z = spectra[name]
         middle.plot(z.real, z.imag, ".", color=colour, ms=4, alpha=0.7)
     turn = np.exp(1j * np.linspace(0, 2 * np.pi, 200))
-    middle.plot(turn.real, turn.imag, color="0.8", lw=0.8, zorder=0)
     middle.set(aspect="equal", xlabel="Re", ylabel="Im", title="eigenvalues of dh'/dh",
                xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))  # fmt: skip
     left.set(xlabel="steps since the impulse, and one", ylabel="response, of its largest",
              ylim=(1e-6, 2), title=f"{family.__name__.rpartition('.')[2]}: impulse")  # fmt: skip
+    middle.plot(turn.real, turn.imag, color="0.8", lw=0.8, zorder=0, label="unit circle")
+    if len(names) <= 12:
+        left.legend(frameon=False, fontsize=7, loc="lower left")
+    middle.legend(frameon=False, fontsize=7, loc="lower left")
     right.barh(names, [effective_memory(responses[name]) for name in names], color=colours)
     right.invert_yaxis()
-    right.set(title=f"mean lag, of {STEPS} steps")
+    right.set(title="mean lag (and the colours)", xlabel=f"steps, of {STEPS}")
     plt.show()
     return responses, spectra
 
@@ -199,6 +204,10 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 left.loglog(orders, errors, "o-", ms=3, lw=0.8)
 left.set(xlabel="modes", ylabel="error, of the filter's norm", title="distillation of every filter")
 right.plot(filters[0], color="0.3", lw=1.5, label="the filter")
+left.plot([], [], "o-", color="0.5", ms=3, lw=0.8, label="a filter each")
+left.legend(frameon=False)
+left.set_xticks(orders, orders)
+left.minorticks_off()
 for order in orders[1:4]:
     right.plot(distil(filters[:1], order).filter(STEPS)[0], lw=0.8, label=f"{order} modes")
 right.set(xlabel="lag", title="one of them")
