@@ -3,7 +3,7 @@
 command     make demo        (or: python -m experiments.demo)
 hardware    2 CPU cores, no accelerator
 time        4 minutes
-expected    README.md, "What the demo prints"
+expected    README.md, "What is measured"
 
 Every machine that runs Python has this text: the running interpreter's standard library without
 its tests. Whole files of it, 0.5 MB, are held out; the model is trained on the rest and scored on

@@ -1,11 +1,11 @@
-"""The figures of the README's zoo: what every layer costs here, and which goldens it answers.
+"""The figures of the zoo: what every layer costs here, and which goldens it answers.
 
     python scripts/zoo.py time [names]    microseconds and KiB of temporaries a token, forward and
                                           with gradients, of the default evaluator
     python scripts/zoo.py goldens         cases of the golden folders that a layer or its ops answer
 
-Both write scripts/zoo.json, and scripts/readme.py puts it into README.md. A layer that needs what
-an empty constructor does not give (a layer inside) is timed at its row's smoke options.
+Both write scripts/zoo.json, which the pages of the zoo are made from (scripts/pages.py). A layer
+that needs what an empty constructor does not give is timed at its row's smoke options.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from seqjax import ops
 from seqjax.tools import bench, selfcheck
 
 scanning = sys.modules["seqjax.core.scan"]  # as an attribute of seqjax it is the function
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 @pytest.mark.share(3)

@@ -1,12 +1,17 @@
 """Every Python block of the documentation runs, in order, in one namespace a page."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import jax
 import pytest
 
 from scripts.prose import markdown
+from seqjax.tools import cli
+from seqjax.tools.tables import TABLES
+from seqjax.zoo import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -58,3 +63,27 @@ def test_docstrings_become_markdown():
         "one: sentence with a colon",
         "that goes on.",
     ]
+
+
+def test_commands_of_a_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text()
+    commands = re.findall(r"^\$ seqjax (.*)$", text, re.MULTILINE)
+    assert len(commands) > 1
+    for command in commands:
+        assert cli.main([*shlex.split(command), "--tiny"]) == 0, command
+
+
+def test_pages_of_the_zoo(monkeypatch):
+    """A row: its equation, options with their meanings, costs and goldens, from its own file."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    pages = importlib.import_module("pages")
+    row = next(row for row in TABLES["layers"]() if row.name == "gla")
+    page = pages.family("linear_attention", "Linear attention.", [row])
+    assert "    S_t = Diag(alpha_t) S_{t-1} + k_t^T v_t " in page
+    assert re.search(r"\| `tau` \| `16` \| a number above 0 \| temperature of the gate", page)
+    assert re.search(r"\[`gla`\]\(#gla\) \| .* \| 2023 \| \d", page)
+    assert pages.year("2102.11174, 2406.06484") == "2021"
+    assert pages.year("Gers et al. 2000") == "2000" and pages.year("this page") == ""
+    measured = {name for name, row in pages.ZOO["rows"].items() if "us" in row}
+    assert set(LAYERS) <= measured, "run: python scripts/zoo.py time"

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from seqjax.tools.cli import main
 from seqjax.zoo import LAYERS, make
 
 scanning = sys.modules["seqjax.core.scan"]  # as an attribute of seqjax it is the function
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def printed(capsys, *argv):

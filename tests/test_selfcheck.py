@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from seqjax.tools import selfcheck
 from seqjax.tools.cli import main
 
 scanning = sys.modules["seqjax.core.scan"]  # as an attribute of seqjax it is the function
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_every_algebra_is_checked():
