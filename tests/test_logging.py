@@ -79,6 +79,7 @@ class Tracker:
         self.summary[name] = value
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_metrics_go_elsewhere(tmp_path, monkeypatch, name):
     tracker = Tracker()

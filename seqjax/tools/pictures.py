@@ -155,8 +155,8 @@ def op_picture(name: str, _: Mapping[str, Any]) -> Figure:
 
 def task_picture(name: str, options: Mapping[str, Any]) -> Figure:
     entry = TASKS[name]
-    length = entry.length or TaskConfig.length
-    return batch_picture(entry.make(**{**entry.smoke, **options}), length)
+    task = entry.make(**{**entry.smoke, **options})
+    return batch_picture(task, entry.length or task.decides.get("length", TaskConfig.length))
 
 
 def recipe_picture(name: str, _: Mapping[str, Any]) -> Figure:

@@ -89,7 +89,8 @@ def op_sheet(row: Row, *_: Any) -> Sheet:
 
 def task_sheet(row: Row, *_: Any) -> Sheet:
     entry = TASKS[row.name]
-    task, length = entry.make(**entry.smoke), entry.length or TaskConfig.length
+    task = entry.make(**entry.smoke)
+    length = entry.length or task.decides.get("length", TaskConfig.length)
     document = documented(entry.make)
     return {
         "equation": "\n".join(first_block(document)),

@@ -45,8 +45,8 @@ class TaskConfig:
     name: str = "state_tracking"  # a name of TASKS (`seqjax list`)
     options: Options = field(default_factory=dict)  # its options
     batch: Count = 32  # sequences per step
-    length: Count = 64  # time steps per sequence
-    evaluation_batches: Count | None = 8  # validation batches; None: all that the task has
+    length: Count = 64  # time steps per sequence; of rows of your own those that they have
+    evaluation_batches: Count | None = 8  # validation batches; None: all, as of rows of your own
     evaluation_length: Count | None = None  # their length; None: as in training
 
 
