@@ -48,6 +48,11 @@ def zoo() -> Iterator[Page]:
     yield "zoo/learners.md", learners()
     yield "zoo/tasks.md", listed("tasks", "Tasks", "What models are judged by.")
     yield "zoo/optimisers.md", listed("optimisers", "Optimisers", OPTIMISERS)
+    cards = (ROOT / "seqjax" / "models").glob("*/CARD.md")
+    yield (
+        "zoo/models.md",
+        TRAINED + "".join("#" + card.read_text() + "\n" for card in sorted(cards)),
+    )
     yield "zoo/zoo.svg", drawn(scatter(), "svg")
     yield "zoo/index.md", INDEX.format(layers="".join(lines), count=len(rows), measured=MEASURED)
 
@@ -63,6 +68,7 @@ heads=2, rngs=rngs)`, `--model.layer gla heads=2`, `seqjax bench gla`.
 - **[Learners](learners.md)**: ways to learn beyond backpropagation through the whole sequence
 - **[Tasks](tasks.md)**: what they are judged by
 - **[Optimisers](optimisers.md)**
+- **[Trained models](models.md)**: small ones, that come with the package
 
 ![Floats of a state against the time of a token](zoo.svg)
 
@@ -70,6 +76,12 @@ State and time of a token (a forward pass) of every layer at 64 features. {measu
 """
 
 
+TRAINED = """# Trained models
+
+Small ones that come with the package: `seqjax generate python` a minute after install, `seqjax eval
+mqar`, `seqjax train TASK --from permutations`.
+
+"""
 OPTIMISERS = (
     "Optimisers by name, with the options, defaults and words of "
     "[optax](https://optax.readthedocs.io): `--optimiser.name lion --optimiser.options b1=0.95`."
