@@ -29,6 +29,7 @@ assert (folder / 'py.typed').exists()"
   "$venv/bin/seqjax" --version
   "$venv/bin/seqjax" train parity --tiny --run "$outside/run" >/dev/null
   "$venv/bin/seqjax" eval "$outside/run" >/dev/null
+  "$venv/bin/seqjax" generate python --length 20 >/dev/null
   "$venv/bin/python" -m pytest -p no:cacheprovider tests/test_own.py
   cd "$ROOT"
   rm -rf "$outside"
