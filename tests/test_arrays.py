@@ -3,6 +3,7 @@
 import re
 import sys
 import textwrap
+from numbers import Real
 from pathlib import Path
 
 import jax
@@ -54,7 +55,7 @@ def test_every_row_once_per_epoch_in_an_order_of_the_seed():
 
 
 @pytest.mark.parametrize(
-    "held_out, count", [(0.3, 3), (4, 4), ([1, 7], 2), (np.arange(10) < 3, 3), (0.06, 1)]
+    "held_out, count", [(0.3, 3), (np.int64(4), 4), ([1, 7], 2), (np.arange(10) < 3, 3), (0.06, 1)]
 )
 def test_what_is_held_out_is_never_trained_on(held_out, count):
     task, other = (numbered(10, held_out=held_out, seed=seed) for seed in (0, 1))
@@ -64,7 +65,7 @@ def test_what_is_held_out_is_never_trained_on(held_out, count):
     validated = {int(n) for b in task.validation(4, 2) for n in b.x[b.mask > 0, 0]}
     assert seen == set(task.train) and validated == set(task.apart)
     assert numbered(10, held_out=held_out).fingerprint == task.fingerprint
-    drawn = isinstance(held_out, int | float)
+    drawn = isinstance(held_out, Real)
     if count > 1:
         assert (other.fingerprint != task.fingerprint) == drawn
     if isinstance(held_out, list):
@@ -250,6 +251,14 @@ def spoiled(array, value):
         (X, Y, dict(held_out=[0], mask=np.arange(10)), "no row is held out, or none with weight"),
         (X, Y, dict(held_out={"z": X}), "held_out must be rows of x, y, .* got z"),
         (X, Y, dict(held_out=(X,)), "y must be given for both sets of rows"),
+        (X, Y, dict(held_out=(X, Y, *[None] * 4)), "held_out must be rows of x, y"),
+        (X, Y, dict(held_out=(3, 4)), "x must be an array or a list in both"),
+        (X, Y, dict(inputs=5), "inputs must be of seqjax.answers, got 5"),
+        (X, Y, dict(dt=-np.ones((10, 4))), "dt must be .* not below 0"),
+        (None, Y, {}, "x must be an array or a list of rows, got NoneType"),
+        (X, iter(Y), {}, "y must be an array or a list of rows, got .*iterator"),
+        (["ab", [1, 2]], [0, 1], {}, "x must be texts or numbers, got both"),
+        (1e300 * F, Y, {}, "row 0 of x has -?inf"),
         (X, Y, dict(groups=np.ones(3)), "groups must be one for each of 10 rows"),
         (X, Y, dict(groups=np.ones(10)), "no row is trained on"),
     ],

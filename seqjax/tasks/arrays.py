@@ -61,7 +61,8 @@ def from_arrays(
     given = dict(zip(FIELDS, (x, y, lengths, mask, dt)))
     others = dict(zip(FIELDS, held_out)) if isinstance(held_out, tuple) else held_out
     if isinstance(others, Mapping):
-        if "x" not in others or set(others) - set(FIELDS) or groups is not None:
+        known = len(others) == len(held_out) and not set(others) - set(FIELDS)
+        if "x" not in others or not known or groups is not None:
             raise ValueError(
                 f"held_out must be rows of {', '.join(FIELDS)}, without groups, "
                 f"got {', '.join(map(str, others))}"
@@ -166,6 +167,8 @@ def _joined(first: Any, second: Any, field: str) -> Any:
         raise ValueError(f"{field} must be given for both sets of rows, or for none")
     if first is None:
         return None
+    if not (hasattr(first, "__len__") and hasattr(second, "__len__")):
+        raise ValueError(f"{field} must be an array or a list in both sets of rows")
     shapes = {np.shape(one)[1:] for one in (first, second) if not isinstance(one, list | tuple)}
     if len(shapes) == 1 and not isinstance(first, list | tuple):
         return np.concatenate([np.asarray(first), np.asarray(second)])
@@ -185,12 +188,13 @@ def _parted(n: int, held_out: Any, groups: Any, seed: int) -> tuple[np.ndarray, 
             raise ValueError(f"held_out must be indices from 0 to {n - 1}, got {_short(held_out)}")
         apart[places] = True
     else:
-        share = isinstance(held_out, float) and 0 < held_out < 1
-        rows = isinstance(held_out, int) and not isinstance(held_out, bool) and 0 < held_out < n
+        whole = isinstance(held_out, int | np.integer) and not isinstance(held_out, bool)
+        rows = whole and 0 < held_out < n
+        share = isinstance(held_out, float | np.floating) and 0 < held_out < 1
         if not share and not rows:
             raise ValueError(f"held_out must be a share above 0 and below 1, or a number of rows "
                              f"from 1 to {n - 1}, got {held_out!r:.60}")  # fmt: skip
-        wanted = max(1, round(held_out * n)) if share else held_out
+        wanted = max(1, round(float(held_out) * n)) if share else int(held_out)
         kinds = np.arange(n) if groups is None else np.asarray(groups)
         if kinds.shape != (n,):
             raise ValueError(f"groups must be one for each of {n} rows, got {list(kinds.shape)}")
@@ -203,5 +207,5 @@ def _parted(n: int, held_out: Any, groups: Any, seed: int) -> tuple[np.ndarray, 
 
 
 def _short(held_out: Any) -> str:
-    plain = isinstance(held_out, int | float)
+    plain = isinstance(held_out, int | float | np.number)
     return repr(held_out) if plain else type(held_out).__name__

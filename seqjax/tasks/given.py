@@ -37,6 +37,9 @@ def as_batch(
     inputs, outputs: in place of what is inferred.
     Raises ValueError, of one line, for what does not go together.
     """
+    for kind, one, role in ((Input, inputs, "inputs"), (Answer, outputs, "outputs")):
+        if not isinstance(one, kind | None):
+            raise ValueError(f"{role} must be of seqjax.answers, got {one!r:.60}")
     x, ragged, texts = _rows(x, "x")
     if x.ndim < 2 or not x.size:
         raise ValueError(
@@ -50,7 +53,8 @@ def as_batch(
     _check_finite(x, "x", "leave such steps out by lengths, or fill them")
     if dt is not None:
         dt = _where(present, _of_steps(dt, n, t, "dt"))
-        _check_finite(dt, "dt", "the time since the step before")
+        if not (np.isfinite(dt).all() and dt.min() >= 0):
+            raise ValueError("dt must be the time since the step before, finite and not below 0")
     mask = None if mask is None else _rows(mask, "mask")[0]
     if y is None:
         if ends.min() < 2:
@@ -85,7 +89,9 @@ def _rows(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Rows as one array, filled up with zeros; their lengths, where these differ; whether they are
     texts."""
     if not isinstance(values, list | tuple):
-        values = np.asarray(values)
+        kind, values = type(values).__name__, np.asarray(values)
+        if not values.ndim:
+            raise ValueError(f"{name} must be an array or a list of rows, got {kind}")
         if values.dtype.kind not in "OUS":
             return values, None, False
     rows = [
@@ -94,7 +100,10 @@ def _rows(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
         else np.asarray(row)
         for row in values
     ]
-    texts = bool(rows) and isinstance(values[0], str | bytes)
+    texts = [isinstance(row, str | bytes) for row in values]
+    if any(texts) and not all(texts):
+        raise ValueError(f"{name} must be texts or numbers, got both")
+    texts = any(texts)
     if len({row.shape for row in rows}) == 1:
         return np.stack(rows), None, texts
     if len({row.shape[1:] if row.ndim else None for row in rows}) != 1 or not rows[0].ndim:
@@ -123,7 +132,8 @@ def _inputs(x: np.ndarray, inputs: Input | None) -> tuple[np.ndarray, Input]:
             f"got {x.dtype} {list(x.shape)} for {inputs}"
         )
     _check_range(x, inputs.bound, "x", inputs)
-    return x.astype(inputs.dtype), inputs
+    with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and named
+        return x.astype(inputs.dtype), inputs
 
 
 def in_steps(inputs: Input) -> bool:
@@ -213,7 +223,8 @@ def _targets(y: np.ndarray, weights: np.ndarray, outputs: Answer) -> np.ndarray:
         )
     y = _where(weights > 0, y)
     _check_range(y, outputs.bound, "y", outputs)
-    y = y.astype(outputs.dtype)
+    with np.errstate(over="ignore"):
+        y = y.astype(outputs.dtype)
     _check_finite(y, "y", "give such targets the weight 0 by mask")
     return y
 

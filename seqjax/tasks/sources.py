@@ -53,7 +53,7 @@ def from_source(
         or isinstance(held_out, list)
         and not any(isinstance(row, Mapping | tuple) for row in held_out)
     )
-    if not indices and not isinstance(held_out, int | float | tuple):
+    if not indices and not isinstance(held_out, int | float | np.number | tuple):
         held_out = _columns(held_out, {"x": x, "y": y}, encode)
     if outputs is None and (count := _class_count(source, y)) is not None:
         outputs = Classes(count, per_step=False)
@@ -77,7 +77,8 @@ def _columns(source: Any, names: Mapping[str, Any], encode: Any) -> dict[str, li
             try:
                 column.append(row[names[field]])
             except (KeyError, IndexError, TypeError):
-                known = map(str, row if isinstance(row, Mapping) else range(len(row)))
+                places = range(len(row)) if hasattr(row, "__len__") else ()
+                known = map(str, row if isinstance(row, Mapping) else places)
                 raise ValueError(unknown(f"{field} of a row", names[field], known)) from None
     if encode is not None:
         columns["x"] = list(map(encode, columns["x"]))
