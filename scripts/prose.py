@@ -28,6 +28,8 @@ def markdown(docstring: str) -> str:
             item = None  # a sentence with a colon, which goes on
         if not line.strip():
             now, written = "", ""
+        elif line.startswith(">>> ") or kind == "example":  # up to the next empty line
+            now, written = "example", "    " + line
         elif line.startswith("    ") and kind == "item":
             now, written = kind, "    " + prose(line.strip())
         elif line.startswith("    "):
@@ -39,7 +41,7 @@ def markdown(docstring: str) -> str:
         if now != kind and kind and now and out[-1]:
             out.append("")
         out.append(written)
-        # a code block may have empty lines in it
+        # a block of code may have empty lines in it
         kind = kind if kind == "code" and not now else now
     return "\n".join(out)
 

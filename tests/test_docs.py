@@ -1,5 +1,6 @@
 """Every Python block of the documentation runs, in order, in one namespace a page."""
 
+import doctest
 import importlib
 import re
 import shlex
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import jax
 import pytest
+from flax import nnx
 
+import seqjax
 from scripts.prose import markdown
+from seqjax.core import monoid
 from seqjax.tools import cli
 from seqjax.tools.tables import TABLES
 from seqjax.zoo import LAYERS
@@ -36,6 +40,21 @@ def test_code_of_a_page_runs(page):
             exec(code, namespace)
 
 
+@pytest.mark.share(7)
+@pytest.mark.parametrize("name", seqjax.__all__)
+def test_example_of_a_public_name_runs(name):
+    """Each has one; a reader has imported jax, jnp, nnx, seqjax and its algebras."""
+    public = getattr(seqjax, name)
+    known = {"jax": jax, "jnp": jax.numpy, "nnx": nnx, "seqjax": seqjax}
+    known |= {"diagonal": monoid.diagonal, "total": monoid.total, public.__name__: public}
+    found = doctest.DocTestFinder(recurse=False).find(public, name, globs=known)
+    assert sum(len(one.examples) for one in found), f"seqjax.{name} has no example"
+    standard = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with jax.enable_x64(False), standard[0], standard[1]:
+        results = doctest.DocTestRunner().run(found[0])
+    assert not results.failed
+
+
 def test_docstrings_become_markdown():
     """What is indented stays as it is, arguments are a list, nothing else is markup."""
     found = markdown("""A sum_t (arXiv:2312.06635), as `a_b` has it:
@@ -48,6 +67,8 @@ def test_docstrings_become_markdown():
 
         one: sentence with a colon
         that goes on.
+        >>> f(x)  # <here>
+        3
         """)
     assert found.splitlines() == [
         r"A sum\_t ([arXiv:2312.06635](https://arxiv.org/abs/2312.06635)), as `a_b` has it:",
@@ -62,6 +83,9 @@ def test_docstrings_become_markdown():
         "",
         "one: sentence with a colon",
         "that goes on.",
+        "",
+        "    >>> f(x)  # <here>",
+        "    3",
     ]
 
 

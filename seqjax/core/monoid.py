@@ -42,6 +42,16 @@ class Monoid:
     The laws (associativity, the identity, that combine agrees with act) are a promise: on CPU most
     recurrences run as a loop over `act`, so that a false `combine` shows on accelerators only.
     `seqjax.testing.check_monoid` tries them.
+
+    >>> pair = Monoid(
+    ...     lambda p, q: (p[0] + q[0], p[1] + q[1]),
+    ...     lambda e: (0 * e[0], 0 * e[1]),
+    ...     lambda e, h: (e[0] + h[0], e[1] + h[1]),
+    ... )
+    >>> elements = jnp.ones(4), jnp.arange(4.0)  # a mean over what was seen: its count and its sum
+    >>> (n, x), _ = seqjax.scan(pair, elements, (jnp.zeros(()), jnp.zeros(())))
+    >>> (x / n).tolist()
+    [0.0, 0.5, 1.0, 1.5]
     """
 
     combine: Callable[[Element, Element], Element]
@@ -93,6 +103,12 @@ def resettable(monoid: Monoid, start: State) -> Monoid:
     Lawful for every monoid and every initial state, learned ones included:
         (f, p) then (True, q)  = (True, q)         the past is forgotten, whatever it held
         (f, p) then (False, q) = (f, p then q)
+
+    >>> e = jnp.full(4, 0.5), jnp.ones(4)
+    >>> flags = jnp.array([False, False, True, False])
+    >>> zero = jnp.zeros(())
+    >>> seqjax.scan(resettable(diagonal, zero), (flags, e), zero)[0].tolist()
+    [1.0, 1.5, 1.0, 1.5]
     """
 
     def combine(p, q):
@@ -123,7 +139,13 @@ def keep_or_identity(monoid: Monoid, keep: jax.Array, element: Element) -> Eleme
 
 
 def masked(monoid: Monoid) -> Monoid:
-    """Elements (keep, e): a step whose keep is not set is the identity, whatever e holds."""
+    """Elements (keep, e): a step whose keep is not set is the identity, whatever e holds.
+
+    >>> e = jnp.full(4, 0.5), jnp.ones(4)
+    >>> keep = jnp.array([True, False, True, True])
+    >>> seqjax.scan(masked(diagonal), (keep, e), jnp.zeros(()))[0].tolist()
+    [1.0, 1.0, 1.5, 1.75]
+    """
 
     def inner(element):
         return keep_or_identity(monoid, *element)
@@ -136,7 +158,14 @@ def masked(monoid: Monoid) -> Monoid:
 
 
 def product(first: Monoid, second: Monoid) -> Monoid:
-    """Two recurrences side by side: elements (p, q) act on states (h, g) independently."""
+    """Two recurrences side by side: elements (p, q) act on states (h, g) independently.
+
+    >>> decays, sums = (jnp.full(3, 0.5), jnp.ones(3)), jnp.ones(3)
+    >>> zero = jnp.zeros(())
+    >>> (h, g), _ = seqjax.scan(product(diagonal, total), (decays, sums), (zero, zero))
+    >>> h.tolist(), g.tolist()
+    ([1.0, 1.5, 1.75], [1.0, 2.0, 3.0])
+    """
     return Monoid(
         lambda p, q: (first.combine(p[0], q[0]), second.combine(p[1], q[1])),
         lambda e: (first.identity(e[0]), second.identity(e[1])),

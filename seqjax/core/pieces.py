@@ -59,6 +59,12 @@ def packed(
         no piece, and its outputs are zero.
     size: C, the steps of one call; None: about those of a piece, from 16 to 256.
     Raises TypeError or ValueError for other cu_seqlens, and for states that are not N.
+
+    >>> call = lambda x, h, mask: seqjax.linear_scan(jnp.ones_like(x), x, h, mask=mask)
+    >>> cu_seqlens = jnp.array([0, 2, 5])
+    >>> y, ends = packed(call, jnp.ones((5, 1)), jnp.zeros((2, 1)), cu_seqlens)
+    >>> ends[:, 0].tolist()
+    [2.0, 3.0]
     """
     T = len(jax.tree.leaves(xs)[0])
     N = _check(T, states, cu_seqlens, size)
@@ -114,6 +120,11 @@ def boundaries(
 
     call, xs: as for `packed`; state: the one before the first step. every=1: all states.
     Raises ValueError for `every` below 1.
+
+    >>> call = lambda x, h, mask: seqjax.linear_scan(jnp.ones_like(x), x, h, mask=mask)
+    >>> y, states = boundaries(call, jnp.ones((5, 1)), jnp.zeros(1), every=2)
+    >>> states[:, 0].tolist()
+    [2.0, 4.0, 5.0]
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 step, got {every}")

@@ -58,6 +58,10 @@ def scan(
     Returns (states [T, ...], last state); for T = 0 no states and the state given.
     Raises ValueError for unknown names, unequal lengths and evaluators that cannot run here, and
     TypeError or ValueError for elements that are none of this monoid.
+
+    >>> elements = jnp.full(4, 0.5), jnp.ones(4)
+    >>> scan(diagonal, elements, jnp.zeros(()), evaluator="associative")[0].tolist()
+    [1.0, 1.5, 1.75, 1.875]
     """
     length = _length(elements)
     name = evaluator or choose(monoid.structure)
@@ -207,7 +211,11 @@ def choose(structure: str, platform: str | None = None) -> str:
 
 
 def explain(structure: str, platform: str | None = None) -> dict[str, str]:
-    """What `scan` would run for this structure, and why it would not run each of the others."""
+    """What `scan` would run for this structure, and why it would not run each of the others.
+
+    >>> sorted(explain("diagonal", platform="cpu"))
+    ['associative', 'chunked', 'primitive', 'sequential']
+    """
     platform = platform or jax.default_backend()
     chosen = choose(structure, platform)
     verdicts = {}

@@ -70,6 +70,10 @@ def bounded_delta_rule(
     q, k [B, T, H, K], v [B, T, H, V], beta [B, T, H]. `resets` [B, T] forgets the past before a
     step (the state becomes `start`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first.
+
+    >>> k, v = jnp.ones((3, 1, 1)), jnp.array([[[0.5]], [[3.0]], [[9.0]]])
+    >>> bounded_delta_rule(k, k, v, jnp.ones((3, 1)))[0][:, 0, 0].tolist()
+    [0.5, 1.0, 1.0]
     """
     op = BOUNDED_DELTA_RULE.name
     batch = batch_letter(op, "THK", q=q)

@@ -154,6 +154,10 @@ def short_convolution(
     the latest input last. `resets` [B, T] forgets the past before a step (the window becomes
     `start`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first.
+
+    >>> y, window = short_convolution(jnp.ones((4, 1)), jnp.array([[2.0], [1.0]]))
+    >>> y[:, 0].tolist(), window[:, 0].tolist()
+    ([1.0, 3.0, 3.0, 3.0], [1.0])
     """
     op = CONVOLUTION.name
     batch = batch_letter(op, "TD", x=x)
@@ -201,6 +205,10 @@ def fft_convolution(
 
     u [B, T, D] or [T, D], kernel [L, D] with the present at kernel[0], D [D], state [B, L-1, D].
     Any T and L. With `resets` or `mask`, as in `short_convolution`, the direct form runs.
+
+    >>> y, window = fft_convolution(jnp.ones((4, 1)), jnp.array([[1.0], [2.0]]))
+    >>> y[:, 0].round(4).tolist()
+    [1.0, 3.0, 3.0, 3.0]
     """
     match("fft_convolution", kernel=(kernel, "LD"), D=(D, "D?"))
     if D is not None:

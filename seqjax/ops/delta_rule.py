@@ -161,6 +161,12 @@ def gated_delta_rule(
     None; -inf forgets. `resets` [B, T] forgets the past before a step (the state
     becomes `start`, or zero), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first. q and k are not scaled or normalised here.
+
+    >>> k = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])  # one key, written twice
+    >>> v = jnp.array([[[1.0]], [[5.0]]])
+    >>> y, S = gated_delta_rule(k, k, v, jnp.ones((2, 1)), None)
+    >>> y[:, 0, 0].tolist()
+    [1.0, 5.0]
     """
     op = DELTA_RULE.name
     batch = batch_letter(op, "TQK", q=q)
@@ -202,7 +208,12 @@ def gated_delta_rule(
 def delta_rule(
     q: Array, k: Array, v: Array, beta: Array, state: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
-    """`gated_delta_rule` without decay; the same options."""
+    """`gated_delta_rule` without decay; the same options.
+
+    >>> k, v = jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[5.0]]])
+    >>> delta_rule(k, k, v, jnp.ones((2, 1)))[0][:, 0, 0].tolist()
+    [1.0, 5.0]
+    """
     return gated_delta_rule(q, k, v, beta, None, state, **options)
 
 
@@ -226,6 +237,11 @@ def gated_delta_product(
     q [B, T, H, K], log_a [B, T, H] or [B, T, H, K], log_b [B, T, H, V], and k, v, beta
     [B, T n, H, ...] with the n corrections of step t at t n .. t n + n - 1. With `reverse` the
     steps run backwards, the corrections inside a step keep their order.
+
+    >>> k = jnp.eye(2)[jnp.arange(6) % 2][:, None]  # two keys, written at every one of three steps
+    >>> q, v, beta = jnp.ones((3, 1, 2)), jnp.ones((6, 1, 1)), jnp.ones((6, 1))
+    >>> gated_delta_product(q, k, v, beta, None)[0][:, 0, 0].tolist()
+    [2.0, 2.0, 2.0]
     """
     op = "gated_delta_product"
     axis = len(batch_letter(op, "THK", q=q))

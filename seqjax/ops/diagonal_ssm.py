@@ -131,6 +131,11 @@ def diagonal_ssm(
     `resets` [B, T] forgets the past before a step (the state becomes `start`, or zero), `mask`
     [B, T] leaves out the steps where it is False, `reverse` runs from the last step to the first.
     "fft" gives way to a scan where there are flags, and is what None chooses where there are none.
+
+    >>> one = jnp.ones((1, 1))
+    >>> y, h = diagonal_ssm(jnp.ones((4, 1)), jnp.log(0.5 * one), one, one, evaluator="associative")
+    >>> y[:, 0].round(4).tolist()
+    [1.0, 1.5, 1.75, 1.875]
     """
     op = DIAGONAL_SSM.name
     batch = batch_letter(op, "TD", u=u)

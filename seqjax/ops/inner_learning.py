@@ -143,6 +143,14 @@ def inner_learning(
     given first), `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last
     step to the first. Raises ValueError for shapes that do not fit, and TypeError for what is no
     array.
+
+    >>> from seqjax.ops.inner_model import Inner, start_of
+    >>> x, W = jnp.ones((4, 1, 1)), (jnp.zeros((1, 1, 1)),)  # one weight, which learns 3 from 1
+    >>> inner = Inner(1, "regression", "plain", bias=False)
+    >>> state = start_of(W, momentum=False, decay=False)
+    >>> y, _ = inner_learning(x, x, 3 * x, jnp.full((4, 1), 0.5), state, inner=inner)
+    >>> y[:, 0, 0].tolist()
+    [1.5, 2.25, 2.625, 2.8125]
     """
     op = INNER_LEARNING.name
     batch = batch_letter(op, "THD", q=q)

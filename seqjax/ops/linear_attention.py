@@ -151,6 +151,11 @@ def linear_attention(
     `start`, or zero), `mask` [B, T] leaves out the steps where it is False, `reverse` runs
     from the last step to the first. Neither q nor k is scaled, normalised or mapped here. Any of
     q, k, v, bonus and the states may be complex, and makes what comes out so; q is not conjugated.
+
+    >>> x = jnp.ones((3, 1, 2))
+    >>> y, S = linear_attention(x, x, x)
+    >>> y[:, 0, 0].tolist()
+    [2.0, 4.0, 6.0]
     """
     op = LINEAR_ATTENTION.name
     batch = batch_letter(op, "TQK", q=q)

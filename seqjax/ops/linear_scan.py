@@ -100,6 +100,10 @@ def linear_scan(
     state [B, D], zero if absent. `resets` [B, T] forgets the past before a step (the
     state becomes `start`, or zero); `mask` [B, T] leaves out the steps where it is False
     (their outputs are zero).
+
+    >>> h, last = linear_scan(jnp.full((4, 1), 0.5), jnp.ones((4, 1)))
+    >>> h[:, 0].tolist()
+    [1.0, 1.5, 1.75, 1.875]
     """
     op = LINEAR_SCAN.name
     batch = batch_letter(op, "TD", b=b)

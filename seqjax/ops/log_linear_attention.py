@@ -178,6 +178,11 @@ def log_linear_attention(
     many outputs (see `seqjax.ops.heads`). `resets` [B, T] forgets the past before a step (the
     state becomes `start`, or nothing), `mask` [B, T] leaves out the steps where it is False,
     `reverse` runs from the last step to the first.
+
+    >>> x, scales = jnp.ones((3, 1, 2)), jnp.ones((3, 1, 4))  # all levels alike: linear attention
+    >>> y, (S, seen) = log_linear_attention(x, x, x, jnp.zeros((3, 1)), scales)
+    >>> y[:, 0, 0].tolist(), int(seen)
+    ([2.0, 4.0, 6.0], 3)
     """
     op = LOG_LINEAR_ATTENTION.name
     batch = batch_letter(op, "TQK", q=q)

@@ -152,6 +152,11 @@ def mesa(
     q, k [B, T, H, K], v [B, T, H, V], log_gamma <= 0 and beta >= 0 [B, T, H], Lambda > 0 [H, K].
     `resets` [B, T] forgets the past before a step (the state becomes `start`, or zero), `mask`
     [B, T] leaves out the steps where it is False, `reverse` runs from the last step to the first.
+
+    >>> x, none = jnp.ones((3, 1, 1)), jnp.zeros((3, 1))
+    >>> y, S = mesa(x, x, 5 * x, none, none + 1, jnp.full((1, 1), 1e-3))
+    >>> y[:, 0, 0].round(1).tolist()  # a regression of 5 on 1, at every step
+    [5.0, 5.0, 5.0]
     """
     op = MESA.name
     batch = batch_letter(op, "THK", q=q)

@@ -105,6 +105,11 @@ def slot_attention(
     of H heads, with as many outputs (see `seqjax.ops.heads`). `resets` [B, T] forgets the past
     before a step (the state becomes `start`, or zero), `mask` [B, T] leaves out the steps where it
     is False, `reverse` runs from the last step to the first.
+
+    >>> x, s = jnp.ones((3, 1, 2)), jnp.ones((3, 1, 4))
+    >>> y, (K, V) = slot_attention(x, x, x, s, 0 * s)
+    >>> y.shape, K.shape, V.shape
+    ((3, 1, 2), (1, 2, 4), (1, 4, 2))
     """
     op = SLOT_ATTENTION.name
     batch = batch_letter(op, "TQK", q=q)

@@ -248,6 +248,11 @@ def softmax_attention(
     `resets` [B, T] empties the cache before a step, `mask` [B, T] leaves out the steps where it is
     False, `reverse` runs from the last step to the first. Raises ValueError for shapes that do not
     fit, heads that do not divide and a window below 1, TypeError for what is no array.
+
+    >>> q = k = jnp.zeros((3, 1, 2))  # all are alike: the mean of the past
+    >>> v = jnp.arange(3.0)[:, None, None]
+    >>> softmax_attention(q, k, v)[0][:, 0, 0].round(4).tolist()
+    [0.0, 0.5, 1.0]
     """
     op = SOFTMAX_ATTENTION.name
     batch = batch_letter(op, "THK", q=q)

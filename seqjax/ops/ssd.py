@@ -137,6 +137,11 @@ def selective_scan(
     `resets` [B, T] forgets the past before a step (the state becomes `start`, or zero),
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to the
     first.
+
+    >>> u = delta = B = C = jnp.ones((4, 1))
+    >>> y, h = selective_scan(u, delta, jnp.log(jnp.full((1, 1), 0.5)), B, C)
+    >>> y[:, 0].round(4).tolist()
+    [1.0, 1.5, 1.75, 1.875]
     """
     op = SELECTIVE_SCAN.name
     batch = batch_letter(op, "TD", u=u)
@@ -201,6 +206,11 @@ def ssd(
     x, z [B, T, H, P]; dt [B, T, H]; A [H] (negative: it decays), dt_bias [H]; B, C [B, T, G, N],
     head h uses group h // (H / G); D [H] or [H, P]. dt_limit (low, high) bounds the dt that bias
     and softplus leave. Other options as `linear_attention`, which computes it.
+
+    >>> x = B = C = jnp.ones((4, 1, 1))
+    >>> y, h = ssd(x, jnp.ones((4, 1)), jnp.log(jnp.full(1, 0.5)), B, C)
+    >>> y[:, 0, 0].round(4).tolist()
+    [1.0, 1.5, 1.75, 1.875]
     """
     op, batch = "ssd", batch_letter("ssd", "THP", x=x)
     groups = f"{batch}TGN"

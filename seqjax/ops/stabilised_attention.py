@@ -158,6 +158,11 @@ def stabilised_attention(
     apart. `resets` [B, T] forgets the past before a step (the state becomes `start`),
     `mask` [B, T] leaves out the steps where it is False, `reverse` runs from the last step to
     the first.
+
+    >>> x, none = jnp.ones((3, 1, 2)), jnp.zeros((3, 1))
+    >>> y, (C, n, m) = stabilised_attention(x, x, x, none, none)
+    >>> y.shape, C.shape, n.shape, m.shape
+    ((3, 1, 2), (1, 2, 2), (1, 2), (1,))
     """
     op = STABILISED_ATTENTION.name
     batch = batch_letter(op, "TQK", q=q)

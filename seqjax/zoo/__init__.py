@@ -92,10 +92,11 @@ def factory(
 def make(name: str, features: int, *, rngs: nnx.Rngs | None = None, **options) -> Layer:
     """A layer by name.
 
-    >>> make("gru", 16, hidden=32)(x)[0].shape        # x [B, T, 16]
-    (B, T, 32)
+    >>> x = jnp.ones((2, 5, 16))
+    >>> make("gru", 16, hidden=32)(x)[0].shape
+    (2, 5, 32)
     >>> make("bidirectional", 16, layer=("gru", {"hidden": 32}))(x)[0].shape
-    (B, T, 64)
+    (2, 5, 64)
     """
     return factory((name, options))(features, rngs=rngs or nnx.Rngs(0))
 
