@@ -1,5 +1,6 @@
 """Own arrays as a task: kinds inferred, rows parted, epochs, validation, baselines, errors."""
 
+import json
 import re
 import sys
 import textwrap
@@ -309,6 +310,8 @@ def run(tmp_path, monkeypatch, capsys):
 def test_a_file_with_own_data_is_trained_scored_and_resumed(run):
     status, out, _ = run("train", "mine.py", "--run", "run")
     assert status == 0 and "15 rows of 7 steps to train on, 5 held out" in out
+    recorded = json.loads(Path("run/config.json").read_text())["config"]["task"]
+    assert (recorded["length"], recorded["evaluation_batches"]) == (7, None)  # all held out
     status, out, _ = run("eval", "run", "--batch", "2")
     assert status == 0 and re.search(r"baseline  loss 0\.\d+  accuracy", out)
     status, _, error = run("train", "mine.py", "--run", "other", "--task.length", "9")
