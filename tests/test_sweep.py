@@ -220,10 +220,10 @@ def test_the_best_comes_first(elsewhere, here, capsys):
 
 @pytest.mark.thorough
 def test_real_processes_are_stopped_and_go_on(elsewhere):
-    elsewhere.write("GRID = {'train.steps': (3000, 4)}\nSEEDS = 0, 1\n")
+    elsewhere.write("GRID = {'train.steps': (400, 4)}\nSEEDS = 0, 1\n")
     words = [sys.executable, "-m", "seqjax.tools.cli", "sweep", "many.py"]
     process = subprocess.Popen([*words, "--workers", "2"], stdout=subprocess.PIPE, text=True)
-    both = [elsewhere.folder / f"runs/many/steps=3000-{n}/checkpoints" for n in (0, 1)]
+    both = [elsewhere.folder / f"runs/many/steps=400-{n}/checkpoints" for n in (0, 1)]
     until = time.monotonic() + 300
     while not all(any(one.glob("*")) for one in both) and time.monotonic() < until:
         time.sleep(0.1)
