@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqjax.layers.classic.gru import GRU
 from seqjax.tools import pictures
 from seqjax.tools.cli import main
 from seqjax.tools.sheets import SHEETS, described, rows_of
 from seqjax.tools.tables import TABLES
-from seqjax.zoo import LAYERS, make
+from seqjax.zoo import LAYERS, Entry, make
 from seqjax.zoo.meanings import MEANINGS, meaning
 from seqjax.zoo.options import hints
 
@@ -87,6 +88,17 @@ def test_a_name_of_two_tables_is_shown_in_both(capsys):
     found = json.loads(capsys.readouterr().out)["layers"]
     assert found["state"] == ["float32 [2, 16, 32]"]
     assert found["example"].endswith("--model.layer gla heads=2")
+
+
+class Mine(GRU):
+    """A unit of one's own."""
+
+
+def test_what_is_not_of_the_package_is_shown_with_where_it_is_from(monkeypatch):
+    monkeypatch.setitem(LAYERS, "mine", Entry(Mine, "A unit of one's own", "here"))
+    found = sheet("layers", "mine")
+    assert found["example"] == ("seqjax train state_tracking --model.layer mine --import test_show")
+    assert found["document"].endswith("A unit of one's own.") and found["family"] == "own"
 
 
 @pytest.mark.parametrize("words, message", [

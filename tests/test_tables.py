@@ -16,7 +16,9 @@ def printed(capsys, *argv):
     return json.loads(capsys.readouterr().out)
 
 
-def test_list_has_every_row(capsys):
+def test_list_has_every_row(capsys, monkeypatch):
+    look = tables._traced
+    monkeypatch.setattr(tables, "_traced", lambda row, priced: look(row, False))
     listed = printed(capsys, "list", "--json")
     names = {kind: [row["name"] for row in rows] for kind, rows in listed.items()}
     assert sorted(names["layers"]) == sorted(LAYERS)
@@ -31,6 +33,20 @@ def test_plain_list_looks_at_no_layer(capsys, monkeypatch):
     monkeypatch.setattr(tables, "_traced", None)
     assert main(["list", "--kind", "layers"]) == 0
     assert "gated_deltanet" in capsys.readouterr().out
+
+
+def test_json_has_costs(capsys):
+    found = printed(capsys, "list", "elman", "--kind", "layers", "--json")["layers"]
+    (elman,) = (row["costs"] for row in found if row["name"] == "elman")
+    assert (elman["features"], elman["state"], elman["state_bytes"]) == (
+        64,
+        "hidden or features",
+        256,
+    )
+    assert elman["parameters"] == 64 * 64 + 64 * 64 + 64
+    assert 4 * 64 * 64 < elman["flops_per_token"] < 4.2 * 64 * 64
+    found = printed(capsys, "list", "rtrl", "--kind", "learners", "--json")["learners"]
+    assert found[0]["costs"] == {"exact": "always", "time": "c P", "memory": "n P"}
 
 
 def names(capsys, *words):

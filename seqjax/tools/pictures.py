@@ -234,6 +234,8 @@ def _batch(axes: Axes, name: str, v: np.ndarray) -> None:
     across = "step" if v.shape[1] > 1 else ""
     axes.set(title=f"{name}, {np.nanmin(v):.3g} to {np.nanmax(v):.3g}", xlabel=across, ylabel=what)
     _whole_ticks(axes)
+    if v.shape[1] == 1:
+        axes.set_xticks([])
     if v.size <= (400 if np.all(np.isnan(v) | (v == np.round(v))) else 64):
         middle = (np.nanmin(v) + np.nanmax(v)) / 2
         for (row, step), number in np.ndenumerate(v):

@@ -36,6 +36,7 @@ from seqjax.train.optimiser import OPTIMISERS
 from seqjax.zoo import LAYERS, factory, family
 from seqjax.zoo.meanings import meaning
 from seqjax.zoo.options import hints
+from seqjax.zoo.own import PREFIX
 
 Sheet = dict[str, Any]
 STEPS = 2048  # of the verdicts on evaluators, as `seqjax explain` has them
@@ -69,7 +70,7 @@ def layer_sheet(row: Row, features: int, options: Mapping[str, Any]) -> Sheet:
         "runs": layer_verdicts(layer, row.name, STEPS, jax.default_backend()),
         "evaluators": list(layer.evaluators),
         "exempt": dict(entry.exempt),
-        "example": f"seqjax train state_tracking --model.layer {names}",
+        "example": f"seqjax train state_tracking --model.layer {names}{_brought(entry.make)}",
     }  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def task_sheet(row: Row, *_: Any) -> Sheet:
         "input": str(task.spec.inputs),
         "answer": str(task.spec.outputs),
         "baseline": {"steps": length, **entry.smoke, **task.baseline(length)},
-        "example": f"seqjax train {row.name}",
+        "example": f"seqjax train {row.name}{_brought(entry.make)}",
     }
 
 
@@ -174,6 +175,14 @@ def documented(made: Any) -> str:
     if "__doc__" in vars(made) if inspect.isclass(made) else made.__doc__:
         text.append(inspect.cleandoc(made.__doc__ or ""))
     return "\n\n".join(text).strip()
+
+
+def _brought(made: Any) -> str:
+    """How a command learns of what is not of the package."""
+    name = made.__module__
+    if name.startswith("seqjax."):
+        return ""
+    return f" --import {sys.modules[name].__file__ if name.startswith(PREFIX) else name}"
 
 
 def _ops_of(made: type[Layer]) -> tuple[str, ...]:

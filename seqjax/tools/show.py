@@ -86,7 +86,7 @@ def _print(sheet: Sheet) -> None:
             print(f"{name}\n" + "".join(f"    {line}\n" for line in sheet[name]))
     for name in ("costs", "baseline", "exempt"):
         if sheet.get(name):
-            pairs = [(one, _number(value)) for one, value in sheet[name].items()]
+            pairs = [(one, _number(v)) for one, v in sheet[name].items() if v not in (None, "")]
             print_table(name, ("", ""), pairs)
     for name in ("input", "answer", "family", "kind"):
         if sheet.get(name):
