@@ -25,6 +25,8 @@ from mkdocs.structure.files import File  # noqa: E402
 from nbconvert import MarkdownExporter  # noqa: E402
 from pages import zoo  # noqa: E402
 
+import seqjax  # noqa: E402
+
 LOG = logging.getLogger("mkdocs.seqjax")
 NOTEBOOKS = ROOT / "runs" / "notebooks"  # executed
 # Packages whose public names have a page; layers have theirs with their family.
@@ -112,4 +114,6 @@ def api() -> Iterator[Page]:
         yield f"api/{name}.md", f"# seqjax.{name}\n\n" + "\n".join(blocks)
         title = (package.__doc__ or name).splitlines()[0]
         lines.append(f"- [`seqjax.{name}`]({name}.md): {title}\n")
-    yield "api/index.md", "# API\n\n" + "".join(lines)
+    public = [getattr(seqjax, name) for name in seqjax.__all__]
+    names = ", ".join(f"[`{one.__name__}`][{one.__module__}.{one.__name__}]" for one in public)
+    yield "api/index.md", f"# API\n\nOf `import seqjax`: {names}.\n\n{''.join(lines)}"
