@@ -166,14 +166,16 @@ def ops() -> str:
 def learners() -> str:
     ways = [
         (f"`{name}`", way.family, f"{prose(way.title)} ({links(way.reference)})", way.exact,
-         f"`{way.time}`", f"`{way.memory}`")
+         f"`{way.time}`", f"`{way.memory}`", "" if way.apart else "yes")
         for name, way in LEARNERS.items()
     ]  # fmt: skip
     return (
         "# Learners\n\nn units of state, P parameters, T steps of a window, c the cost of a step "
         "of the cell, s units that a parameter reaches. How each compares with the exact gradient: "
         "`seqjax learners`.\n\n"
-        + table(("name", "family", "what", "exact", "time of a step", "memory"), ways)
+        + table(
+            ("name", "family", "what", "exact", "time of a step", "memory", "`--learner`"), ways
+        )
     )
 
 

@@ -32,6 +32,10 @@ from seqjax.learn.learner import Learner, batched, cross_entropy, follow, square
 class Entry(table.Entry):
     """One row: a way to learn, where it comes from, when it is exact and what a step costs.
 
+    make: called make(cell, loss, params, xs, **options), with the parameters of the cell, of which
+        only the shapes count, and inputs like those to come; of a row `apart` as it is declared.
+    apart: why `seqjax train --learner` does not take it; "" where it does.
+
     n units of state, P parameters, T steps of a window, c the cost of a step of the cell,
     s units kept per parameter.
     """
@@ -40,6 +44,14 @@ class Entry(table.Entry):
     exact: str
     time: str  # per step
     memory: str  # beside the parameters and their gradient
+    apart: str = ""
+
+
+STAGES = "it grows a network of columns (seqjax.learn.columnar)"
+SETTLES = "it learns a cell that settles on one input, no stream (seqjax.learn.implicit)"
+FEEDS = "it needs to know how outputs are fed back to the cell (seqjax.learn.feedback)"
+TEACHES = "it trains a memory on what a teacher makes of windows (seqjax.learn.smt)"
+SOLVES = "it solves for a readout of given states (seqjax.learn.readout)"
 
 
 LEARNERS: dict[str, Entry] = {
@@ -87,27 +99,28 @@ LEARNERS: dict[str, Entry] = {
     ),
     "constructive": Entry(
         columnar.constructive, "Constructive networks: one column learns at a time",
-        "2302.05326", "forward", "for the column that learns", "c + P / S", "P / S",
+        "2302.05326", "forward", "for the column that learns", "c + P / S", "P / S", STAGES,
     ),
     "ccn": Entry(
         columnar.ccn, "Columnar-constructive networks: one stage of columns learns",
-        "2302.05326", "forward", "for the stage that learns", "c + P / S", "P / S",
+        "2302.05326", "forward", "for the stage that learns", "c + P / S", "P / S", STAGES,
     ),
     "rbp": Entry(
         implicit.rbp, "Recurrent backpropagation by the implicit function theorem",
-        "Almeida/Pineda 1987", "implicit", "at a fixed point", "c to settle, n^3", "n^2",
+        "Almeida/Pineda 1987", "implicit", "at a fixed point", "c to settle, n^3", "n^2", SETTLES,
     ),
     "cg_rbp": Entry(
         implicit.cg_rbp, "CG-RBP: conjugate gradient on the normal equations",
-        "1803.06396", "implicit", "at a fixed point", "c to settle, 2 c an iteration", "n",
+        "1803.06396", "implicit", "at a fixed point", "c to settle, 2 c an iteration", "n", SETTLES,
     ),
     "neumann_rbp": Entry(
         implicit.neumann_rbp, "Neumann-RBP: k terms of the series, as TBPTT at the fixed point",
         "1803.06396", "implicit", "as k grows, where the cell contracts", "c to settle, c k", "n",
+        SETTLES,
     ),
     "crbp": Entry(
         implicit.crbp, "Contractor RBP: with the Lipschitz coefficient penalty",
-        "2005.11362", "implicit", "at a fixed point", "c to settle, n^3", "n^2",
+        "2005.11362", "implicit", "at a fixed point", "c to settle, n^3", "n^2", SETTLES,
     ),
     "fptt": Entry(
         fptt.fptt, "Forward propagation through time, FPTT-K: a moving regulariser",
@@ -115,23 +128,25 @@ LEARNERS: dict[str, Entry] = {
     ),
     "scheduled_sampling": Entry(
         feedback.scheduled_sampling, "Teacher forcing mixed with the model's own words",
-        "1506.03099", "feedback", "but for the choice of words", "c", "T n",
+        "1506.03099", "feedback", "but for the choice of words", "c", "T n", FEEDS,
     ),
     "professor_forcing": Entry(
         feedback.professor_forcing, "Teacher-forced and free behaviour made alike",
-        "1610.09038", "feedback", "in its window", "2 c and the discriminator", "2 T n",
+        "1610.09038", "feedback", "in its window", "2 c and the discriminator", "2 T n", FEEDS,
     ),
     "ridge_readout": Entry(
         readout.ridge_readout, "Reservoir readout by ridge; rls and lms learn it online",
-        "Jaeger 2001", "readout", "the minimum itself", "n^2", "n^2",
+        "Jaeger 2001", "readout", "the minimum itself", "n^2", "n^2", SOLVES,
     ),
     "smt": Entry(
         smt.smt, "Supervised memory training: one-step labels from a Transformer",
         "2606.06479", "memory", "no recurrence", "the teacher on a window", "the teacher's",
+        TEACHES,
     ),
     "dmt": Entry(
         smt.dmt, "DAgger memory training: the teacher imitated along the student's own path",
         "2606.06479", "memory", "no recurrence", "c and the teacher on every k-th window", "T n",
+        TEACHES,
     ),
 }  # fmt: skip
 

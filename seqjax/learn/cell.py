@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer
 from seqjax.nn.recurrent import Recurrent
@@ -41,8 +42,8 @@ def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
     """The cell of a layer or a model, and its parameters (weights drawn once are not among them).
 
     A layer that defines `step` and `readout` gives those. Of any other one the state is (h, y): its
-    output is a function of the state before and the input, so it is carried along. Of a model it
-    is `of_model`.
+    output is a function of the state before and the input, so it is carried along; so it is of a
+    model.
     """
     graph, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -56,7 +57,8 @@ def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
             raise ValueError(f"{type(module).__name__} reads the future: it is no cell")
         return _of_layer(merge), params
     if isinstance(module, Model):
-        return of_model(merge), params
+        cell = of_model(merge)
+        return cell._replace(step=lambda params, h, x: cell.step(params, h, (x, {}))), params
     raise ValueError(f"as_cell takes a layer or a model, got {type(module).__name__}")
 
 
@@ -87,28 +89,48 @@ def _of_layer(merge) -> Cell:
     return Cell(start, step, lambda params, h, x: h[1])
 
 
-def of_model(merge: Callable[[Params], Any], *, beside: bool = False) -> Cell:
+def of_model(merge: Callable[[Params], Any]) -> Cell:
     """The cell of a model, of parameters that `merge` makes one of.
 
-    Its state is that after the step and that before it, from which the output is read: so outputs
-    are no units of the state, each of which every parameter would reach.
-    beside: its inputs are (x, {"resets": ..., "mask": ..., "dt": ...}), of which any may be left
-        out.
+    Its inputs are pairs of x and of what goes beside it, {"resets": ..., "mask": ..., "dt": ...},
+    of which any may be left out. Its state is (h, y).
     """
 
-    def run(params, h, x):
-        x, more = x if beside else (x, {})
-        x, more = jax.tree.map(lambda v: jnp.asarray(v)[None, None], (x, more))
-        return merge(params)(x, h, **more)
-
     def start(params):
-        h = merge(params).start(1)
-        return h, h
+        model = merge(params)
+        return model.start(1), jnp.zeros(model.outputs.size, accumulation_dtype(model.compute))
 
     def step(params, h, x):
-        return _like(h[0], run(params, h[0], x)[1]), h[0]
+        y, new = _one_step(merge(params), h[0], x)
+        return _like(h, (new, y.reshape(h[1].shape)))
 
-    return Cell(start, step, lambda params, h, x: run(params, h[1], x)[0].reshape(-1))
+    return Cell(start, step, lambda params, h, x: h[1])
+
+
+def behind(merge: Callable[[Params], Any], xs: Any) -> Cell:
+    """The same, a step behind: its state is that before a step and the input of the step.
+
+    From these the output is read, so no output is a unit of the state, which each parameter would
+    reach within a step and which reaches no other. It is for learners that carry on what reaches
+    what. xs: inputs like those of `of_model`, [N, ...], of which none may leave out the mask.
+    """
+
+    def start(params):
+        x, beside = jax.tree.map(lambda v: jnp.zeros(v.shape[1:], v.dtype), xs)
+        return merge(params).start(1), (x, {**beside, "mask": jnp.zeros((), bool)})
+
+    def step(params, h, x):
+        return _like(h[0], _one_step(merge(params), *h)[1]), _like(h[1], x)
+
+    def readout(params, h, x):
+        return _one_step(merge(params), h[0], x)[0].reshape(-1)
+
+    return Cell(start, step, readout)
+
+
+def _one_step(model: Any, h: State, x: Any) -> tuple[jax.Array, State]:
+    x, beside = jax.tree.map(lambda v: jnp.asarray(v)[None, None], x)
+    return model(x, h, **beside)
 
 
 def stack(*cells: Cell) -> Cell:

@@ -234,9 +234,11 @@ def _structure(cell: Cell, params: Params, xs: Any, absent: Any) -> tuple[Any, A
             state = 0.5 * jax.random.normal(keys[1], v.shape, v.dtype)
             seen = to_vector(x)
             x = from_vector(x, jax.random.normal(keys[2], seen.shape, seen.dtype))
+            # the integers of a state are those after an input: at the start they may close a gate
+            h = cell.step(unravel(point), from_vector(like, state), x)
 
             def step(theta, v):
-                return to_vector(cell.step(unravel(theta), from_vector(like, v), x))
+                return to_vector(cell.step(unravel(theta), from_vector(h, v), x))
 
             I, J = jax.jacrev(step, argnums=(0, 1))(point, state)
             I = (I != 0) | (jax.jacrev(start)(point) != 0)

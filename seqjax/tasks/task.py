@@ -32,6 +32,12 @@ class Batch(NamedTuple):
     present: Any = None  # bool [B, T]: not set for padding, which is left out; None: all are there
     dt: Any = None  # float32 [B, T]: the time since the step before; None: steps are even
 
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What goes into a model beside x, by its names there, where there is some."""
+        given = {"resets": self.resets, "mask": self.present, "dt": self.dt}
+        return {name: value for name, value in given.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Spec:

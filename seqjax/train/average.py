@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.ranges import Count, Fraction, Range
-from seqjax.train.config import OptimiserConfig, make
+from seqjax.train.config import OptimiserConfig, check_choice
 
 Arrays = dict[str, jax.Array]
 Share = Annotated[float, Range(0, below=1)]  # of the run
@@ -122,7 +122,8 @@ def averaging(config: OptimiserConfig, complete: bool = False) -> Average | None
     """
     if config.average is None:
         return None
-    average = make("optimiser.average", AVERAGES, config.average)
+    make = check_choice("optimiser.average", AVERAGES, config.average)
+    average = make(**config.average.options)
     if config.average.name == "schedule_free":
         if complete:
             raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -108,20 +108,22 @@ Chosen = Annotated[
 ]  # fmt: skip
 
 
-def make(kind: str, table: Mapping[str, Any], chosen: Choice, **more: Any) -> Any:
-    """What a row of the table makes with its options, and with `more`, which are no options.
+def check_choice(
+    kind: str, table: Mapping[str, Any], chosen: Choice, given: Sequence[str] = ()
+) -> Any:
+    """The row of the table, a function of its options and of what is `given`.
 
     Raises ValueError for names, options and values that there are not.
     """
     from seqjax.nn.base import option
 
     function = table[option(kind, chosen.name, table)]
-    known = [name for name in signature(function).parameters if name not in more]
+    known = [name for name in signature(function).parameters if name not in given]
     for name in chosen.options:
         if name not in known:
             raise ValueError(unknown(f"option of {kind} {chosen.name!r}:", name, known))
     check_options(chosen.options, function, f"{kind} {chosen.name}: ")
-    return function(**chosen.options, **more)
+    return function
 
 
 Groups = Annotated[
@@ -155,9 +157,13 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    steps: Count = 1000  # of the optimiser
+    steps: Count = 1000  # of the optimiser; with a learner batches, each of some windows
     max_seconds: Positive | None = None  # end earlier after so long; the schedule follows the clock
     seed: Seed = 0  # of parameters, data and dropout
+    learner: Chosen = None  # of LEARNERS, as snap n=2; None: backpropagation through the batch
+    window: Count | None = None  # time steps of an update by a learner, 1: online; None: all
+    # fading factor of means of the metrics so far, prequential_*; 1: none fades; None: none
+    prequential: Annotated[float, Range(above=0, high=1)] | None = None
     freeze: tuple[str, ...] = ()  # parameters that are not trained, as "embed*" or "tail.0.*"
     evaluate_every: Count = 200  # steps between evaluations
     patience: Count | None = None  # stop after so many evaluations without a lower loss
@@ -181,12 +187,14 @@ def check_config(config: Config, task: Task | None = None) -> None:
     """
     from seqjax.tasks import check_task
     from seqjax.train.average import averaging
+    from seqjax.train.learning import check_learner
     from seqjax.train.optimiser import direction_of
     from seqjax.zoo import factory
 
     check(config, Config, "")
     direction_of(config.optimiser, {})
     averaging(config.optimiser)
+    check_learner(config)
     if task is None:
         check_task(config.task.name, config.task.options)
     for layer in (*config.model.layer, *config.model.encoder):
@@ -253,8 +261,15 @@ def smoke(config: Config) -> Config:
         encoder=encoder, encoder_depth=len(encoder) or None, bridge_heads=2,
     )  # fmt: skip
     optimiser = replace(config.optimiser, accumulate=min(config.optimiser.accumulate, 2))
+    window = None if config.train.window is None else 1
     train = replace(
-        config.train, steps=2, max_seconds=None, evaluate_every=2, save_every=2, log_every=1
+        config.train,
+        window=window,
+        steps=2,
+        max_seconds=None,
+        evaluate_every=2,
+        save_every=2,
+        log_every=1,
     )
     return Config(task, model, optimiser, train)
 

@@ -44,12 +44,13 @@ from seqjax.train.record import (
     read_objects,
     write_config,
 )
-from seqjax.train.step import prepare, start_state, take_apart
+from seqjax.train.step import prepare, take_apart
 from seqjax.train.weights import restore, stored
 from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
 Weights = Literal["average", "last"]
+OTHERS = ("gradient_norm", "learning_rate")  # of the metrics those that are no scores
 AHEAD = 2  # steps the host may be ahead of the device
 
 
@@ -58,14 +59,19 @@ class NotFinite(ArithmeticError):
 
 
 class Window(NamedTuple):
-    """Sums of the metrics of some steps: constant in size, so that a checkpoint can hold it."""
+    """Sums of the metrics of some steps: constant in size, so that a checkpoint can hold it.
 
-    count: int = 0
+    With a fading factor below 1 those of a step weigh less with each step after it: of scores that
+    were measured before the update on their batch, the prequential error (Dawid 1984; Gama et al.
+    2013).
+    """
+
+    count: float = 0
     sums: Mapping[str, float] = MappingProxyType({})
 
-    def add(self, metrics: Mapping[str, float]) -> Window:
-        sums = {name: self.sums.get(name, 0.0) + value for name, value in metrics.items()}
-        return Window(self.count + 1, sums)
+    def add(self, metrics: Mapping[str, float], fading: float = 1) -> Window:
+        sums = {name: fading * self.sums.get(name, 0.0) + v for name, v in metrics.items()}
+        return Window(fading * self.count + 1, sums)
 
     def mean(self) -> dict[str, float]:
         return {name: total / self.count for name, total in self.sums.items()}
@@ -130,7 +136,7 @@ def train(
     check_config(config, task)
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
-    size, groups, task, optimiser, update, evaluate = prepare(
+    size, groups, task, start, update, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
     )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
@@ -138,7 +144,7 @@ def train(
     params, frozen, _, rebuild = take_apart(model, t.freeze)
     if source is not None:
         params, frozen = (source.fill(arrays, task.spec) for arrays in (params, frozen))
-    state = start_state(config, task, rebuild, optimiser, params, frozen)
+    state = start(params, frozen)
     if source is not None and moments:
         state = source.resume(state, config)
     average = averaging(config.optimiser)
@@ -152,6 +158,7 @@ def train(
     step, seconds, best = 0, 0.0, {"loss": float("inf"), "step": 0}
     metrics, evaluated = {}, 0  # the last evaluation, and the step it was of
     window, checkpoints = Window(), None  # metrics since the last line
+    online = Window()  # since the beginning: each was measured before the update on its batch
     progress = progress or Progress(t.steps)
 
     with ExitStack() as stack:
@@ -168,6 +175,7 @@ def train(
                 step, seconds, best = int(state.step), extra["seconds"], extra["best"]
                 metrics, evaluated = extra["metrics"], extra["evaluated"]
                 window = Window(**extra["window"]) if "window" in extra else window
+                online = Window(**extra["online"]) if "online" in extra else online
                 progress.message(f"going on from step {step}")
         if task.description:
             progress.message(task.description)
@@ -207,9 +215,12 @@ def train(
                 if not np.isfinite([now["loss"], now["gradient_norm"]]).all():
                     raise NotFinite(_blame(number, now, checkpoints))
                 window = window.add(now)
+                if t.prequential is not None:
+                    online = online.add({n: now[n] for n in now if n not in OTHERS}, t.prequential)
                 since = since or (number, monotonic())
                 if number % t.log_every == 0:
                     mean = window.mean()
+                    mean |= {f"prequential_{name}": value for name, value in online.mean().items()}
                     taken = (number - since[0]) * config.task.batch * config.task.length
                     rate = taken / max(1e-9, monotonic() - since[1])
                     since, window = (number, monotonic()), Window()
@@ -242,7 +253,8 @@ def train(
                 checkpoints.best, saved = best["step"], (step, evaluated)
                 extra = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
                 extra |= {"evaluated": evaluated, "metrics": metrics, "best": best}
-                extra |= {"window": {"count": window.count, "sums": dict(window.sums)}}
+                for name, kept in (("window", window), ("online", online)):
+                    extra[name] = {"count": kept.count, "sums": dict(kept.sums)}
                 checkpoints.save(step, state, extra)
             since = since and (since[0], since[1] + monotonic() - paused)
             if reason:

@@ -27,6 +27,7 @@ from seqjax.tasks import Batch, Task
 from seqjax.train.average import Arrays, Mean, averaging
 from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
 from seqjax.train.imported import build
+from seqjax.train.learning import Streams
 from seqjax.train.optimiser import (
     build as build_optimiser,
     decays,
@@ -50,6 +51,7 @@ class TrainState(NamedTuple):
     key: jax.Array  # raw data of the key of dropout and noise
     carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
     average: Mean | None = None  # of the parameters, where there is one
+    learner: Any = None  # its state, where there is one that goes on as the carry does
 
 
 def take_apart(
@@ -95,78 +97,98 @@ def take_apart(
 
 def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
     """What the model returns for all that a batch holds."""
-    beside = {"resets": batch.resets, "mask": batch.present, "dt": batch.dt}
-    return model(batch.x, carry, **beside, key=key)
+    return model(batch.x, carry, **batch.beside, key=key)
 
 
 def make_update(
-    config: Config, task: Task, rebuild: Rebuild, optimiser, *, complete: bool = False
+    config: Config,
+    task: Task,
+    rebuild: Rebuild,
+    optimiser,
+    *,
+    complete: bool = False,
+    streams: Streams | None = None,
 ) -> Callable:
     """update(state, batch, share of the run) -> (state, metrics); the state given is used up.
 
     complete: whether the optimiser returns what is added to the parameters, its learning rate and
-    schedule included, and not only the direction.
+    schedule included, and not only the direction. streams: what a learner makes of a batch, in
+    place of backpropagation through it.
     """
-    micro = config.optimiser.accumulate
     average = averaging(config.optimiser, complete)
     optimiser = optax.with_extra_args_support(optimiser)
+    gradient = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
 
-    def objective(params, frozen, total, batch, carry, key):
-        """A micro-batch's part of the mean over all targets of the batch."""
-        answer, carry = forward(rebuild(params, frozen), batch, carry, key)
-        part = jnp.sum(batch.mask) / total
-        metrics = {name: value * part for name, value in task.score(answer, batch).items()}
-        return metrics["loss"], (metrics, carry if task.carries_state else None)
-
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
-    def update(state: TrainState, batch: Batch, share: jax.Array):
-        batch = jax.tree.map(jnp.asarray, batch)
+    def descend(state: TrainState, batch: Batch, share: jax.Array, number: Any = 0):
+        """One update of the parameters, the scores before it, and what else is measured."""
         point = state.params
         if average is not None and state.average is not None:
             point = average.point(point, state.average)
-        drawn = jax.random.wrap_key_data(state.key)
-        key = None
-        if rebuild(state.params, state.frozen).noisy:
-            key = jax.random.fold_in(drawn, state.step)
-        noise = jax.random.fold_in(jax.random.fold_in(drawn, LARGEST), state.step)  # no step is it
-        total = jnp.sum(batch.mask)
-        total = jnp.where(total > 0, total, 1)
-
-        def gradient(*part):
-            return jax.grad(objective, has_aux=True)(point, state.frozen, total, *part)
-
-        def add(grads, part):
-            new, metrics = gradient(*part)
-            return jax.tree.map(jnp.add, grads, new), metrics
-
-        if micro == 1:
-            grads, (metrics, carry) = gradient(batch, state.carry, key)
-        else:
-            carry = state.carry and jax.tree.map(partial(_cut, micro), BATCH_AXES, state.carry)
-            keys = None if key is None else jax.random.split(key, micro)
-            parts = _cut(micro, 0, batch), carry, keys
-            zeros = jax.tree.map(jnp.zeros_like, state.params)
-            grads, (metrics, carry) = lax.scan(add, zeros, parts)
-            metrics = {name: jnp.sum(value) for name, value in metrics.items()}
-            carry = carry and jax.tree.map(_join, BATCH_AXES, carry)
-
+        grads, scores, state = gradient(state, point, batch)
+        noise = jax.random.fold_in(jax.random.wrap_key_data(state.key), LARGEST)  # no step is it
+        noise = jax.random.fold_in(jax.random.fold_in(noise, state.step), number)
         with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
             beside = {"key": noise, "step": state.step}
             direction, moments = optimiser.update(grads, state.moments, point, **beside)
-        metrics = {**task.summary(metrics), "gradient_norm": optax.tree.norm(grads)}
-        rate = None
+        others, rate = {"gradient_norm": optax.tree.norm(grads)}, None
         if complete:
             params = optax.apply_updates(state.params, direction)
         else:
             rate = learning_rate(config.optimiser, state.step, share)
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-            metrics["learning_rate"] = rate
-        new = state._replace(step=state.step + 1, params=params, moments=moments, carry=carry)
+            others["learning_rate"] = rate
+        new = state._replace(params=params, moments=moments)
         if average is not None and new.average is not None:
             new = new._replace(average=average.update(new.average, params, share, rate))
-        return new, metrics
+        return new, scores, others
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    def update(state: TrainState, batch: Batch, share: jax.Array):
+        batch = jax.tree.map(jnp.asarray, batch)
+        along = descend if streams is None else partial(streams.along, descend)
+        state, scores, others = along(state, batch, share)
+        return state._replace(step=state.step + 1), {**task.summary(scores), **others}
 
     return update
+
+
+def _backpropagation(config: Config, task: Task, rebuild: Rebuild) -> Callable:
+    """gradient(state, parameters, batch) -> (gradient, scores, state with its new carry)."""
+    micro = config.optimiser.accumulate
+
+    def objective(params, frozen, total, batch, carry, key):
+        """A micro-batch's part of the mean over all targets of the batch."""
+        answer, carry = forward(rebuild(params, frozen), batch, carry, key)
+        part = jnp.sum(batch.mask) / total
+        scores = {name: value * part for name, value in task.score(answer, batch).items()}
+        return scores["loss"], (scores, carry if task.carries_state else None)
+
+    def gradient(state: TrainState, point: Arrays, batch: Batch):
+        key = None
+        if rebuild(point, state.frozen).noisy:
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        total = jnp.sum(batch.mask)
+        total = jnp.where(total > 0, total, 1)
+
+        def of(*part):
+            return jax.grad(objective, has_aux=True)(point, state.frozen, total, *part)
+
+        def add(grads, part):
+            new, scores = of(*part)
+            return jax.tree.map(jnp.add, grads, new), scores
+
+        if micro == 1:
+            grads, (scores, carry) = of(batch, state.carry, key)
+            return grads, scores, state._replace(carry=carry)
+        carry = state.carry and jax.tree.map(partial(_cut, micro), BATCH_AXES, state.carry)
+        keys = None if key is None else jax.random.split(key, micro)
+        parts = _cut(micro, 0, batch), carry, keys
+        grads, (scores, carry) = lax.scan(add, jax.tree.map(jnp.zeros_like, point), parts)
+        scores = {name: jnp.sum(value) for name, value in scores.items()}
+        carry = carry and jax.tree.map(_join, BATCH_AXES, carry)
+        return grads, scores, state._replace(carry=carry)
+
+    return gradient
 
 
 def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
@@ -227,7 +249,7 @@ class Programs(NamedTuple):
     size: Size
     groups: tuple[GroupConfig, ...]  # of the papers of the layers, with `optimiser.paper`
     task: Task
-    optimiser: optax.GradientTransformation
+    start: Callable[[Arrays, Arrays], TrainState]  # of parameters and frozen arrays
     update: Callable
     evaluate: Evaluation
 
@@ -270,29 +292,46 @@ def prepare(
     if config.optimiser.paper and not complete:
         groups = groups_of_papers(model, decayed)
     optimiser = optimiser or build_optimiser(config.optimiser, decayed, groups)
-    update = make_update(config, task, rebuild, optimiser, complete=complete)
+    streams = None
+    if config.train.learner is not None:
+        with _named(f"learner {config.train.learner.name}"):
+            streams = Streams.of(config, task, model, rebuild, params, frozen, batch)
+            kept = jax.eval_shape(streams.learner.init, params, jax.random.key(0))
+            least = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+            _check_memory(least, f"the state of task.batch={c.batch} streams")
+    update = make_update(config, task, rebuild, optimiser, complete=complete, streams=streams)
     evaluate = make_evaluate(config, task, rebuild)
+    start = partial(start_state, config, task, rebuild, optimiser, streams)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
-        begin = partial(start_state, config, task, rebuild, optimiser)
-        traced = update.trace(jax.eval_shape(begin, params, frozen), batch, np.float32(0))
+        traced = update.trace(jax.eval_shape(start, params, frozen), batch, np.float32(0))
     size = Size.of(model, traced.jaxpr.jaxpr, c.batch * c.length, trained=count)
     lengths = f"task.evaluation_length={c.evaluation_length or c.length}"
     with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
         held_out = next(evaluate.batches())
     with _named(f"{named}, {lengths}"):
         evaluate.trace(params, frozen, held_out)
-    return Programs(size, groups, task, optimiser, update, evaluate)
+    return Programs(size, groups, task, start, update, evaluate)
 
 
 def start_state(
-    config: Config, task: Task, rebuild: Rebuild, optimiser, params: Arrays, frozen: Arrays
+    config: Config,
+    task: Task,
+    rebuild: Rebuild,
+    optimiser,
+    streams: Streams | None,
+    params: Arrays,
+    frozen: Arrays,
 ) -> TrainState:
     """The state before the first step."""
     key = jax.random.key_data(jax.random.split(jax.random.key(config.train.seed))[1])
-    carry = rebuild(params, frozen).start(config.task.batch) if task.carries_state else None
     average = averaging(config.optimiser)
     mean = None if average is None else average.init(params)
-    return TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, carry, mean)
+    state = TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, None, mean)
+    if not task.carries_state:
+        return state
+    if streams is not None:
+        return streams.begin(state)
+    return state._replace(carry=rebuild(params, frozen).start(config.task.batch))
 
 
 @contextmanager
