@@ -139,10 +139,11 @@ def find(folder: str | Path, run: Path | None, *, moments: bool = False) -> Orig
                 )
     if not folder.is_dir():
         raise ValueError(f"from must be the folder of a run or a checkpoint, got {str(folder)!r}")
-    if (folder / "config.json").is_file() and "config" in imported.read_config(folder)[1]:
+    run_like = (folder / "config.json").is_file() and "config" in imported.read_config(folder)[1]
+    if moments and (weights.stored(folder) or not run_like):
+        raise ValueError(f"from_moments is for runs: {folder} has weights alone")
+    if run_like:
         return replace(_of_run(folder, path), moments=moments)
-    if moments:
-        raise ValueError(f"from_moments is for runs: {folder} is a checkpoint without moments")
     return _of_checkpoint(folder, path)
 
 
