@@ -34,7 +34,7 @@ from seqjax.tools.train import with_config
 from seqjax.train.config import Config, fitted, task_of
 from seqjax.train.imported import build
 from seqjax.train.progress import short
-from seqjax.train.step import prepare, start_state, take_apart
+from seqjax.train.step import prepare, take_apart
 
 MARK = "seqjax."  # before the names of modules and ops, in those of instructions
 CONTROL = ("while", "conditional", "call")  # instructions that run others, which are counted
@@ -111,8 +111,8 @@ def measure(config: Config, steps: int, trace: Path | None = None) -> Profile:
     with named_scopes(shape):
         programs = prepare(config)
         model = build(config.model, task.spec, None, rngs=nnx.Rngs(config.train.seed))
-        params, frozen, _, rebuild = take_apart(model, config.train.freeze)
-        state = start_state(config, task, rebuild, programs.optimiser, params, frozen)
+        params, frozen, *_ = take_apart(model, config.train.freeze)
+        state = programs.start(params, frozen)
         batch = next(task.batches(config.train.seed, config.task.batch, config.task.length))
         memory = {"parameters": nbytes(state.params), "frozen": nbytes(state.frozen),
                   "optimiser": nbytes(state.moments), "carried state": nbytes(state.carry),
