@@ -219,19 +219,25 @@ def test_the_best_comes_first(elsewhere, here, capsys):
 
 
 @pytest.mark.thorough
-def test_real_processes_are_stopped_and_go_on(elsewhere):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_real_processes_are_stopped_and_go_on(elsewhere, number):
     elsewhere.write("GRID = {'train.steps': (400, 4)}\nSEEDS = 0, 1\n")
     words = [sys.executable, "-m", "seqjax.tools.cli", "sweep", "many.py"]
     process = subprocess.Popen([*words, "--workers", "2"], stdout=subprocess.PIPE, text=True)
-    both = [elsewhere.folder / f"runs/many/steps=400-{n}/checkpoints" for n in (0, 1)]
+    both = [elsewhere.folder / f"runs/many/steps=400-{n}" for n in (0, 1)]
     until = time.monotonic() + 300
-    while not all(any(one.glob("*")) for one in both) and time.monotonic() < until:
+    while not all("validation_loss" in "".join(map(str, read_metrics(one))) for one in both):
+        assert time.monotonic() < until
         time.sleep(0.1)
-    process.terminate()
+    process.send_signal(number)
     out, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM and "the same command goes on" in out
     own.BROUGHT.clear()
     jobs = plan(elsewhere.folder / "many.py", elsewhere.folder / "runs" / "many")
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + number and "the same command goes on" in out
+    while not all("saved step" in job.log.read_text() for job in jobs[:2]):
+        assert time.monotonic() < until, "runs go on without their sweep"
+        time.sleep(0.1)
     assert [state(job) for job in jobs] == ["stopped", "stopped", "waiting", "waiting"]
     assert "SIGTERM: saved step" in jobs[0].log.read_text()
     done = subprocess.run([*words, "--workers", "2"], capture_output=True, text=True)

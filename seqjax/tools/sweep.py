@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -211,7 +212,15 @@ def on_cores(place: int, workers: int) -> Iterator[None]:
         os.sched_setaffinity(0, mine)
 
 
+def _follow(parent: int) -> None:
+    """Save and end, as at a SIGTERM, when the sweep is no more: it would begin this run again."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _main(words: Sequence[str]) -> int:
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     try:
         with quiet():
             return one(*words)
