@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -233,12 +234,14 @@ def _bytes(result: str) -> int:
 def durations(file: Path) -> Counter[str]:
     """Instruction -> nanoseconds, summed over all that ran."""
     found: Counter[str] = Counter()
-    for plane in ProfileData.from_file(str(file)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                name = dict(event.stats).get("hlo_op")
-                if name is not None:
-                    found[str(name)] += int(event.duration_ns)
+    with warnings.catch_warnings():  # of its types, from Python 3.12 on; as an error it is fatal
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for plane in ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    name = dict(event.stats).get("hlo_op")
+                    if name is not None:
+                        found[str(name)] += int(event.duration_ns)
     return found
 
 
