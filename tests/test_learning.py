@@ -111,19 +111,23 @@ def test_a_window_is_an_update():
     task = make("state_tracking", group="parity")
     model = Model(config.model, task.spec, rngs=nnx.Rngs(0))
     params, frozen, _, rebuild = take_apart(model)
-    h, losses = model.start(2), []
+    h, losses, answers = model.start(2), [], []
     for start in (0, 2, 4):
         window = jax.tree.map(lambda v, s=start: v[:, s : s + 2], batch)
 
         def loss(params, h=h, window=window):
             y, h = rebuild(params, frozen)(window.x, h)
-            return task.score(y, window)["loss"], h
+            return task.score(y, window)["loss"], (h, y)
 
-        (value, h), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, (h, y)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         params = jax.tree.map(lambda p, g: p - 0.3 * g, params, grads)
         losses.append(float(value))
+        answers.append(y)
     same(ours, jax.device_get(params))
     assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+    scores = task.score(jnp.concatenate(answers, axis=1), batch)  # also of whole sequences
+    for name, value in scores.items():
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
 
 
 # rtrl_elementwise has no use for a model, and bptt is above.

@@ -100,7 +100,7 @@ class Streams(NamedTuple):
         return state._replace(learner=learner, carry=carry)
 
     def gradient(self, state: TrainState, point: Arrays, batch: Batch):
-        """(gradient, scores, state) of a window, as of a whole batch without a learner."""
+        """(gradient, answers, state) of a window."""
         self.frozen["now"] = state.frozen
         total = jnp.sum(batch.mask)
         xs = batch.x, {**batch.beside, "mask": _present(batch)}
@@ -108,30 +108,30 @@ class Streams(NamedTuple):
         part = self.size / jnp.where(total > 0, total, 1)  # of a mean over the streams
         grads = jax.tree.map(lambda g: g * part.astype(g.dtype), grads)
         answer, carry = self.rebuild(point, state.frozen)(batch.x, state.carry, **batch.beside)
-        state = state._replace(learner=learner, carry=carry)
-        return grads, self.task.score(answer, batch), state
+        return grads, answer, state._replace(learner=learner, carry=carry)
 
     def along(self, descend: Callable, state: TrainState, batch: Batch, share: jax.Array):
-        """descend(state, window, share, number) -> (state, scores, others) along a batch."""
+        """(state, scores, others) of a batch: descend(state, window, share, number) along it.
+
+        The scores are those of the whole batch, others means over the windows.
+        """
         if not self.task.carries_state:
             state = self.begin(state)
         if self.windows == 1:
-            state, scores, others = descend(state, batch, share)
+            state, answer, others = descend(state, batch, share)
         else:
-            total = jnp.sum(batch.mask)
             numbers = jnp.arange(self.windows, dtype=jnp.int32)
 
             def body(state, now):
-                state, scores, others = descend(state, now[0], share, now[1])
-                part = jnp.sum(now[0].mask) / jnp.where(total > 0, total, 1)
-                return state, ({name: value * part for name, value in scores.items()}, others)
+                state, answer, others = descend(state, now[0], share, now[1])
+                return state, (answer, others)
 
-            state, (scores, others) = lax.scan(body, state, (self._cut(batch), numbers))
-            scores = {name: jnp.sum(value) for name, value in scores.items()}
+            state, (answers, others) = lax.scan(body, state, (self._cut(batch), numbers))
+            answer = jnp.moveaxis(answers, 0, 1).reshape(self.size, -1, *answers.shape[3:])
             others = {name: jnp.mean(value) for name, value in others.items()}
         if not self.task.carries_state:
             state = state._replace(learner=None, carry=None)
-        return state, scores, others
+        return state, self.task.score(answer, batch), others
 
     def _cut(self, batch: Batch) -> Batch:
         """Windows [windows, B, steps, ...]."""

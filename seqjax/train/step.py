@@ -117,14 +117,15 @@ def make_update(
     """
     average = averaging(config.optimiser, complete)
     optimiser = optax.with_extra_args_support(optimiser)
+    gradient: Callable[..., Any]
     gradient = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
 
     def descend(state: TrainState, batch: Batch, share: jax.Array, number: Any = 0):
-        """One update of the parameters, the scores before it, and what else is measured."""
+        """One update of the parameters; what was scored, or answered, before it; measures of it."""
         point = state.params
         if average is not None and state.average is not None:
             point = average.point(point, state.average)
-        grads, scores, state = gradient(state, point, batch)
+        grads, seen, state = gradient(state, point, batch)
         noise = jax.random.fold_in(jax.random.wrap_key_data(state.key), LARGEST)  # no step is it
         noise = jax.random.fold_in(jax.random.fold_in(noise, state.step), number)
         with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
@@ -140,7 +141,7 @@ def make_update(
         new = state._replace(params=params, moments=moments)
         if average is not None and new.average is not None:
             new = new._replace(average=average.update(new.average, params, share, rate))
-        return new, scores, others
+        return new, seen, others
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
