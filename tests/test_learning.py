@@ -87,7 +87,7 @@ ADDING = replace(TINY, task=TaskConfig("adding", batch=3, length=5, evaluation_b
     "words, config, count, task",
     [
         ("bptt", STREAMS, 2, None),
-        ("rtrl_sparse", RESERVOIR, 1, None),
+        pytest.param("rtrl_sparse", RESERVOIR, 1, None, marks=pytest.mark.thorough),
         ("rtrl", TINY, 1, BROKEN),
         ("bptt", ADDING, 2, None),
         pytest.param("online_lru", ADDING, 1, None, marks=pytest.mark.thorough),
@@ -134,7 +134,7 @@ def test_a_window_is_an_update():
 TRAINS = [n for n, e in LEARNERS.items() if not e.apart and n not in ("bptt", "rtrl_elementwise")]
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", TRAINS)
 def test_every_learner_trains_on_a_stream(name):
     params, metrics, _ = updated(learning(STREAMS, name, 2), 2)
@@ -162,6 +162,7 @@ def test_a_run_with_a_learner_goes_on_bitwise(tmp_path):
         assert len(rows) == 4 and "prequential_gradient_norm" not in rows[0]
 
 
+@pytest.mark.thorough
 def test_prequential_means_of_ordinary_training(tmp_path):
     """Of the steps, not of the lines of two; without the option there are none."""
     config = replace(TINY, train=replace(TINY.train, log_every=2, prequential=1.0))
@@ -186,7 +187,8 @@ HALVES = replace(TINY, optimiser=replace(TINY.optimiser, accumulate=2))
     (learning(TINY, "snap absent=2"), r"option of learner 'snap': 'absent' \(known: n\)"),
     (learning(TINY, "snap n=0"), "learner snap: SnAp-n needs n >= 1, got 0"),
     (learning(TINY, "rbp"), "learner rbp is not for train: it learns a cell that settles"),
-    (learning(TINY, "rtrl_elementwise"), "learner rtrl_elementwise: .* takes element-wise"),
+    pytest.param(learning(TINY, "rtrl_elementwise"), "rtrl_elementwise: .* takes element-wise",
+                 marks=pytest.mark.thorough),
     (learning(TINY, "bptt", 5), "window must divide task.length=6, got 5"),
     (replace(TINY, train=replace(TINY.train, window=2)), "window goes with learner"),
     (learning(HALVES, "bptt"), "optimiser.accumulate must be 1, .* got 2"),
