@@ -89,6 +89,7 @@ def test_docstrings_become_markdown():
     ]
 
 
+@pytest.mark.thorough  # a program each; tests/test_average.py and test_optimiser.py have the like
 def test_commands_of_a_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "training.md").read_text()
