@@ -16,6 +16,7 @@ from typing import Any
 
 from prose import links, markdown, prose, table
 
+from seqjax.core.files import save_figure
 from seqjax.learn import LEARNERS
 from seqjax.tools.sheets import SHEETS, layer_sheet
 from seqjax.tools.tables import Kind, Row, sorted_rows
@@ -274,9 +275,9 @@ def plot(width: float, height: float) -> tuple[Any, Any]:
 
 def drawn(figure: Any, form: str) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format=form, dpi=150)
+    figure.canvas.print_figure(out, format=form, dpi=150)
     return out.getvalue()
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "zoo.png").write_bytes(drawn(scatter(), "png"))
+    save_figure(scatter(), ROOT / "docs" / "zoo.png", dpi=150)

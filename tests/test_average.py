@@ -163,6 +163,7 @@ def test_a_run_with_an_average_goes_on_bitwise(average, tmp_path):
     assert "head.kernel" in differ(whole.model, last)  # it has begun
 
 
+@pytest.mark.thorough  # the words, beside those of tests/test_optimiser.py
 def test_the_command_line(tmp_path, capsys):
     run = tmp_path / "run"
     argv = ["train", "parity", "--tiny", "--run", str(run), "--optimiser.average"]

@@ -74,7 +74,7 @@ def before(tree):
     }
 
 
-@pytest.mark.share(10)
+@pytest.mark.share(7)
 @pytest.mark.parametrize(
     "case, evaluator",
     one_of_each([*((case, "naive") for case in CASES), *PAIRS], of=lambda pair: pair[0]),

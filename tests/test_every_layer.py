@@ -101,7 +101,7 @@ def test_no_layer_escapes_the_contract():
     assert not rows & set(PARTS), "rows are held to their laws by tests/test_layers.py"
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("cls", [pytest.param(cls, id=cls.__name__) for cls in PARTS])
 def test_parts_keep_the_laws(cls):
     check_layer(PARTS[cls](nnx.Rngs(0)))

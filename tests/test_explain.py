@@ -74,7 +74,7 @@ def shapes_of_rows(name):
         )
 
 
-@pytest.mark.share(30)
+@pytest.mark.share(16)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_row_declares_the_ops_that_it_runs(name):
     """All that it meets by itself and by the evaluators of an op; its own, such as Newton's method

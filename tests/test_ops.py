@@ -176,7 +176,7 @@ def agree(found, expected, tolerance=1e-9):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.share(12)
+@pytest.mark.share(9)
 @pytest.mark.parametrize("case, evaluator", PAIRS)
 def test_value_gradient_and_tangent(case, evaluator):
     for what in ("resets and masks", "strong decay"):
@@ -208,7 +208,7 @@ def in_time(arrays, index):
     return {**arrays, **{k: arrays[k][:, index] for k in varying(arrays)}}
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_masked_step_is_left_out(case):
     arrays, flags, tangents, weights = numbers(case, "resets and masks")

@@ -56,7 +56,7 @@ def test_what_docstrings_say_of_an_option():
     assert (described("b2", text), described("b", text)) == ("another", "")
 
 
-@pytest.mark.share(12)
+@pytest.mark.share(8)
 @pytest.mark.parametrize(
     "kind, name", [(kind, row.name) for kind, rows in TABLES.items() for row in rows()]
 )
