@@ -53,8 +53,8 @@ notebooks: $(VENV)/notebooks.stamp
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The wheel in dist/, tried outside of the tree with every one of these Pythons that is there.
-PYTHONS ?= $(shell for p in $(PYTHON) python3.12; do command -v $$p; done)
+# The wheel in dist/, tried outside of the tree with each version of these Pythons that is there.
+PYTHONS ?= $(PYTHON) python3.11 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python)
 wheel: $(VENV)/dev.stamp
 	scripts/check_wheel.sh $(PYTHONS)
 
