@@ -36,9 +36,9 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from flax import nnx
-from jax.flatten_util import ravel_pytree
 
 from seqjax.layers.ssm.laughing_hyena import distil
+from seqjax.tools.pictures import transition
 from seqjax.zoo import FAMILIES, LAYERS, make
 
 SMOKE = os.environ.get("SEQJAX_SMOKE") == "1"  # as CI runs it: three rows of every family
@@ -60,8 +60,9 @@ def build(name):
 # %% [markdown]
 # ## The three questions, as three functions
 #
-# The impulse goes into the first step, in a random direction. Integers in a state (how many steps
-# were seen, how full a cache is) have no derivative and are left as they are.
+# The impulse goes into the first step, in a random direction. The transition is that of
+# `seqjax show NAME --figure FILE`: integers in a state (how many steps were seen, how full a cache
+# is) have no derivative and are left as they are, a complex number is two real ones.
 
 
 # %%
@@ -78,40 +79,11 @@ def impulse_response(layer):
     return np.asarray(jnp.linalg.norm(moved(state, x, v), axis=-1).mean(axis=0))
 
 
-def spectrum(layer, seen=8):
-    """Eigenvalues of dh_t/dh_{t-1} after `seen` random steps; complex states as pairs of reals."""
+def spectrum(layer):
+    """Eigenvalues of dh_t/dh_{t-1} after some random steps; none where there is no state."""
     graph, state = nnx.split(layer)
-    x = jax.random.normal(jax.random.key(2), (1, seen + 1, FEATURES))
-
-    @jax.jit
-    def transition(state, x):
-        layer = nnx.merge(graph, state)
-        h = layer(x[:, :-1])[1]
-        moving, put_back = as_reals(h)
-
-        def step(moving):
-            return as_reals(layer(x[:, -1:], put_back(moving))[1])[0]
-
-        return jax.jacfwd(step)(moving)
-
-    return np.linalg.eigvals(np.asarray(transition(state, x)))
-
-
-def as_reals(h):
-    """The floating-point part of a state as one real vector, and the way back."""
-    leaves, tree = jax.tree.flatten(h)
-    inexact = [i for i, v in enumerate(leaves) if jnp.issubdtype(v.dtype, jnp.inexact)]
-    pairs = [jnp.stack([leaves[i].real, leaves[i].imag]) if jnp.iscomplexobj(leaves[i])
-             else leaves[i] for i in inexact]  # fmt: skip
-    flat, unravel = ravel_pytree(pairs)
-
-    def put_back(flat):
-        new = list(leaves)
-        for i, v in zip(inexact, unravel(flat)):
-            new[i] = jax.lax.complex(v[0], v[1]) if jnp.iscomplexobj(leaves[i]) else v
-        return jax.tree.unflatten(tree, new)
-
-    return flat, put_back
+    J = transition(lambda x, h=None: nnx.merge(graph, state)(x, h), FEATURES)
+    return np.linalg.eigvals(J) if J is not None else np.zeros(0, complex)
 
 
 def effective_memory(response):

@@ -1,6 +1,6 @@
 """The record of a meaning: one naive loop, its named evaluators and its named shapes.
 
-An `Op` says what a recurrence over time *means* (the naive loop, which is the oracle of every
+An `Op` defines what a recurrence over time *means* (the naive loop, which is the oracle of every
 test) and how it may be computed (the evaluators). Evaluators see one example,
 
     evaluate(xs, state, *, resets, start, **options) -> (outputs, state)

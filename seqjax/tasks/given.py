@@ -28,13 +28,7 @@ def as_batch(
 ) -> tuple[Batch, Spec]:
     """All rows as one batch, and what goes in and is answered.
 
-    x: integers [N, T] are tokens, floats [N, T] or [N, T, *shape] features, texts their bytes.
-        Rows of different lengths are a list, or filled up and [N] `lengths`.
-    y: integers [N] or [N, T] are classes, floats [N], [N, D] or [N, T, D] values. None: each step
-        is answered by the next one of x, as in a language model.
-    mask: [N] or [N, T], the weight of each target.
-    dt: [N, T], the time before each step.
-    inputs, outputs: in place of what is inferred.
+    The arguments are those of `seqjax.tasks.from_arrays`.
     Raises ValueError, of one line, for what does not go together.
     """
     for kind, one, role in ((Input, inputs, "inputs"), (Answer, outputs, "outputs")):

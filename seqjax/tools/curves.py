@@ -97,7 +97,7 @@ def curves(runs: Sequence[Run], metric: str, axis: Axis) -> list[Curve]:
 def labels(configs: Sequence[Config]) -> list[str]:
     """For each config the fields in which they differ, but the seed; "" for a single one.
 
-    Options are told apart where what they are options of is the same.
+    Options are compared where what they are options of is the same.
     """
     flat = [dict(_flat(config)) for config in configs]
     names = dict.fromkeys(name for one in flat for name in one if name != SEED)

@@ -97,8 +97,8 @@ def sweep(
 
 def run_all(jobs: Sequence[Job], start: Start, workers: int, stop: Any) -> dict[str, str]:
     """Run `workers` at a time; which failed, and the last line of their logs. One that fails stops
-    no other; when `stop.signal` is set all are asked to save and end."""
-    waiting, failed, asked, done = list(jobs), {}, False, 0
+    no other; when `stop.signal` is set all save and end."""
+    waiting, failed, stopping, done = list(jobs), {}, False, 0
     running: dict[int, tuple[Job, subprocess.Popen]] = {}  # by their place among the workers
     try:
         while running or (waiting and not stop.signal):
@@ -106,8 +106,8 @@ def run_all(jobs: Sequence[Job], start: Start, workers: int, stop: Any) -> dict[
                 if place not in running and waiting and not stop.signal:
                     job = waiting.pop(0)
                     running[place] = job, start(job, place)
-            if stop.signal and not asked:
-                asked = True
+            if stop.signal and not stopping:
+                stopping = True
                 for _, process in running.values():
                     process.terminate()
             time.sleep(PAUSE)

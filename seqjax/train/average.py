@@ -2,7 +2,8 @@
 
     S_t = d S_{t-1} + g_t              x_t = x_{t-1} + g_t / S_t (w_t - x_{t-1})
 
-w_t are the weights after step t, x_t their average, which follows them until there is a g_t > 0.
+w_t are the weights after step t (z_t in the paper of schedule_free), x_t their average, which
+follows them until there is a g_t > 0.
 
     ema            g = 1, d = decay: over the last 1 / (1 - decay) steps or so, without bias
     polyak         g = 1, d = 1: uniform                                  Polyak & Juditsky 1992

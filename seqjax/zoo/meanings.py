@@ -26,7 +26,7 @@ MEANINGS: dict[str, str] = {
     "channels": "outputs of each feature before they are mixed",
     "chrono": "longest time scale expected: biases of the gates start for it",
     "chunked": "attention inside chunks of `length` steps only",
-    "clamp": "largest distance told apart by the positions",
+    "clamp": "largest distance that positions distinguish",
     "clip": "keeps real parts of eigenvalues below -1e-4",
     "complex_gate": "complex forget gates: with a phase per channel",
     "conj_sym": "one of each pair of conjugate eigenvalues is kept",
