@@ -1,0 +1,33 @@
+"""The original code of released architectures, run beside ours on other random weights.
+
+Needs torch and transformers, pip install -e '.[reference]'; what they computed once is compared
+without them in test_hf_released.py.
+"""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from test_hf_released import NAMES, at_once_and_one_by_one
+
+from scripts.released import FOLDER, measure
+from seqjax.hf import read
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", NAMES)
+def test_the_original_code_computes_the_same(name, tmp_path):
+    stored = json.loads((FOLDER / f"{name}.json").read_text())
+    if stored["how"] == "transformers":
+        reason = "the original code needs torch and transformers: pip install -e '.[reference]'"
+        pytest.importorskip("torch", reason=reason)
+        pytest.importorskip("transformers", reason=reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        original = measure(stored["how"], stored["config"], tmp_path, seed=1)
+    # the folder is as the original code saved it, its config.json too
+    whole, steps = at_once_and_one_by_one(read(tmp_path, context=32), original["tokens"])
+    np.testing.assert_allclose(whole, original["logits"], atol=1e-6 + 2 * original["noise"])
+    if original["apart"] < 1e-3:
+        np.testing.assert_allclose(steps, original["logits"], atol=1e-6 + 2 * original["noise"])
