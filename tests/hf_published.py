@@ -2,6 +2,8 @@
 its sizes and lists shrunk. Written by hand, for `test_hf_config.py`.
 """
 
+from hf_published_hybrids import HYBRIDS
+
 TIMES = dict(time_step_floor=0.0001, time_step_max=0.1, time_step_min=0.001)
 MAMBA = dict(
     bos_token_id=0, conv_kernel=4, d_inner=16, d_model=8, eos_token_id=0, expand=2,
@@ -50,6 +52,7 @@ GRANITE = dict(
 )  # fmt: skip
 
 PUBLISHED = {
+    **HYBRIDS,
     "mamba-130m": dict(
         MAMBA, architectures=["MambaForCausalLM"], model_type="mamba",
         transformers_version="4.39.0.dev0",

@@ -1,5 +1,7 @@
 """Attention and experts against their formulas."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,23 +53,34 @@ def test_grouped_queries_with_everything_on(qk_norm):
     np.testing.assert_allclose(layer(x[None])[0][0], layer.W_o(y), atol=1e-12)
 
 
-def test_latent_attention_keeps_what_keys_and_values_are_made_of():
+@pytest.mark.parametrize("R, options", [
+    (1, {}), (6, dict(positions="rotary", base=50.0, gate=True, bias=True)),
+])  # fmt: skip
+def test_latent_attention_keeps_what_keys_and_values_are_made_of(R, options):
     layer = LatentAttention(
-        D, heads=2, latent=3, key_size=2, shared_size=1, value_size=4, query_latent=5, window=T,
-        rngs=nnx.Rngs(0),
+        D, heads=2, latent=3, key_size=2, shared_size=R, value_size=4, query_latent=5, window=T,
+        **options, rngs=nnx.Rngs(0),
     )  # fmt: skip
     layer = cast_parameters(layer, jnp.float64)
+    for W in (layer.W_q_down, layer.W_down, layer.W_o):
+        if W.bias is not None:
+            W.bias[...] = normal(2, *W.bias.shape)
     x = normal(1, T, D)
-    q = layer.W_q(layer.q_norm(layer.W_q_down(x))).reshape(T, 2, 3)
+    q = layer.W_q(layer.q_norm(layer.W_q_down(x))).reshape(T, 2, 2 + R)
     c, r = jnp.split(layer.W_down(x), [3], axis=1)
     kv = layer.W_up(layer.norm(c)).reshape(T, 2, 6)
-    heads = []
+    gates, heads = jnp.ones((T, 2)), []
+    if options:
+        turn = partial(rotary, positions=jnp.arange(T), base=50.0)
+        q = jnp.concatenate([q[..., :2], turn(q[..., 2:])], axis=2)
+        r, gates = turn(r[:, None])[:, 0], jax.nn.sigmoid(layer.W_gate(x))
     for h in range(2):
         k = jnp.concatenate([kv[:, h, :2], r], axis=1)
-        heads.append(softmax_rows(q[:, h] @ k.T / 3**0.5) @ kv[:, h, 2:])
+        weights = softmax_rows(q[:, h] @ k.T / (2 + R) ** 0.5)
+        heads.append(gates[:, h, None] * (weights @ kv[:, h, 2:]))
     y, state = layer(x[None])
     np.testing.assert_allclose(y[0], layer.W_o(jnp.concatenate(heads, axis=1)), atol=1e-12)
-    assert sum(z[0].size for z in state.items) == (T - 1) * 4, "c and r, not k and v"
+    assert sum(z[0].size for z in state.items) == (T - 1) * (3 + R), "c and r, not k and v"
 
 
 OPTIONS = {

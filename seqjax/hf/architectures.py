@@ -7,7 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 from seqjax.core.common import unknown
-from seqjax.hf import bamba, delta, gemma, jamba, kimi, lfm2, mamba, minimax, rwkv, xlstm, zamba
+from seqjax.hf import (
+    bailing,
+    bamba,
+    delta,
+    gemma,
+    jamba,
+    kimi,
+    lfm2,
+    mamba,
+    minimax,
+    rwkv,
+    xlstm,
+    zamba,
+)
 from seqjax.hf.config import DEEPEST, LARGEST, Config, describing
 from seqjax.hf.decoder import Description
 
@@ -25,6 +38,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "olmo_hybrid": delta.olmo_hybrid,
     "xlstm": xlstm.xlstm,
     "minimax": minimax.minimax,
+    "bailing_hybrid": bailing.bailing_hybrid,
     "rwkv": rwkv.rwkv,
     "kimi_linear": kimi.kimi_linear,
     "zamba": zamba.zamba,

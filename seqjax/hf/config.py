@@ -112,6 +112,10 @@ class Config:
             raise self.wrong(name, f"it has to be an integer from {least} to {most}{stored}")
         return value
 
+    def named(self, *names: str) -> str:
+        """The one of these names for the same field that is there; the first where none is."""
+        return next((name for name in names if self.fields.get(name) is not None), names[0])
+
     def depth(self, name: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
         """The number of blocks."""
         return self.size(name, default, most=self.deepest)

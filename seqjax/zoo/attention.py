@@ -38,6 +38,17 @@ ROWS: dict[str, Entry] = {
             "queries": dict(
                 heads=1, latent=2, key_size=3, shared_size=2, value_size=2, query_latent=3, window=4
             ),
+            "placed": dict(
+                heads=2,
+                latent=3,
+                key_size=1,
+                shared_size=2,
+                value_size=2,
+                positions="rotary",
+                gate=True,
+                bias=True,
+                window=4,
+            ),
         },
     ),
 }

@@ -85,7 +85,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
         variants={
             "negative": dict(heads=1, eigenvalues="[-1,1]"),
-            "bounded": dict(heads=2, key_heads=1, conv=2, lower_bound=-5.0),
+            "bounded": dict(heads=2, key_heads=1, conv=2, lower_bound=-5.0, full_rank=True),
         },
     ),
     "comba": Entry(

@@ -76,6 +76,7 @@ MEANINGS: dict[str, str] = {
     "forget_bias": "start of the forget gate's bias",
     "form": "which of the paper's variants",
     "frequency": "start of the frequencies of the filter network's sines",
+    "full_rank": "one matrix where a map of low rank stands",
     "full_recurrence": "last gates enter the gates, as in 1997",
     "gamma_norm": "inputs scaled so that the state keeps its size",
     "gate": "a gate on the output",

@@ -75,12 +75,13 @@ def comba(
 
 def kimi(
     W, x, *, heads, key_size, value_size, key_heads=None, gate_bias=True, eigenvalues="[0,1]",
-    apart=False, lower_bound=None, **_,
+    apart=False, lower_bound=None, full_rank=False, **_,
 ):  # fmt: skip
     """Kimi Delta Attention; `apart`: Gated DeltaNet-2, with gates b of erasing and w of writing."""
     q, k, v = short(W, x, heads, key_size, value_size, key_heads)
     k, v = k[:, 0], v[:, 0]
-    dt = heads_of(W.linear("W_a.W_2", W.linear("W_a.W_1", x)) + W["dt_bias"], heads)
+    dt = W.linear("W_a", x) if full_rank else W.linear("W_a.W_2", W.linear("W_a.W_1", x))
+    dt = heads_of(dt + W["dt_bias"], heads)
     A = np.exp(W["A_log"])[:, None]
     alpha = np.exp(lower_bound * sigmoid(A * dt) if lower_bound else -A * softplus(dt))
     b = heads_of(step_size(W.linear("W_b" if apart else "W_beta", x), eigenvalues), heads)
@@ -90,7 +91,10 @@ def kimi(
         S = alpha[t][:, :, None] * S
         S = S - outer(k[t], read(S, b[t] * k[t])) + outer(k[t], w[t] * v[t])
         o.append(read(S, q[t]) / key_size**0.5)
-    gate = (W.affine if gate_bias else W.linear)("W_g.W_2", W.linear("W_g.W_1", x))
+    if full_rank:
+        gate = W.linear("W_g", x)
+    else:
+        gate = (W.affine if gate_bias else W.linear)("W_g.W_2", W.linear("W_g.W_1", x))
     return W.linear("W_o", flat(W.rms("norm", np.array(o), 1e-5)) * sigmoid(gate))
 
 
@@ -193,7 +197,7 @@ CASES = [
     ("comba", comba, SMALL | dict(d=None, state_feedback=False)),
     ("kda", kimi, SHARED),
     ("kda", kimi, NEGATIVE | dict(gate_bias=False)),
-    ("kda", kimi, SMALL | dict(conv=1, lower_bound=-3.0)),
+    ("kda", kimi, SMALL | dict(conv=1, lower_bound=-3.0, full_rank=True)),
     ("gdn2", partial(kimi, apart=True), SHARED),
     ("gdn2", partial(kimi, apart=True), NEGATIVE),
     ("mesa_net", mesa_net, SMALL),

@@ -11,7 +11,8 @@ The state decays first and is corrected then: the order matters, a decay per key
 with the correction. By default K = V = features / heads; exp(A_log) starts uniform in [1, 16],
 softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t becomes
 2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
-several heads in a row. The released models have no b_g: `gate_bias`. With a `lower_bound` c < 0, as
+several heads in a row. The released models have no b_g: `gate_bias`. `full_rank`: one matrix in
+place of W_a2 W_a1, and one of W_g2 W_g1 without b_g, as in Ling 3. With a `lower_bound` c < 0, as
 its later kernels have it, log alpha_t = c sigmoid(exp(A_log) (W_a2 W_a1 x_t + dt_bias)): no key
 forgets faster than exp(c) per step. `conv=1` is no convolution, up to a scale of each channel that
 W has already. Not here, of the release: a bias of the convolution (off in it).
@@ -44,12 +45,13 @@ class KDA(DeltaLayer):
         value_size: int | None = None,
         conv: int = 4,
         gate_bias: bool = True,
+        full_rank: bool = False,
         norm_eps: float = 1e-5,
         eigenvalues: str = "[0,1]",
         lower_bound: Annotated[float | None, Range(below=0)] = None,
         rngs: nnx.Rngs,
     ):
-        self.lower_bound = negative_bound(lower_bound)
+        self.lower_bound, self.full_rank = negative_bound(lower_bound), full_rank
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         super().__init__(
             features,
@@ -58,7 +60,7 @@ class KDA(DeltaLayer):
             key_size=key_size or per_head("features", features, heads),
             value_size=value_size or per_head("features", features, heads),
             conv=conv,
-            gate="low rank",
+            gate="full" if full_rank else "low rank",
             gate_bias=gate_bias,
             f=sigmoid,
             norm_eps=norm_eps,
@@ -71,7 +73,10 @@ class KDA(DeltaLayer):
 
     def add_decay(self, rngs):
         keys = self.heads * self.K
-        self.W_a = Bottleneck(self.features, self.V, keys, rngs=rngs)
+        if self.full_rank:
+            self.W_a = self.linear(keys, rngs)
+        else:
+            self.W_a = Bottleneck(self.features, self.V, keys, rngs=rngs)
         self.A_log, self.dt_bias = decay_parameters(self.heads, keys, rngs)
 
     def log_alpha(self, x):
