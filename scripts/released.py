@@ -69,6 +69,7 @@ def transformers(config: Mapping[str, Any]) -> Any:
     )
 
     settings = AutoConfig.for_model(**config)
+    settings._experts_implementation = "eager"  # the others have no float64
     return AutoModelForCausalLM, settings
 
 
