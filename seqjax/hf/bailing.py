@@ -132,10 +132,11 @@ def bailing_hybrid(config: Config) -> Description:
     routed = config.each("mlp_layer_types", depth, {"sparse": True, "dense": False}, feeds, first)
     recurrent, attend, branches = delta(config), latent(config), []
     for i in range(depth):
+        mix, names = recurrent if linear[i] else attend
         branches += block(
             f"model.layers.{i}",
             ("input_layernorm", "post_attention_layernorm"),
-            (*(recurrent if linear[i] else attend), "attention"),
+            (mix, names, "attention"),
             (some, EXPERTS, "mlp") if routed[i] else mlp,
         )
     after = config.size(config.named("num_nextn_predict_layers", "num_mtp_layers"), 1, least=0)
