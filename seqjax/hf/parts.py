@@ -12,7 +12,7 @@ from flax import nnx
 
 from seqjax.hf.config import Config
 from seqjax.hf.decoder import Branch, Description, Names
-from seqjax.hf.tensors import Stacked
+from seqjax.hf.tensors import Halves, Stacked, Transposed
 from seqjax.layers.attention.attention import Attention
 from seqjax.nn.base import Layer
 from seqjax.nn.convolution import ShortConv
@@ -78,6 +78,13 @@ def expert_names(gate: str, up: str, down: str, at: str = "experts") -> Names:
         f"{at}.{{}}.{up}": Stacked("W_2"),
         f"{at}.{{}}.{down}": Stacked("W_3"),
     }
+
+
+# All experts of a block in two tensors.
+PACKED_EXPERTS: Names = {
+    "experts.gate_up_proj": Halves("W_1", "W_2"),
+    "experts.down_proj": Transposed("W_3"),
+}
 
 
 def block(prefix: str, norms: Sequence[str], *parts: Part, **options: Any) -> list[Branch]:
