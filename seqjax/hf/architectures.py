@@ -18,6 +18,8 @@ from seqjax.hf import (
     lfm2,
     mamba,
     minimax,
+    nemotron,
+    qwen,
     rwkv,
     xlstm,
     zamba,
@@ -35,7 +37,12 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "jamba": jamba.jamba,
     "recurrent_gemma": gemma.recurrent_gemma,
     "lfm2": lfm2.lfm2,
-    "qwen3_next": delta.qwen3_next,
+    "qwen3_next": qwen.qwen3_next,
+    "qwen3_5": qwen.qwen3_5,
+    "qwen3_5_text": qwen.qwen3_5_text,
+    "qwen3_5_moe": qwen.qwen3_5_moe,
+    "qwen3_5_moe_text": qwen.qwen3_5_moe_text,
+    "nemotron_h": nemotron.nemotron_h,
     "olmo_hybrid": delta.olmo_hybrid,
     "xlstm": xlstm.xlstm,
     "minimax": minimax.minimax,
@@ -46,7 +53,6 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "zamba": zamba.zamba,
     "zamba2": zamba.zamba2,
 }
-MOST = 4096  # tokens of context, unless more is requested
 
 
 def describe(
@@ -66,12 +72,8 @@ def describe(
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(unknown("model_type", kind, ARCHITECTURES))
-    config = Config(fields, most, deepest)
-    longest = config.size("max_position_embeddings", None, most=LARGEST)
-    longest = config.size("model_max_length", longest, most=LARGEST)
-    if context is not None and not 1 <= context <= (longest or LARGEST):
-        raise ValueError(f"context has to be from 1 to {longest or LARGEST}, got {context}")
-    config.context, config.layout = context or min(longest or MOST, MOST), layout
+    config = Config(fields, most, deepest, context)
+    config.layout = layout
     with describing():
         description = ARCHITECTURES[kind](config)
     return replace(description, ignored=config.finish(), layout=layout)

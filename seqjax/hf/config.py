@@ -17,11 +17,12 @@ from numbers import Real
 from typing import Any
 
 from seqjax.core.common import unknown
-from seqjax.nn.activations import gelu, gelu_tanh, relu, silu
+from seqjax.nn.activations import gelu, gelu_tanh, relu, relu2, silu
 
 REQUIRED = object()
 LARGEST = 2**31 - 1  # of a size
 DEEPEST = 10_000  # blocks
+MOST = 4096  # tokens of context, unless more is requested
 # Reasons why a field cannot change the result.
 TRAINING = "of training alone"
 START = "of the weights before training"
@@ -62,25 +63,43 @@ ACTIVATIONS = {
     "gelu": gelu,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
+    "relu2": relu2,
 }
 
 
 class Config:
-    def __init__(self, fields: Mapping[str, Any], most: int = LARGEST, deepest: int = DEEPEST):
-        """most, deepest: bounds of a size, and of the number of blocks."""
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        most: int = LARGEST,
+        deepest: int = DEEPEST,
+        context: int | None = None,
+    ):
+        """most, deepest: bounds of a size, and of the number of blocks.
+
+        context: how far full attention looks back; None: as the fields allow, at most `MOST`.
+        """
         self.fields = {name: _plain(value) for name, value in fields.items()}
         self.kind = self.fields.get("model_type")
         self.used: set[str] = {"model_type"}
         self.ignorable: dict[str, str] = {}  # name -> reason
         self.most, self.deepest = min(most, LARGEST), min(deepest, DEEPEST)
-        self.context = 0  # how far full attention looks back
+        self.parts: dict[str, Config] = {}  # objects in the config
         self.layout = 0  # which of the ways in which the reference saved the same numbers
         for reason, names in ANYWHERE.items():
             self.ignore(reason, names)
+        self.wanted, self.context = context, self._context(context)
         self.only("quantization_config", "the weights are stored in fewer bits", None, {})
         self.only("is_encoder_decoder", "an encoder stands beside the decoder", False)
         self.only("add_cross_attention", "the decoder also attends to an encoder", False)
         self.only("pruned_heads", "heads of attention are missing", None, {}, [])
+
+    def _context(self, wanted: int | None) -> int:
+        longest = self.size("max_position_embeddings", None, most=LARGEST)
+        longest = self.size("model_max_length", longest, most=LARGEST)
+        if wanted is not None and not 1 <= wanted <= (longest or LARGEST):
+            raise ValueError(f"context has to be from 1 to {longest or LARGEST}, got {wanted}")
+        return wanted or min(longest or MOST, MOST)
 
     def __call__(self, name: str, default: Any = REQUIRED) -> Any:
         """The field, or the default where it is absent or null; of the default's type."""
@@ -150,9 +169,10 @@ class Config:
             raise self.wrong(name, f"{meaning}; only {' or '.join(map(repr, allowed))} is known")
 
     def inside(self, name: str) -> Config:
-        """The fields of an object in the config, to be read and finished like these."""
-        inner = Config(self(name, {}), self.most, self.deepest)
-        inner.kind = f"{self.kind}, {name}"
+        """The fields of an object in the config, to be read like these."""
+        inner = Config(self(name, {}), self.most, self.deepest, self.wanted)
+        inner.kind, inner.layout = f"{self.kind}, {name}", self.layout
+        self.parts[name] = inner
         return inner
 
     def ignore(self, reason: str, names: str) -> None:
@@ -175,10 +195,13 @@ class Config:
                 f"{self.kind}: config.json has fields that may change the meaning and are not "
                 f"understood: {listed}"
             )
-        return {name: reason for name, reason in ignored.items() if name not in self.used}
+        ignored = {name: reason for name, reason in ignored.items() if name not in self.used}
+        for at, part in self.parts.items():
+            ignored |= {f"{at}.{name}": reason for name, reason in part.finish().items()}
+        return ignored
 
-    def activation(self, name: str) -> Any:
-        value = self(name, "silu")
+    def activation(self, name: str, default: str = "silu") -> Any:
+        value = self(name, default)
         if value not in ACTIVATIONS:
             raise ValueError(unknown(f"activation in {name}:", value, ACTIVATIONS))
         return ACTIVATIONS[value]
@@ -194,6 +217,8 @@ class Config:
         self.used.add("rope_theta")
         theta = given.pop("rope_theta", self.fields.get("rope_theta", base))
         share = given.pop("partial_rotary_factor", self("partial_rotary_factor", None))
+        for name in ("mrope_interleaved", "mrope_section"):  # positions of text are all the same
+            given.pop(name, None)
         if kind != "default" or given:
             name = "rope_parameters" if self.fields.get("rope_parameters") else "rope_scaling"
             raise self.wrong(name, "it stretches the rotary positions; only the default is known")

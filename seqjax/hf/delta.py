@@ -1,4 +1,4 @@
-"""Gated delta rules beside attention: Qwen3-Next and OLMo-hybrid."""
+"""Gated delta rules beside attention, and OLMo-hybrid; those of Qwen are in `seqjax.hf.qwen`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,10 @@ from seqjax.hf.parts import (
     attention,
     block,
     describe,
-    expert_names,
-    experts,
     feed,
 )
-from seqjax.hf.tensors import Joined, Split
+from seqjax.hf.tensors import Joined
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
-
-EXPERTS = {
-    "gate": "W_r",
-    **expert_names("gate_proj", "up_proj", "down_proj"),
-    "shared_expert.gate_proj": "shared.W_1",
-    "shared_expert.up_proj": "shared.W_2",
-    "shared_expert.down_proj": "shared.W_3",
-    "shared_expert_gate": "w_shared",
-}
 
 
 def interleaved(groups: int, *sizes: int) -> tuple[int, ...]:
@@ -62,57 +51,6 @@ def linear(config: Config, depth: int) -> list[bool]:
         return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(depth)]
 
     return config.each("layer_types", depth, KINDS, words, interval)
-
-
-def qwen3_next(config: Config) -> Description:
-    eps = config("rms_norm_eps", 1e-6)
-    config.only("hidden_act", "the activation around the recurrence", "silu")
-    config.only("use_sliding_window", "attention sees a window of the past", False)
-    config.ignore("no window is used", "max_window_layers sliding_window")
-    mix = delta(config, eps)
-    groups, heads = config.size("linear_num_key_heads"), config.size("linear_num_value_heads")
-    K, shared = config.size("linear_key_head_dim"), heads // groups
-    V = shared * config.size("linear_value_head_dim")
-    mixed = {
-        "in_proj_qkvz": Split("W_qkv", ("W_g",), interleaved(groups, K, K, V, V)),
-        "in_proj_ba": Split("W_beta", ("W_alpha",), interleaved(groups, shared, shared)),
-        "conv1d": "conv",
-        "A_log": "A_log",
-        "dt_bias": "dt_bias",
-        "norm": "norm",
-        "out_proj": "W_o",
-    }
-    attend = attention(
-        config, qk_norm="head", norm_offset=1.0, norm_eps=eps, gate=True, **config.rope(0.25)
-    )
-    queries = config.size("num_attention_heads")
-    size = config.size("head_dim", config.size("hidden_size") // queries)
-    attended = {
-        **ATTENTION,
-        "q_proj": Split("W_q", ("W_gate",), interleaved(queries, size, size)),
-    }
-    mlp, count = feed(config), config.size("num_experts", 512, least=0)
-    some = experts(
-        config,
-        config.size("moe_intermediate_size", 512),
-        experts=count,
-        top=config.size("num_experts_per_tok", 10),
-        renormalise=config("norm_topk_prob", True),
-        shared=config.size("shared_expert_intermediate_size", 512),
-        shared_gate=True,
-    )
-    dense, every = config("mlp_only_layers", []), config.size("decoder_sparse_step", 1)
-    branches = []
-    for i, recurrent in enumerate(linear(config, config.depth())):
-        routed = count > 0 and i not in dense and (i + 1) % every == 0
-        branches += block(
-            f"model.layers.{i}",
-            ("input_layernorm", "post_attention_layernorm"),
-            (mix, mixed, "linear_attn") if recurrent else (attend, attended, "self_attn"),
-            (some, EXPERTS, "mlp") if routed else (mlp, FEED, "mlp"),
-        )
-    # mtp: what predicts the tokens after the next one, for speculation
-    return describe(config, branches, eps=eps, offset=1.0, beside=("mtp.",))
 
 
 def olmo_hybrid(config: Config) -> Description:

@@ -143,6 +143,5 @@ def kimi_linear(config: Config) -> Description:
             else (*linear, "self_attn"),
             (some, EXPERTS, "block_sparse_moe") if routed[i] else (mlp, FEED, plain),
         )
-    old.finish()
     eps = config("rms_norm_eps", 1e-5)
     return describe(config, branches, eps=eps, context=config.context)

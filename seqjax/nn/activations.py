@@ -4,6 +4,7 @@ Those of jax.nn are compiled, and what is compiled cannot be pickled.
 """
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -28,6 +29,11 @@ def sigmoid(x: Array) -> Array:
 
 def relu(x: Array) -> Array:
     return jax.nn.relu(x)
+
+
+def relu2(x: Array) -> Array:
+    """relu(x)^2 (arXiv:2109.08668)."""
+    return jnp.square(jax.nn.relu(x))
 
 
 def identity(x: Array) -> Array:

@@ -3,10 +3,12 @@
     p = softmax(W_r x)  or  sigmoid(W_r x)                 scores of the experts, in float32
     y = scale sum_{e in top(p)} w_e E_e(x) + shared(x)     w = p, or p / sum of the chosen p
 
-Expert e is a gated linear unit W_3[e] (f(W_1[e] x) * W_2[e] x). The choice may add a bias that the
-weights do not see (arXiv:2408.15664), and may first keep the `top_groups` best of `groups` groups
-of experts, each scored by its two best (DeepSeek-V3, 2412.19437). `shared` is the width of one more
-expert that every token goes through, if `shared_gate` times sigmoid(w x).
+Expert e is a gated linear unit W_3[e] (f(W_1[e] x) * W_2[e] x), if not `gated` W_3[e] f(W_1[e] x);
+with `latent` it sees W_in x of that size, and W_out takes the sum back. The choice may add a bias
+that the weights do not see (arXiv:2408.15664), and may first keep the `top_groups` best of `groups`
+groups of experts, each scored by its two best (DeepSeek-V3, 2412.19437). `shared` is the width of
+one more expert that every token goes through, if `shared_gate` times sigmoid(w x). `bias` is of
+that one, of W_in and of W_out.
 
 "ragged": tokens are sorted by expert and go through one ragged product. No token is dropped, and
 the cost is that of `top` experts, not of all. "dense": one expert after the other sees every token;
@@ -23,7 +25,7 @@ from jax import Array, lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.nn.activations import silu
 from seqjax.nn.base import Precise, option
-from seqjax.nn.linear import GLU, per_head
+from seqjax.nn.linear import GLU, MLP, per_head
 
 EVALUATORS = ("ragged", "dense")
 SCORES = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
@@ -46,6 +48,9 @@ class MoE(nnx.Module):
         top_groups: int = 1,
         shared: int = 0,
         shared_gate: bool = False,
+        gated: bool = True,
+        latent: int | None = None,
+        bias: bool = False,
         evaluator: str = "ragged",
         rngs: nnx.Rngs,
     ):
@@ -64,9 +69,15 @@ class MoE(nnx.Module):
 
         self.W_r = nnx.Linear(features, experts, use_bias=False, rngs=rngs)
         self.choice_bias = Precise(jnp.zeros(experts)) if choice_bias else None
-        self.W_1, self.W_2 = expert(features, inner), expert(features, inner)
-        self.W_3 = expert(inner, features)
-        self.shared = GLU(features, shared, f, rngs=rngs) if shared else None
+        size = latent or features
+        self.W_1, self.W_2 = expert(size, inner), expert(size, inner) if gated else None
+        self.W_3 = expert(inner, size)
+        self.W_in, self.W_out = (
+            nnx.Linear(n, m, use_bias=bias, rngs=rngs) if latent else None
+            for n, m in ((features, size), (size, features))
+        )
+        unit = GLU if gated else MLP
+        self.shared = unit(features, shared, f, bias=bias, rngs=rngs) if shared else None
         gated = shared and shared_gate
         self.w_shared = nnx.Linear(features, 1, use_bias=False, rngs=rngs) if gated else None
 
@@ -74,7 +85,9 @@ class MoE(nnx.Module):
         """[..., features] to the same shape."""
         flat = x.reshape(-1, x.shape[-1])
         evaluate = self.ragged if self.evaluator == "ragged" else self.dense
-        y = evaluate(flat, *self.route(flat)).astype(x.dtype)
+        seen = flat if self.W_in is None else self.W_in(flat)
+        y = evaluate(seen, *self.route(flat)).astype(x.dtype)
+        y = y if self.W_out is None else self.W_out(y)
         if self.shared is not None:
             extra = self.shared(flat)
             y = y + (
@@ -110,7 +123,9 @@ class MoE(nnx.Module):
         count = jnp.sum(expert[:, None] == every[None], axis=0, dtype=jnp.int32)
         z = x[token]
         inner = self.f(lax.ragged_dot(z, self.W_1[...], count))
-        z = lax.ragged_dot(inner * lax.ragged_dot(z, self.W_2[...], count), self.W_3[...], count)
+        if self.W_2 is not None:
+            inner = inner * lax.ragged_dot(z, self.W_2[...], count)
+        z = lax.ragged_dot(inner, self.W_3[...], count)
         z = z * weights.reshape(-1)[order][:, None].astype(z.dtype)
         return jnp.zeros_like(x).at[token].add(z)
 
@@ -118,8 +133,10 @@ class MoE(nnx.Module):
         def add(y, expert):
             e, W_1, W_2, W_3 = expert
             weight = jnp.sum(jnp.where(chosen == e, weights, 0), axis=1).astype(x.dtype)
-            return y + weight[:, None] * ((self.f(x @ W_1) * (x @ W_2)) @ W_3), None
+            inner = self.f(x @ W_1)
+            inner = inner if W_2 is None else inner * (x @ W_2)
+            return y + weight[:, None] * (inner @ W_3), None
 
         every = jnp.arange(self.experts, dtype=chosen.dtype)
-        matrices = self.W_1[...], self.W_2[...], self.W_3[...]
+        matrices = (None if W is None else W[...] for W in (self.W_1, self.W_2, self.W_3))
         return lax.scan(add, jnp.zeros_like(x), (every, *matrices))[0]

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.core.common import accumulation_dtype
-from seqjax.nn.activations import silu
+from seqjax.nn.activations import gelu_tanh, silu
 
 
 def per_head(what: str, size: int, heads: int) -> int:
@@ -59,6 +59,36 @@ class GLU(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.W_3(self.f(self.W_1(x)) * self.W_2(x))
+
+
+class MLP(nnx.Module):
+    """W_2 f(W_1 x)."""
+
+    def __init__(
+        self,
+        features: int,
+        inner: int,
+        f: Callable[[Array], Array] = gelu_tanh,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        """scale: of the first W_2, over the usual fan-in one."""
+        self.f = f
+        self.W_1, self.W_2 = (
+            nnx.Linear(
+                n,
+                m,
+                use_bias=bias,
+                kernel_init=nnx.initializers.variance_scaling(s**2, "fan_in", "normal"),
+                rngs=rngs,
+            )
+            for n, m, s in ((features, inner, 1.0), (inner, features, scale))
+        )
+
+    def __call__(self, x: Array) -> Array:
+        return self.W_2(self.f(self.W_1(x)))
 
 
 class HeadLinear(nnx.Module):

@@ -19,22 +19,11 @@ from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
 from seqjax.nn.base import Layer, draws_noise, reads_time
-from seqjax.nn.linear import GLU, per_head
+from seqjax.nn.linear import GLU, MLP, per_head
 from seqjax.nn.norms import Norm
 from seqjax.ops.softmax_attention import attend
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
-
-
-class MLP(nnx.Module):
-    """W_2 gelu(W_1 x)."""
-
-    def __init__(self, features: int, inner: int, *, scale: float, rngs: nnx.Rngs):
-        self.W_1 = linear(features, inner, 1.0, rngs)
-        self.W_2 = linear(inner, features, scale, rngs)
-
-    def __call__(self, x):
-        return self.W_2(jax.nn.gelu(self.W_1(x)))
 
 
 class Block(nnx.Module):
