@@ -66,11 +66,20 @@ def transformers(config: Mapping[str, Any]) -> Any:
     from transformers import (  # pyright: ignore[reportMissingImports]
         AutoConfig,
         AutoModelForCausalLM,
+        AutoModelForImageTextToText,
     )
 
-    settings = AutoConfig.for_model(**config)
-    settings._experts_implementation = "eager"  # the others have no float64
-    return AutoModelForCausalLM, settings
+    settings = AutoConfig.for_model(**json.loads(json.dumps(config), object_hook=infinite))
+    settings._experts_implementation = "eager"  # the only one in float64
+    return (
+        AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM,
+        settings,
+    )
+
+
+def infinite(found: dict[str, Any]) -> Any:
+    """Floats that JSON cannot hold, as transformers writes them."""
+    return float(found["__float__"]) if set(found) == {"__float__"} else found
 
 
 HOW = {"transformers": (transformers, ("transformers", "torch"))}

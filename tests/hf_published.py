@@ -3,6 +3,7 @@ its sizes and lists shrunk. Written by hand, for `test_hf_config.py`.
 """
 
 from hf_published_hybrids import HYBRIDS
+from hf_published_qwen import PUBLISHED as QWEN
 
 TIMES = dict(time_step_floor=0.0001, time_step_max=0.1, time_step_min=0.001)
 MAMBA = dict(
@@ -53,6 +54,7 @@ GRANITE = dict(
 
 PUBLISHED = {
     **HYBRIDS,
+    **QWEN,
     "mamba-130m": dict(
         MAMBA, architectures=["MambaForCausalLM"], model_type="mamba",
         transformers_version="4.39.0.dev0",

@@ -10,6 +10,7 @@ from flax import nnx
 
 from seqjax.layers.attention.attention import Attention
 from seqjax.layers.attention.latent_attention import LatentAttention
+from seqjax.nn.activations import relu2
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.experts import MoE
 from seqjax.nn.norms import unit
@@ -88,10 +89,11 @@ OPTIONS = {
     "one": dict(experts=3, top=1, shared=2),
     "grouped": dict(experts=6, top=2, scores="sigmoid", choice_bias=True, groups=3, top_groups=2,
                     scale=2.5, shared=2, shared_gate=True),
+    "latent": dict(experts=4, top=2, f=relu2, gated=False, latent=3, shared=2, bias=True),
 }  # fmt: skip
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("evaluator", ["ragged", "dense"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_token_goes_to_its_best_experts(name, evaluator):
@@ -99,7 +101,11 @@ def test_every_token_goes_to_its_best_experts(name, evaluator):
     moe = MoE(D, 3, evaluator=evaluator, rngs=nnx.Rngs(0), **options)
     if moe.choice_bias is not None:
         moe.choice_bias[...] = jnp.asarray(normal(3, 6), moe.choice_bias.dtype)
+    if moe.W_in is not None:
+        moe.W_in.bias[...] = jnp.ones(3, jnp.float32)
+        moe.W_out.bias[...] = jnp.arange(D, dtype=jnp.float32)
     moe = cast_parameters(moe, jnp.float64)
+    out = None if moe.W_out is None else moe.W_out.kernel[...]
 
     def one(moe, x):
         p = moe.W_r(x[None])[0]
@@ -112,7 +118,11 @@ def test_every_token_goes_to_its_best_experts(name, evaluator):
         weight = p[best] / (p[best].sum() if options.get("renormalise", True) else 1)
         y = jnp.zeros(D)
         for w, e in zip(options.get("scale", 1.0) * weight, best):
-            y += w * ((jax.nn.silu(x @ moe.W_1[e]) * (x @ moe.W_2[e])) @ moe.W_3[e])
+            if moe.W_in is None:
+                y += w * ((jax.nn.silu(x @ moe.W_1[e]) * (x @ moe.W_2[e])) @ moe.W_3[e])
+            else:
+                y += w * (jax.nn.relu(moe.W_in(x[None])[0] @ moe.W_1[e]) ** 2 @ moe.W_3[e] @ out)
+        y += 0 if moe.W_out is None else moe.W_out.bias[...]
         if moe.shared is not None:
             extra = moe.shared(x[None])[0]
             y += extra if moe.w_shared is None else jax.nn.sigmoid(moe.w_shared(x[None])[0]) * extra

@@ -72,17 +72,33 @@ def meaning(config):
     return repr({name: v for name, v in vars(description).items() if name != "ignored"})
 
 
+def flat(config, text="text_config"):
+    """The fields of a config, and those of the config of a text model in it, with a dot."""
+    inner = {f"{text}.{name}": value for name, value in config.get(text, {}).items()}
+    return {name: v for name, v in {**config, **inner}.items() if v is not None and name != text}
+
+
+def changed(config, field, *value):
+    """The config with another value of a field, or without it."""
+    at, _, name = field.rpartition(".")
+    if at:
+        return {**config, at: changed(config[at], name, *value)}
+    rest = {n: v for n, v in config.items() if n != name}
+    return {**rest, name: value[0]} if value else rest
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_ignored_fields_change_nothing_and_used_ones_do(name):
     config = PUBLISHED[name]
-    ignored, whole = describe(config).ignored, meaning(config)
-    given = {field: value for field, value in config.items() if value is not None}
+    ignored, whole, given = describe(config).ignored, meaning(config), flat(config)
+    assert set(ignored) <= set(given)
     for field in ignored:
-        assert meaning({**config, field: "another"}) == whole, field
-        assert meaning({n: v for n, v in config.items() if n != field}) == whole, field
-    for field in set(given) - set(ignored) - set(ONLY_ELSEWHERE):
-        changed = {meaning({**config, field: value}) for value in others(given[field])}
-        assert changed != {whole}, f"{field} is said to be used, and changes nothing"
+        assert meaning(changed(config, field, "another")) == whole, field
+        assert meaning(changed(config, field)) == whole, field
+    for field in set(given) - set(ignored):
+        if field.rpartition(".")[2] not in ONLY_ELSEWHERE:
+            found = {meaning(changed(config, field, value)) for value in others(given[field])}
+            assert found != {whole}, f"{field} is said to be used, and changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -229,3 +245,31 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     save_file(halves, folder / "model.safetensors")
     with pytest.raises(ValueError, match="NaN or infinite: backbone.embeddings.weight, "):
         read(folder)
+
+
+def test_experts_and_prefixes_as_the_releases_of_qwen_have_them(tmp_path):
+    """Experts in one tensor, and a text model under the name that it has beside a tower."""
+    released, saved = PUBLISHED["qwen3.5-35b-a3b"], PUBLISHED["qwen3.5-35b-a3b text"]
+    one_by_one = tensors(saved)
+    models = [read(checkpoint(tmp_path / "saved", saved)).model]
+    gone = {n: None for n in tensors(released) if ".experts." in n}
+    together = {n.replace("model.", "model.language_model.", 1): t for n, t in one_by_one.items()}
+    together["lm_head.weight"] = one_by_one["lm_head.weight"]
+    for i in range(2):
+        at = f"model.language_model.layers.{i}.mlp.experts"
+        gate, up, down = (
+            np.stack([together.pop(f"{at}.{e}.{name}_proj.weight") for e in range(4)])
+            for name in ("gate", "up", "down")
+        )
+        together[f"{at}.gate_up_proj"] = np.concatenate([gate, up], axis=1)
+        together[f"{at}.down_proj"] = down
+    absent = {n: None for n in one_by_one if n != "lm_head.weight"}
+    for name, config, less in (("released", released, gone), ("text", saved, absent)):
+        folder = checkpoint(tmp_path / name, config, **less, **together)
+        found = read(folder)
+        write(found, tmp_path / f"{name} out")
+        same(folder, tmp_path / f"{name} out")
+        models.append(found.model)
+    first, *others = (jax.tree.leaves(nnx.state(model)) for model in models)
+    for leaves in others:
+        assert all(np.array_equal(a, b) for a, b in zip(first, leaves, strict=True))

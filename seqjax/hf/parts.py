@@ -50,12 +50,12 @@ def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
     """Grouped-query attention with the fields that most configs have."""
     features, heads = config.size("hidden_size"), config.size("num_attention_heads")
     settings = dict(
-        heads=heads,
-        kv_heads=config.size("num_key_value_heads", heads),
-        head_size=config.size("head_dim", features // heads),
-        window=config.context,
-        bias=config("attention_bias", False),
+        heads=heads, kv_heads=config.size("num_key_value_heads", heads), window=config.context
     )
+    if "head_size" not in options:
+        settings["head_size"] = config.size("head_dim", features // heads)
+    if "bias" not in options:
+        settings["bias"] = config("attention_bias", False)
     return partial(Attention, features, **{**settings, **options})
 
 
@@ -101,14 +101,18 @@ def describe(
     *,
     eps: float,
     features: int | None = None,
+    whole: Config | None = None,
     **fields: Any,
 ) -> Description:
     """The rest of a description: what is before the first branch and after the last.
 
     features: where the config does not call them hidden_size.
+    whole: the config around that of a text model: it has the head, tied or not.
     """
     offset = fields.pop("offset", 0.0)
-    tied = config("tie_word_embeddings", fields.pop("tied", False))
+    if whole is not None:
+        config.ignore("that of the whole model is read", "tie_word_embeddings")
+    tied = (whole or config)("tie_word_embeddings", fields.pop("tied", False))
     attends = any("q_proj" in str(branch.names) for branch in branches)
     fields.setdefault("context", config.context if attends else None)
     return Description(

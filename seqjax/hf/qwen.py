@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from seqjax.hf.config import RUNNING, Config
+from seqjax.hf.config import RUNNING, UNREAD, Config
 from seqjax.hf.decoder import Description, Names
 from seqjax.hf.delta import delta, interleaved, linear
 from seqjax.hf.parts import (
@@ -69,7 +68,7 @@ def routed(config: Config, names: Names, renormalise: bool = True, top: int = 8)
     some = experts(
         config,
         config.size("moe_intermediate_size", 512),
-        experts=config.size("num_experts", 512),
+        experts=config.size("num_experts", 512, least=0),
         top=config.size("num_experts_per_tok", top),
         renormalise=renormalise,
         shared=config.size("shared_expert_intermediate_size", 512),
@@ -89,6 +88,7 @@ def hybrid(
     eps = config("rms_norm_eps", 1e-6)
     config.only("attn_output_gate", "attention is gated", True)
     config.ignore(RUNNING, "mamba_ssm_dtype")
+    config.ignore(UNREAD, "mlp_only_layers")
     config.ignore("of blocks that no logit needs", MTP)
     config.only("hidden_act", "the activation around the recurrence", "silu")
     mix, attend = (delta(config, eps), names, "linear_attn"), gated(config, eps)
@@ -127,9 +127,9 @@ def qwen3_next(config: Config) -> Description:
         "in_proj_qkvz": Split("W_qkv", ("W_g",), interleaved(groups, K, K, V, V)),
         "in_proj_ba": Split("W_beta", ("W_alpha",), interleaved(groups, shared, shared)),
     }
-    count = config.size("num_experts", 512, least=0)
     plain = feed(config), FEED, "mlp"
-    some = routed(config, EXPERTS, config("norm_topk_prob", True), 10) if count else plain
+    some = routed(config, EXPERTS, config("norm_topk_prob", True), 10)
+    some = some if config.size("num_experts", 512, least=0) else plain
     dense, every = config("mlp_only_layers", []), config.size("decoder_sparse_step", 1)
     return hybrid(
         config, names, lambda i: some if i not in dense and (i + 1) % every == 0 else plain
@@ -184,8 +184,7 @@ def qwen3_5_moe(config: Config) -> Description:
 def text(config: Config, of: Callable[..., Description]) -> Description:
     """The text model of a config that has a tower for images beside it."""
     config.ignore("of what sees images, beside the text model", TOWERS)
+    beside = ("mtp.", "model.visual.")
     inner = config.inside("text_config")
-    description = of(inner, ["model.language_model"], beside=("mtp.", "model.visual."))
-    inner.ignore("that of the whole model is read", "tie_word_embeddings")
-    inner.used.discard("tie_word_embeddings")
-    return replace(description, tied=config("tie_word_embeddings", False))
+    inner.only("model_type", "the text model", f"{config.kind}_text")
+    return of(inner, ["model.language_model"], beside=beside, whole=config)

@@ -78,8 +78,8 @@ class MoE(nnx.Module):
         )
         unit = GLU if gated else MLP
         self.shared = unit(features, shared, f, bias=bias, rngs=rngs) if shared else None
-        gated = shared and shared_gate
-        self.w_shared = nnx.Linear(features, 1, use_bias=False, rngs=rngs) if gated else None
+        weighed = shared and shared_gate
+        self.w_shared = nnx.Linear(features, 1, use_bias=False, rngs=rngs) if weighed else None
 
     def __call__(self, x: Array) -> Array:
         """[..., features] to the same shape."""
