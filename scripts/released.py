@@ -18,12 +18,12 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "released"
 TOKENS = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [2, 7, 1, 8, 2, 8, 1, 8, 2]]
@@ -61,71 +61,97 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarr
 # ---- the original code -------------------------------------------------------------------------
 
 
-def transformers(config: Mapping[str, Any]) -> Any:
-    """The class of transformers and its configuration, for a config.json."""
+def transformers(fields: Mapping[str, Any]) -> Any:
+    """The classes of transformers that read this config.json and make its model."""
     from transformers import (  # pyright: ignore[reportMissingImports]
         AutoConfig,
         AutoModelForCausalLM,
         AutoModelForImageTextToText,
     )
 
-    settings = AutoConfig.for_model(**json.loads(json.dumps(config), object_hook=infinite))
-    settings._experts_implementation = "eager"  # the only one in float64
-    return (
-        AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM,
-        settings,
-    )
-
-
-def infinite(found: dict[str, Any]) -> Any:
-    """Floats that JSON cannot hold, as transformers writes them."""
-    return float(found["__float__"]) if set(found) == {"__float__"} else found
+    if "vision_config" in fields:
+        return AutoConfig, AutoModelForImageTextToText
+    return AutoConfig, AutoModelForCausalLM
 
 
 HOW = {"transformers": (transformers, ("transformers", "torch"))}
+STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 
-def saved(how: str, config: Mapping[str, Any], folder: Path) -> dict[str, list[int]]:
-    """Have the original code save a model of this config; the names and shapes of its tensors."""
-    make, _ = HOW[how]
-    auto, settings = make(config)
-    auto.from_config(settings).save_pretrained(folder)
-    with safe_open(folder / "model.safetensors", "np") as file:
-        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}
+def saved(how: str, folder: Path) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
+    """Have the original code save a model of the config.json in `folder` there.
+
+    Names and shapes of all tensors, and those that are no parameters and follow from the config.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    configs, models = HOW[how][0](json.loads((folder / "config.json").read_text()))
+    config = configs.from_pretrained(folder)
+    text = config.get_text_config()
+    if (getattr(text, "pad_token_id", None) or 0) >= text.vocab_size:
+        text.pad_token_id = None
+    model = models.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    buffers = {name for name, buffer in model.named_buffers() if buffer.any()}
+    constants = {name: tensor for name, tensor in tensors.items() if name in buffers}
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}, constants
 
 
 def logits(how: str, folder: Path, tokens: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """The logits of the original code of the checkpoint in `folder`: at once, and one by one."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    make, _ = HOW[how]
-    auto, settings = make(json.loads((folder / "config.json").read_text()))
-    model = auto.from_pretrained(folder, config=settings, dtype=getattr(torch, dtype)).eval()
+    _, models = HOW[how][0](json.loads((folder / "config.json").read_text()))
+    options = dict(dtype=getattr(torch, dtype), experts_implementation="eager")
+    model = models.from_pretrained(folder, **options).eval()
     ids = torch.tensor(tokens)
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits
-        cache, steps = None, []
-        for t in range(ids.shape[1]):
-            out = model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            steps.append(out.logits)
-    return whole.double().numpy(), torch.cat(steps, dim=1).double().numpy()
+        steps = torch.cat([one_by_one(model, row[None]) for row in ids])
+    return whole.double().numpy(), steps.double().numpy()
 
 
-def measure(how: str, config: Mapping[str, Any], folder: Path, seed: int = 0) -> dict[str, Any]:
+def one_by_one(model: Any, ids: Any) -> Any:
+    """The logits of one sequence [1, T], token by token."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    taken = signature(model.forward).parameters
+    state, steps = {}, []
+    for t in range(ids.shape[1]):
+        at = dict(position_ids=torch.tensor([[t]])) if "position_ids" in taken else {}
+        out = model(input_ids=ids[:, t : t + 1], use_cache=True, **at, **state)
+        state = {name: out[name] for name in STATES if name in taken and name in out}
+        steps.append(out.logits)
+    return torch.cat(steps, dim=1)
+
+
+def measure(
+    how: str,
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    instead: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """What the original code computes for a config and the numbers of `weights`.
 
+    instead: fields that the original needs otherwise to run on this machine.
     noise: how far its own logits in float32 are from those in float64; apart: how far its logits
     one by one are from those at once. `folder` keeps the checkpoint, its config as saved.
     """
-    shapes = saved(how, config, folder)
+    (folder / "config.json").write_text(json.dumps({**config, **(instead or {})}))
+    shapes, constants = saved(how, folder)
     content = json.loads((folder / "config.json").read_text())
-    save(folder, content, weights(shapes, seed))
-    whole, steps = logits(how, folder, TOKENS, "float64")
-    single, _ = logits(how, folder, TOKENS, "float32")
+    save(folder, content, weights(shapes, seed) | constants)
+    tokens = (np.array(TOKENS) % config.get("text_config", config)["vocab_size"]).tolist()
+    whole, steps = logits(how, folder, tokens, "float64")
+    single, _ = logits(how, folder, tokens, "float32")
+    kept = {name: tensor.tolist() for name, tensor in constants.items()}
     return dict(
         tensors=shapes,
-        tokens=TOKENS,
+        **(dict(constants=kept) if kept else {}),
+        tokens=tokens,
         logits=whole,
         noise=float(np.abs(single - whole).max()),
         apart=float(np.abs(steps - whole).max()),
@@ -141,14 +167,15 @@ def main() -> None:
         path = FOLDER / f"{name}.json"
         content = json.loads(path.read_text())
         how = given.how or content.get("how", "transformers")
+        as_given = {name: content[name] for name in ("config", "instead") if name in content}
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(how, content["config"], Path(folder))
+            found = measure(how, folder=Path(folder), **as_given)
         found["logits"] = [
             [[float(f"{number:.{DIGITS}g}") for number in row] for row in sequence]
             for sequence in found["logits"]
         ]
         versions = ", ".join(f"{package} {version(package)}" for package in HOW[how][1])
-        content = {"config": content["config"], "how": how, "versions": versions, **found}
+        content = {**as_given, "how": how, "versions": versions, **found}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
         path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         print(f"{name}: {versions}; noise {found['noise']:.1e}, apart {found['apart']:.1e}")

@@ -65,7 +65,7 @@ def bamba(config: Config) -> Description:
     config.ignore(UNREAD, "attn_rotary_emb")  # half of every head has positions
     attends = config("attn_layer_indices", [])
     eps = config("rms_norm_eps", 1e-5)
-    attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps, norm_groups=1)
+    attend, mix = attention(config, **config.rope(0.5)), mixer(config, eps)
     mlp = feed(config, bias=config("mlp_bias", False))
     branches = []
     for i in range(config.depth()):
@@ -91,7 +91,7 @@ def granite(config: Config) -> Description:
         config.ignore("there are no positions", "rope_parameters rope_theta rope_scaling")
     attend = attention(config, scale=config("attention_multiplier", 1.0), **positions)
     eps, count = config("rms_norm_eps", 1e-6), config.size("num_local_experts", 0, least=0)
-    mix = mixer(config, eps, norm_groups=1)
+    mix = mixer(config, eps)
     shared = config.size("shared_intermediate_size", 1024)
     if count:
         inner, top = config.size("intermediate_size"), config.size("num_experts_per_tok")
@@ -129,7 +129,7 @@ def falcon_h1(config: Config) -> Description:
     mix = mixer(
         config,
         eps,
-        norm_groups=config.size("mamba_n_groups", 1) if normed else 0,
+        norm_groups=None if normed else 0,
         norm_first=config("mamba_norm_before_gate", True) if normed else False,
         scales=config("ssm_multipliers", [1.0] * 5),
     )

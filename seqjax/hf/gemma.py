@@ -44,7 +44,7 @@ def recurrent_gemma(config: Config) -> Description:
         "rg_lru.recurrent_gate_weight": "rg_lru.W_a",
         "rg_lru.recurrent_gate_bias": Shaped("rg_lru.b_a", (heads, -1)),
     }
-    f = config.activation("hidden_activation")
+    f = config.activation("hidden_activation", "gelu_pytorch_tanh")
     mlp = partial(GLU, features, config.size("intermediate_size") // 2, f, bias=True)
     released = config("_block_types", ["recurrent", "recurrent", "attention"])
     kinds, branches = config("block_types", released), []

@@ -117,14 +117,15 @@ def kimi_linear(config: Config) -> Description:
         top=config.size("num_experts_per_token", 8),
         scores="sigmoid",
         renormalise=config("moe_renormalize", True),
-        scale=config("routed_scaling_factor", 1.0),
+        scale=config("routed_scaling_factor"),
         choice_bias=True,
         groups=config.size("num_expert_group", 1),
         top_groups=config.size("topk_group", 1),
         shared=inner * config.size("num_shared_experts", 1),
     )
-    types = config("mlp_layer_types", None)  # with it plain ones have this name too
-    plain = "mlp" if types is None else "block_sparse_moe"
+    # transformers, which adds mlp_layer_types, saves plain ones under this name too
+    renamed = config("mlp_layer_types", None) is not None
+    plain = "block_sparse_moe" if renamed != bool(config.layout) else "mlp"
     first = "first_k_dense_replace"
 
     def words():
@@ -144,4 +145,4 @@ def kimi_linear(config: Config) -> Description:
             (some, EXPERTS, "block_sparse_moe") if routed[i] else (mlp, FEED, plain),
         )
     eps = config("rms_norm_eps", 1e-5)
-    return describe(config, branches, eps=eps, context=config.context)
+    return describe(config, branches, eps=eps, context=config.context, layouts=2)

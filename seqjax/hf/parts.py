@@ -59,9 +59,11 @@ def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
     return partial(Attention, features, **{**settings, **options})
 
 
-def feed(config: Config, inner: int | None = None, **options: Any) -> Callable[..., GLU]:
-    """A gated linear unit."""
-    f = config.activation("hidden_act")
+def feed(
+    config: Config, inner: int | None = None, act: str = "silu", **options: Any
+) -> Callable[..., GLU]:
+    """A gated linear unit; act: its activation where the config has none."""
+    f = config.activation("hidden_act", act)
     inner = inner or config.size("intermediate_size")
     return partial(GLU, config.size("hidden_size"), inner, f, **options)
 

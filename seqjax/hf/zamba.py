@@ -107,7 +107,9 @@ def sharing(config: Config, positions: dict, eps: float, bias: bool):
         scale=(K / 2) ** -0.5,
         **positions,
     )
-    return attend, partial(SharedBlock, features, attend, feed(config, bias=bias), norm_eps=eps)
+    return attend, partial(
+        SharedBlock, features, attend, feed(config, act="gelu", bias=bias), norm_eps=eps
+    )
 
 
 def hybrids(config: Config, depth: int, words: Callable[[], list[str]], instead="") -> list[bool]:
@@ -175,7 +177,7 @@ def zamba2(config: Config) -> Description:
     config.only("use_conv_bias", "the convolution has a bias", True)
     config.only("time_step_limit", "bounds of the time step beside time_step_min", None)
     bias, width = config("add_bias_linear", False), config.size("adapter_rank", 128)
-    if config("use_mem_rope", True):
+    if config("use_mem_rope", False):
         positions = config.rope()
     else:
         positions = dict(rotary_fraction=0.0)
