@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FULL
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -29,6 +28,12 @@ FOLDER = Path(os.environ.get("SEQJAX_GOLDENS", ROOT.parent / "shared" / "goldens
 MAMBA = dict(
     model_type="mamba", hidden_size=4, intermediate_size=8, state_size=2, time_step_rank=1,
     conv_kernel=2, num_hidden_layers=2, vocab_size=7, tie_word_embeddings=True,
+)  # fmt: skip
+ZAMBA = dict(
+    model_type="zamba", hidden_size=4, intermediate_size=6, mamba_d_state=2, mamba_d_conv=2,
+    mamba_dt_rank=1, mamba_expand=2, n_mamba_heads=2, num_attention_heads=2, num_hidden_layers=4,
+    attn_layer_period=2, attn_layer_offset=0, vocab_size=7, hidden_act="gelu",
+    max_position_embeddings=16,
 )  # fmt: skip
 MIXTURE = dict(
     model_type="jamba", hidden_size=4, intermediate_size=6, mamba_d_state=2, mamba_d_conv=2,
@@ -266,131 +271,3 @@ def test_commands(tmp_path, capsys):
     assert greedy[0].tolist() == out[3:]
     assert cli.main(["import", str(folder), "--out", str(ours)]) == 2
     assert cli.main(["export", str(folder), "--out", str(back)]) == 2
-
-
-ATTENTION = dict(
-    hidden_size=4, intermediate_size=6, num_attention_heads=2, num_key_value_heads=1, vocab_size=7,
-    max_position_embeddings=16,
-)  # fmt: skip
-BESIDE = dict(mamba_d_state=2, mamba_d_conv=2, mamba_n_heads=2, mamba_d_head=4, mamba_n_groups=2)
-LINEAR = dict(
-    linear_num_key_heads=1, linear_num_value_heads=2, linear_key_head_dim=2,
-    linear_value_head_dim=3, linear_conv_kernel_dim=2,
-)  # fmt: skip
-BEYOND = {  # what no stored model has: experts, constants, biases, adapters
-    "granite": dict(
-        **ATTENTION, **BESIDE, model_type="granitemoehybrid", num_hidden_layers=2,
-        layer_types=["mamba", "attention"], position_embedding_type="rope", num_local_experts=3,
-        num_experts_per_tok=2, shared_intermediate_size=5, residual_multiplier=0.5,
-        logits_scaling=2.0, embedding_multiplier=3.0, attention_multiplier=0.3,
-    ),
-    "falcon_h1": dict(
-        **ATTENTION, **BESIDE, model_type="falcon_h1", num_hidden_layers=1, mamba_rms_norm=True,
-        mamba_norm_before_gate=False, ssm_multipliers=[0.5, 1.5, 2.0, 0.7, 0.9], key_multiplier=0.4,
-        mlp_multipliers=[0.8, 1.2], ssm_out_multiplier=0.6, attention_bias=True,
-    ),
-    "qwen3_next": dict(
-        **ATTENTION, **LINEAR, model_type="qwen3_next", num_hidden_layers=2,
-        layer_types=["linear_attention", "full_attention"], num_experts=3, num_experts_per_tok=2,
-        moe_intermediate_size=3, shared_expert_intermediate_size=2, attention_bias=True,
-    ),
-    "kimi_linear": dict(
-        model_type="kimi_linear", hidden_size=4, intermediate_size=6, num_attention_heads=2,
-        vocab_size=7, num_hidden_layers=2, kv_lora_rank=3, q_lora_rank=2, qk_nope_head_dim=2,
-        qk_rope_head_dim=1, v_head_dim=2, num_experts=4, num_experts_per_token=1,
-        num_expert_group=2, moe_intermediate_size=3, num_shared_experts=2, linear_attn_config=dict(
-            full_attn_layers=[2], kda_layers=[1], head_dim=2, num_heads=2, short_conv_kernel_size=2
-        ),
-    ),
-    "zamba2": dict(
-        **{**ATTENTION, "num_key_value_heads": 2}, model_type="zamba2", num_hidden_layers=3,
-        n_mamba_heads=2, mamba_d_state=2, mamba_d_conv=2,
-        layers_block_type=["hybrid", "hybrid", "hybrid"], num_mem_blocks=2, adapter_rank=2,
-        use_shared_attention_adapter=True, add_bias_linear=True, hidden_act="gelu",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.share(3)
-@pytest.mark.parametrize("name", BEYOND)
-def test_options_that_no_stored_model_has(name, tmp_path):
-    folder = checkpoint(tmp_path / "in", BEYOND[name])
-    write(read(folder), tmp_path / "out")
-    same(folder, tmp_path / "out")
-    model = in_float64(read(folder))
-    if not FULL:
-        tokens = jax.ShapeDtypeStruct((2, 3), jnp.int32)
-        logits, _ = jax.eval_shape(lambda tokens: model(tokens), tokens)
-        assert logits.shape == (2, 3, 7)
-        return
-    graph, params = nnx.split(model)
-    run = jax.jit(lambda params, tokens, h: nnx.merge(graph, params)(tokens, h))
-    tokens, h, steps = jnp.array([[3, 1, 4, 1]]), model.start(1), []
-    whole, _ = run(params, tokens, h)
-    for t in range(4):
-        y, h = run(params, tokens[:, t : t + 1], h)
-        steps.append(y)
-    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), whole, atol=1e-9)
-    assert jnp.std(whole) > 1e-3
-
-
-ZAMBA = dict(
-    model_type="zamba", hidden_size=4, intermediate_size=6, mamba_d_state=2, mamba_d_conv=2,
-    mamba_dt_rank=1, mamba_expand=2, n_mamba_heads=2, num_attention_heads=2, num_hidden_layers=4,
-    attn_layer_period=2, attn_layer_offset=0, vocab_size=7, hidden_act="gelu",
-    max_position_embeddings=16,
-)  # fmt: skip
-
-
-def test_zamba_is_its_equations(tmp_path):
-    """No numbers are stored of it: the equations once more, one step after the other."""
-    w = {n: t.astype(np.float64) for n, t in tensors(ZAMBA).items()}
-    tokens = np.array([3, 1, 4, 1, 5])
-    T, R, N, D = len(tokens), 1, 2, 4
-
-    def rms(x, name):
-        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w[name + ".weight"]
-
-    def silu(x):
-        return x / (1 + np.exp(-x))
-
-    def mamba(x, at):
-        u, z = (x @ w[at + "in_proj.weight"].T).reshape(T, 2 * D, 2).transpose(2, 0, 1)
-        taps = w[at + "conv1d.weight"][:, 0]
-        before = np.concatenate([np.zeros((1, 2 * D)), u[:-1]])
-        u = silu(before * taps[:, 0] + u * taps[:, 1] + w[at + "conv1d.bias"])
-        y = np.zeros((T, 2, D))
-        for head in range(2):
-            own = u.reshape(T, 2, D)[:, head]
-            delta, B, C = np.split(own @ w[at + "x_proj_weight"][head].T, [R, R + N], axis=1)
-            dt = delta @ w[at + "dt_proj_weight"][head].T + w[at + "dt_proj_bias"][head]
-            dt, A = np.logaddexp(0, dt), -np.exp(w[at + "A_log"][head])
-            h = np.zeros((D, N))
-            for t in range(T):
-                h = np.exp(dt[t, :, None] * A) * h + (dt[t] * own[t])[:, None] * B[t]
-                y[t, head] = h @ C[t] + w[at + "D"][head] * own[t]
-        return (y.reshape(T, 2 * D) * silu(z)) @ w[at + "out_proj.weight"].T
-
-    def shared(x, at):
-        x = rms(x, at + "input_layernorm")
-        q, k, v = ((x @ w[f"{at}self_attn.{c}_proj.weight"].T).reshape(T, 2, 4) for c in "qkv")
-        scores = np.einsum("thk,shk->hts", q, k) / np.sqrt(4 / 2)
-        p = np.exp(np.where(np.tril(np.ones((T, T), bool)), scores, -np.inf))
-        y = np.einsum("hts,shk->thk", p / p.sum(-1, keepdims=True), v).reshape(T, 8)
-        y = rms(y @ w[at + "self_attn.o_proj.weight"].T, at + "pre_ff_layernorm")
-        one, two, three = (w[f"{at}feed_forward.{n}_proj.weight"].T for n in ("gate", "up", "down"))
-        return (np.asarray(jax.nn.gelu(y @ one, approximate=False)) * (y @ two)) @ three
-
-    x = first = w["model.embed_tokens.weight"][tokens]
-    for i, hybrid in enumerate((False, False, True, True)):
-        at, u = f"model.layers.{i}.", x
-        if hybrid:
-            both = np.concatenate([x, first], axis=1)
-            u = x + shared(both, "model.layers.2.shared_transf.") @ w[at + "linear.weight"].T
-            at += "mamba_decoder."
-        x = x + mamba(rms(u, at + "input_layernorm"), at + "mamba.")
-    expected_ = rms(x, "model.final_layernorm") @ w["model.embed_tokens.weight"].T
-
-    graph, params = nnx.split(in_float64(read(checkpoint(tmp_path, ZAMBA))))
-    run = jax.jit(lambda params, tokens: nnx.merge(graph, params)(tokens)[0][0])
-    np.testing.assert_allclose(run(params, jnp.asarray(tokens)[None]), expected_, atol=1e-9)
