@@ -1,7 +1,4 @@
-"""Mamba-2 beside attention: Bamba, Granite 4 (with experts) and Falcon-H1 (both in every block).
-
-The norm inside Mamba-2 goes over all channels in the first two, whatever the groups of B and C.
-"""
+"""Mamba-2 beside attention: Bamba, Granite 4 (with experts) and Falcon-H1 (both in every block)."""
 
 from __future__ import annotations
 
@@ -61,6 +58,13 @@ def mixer(config: Config, eps: float, **options):
 
 
 def bamba(config: Config) -> Description:
+    """Bamba (ibm-ai-platform/Bamba-9B-v1, -v2): Mamba-2, and attention in a few blocks.
+
+        x <- x + mix(rms(x))                 mix = mamba2, or attention
+        x <- x + W_3 (silu(W_1 n) * W_2 n)   n = rms(x)
+
+    Half of every head of attention has rotary positions.
+    """
     config.ignore(TRAINING, "z_loss_coefficient")
     config.ignore(UNREAD, "attn_rotary_emb")  # half of every head has positions
     attends = config("attn_layer_indices", [])
@@ -80,7 +84,15 @@ def bamba(config: Config) -> Description:
 
 
 def granite(config: Config) -> Description:
-    """Granite 4: multipliers, no positions by default, experts beside a shared one if any."""
+    """Granite 4 hybrids (ibm-granite/granite-4.0-h-micro, -tiny, -small).
+
+        x <- x + r mix(rms(x))             mix = mamba2, or attention
+        x <- x + r (experts(n) + glu(n))   n = rms(x); the second stands in all releases,
+                                           the first in those with num_local_experts
+
+    r is residual_multiplier. Embeddings, scores of attention and logits are multiplied by constants
+    too. Attention has no positions unless position_embedding_type is rope.
+    """
     config.only("position_embedding_type", "how positions enter", "nope", "rope")
     config.only("normalization_function", "the norm of every block", "rmsnorm")
     config.ignore(START, "init_method")
@@ -122,7 +134,15 @@ def granite(config: Config) -> Description:
 
 
 def falcon_h1(config: Config) -> Description:
-    """Both mixers see the same input and add up; constants stand at every matrix."""
+    """Falcon-H1 (tiiuae/Falcon-H1-0.5B to -34B), arXiv:2507.22448: both mixers in every block.
+
+        x <- x + o_s mamba2(i_s n) + o_a attention(i_a n)   n = rms(x)
+        x <- x + d W_3 (silu(g W_1 n) * W_2 n)              n = rms(x)
+
+    The letters before the maps are constants of the config: ssm_in_multiplier and its like,
+    key_multiplier at the keys, ssm_multipliers at the five parts of Mamba-2's input,
+    mlp_multipliers = [g, d], and those of the embedding and of the logits.
+    """
     normed, eps = config("mamba_rms_norm", False), config("rms_norm_eps", 1e-5)
     if not normed:
         config.ignore("there is no norm beside the gate", "mamba_norm_before_gate")

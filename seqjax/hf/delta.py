@@ -54,7 +54,14 @@ def linear(config: Config, depth: int) -> list[bool]:
 
 
 def olmo_hybrid(config: Config) -> Description:
-    """The norms stand before the branches of a recurrent block, and after those of attention."""
+    """OLMo hybrid (allenai/Olmo-Hybrid-7B); gated delta rule: arXiv:2412.06464.
+
+        x <- x + gated_deltanet(rms(x)), x <- x + glu(rms(x))   in three blocks of four: norms before
+        x <- x + rms(attention(x)),                             x <- x + rms(glu(x))     in the fourth: norms after
+
+    Eigenvalues of the transition lie in [-1, 1] with linear_allow_neg_eigval. Read in both layouts
+    in which the three convolutions have been saved.
+    """
     config.ignore(START, "linear_a_log_max linear_a_log_min linear_dt_init_floor")
     config.ignore(START, "linear_dt_max linear_dt_min")
     config.ignore(UNREAD, "fla_hybrid_attention_indices")

@@ -15,6 +15,15 @@ from seqjax.nn.linear import GLU
 
 
 def recurrent_gemma(config: Config) -> Description:
+    """RecurrentGemma (google/recurrentgemma-2b, -9b), arXiv:2404.07839; Griffin, arXiv:2402.19427.
+
+        x <- x + mix(rms(x))                 mix = RG-LRU in its gated branch, or attention
+        x <- x + W_3 (gelu(W_1 n) * W_2 n)   n = rms(x)
+        y  = 30 tanh(W rms(x) / 30)          the logits
+
+    Attention sees a window of the past, attention_window_size; half of every head has positions.
+    Weights of norms are stored as w - 1.
+    """
     features, heads = config.size("hidden_size"), config.size("num_attention_heads")
     config.ignore(START, "final_w_init_variance_scale w_init_variance_scale")
     config.only("embeddings_scale_by_sqrt_dim", "the embedding is multiplied by sqrt(features)",

@@ -26,6 +26,14 @@ EXPERTS = {"router": "W_r", **expert_names("gate_proj", "up_proj", "down_proj")}
 
 
 def jamba(config: Config) -> Description:
+    """Jamba (ai21labs/Jamba-v0.1, AI21-Jamba-1.5-Mini, -Large), arXiv:2403.19887.
+
+        x <- x + mix(rms(x))    mix = mamba, or attention in one block of eight
+        x <- x + feed(rms(x))   feed = glu, or experts in every other block
+
+    The time step, B and C of Mamba pass RMSNorms with weights; attention has no positions; the
+    weights of the experts are their probabilities among all, not renormalised.
+    """
     features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-6)
     config.ignore(RUNNING, f"{KERNELS} calc_logits_for_entire_prompt")
     config.ignore(UNREAD, "n_ctx")

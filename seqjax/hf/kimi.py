@@ -76,6 +76,15 @@ def delta(config: Config, old: Config):
 
 
 def kimi_linear(config: Config) -> Description:
+    """Kimi Linear (moonshotai/Kimi-Linear-48B-A3B-Base, -Instruct), arXiv:2510.26692.
+
+        x <- x + mix(rms(x))    mix = kda in three blocks of four, or latent
+                                attention without positions
+        x <- x + feed(rms(x))   feed = glu in the first blocks, or experts: scores
+                                sigmoid, chosen in groups with a bias, and shared
+
+    Read under both names that its plain feed-forward layers have been saved with.
+    """
     features, depth = config.size("hidden_size"), config.depth()
     old = config.inside("linear_attn_config")  # of the release; transformers saves linear_* instead
     config.ignore(UNREAD, "head_dim num_key_value_heads qk_head_dim use_grouped_topk")

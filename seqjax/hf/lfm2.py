@@ -37,6 +37,15 @@ def width(config: Config) -> int:
 
 
 def lfm2(config: Config) -> Description:
+    """LFM2 (LiquidAI/LFM2-350M to -2.6B), arXiv:2511.23404: short convolutions and a few attentions.
+
+        x <- x + mix(rms(x))                 mix = W_out (C * conv(B * u)), [B, C, u] = W_in x,
+                                             or attention with norms of queries and keys
+        x <- x + W_3 (silu(W_1 n) * W_2 n)   n = rms(x)
+
+    The width of the feed-forward layers follows from block_ff_dim and its factors unless they say
+    it is exact.
+    """
     features, eps = config.size("hidden_size"), config("norm_eps", 1e-5)
     config.ignore(START, INITIAL)
     config.ignore(UNREAD, ORIGIN)  # of the library that the weights were made with

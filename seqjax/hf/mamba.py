@@ -73,6 +73,10 @@ def rank(config: Config, name: str) -> int | None:
 
 
 def mamba(config: Config, **options) -> Description:
+    """Mamba (state-spaces/mamba-130m-hf to mamba-2.8b-hf), arXiv:2312.00752.
+
+    x <- x + mamba(rms(x))   in every block; the head is the embedding
+    """
     features = config.size("hidden_size")
     inner = config.size("intermediate_size", None) or int(config("expand", 2) * features)
     config.ignore("intermediate_size is read", "expand")
@@ -91,11 +95,20 @@ def mamba(config: Config, **options) -> Description:
 
 
 def falcon_mamba(config: Config) -> Description:
-    """Mamba with RMSNorms without weights on the time step, B and C."""
+    """Falcon Mamba (tiiuae/falcon-mamba-7b), arXiv:2410.05355.
+
+        x <- x + mamba(rms(x))   in every block
+
+    The time step, B and C of a token pass an RMSNorm without weights.
+    """
     return mamba(config, norms="plain", norm_eps=config("mixer_rms_eps", 1e-6))
 
 
 def mamba2(config: Config) -> Description:
+    """Mamba-2 (mistralai/Mamba-Codestral-7B-v0.1), arXiv:2405.21060.
+
+    x <- x + mamba2(rms(x))   in every block
+    """
     features, heads = config.size("hidden_size"), config.size("num_heads")
     inner = int(config("expand", 2) * features)
     config.ignore(UNREAD, "intermediate_size time_step_rank")

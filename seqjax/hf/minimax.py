@@ -65,6 +65,16 @@ def decays(heads: int, block: int, i: int, depth: int) -> dict[str, np.ndarray]:
 
 
 def minimax(config: Config) -> Description:
+    """MiniMax-Text-01 (MiniMaxAI/MiniMax-Text-01-hf), arXiv:2501.08313.
+
+        x <- a n + b mix(n)       n = rms(x); mix = lightning attention in seven
+                                  blocks of eight, or attention
+        x <- a n + b experts(n)   n = rms(x)
+
+    a and b are the alpha and beta factors of the config, per kind of layer. rotary_dim is how many
+    channels of a head have positions, as in the code that the weights were trained with;
+    transformers 5.24 does not read it.
+    """
     heads, depth = config.size("num_attention_heads"), config.depth()
     size = config.size("head_dim", config.size("hidden_size") // heads)
     block = config.size("block_size", 256)

@@ -31,6 +31,12 @@ NAMES: Names = {
 
 
 def rwkv(config: Config) -> Description:
+    """RWKV-4 (RWKV/rwkv-4-169m-pile to -14b-pile, -raven, -world), arXiv:2305.13048.
+
+        x <- x + time_mix(ln(x)), x <- x + channel_mix(ln(x))   in every block; x starts as ln(embed)
+
+    rescale_every halves activations against overflow in 16 bits and changes nothing here.
+    """
     features = config.size("hidden_size")
     config.ignore(RUNNING, "rescale_every")  # how often activations are halved: the norms undo it
     config.ignore(TRAINING, "context_length")

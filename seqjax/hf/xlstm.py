@@ -21,6 +21,14 @@ FEED = {"proj_up_gate": "W_1", "proj_up": "W_2", "proj_down": "W_3"}
 
 
 def xlstm(config: Config) -> Description:
+    """xLSTM-7B (NX-AI/xLSTM-7b), arXiv:2503.13427.
+
+        x <- x + mlstm(rms(x))               gates capped, 15 tanh(z / 15)
+        x <- x + W_3 (silu(W_1 n) * W_2 n)   n = rms(x)
+        y  = 30 tanh(W rms(x) / 30)          the logits
+
+    The published config calls its sizes embedding_dim and num_blocks.
+    """
     features = config.size("embedding_dim", config.size("hidden_size", 4096))
     heads, eps = config.size("num_heads", 8), config("norm_eps", 1e-6)
     # num_hidden_layers stands at its default of 32 in configs whose num_blocks is another

@@ -122,7 +122,14 @@ def hybrids(config: Config, depth: int, words: Callable[[], list[str]], instead=
 
 
 def zamba(config: Config) -> Description:
-    """One shared block; the rows of in_proj alternate between the two halves."""
+    """Zamba (Zyphra/Zamba-7B-v1), arXiv:2405.16712: Mamba, and one block of attention that is shared.
+
+        x <- x + mamba(rms(x + W_i shared([x, e])))   where the shared block is used, W_i of each use
+        x <- x + mamba(rms(x))                        elsewhere; e is the embedding of the token
+
+    The shared block is attention and a gated feed-forward layer on twice the features. The rows of
+    in_proj alternate between the two halves.
+    """
     features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-5)
     config.ignore(RUNNING, KERNELS)
     config.ignore(START, "time_step_min time_step_max time_step_floor")
@@ -168,7 +175,14 @@ def zamba(config: Config) -> Description:
 
 
 def zamba2(config: Config) -> Description:
-    """Several shared blocks in turn, each use with low-rank maps of its own."""
+    """Zamba2 (Zyphra/Zamba2-1.2B, -2.7B, -7B), arXiv:2411.15242: Mamba-2, several shared blocks in turn.
+
+        x <- x + mamba2(rms(x + W_i shared_k([x, e])))   k = i modulo num_mem_blocks
+        x <- x + mamba2(rms(x))                          elsewhere; e is the embedding of the token
+
+    Each use has low-rank maps of its own on the feed-forward layer, and with
+    use_shared_attention_adapter on the queries, keys and values.
+    """
     features, eps = config.size("hidden_size"), config("rms_norm_eps", 1e-5)
     config.ignore(RUNNING, f"{KERNELS} use_mem_eff_path")
     config.ignore(START, "time_step_max time_step_floor")
