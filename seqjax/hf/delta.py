@@ -56,8 +56,8 @@ def linear(config: Config, depth: int) -> list[bool]:
 def olmo_hybrid(config: Config) -> Description:
     """OLMo hybrid (allenai/Olmo-Hybrid-7B); gated delta rule: arXiv:2412.06464.
 
-        x <- x + gated_deltanet(rms(x)), x <- x + glu(rms(x))   in three blocks of four: norms before
-        x <- x + rms(attention(x)),                             x <- x + rms(glu(x))     in the fourth: norms after
+        x <- x + gated_deltanet(rms(x)), x <- x + glu(rms(x))   norms before, three blocks of four
+        x <- x + rms(attention(x)), x <- x + rms(glu(x))        norms after, the fourth
 
     Eigenvalues of the transition lie in [-1, 1] with linear_allow_neg_eigval. Read in both layouts
     in which the three convolutions have been saved.

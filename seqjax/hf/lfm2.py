@@ -37,7 +37,7 @@ def width(config: Config) -> int:
 
 
 def lfm2(config: Config) -> Description:
-    """LFM2 (LiquidAI/LFM2-350M to -2.6B), arXiv:2511.23404: short convolutions and a few attentions.
+    """LFM2 (LiquidAI/LFM2-350M to -2.6B), arXiv:2511.23404: short convolutions, few attentions.
 
         x <- x + mix(rms(x))                 mix = W_out (C * conv(B * u)), [B, C, u] = W_in x,
                                              or attention with norms of queries and keys

@@ -107,14 +107,15 @@ def hybrid(
 
 
 def qwen3_next(config: Config) -> Description:
-    """Qwen3-Next (Qwen/Qwen3-Next-80B-A3B-Instruct, -Thinking); gated delta rule: arXiv:2412.06464.
+    """Qwen3-Next, of Alibaba: Qwen3-Next-80B-A3B.
 
-        x <- x + mix(rms(x))                           mix = gated_deltanet in three blocks of four, or
-                                                       attention, gated, a quarter of a head turned
-        x <- x + experts(n) + sigmoid(w n) shared(n)   n = rms(x)
+        x <- x + mixer(RMSNorm(x)), x <- x + experts(RMSNorm(x))       norms store weight - 1
 
-    Weights of norms are stored as w - 1. The blocks that predict further tokens (mtp) are kept for
-    export.
+    Of four blocks three mix by a gated delta rule (arXiv:2412.06464), whose values have twice as
+    many heads as its keys, and one by grouped-query attention with a gate (arXiv:2505.06708),
+    normed queries and keys, and a quarter of each head turned. Experts: the `top` best by softmax
+    and a shared one behind a gate; in some blocks, as the config may say, an MLP. Blocks that
+    predict the tokens after the next (mtp) are kept, not run.
     """
     config.only("use_sliding_window", "attention sees a window of the past", False)
     config.ignore("no window is used", "max_window_layers sliding_window")

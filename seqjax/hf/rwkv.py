@@ -33,7 +33,7 @@ NAMES: Names = {
 def rwkv(config: Config) -> Description:
     """RWKV-4 (RWKV/rwkv-4-169m-pile to -14b-pile, -raven, -world), arXiv:2305.13048.
 
-        x <- x + time_mix(ln(x)), x <- x + channel_mix(ln(x))   in every block; x starts as ln(embed)
+        x <- x + time_mix(ln(x)), x <- x + channel_mix(ln(x))   in every block; x is ln(embed) first
 
     rescale_every halves activations against overflow in 16 bits and changes nothing here.
     """

@@ -122,9 +122,9 @@ def hybrids(config: Config, depth: int, words: Callable[[], list[str]], instead=
 
 
 def zamba(config: Config) -> Description:
-    """Zamba (Zyphra/Zamba-7B-v1), arXiv:2405.16712: Mamba, and one block of attention that is shared.
+    """Zamba (Zyphra/Zamba-7B-v1), arXiv:2405.16712: Mamba, and one shared block of attention.
 
-        x <- x + mamba(rms(x + W_i shared([x, e])))   where the shared block is used, W_i of each use
+        x <- x + mamba(rms(x + W_i shared([x, e])))   where it is used, with W_i of its own
         x <- x + mamba(rms(x))                        elsewhere; e is the embedding of the token
 
     The shared block is attention and a gated feed-forward layer on twice the features. The rows of
@@ -175,7 +175,7 @@ def zamba(config: Config) -> Description:
 
 
 def zamba2(config: Config) -> Description:
-    """Zamba2 (Zyphra/Zamba2-1.2B, -2.7B, -7B), arXiv:2411.15242: Mamba-2, several shared blocks in turn.
+    """Zamba2 (Zyphra/Zamba2-1.2B, -2.7B, -7B), arXiv:2411.15242: Mamba-2, several shared blocks.
 
         x <- x + mamba2(rms(x + W_i shared_k([x, e])))   k = i modulo num_mem_blocks
         x <- x + mamba2(rms(x))                          elsewhere; e is the embedding of the token
