@@ -62,7 +62,7 @@ def delta(config: Config):
 def latent(config: Config):
     heads, rank = config.size("num_attention_heads"), config.size("q_lora_rank", None)
     K, R = config.size("qk_nope_head_dim", 128), config.size("qk_rope_head_dim", 64)
-    down = config.size("kv_lora_rank", 512)
+    down, turned = config.size("kv_lora_rank", 512), config.rope(base=6e6, size=R)
     layer = partial(
         LatentAttention,
         config.size("hidden_size"),
@@ -73,8 +73,8 @@ def latent(config: Config):
         value_size=config.size("v_head_dim", 128),
         query_latent=rank,
         window=config.context,
-        positions="rotary",
-        base=config.rope(base=6e6)["base"],
+        positions="rotary" if turned.pop("rotary_fraction", 1.0) else "none",
+        **turned,
         gate=True,
         bias=config("attention_bias", False),
     )

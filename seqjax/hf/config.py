@@ -17,6 +17,7 @@ from numbers import Real
 from typing import Any
 
 from seqjax.core.common import unknown
+from seqjax.hf.rope import positions
 from seqjax.nn.activations import gelu, gelu_tanh, relu, relu2, silu
 
 REQUIRED = object()
@@ -95,11 +96,15 @@ class Config:
         self.only("pruned_heads", "heads of attention are missing", None, {}, [])
 
     def _context(self, wanted: int | None) -> int:
+        if wanted is not None and not 1 <= wanted <= (self.longest or LARGEST):
+            raise ValueError(f"context has to be from 1 to {self.longest or LARGEST}, got {wanted}")
+        return wanted or min(self.longest or MOST, MOST)
+
+    @property
+    def longest(self) -> int | None:
+        """The longest sequence that the model is for, if the config gives one."""
         longest = self.size("max_position_embeddings", None, most=LARGEST)
-        longest = self.size("model_max_length", longest, most=LARGEST)
-        if wanted is not None and not 1 <= wanted <= (longest or LARGEST):
-            raise ValueError(f"context has to be from 1 to {longest or LARGEST}, got {wanted}")
-        return wanted or min(longest or MOST, MOST)
+        return self.size("model_max_length", longest, most=LARGEST)
 
     def __call__(self, name: str, default: Any = REQUIRED) -> Any:
         """The field, or the default where it is absent or null; of the default's type."""
@@ -206,27 +211,30 @@ class Config:
             raise ValueError(unknown(f"activation in {name}:", value, ACTIVATIONS))
         return ACTIVATIONS[value]
 
-    def rope(self, fraction: float = 1.0, base: float = 10_000.0) -> dict[str, float]:
+    def positive(self, name: str, default: Any = REQUIRED) -> Any:
+        """A field that is a number above zero."""
+        value = self(name, default)
+        if value is None or value is default:
+            return value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise self.wrong(name, "it has to be a number above 0")
+        return float(value)
+
+    def rope(
+        self,
+        fraction: float = 1.0,
+        base: float = 10_000.0,
+        *,
+        size: int | None = None,
+        of: str | None = None,
+    ) -> dict[str, Any]:
         """Options of `Attention` for its rotary positions; none where the base is null.
 
         fraction, base: where the config does not say.
+        size: channels of a head, where they are not head_dim.
+        of: the kind of block, where each has positions of its own.
         """
-        given = dict(self("rope_parameters", {}))
-        old = self("rope_scaling", {})
-        kind = given.pop("rope_type", old.get("rope_type", old.get("type", "default")))
-        self.used.add("rope_theta")
-        theta = given.pop("rope_theta", self.fields.get("rope_theta", base))
-        share = given.pop("partial_rotary_factor", self("partial_rotary_factor", None))
-        for name in ("mrope_interleaved", "mrope_section"):  # positions of text are all the same
-            given.pop(name, None)
-        if kind != "default" or given:
-            name = "rope_parameters" if self.fields.get("rope_parameters") else "rope_scaling"
-            raise self.wrong(name, "it stretches the rotary positions; only the default is known")
-        if not isinstance(theta, Real | None):
-            raise self.wrong("rope_theta", "it has to be a number, or null for no positions")
-        if theta is None:
-            return dict(rotary_fraction=0.0)
-        return dict(rotary_fraction=float(share or fraction), base=float(theta))
+        return positions(self, fraction, base, size, of)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def zamba2(config: Config) -> Description:
     config.only("time_step_limit", "bounds of the time step beside time_step_min", None)
     bias, width = config("add_bias_linear", False), config.size("adapter_rank", 128)
     if config("use_mem_rope", False):
-        positions = config.rope()
+        positions = config.rope(size=config.size("attention_head_dim", None))
     else:
         positions = dict(rotary_fraction=0.0)
         config.ignore("there are no positions", "rope_parameters rope_theta rope_scaling")

@@ -1,6 +1,7 @@
 """Where a step stands in its sequence: positions that resets and masks count, rotary angles."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -80,16 +81,29 @@ def angles(positions: Array, rates: Any, dtype: Any) -> Array:
     return lax.stop_gradient(angle) + (product - lax.stop_gradient(product))
 
 
-def rotary(x: Array, positions: Array, *, fraction: float = 1.0, base: float = 10_000.0) -> Array:
+def rotary(
+    x: Array,
+    positions: Array,
+    *,
+    fraction: float = 1.0,
+    base: float = 10_000.0,
+    rates: Sequence[float] | None = None,
+    gain: float = 1.0,
+) -> Array:
     """x [T, H, K] with the first `fraction` of its channels turned by positions [T].
 
     Channels i and i + R/2 of the first R form a pair, turned by position * base^(-2 i / R)
     (arXiv:2104.09864 eq. 15, with the pairing of most released weights): products of two turned
-    vectors depend on the difference of their positions only.
+    vectors depend on the difference of their positions only. `rates` gives the angles of a step
+    themselves, and with them R; what is turned is multiplied by `gain`.
     """
-    half = int(x.shape[-1] * fraction) // 2
+    if rates is None:
+        half = int(x.shape[-1] * fraction) // 2
+        turns = base ** (-np.arange(half) / max(half, 1))
+    else:
+        half, turns = len(rates), np.asarray(rates)
     dtype = accumulation_dtype(x.dtype)
-    angle = angles(positions, base ** (-np.arange(half) / max(half, 1)), dtype)[:, None]
-    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    angle = angles(positions, turns, dtype)[:, None]
+    cos, sin = ((gain * f(angle)).astype(x.dtype) for f in (jnp.cos, jnp.sin))
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)

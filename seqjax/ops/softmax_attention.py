@@ -149,6 +149,8 @@ def naive(
     bias: Array | None = None,
     rotary_fraction: float = 0.0,
     base: float = 10_000.0,
+    rates: Sequence[float] | None = None,
+    gain: float = 1.0,
     expand: Callable[..., tuple[Array, Array]] | None = None,
     resets: Array | None = None,
     start: Cache | None = None,
@@ -162,9 +164,9 @@ def naive(
         items = jax.tree.map(lambda old, z: jnp.concatenate([old, z[None]]), cache.items, new)
         k, v = items[:2] if expand is None else expand(*items[:2])
         q, (k, v) = x.q[None], (jnp.repeat(z, len(x.q) // z.shape[1], axis=1) for z in (k, v))
-        if rotary_fraction:
-            q = rotary(q, jnp.zeros(1, jnp.int32), fraction=rotary_fraction, base=base)
-            k = rotary(k, -distance, fraction=rotary_fraction, base=base)
+        if rotary_fraction or rates:
+            turn = partial(rotary, fraction=rotary_fraction, base=base, rates=rates, gain=gain)
+            q, k = turn(q, jnp.zeros(1, jnp.int32)), turn(k, -distance)
         A = scale * jnp.einsum("hk,shk->hs", q[0], k)
         A = A if softcap is None else softcap * jnp.tanh(A / softcap)
         A = A if bias is None else A + bias[:, ::-1]
@@ -191,6 +193,8 @@ def blocks(
     bias: Array | None,
     rotary_fraction: float,
     base: float,
+    rates: Sequence[float] | None,
+    gain: float,
     expand: Callable[..., tuple[Array, Array]] | None,
     resets: Array | None,
     start: None,
@@ -200,9 +204,9 @@ def blocks(
 
     def one(q: Array, items: Any, i: Array, j: Array, seen: Array) -> Array:
         k, v = items[:2] if expand is None else expand(*items[:2])
-        if rotary_fraction:
-            q = rotary(q, i, fraction=rotary_fraction, base=base)
-            k = rotary(k, j, fraction=rotary_fraction, base=base)
+        if rotary_fraction or rates:
+            turn = partial(rotary, fraction=rotary_fraction, base=base, rates=rates, gain=gain)
+            q, k = turn(q, i), turn(k, j)
         added = None
         if bias is not None:
             table = jnp.broadcast_to(bias[:, None, ::-1], (len(bias), len(q), bias.shape[1]))
@@ -230,6 +234,8 @@ def softmax_attention(
     softcap: float | None = None,
     rotary_fraction: float = 0.0,
     base: float = 10_000.0,
+    rates: Sequence[float] | None = None,
+    gain: float = 1.0,
     expand: Callable[..., tuple[Array, Array]] | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
@@ -241,7 +247,8 @@ def softmax_attention(
     """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
 
     q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], log_f <= 0 [B, T, H]; bias [H, window] by
-    distance. scale: K^-1/2 by default. rotary_fraction: the share of the K channels that is turned.
+    distance. scale: K^-1/2 by default. rotary_fraction: the share of the K channels that is turned;
+    rates, gain: angles of a step of the pairs turned instead, and a factor (`seqjax.ops.rope`).
     state: a `Cache` of (k, v) or (k, v, log_f), each [B, window - 1, ...], and how many steps of it
     are there, int32 [B]; None: an empty one of `window`, by default T. What it holds need not be
     keys and values: expand(k, v) makes k [m, G, K] and v [m, G, V] of what m steps left.
@@ -286,6 +293,8 @@ def softmax_attention(
         bias=bias,
         rotary_fraction=rotary_fraction,
         base=base,
+        rates=None if rates is None else tuple(rates),
+        gain=gain,
         expand=expand,
     )
     return y.astype(q.dtype), cache
@@ -372,7 +381,11 @@ SOFTMAX_ATTENTION = Op(
     fill=FILL,
     specs=(
         Spec("grouped", dict(B=2, T=37, H=4, G=2, K=4, V=3, W=6), dict(rotary_fraction=0.5)),
-        Spec("forgetting", dict(B=2, T=37, H=2, K=4, V=3, W=6), dict(gates=True)),
+        Spec(
+            "forgetting",
+            dict(B=2, T=37, H=2, K=4, V=3, W=6),
+            dict(gates=True, rates=(1.0, 0.3), gain=1.2),
+        ),
         Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, W=64)),
     ),
     example=example,

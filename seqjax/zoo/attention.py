@@ -14,7 +14,16 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2, window=3),
         variants={
             "grouped": dict(heads=4, kv_heads=2, window=4, qk_norm="head", rotary_fraction=0.0),
-            "capped": dict(heads=2, head_size=3, window=2, qk_norm="all", softcap=2.0, gate=True),
+            "capped": dict(
+                heads=2,
+                head_size=3,
+                window=2,
+                qk_norm="all",
+                softcap=2.0,
+                gate=True,
+                rates=[0.5],
+                gain=1.2,
+            ),
             "alibi": dict(heads=3, head_size=2, window=4, positions="alibi"),
             "hard alibi": dict(heads=4, kv_heads=2, window=4, positions="hard_alibi"),
             "biased": dict(heads=1, window=9, rotary_fraction=0.5, bias=True, out_features=3),

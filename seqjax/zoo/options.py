@@ -54,6 +54,7 @@ NUMBERS: dict[str, Range] = {
     "floor": NOT_NEGATIVE,
     "forget_bias": ANY,
     "frequency": ANY,
+    "gain": POSITIVE,
     "gate_bias": ANY,
     "gate_cap": POSITIVE,
     "highway_bias": ANY,
@@ -68,6 +69,7 @@ NUMBERS: dict[str, Range] = {
     "r_max": Range(above=0, high=1),  # ring of eigenvalues
     "r_min": BELOW_1,
     "rate": BELOW_1,  # of zoneout
+    "rates": ANY,
     "recurrent_scale": NOT_NEGATIVE,
     "rotary_fraction": SHARE,
     "scale": POSITIVE,  # of scores

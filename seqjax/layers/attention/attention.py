@@ -8,6 +8,8 @@ values g. `qk_norm` puts an RMSNorm on q and k, over each "head" or over
 multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708). `positions`:
 
     "rotary"      `rotary_fraction` of a head's channels turned by their position (arXiv:2104.09864)
+                  or, with `rates`, by these angles a step, pair by pair, and multiplied by `gain`:
+                  YaRN and others that stretch positions are in `seqjax.ops.rope`
     "alibi"       m_h (t - s) is taken from the scores of head h (arXiv:2108.12409)
     "hard_alibi"  of the first `hard_heads` heads, half of them by default, the h-th sees the last h
                   steps, the others all (arXiv:2402.01032)
@@ -22,9 +24,11 @@ sliding window (arXiv:2004.05150). A masked step leaves no key and does not move
 empties the cache. `LatentAttention` keeps the compressed form of both in it.
 
 Raises ValueError for a window below 1, an unknown `qk_norm` or `positions`, heads that do not
-divide, and more `hard_heads` than heads. The op is `seqjax.softmax_attention`.
+divide, more `hard_heads` than heads, and more `rates` than pairs. The op is
+`seqjax.softmax_attention`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import jax
@@ -60,6 +64,8 @@ class Attention(Layer):
         rotary_fraction: float = 1.0,
         hard_heads: Annotated[int | None, Range(0)] = None,
         base: float = 10_000.0,
+        rates: Sequence[float] | None = None,
+        gain: float = 1.0,
         scale: float | None = None,
         softcap: float | None = None,
         qk_norm: str = "none",
@@ -83,6 +89,10 @@ class Attention(Layer):
         if self.hard_heads > heads:
             raise ValueError(f"hard_heads must be at most heads = {heads}, got {hard_heads}")
         self.base, self.softcap = base, softcap
+        self.rates = None if rates is None or positions != "rotary" else tuple(rates)
+        self.gain = gain
+        if self.rates is not None and 2 * len(self.rates) > self.K:
+            raise ValueError(f"rates are of {len(self.rates)} pairs, a head has {self.K} channels")
         self.scale = self.K**-0.5 if scale is None else scale
         keys, values = heads * self.K, self.kv_heads * self.K
 
@@ -116,6 +126,8 @@ class Attention(Layer):
             softcap=self.softcap,
             rotary_fraction=self.rotary_fraction,
             base=self.base,
+            rates=self.rates,
+            gain=self.gain,
             flow=flow,
         )
         y = merge_heads(y).astype(x.dtype)

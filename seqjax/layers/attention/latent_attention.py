@@ -1,5 +1,7 @@
 """Multi-head latent attention: the cache keeps the compressed form of keys and values."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,8 +27,10 @@ class LatentAttention(Layer):
     (2510.26692) has none. `gate`: the result of head h is multiplied by sigmoid(W_gate x)_h
     (2505.06708). By default K = `key_size` is features / heads, `latent` 4 K, `shared_size` K / 2
     and `value_size` K: the ratios of DeepSeek-V2, whose K is 128.
+    rates, gain: as of `Attention`.
     Raises ValueError for a window below 1, unknown positions, an odd `shared_size` that is to be
-    turned, and heads that do not divide features where they must.
+    turned, `rates` of another number of pairs, and heads that do not divide features where they
+    must.
     """
 
     ops = ("softmax_attention",)
@@ -46,6 +50,8 @@ class LatentAttention(Layer):
         window: int = 1024,
         positions: str = "none",
         base: float = 10_000.0,
+        rates: Sequence[float] | None = None,
+        gain: float = 1.0,
         gate: bool = False,
         bias: bool = False,
         norm_eps: float = 1e-6,
@@ -60,7 +66,11 @@ class LatentAttention(Layer):
         latent = self.latent = latent or 4 * K
         self.turned, self.base = option("positions", positions, POSITIONS) == "rotary", base
         if self.turned:
-            per_head("shared_size", self.R, 2)
+            half = per_head("shared_size", self.R, 2)
+            if rates is not None and len(rates) != half:
+                raise ValueError(f"rates are of {len(rates)} pairs, expected {half}")
+        self.rates = None if rates is None or not self.turned else tuple(rates)
+        self.gain = gain
 
         def linear(n, m, use_bias=False):
             return nnx.Linear(n, m, use_bias=use_bias, rngs=rngs)
@@ -93,6 +103,8 @@ class LatentAttention(Layer):
             h,
             rotary_fraction=turn,
             base=self.base,
+            rates=self.rates,
+            gain=self.gain,
             expand=self.expand,
             flow=flow,
         )
