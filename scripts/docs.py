@@ -1,8 +1,9 @@
 """The generated pages of the documentation, as a hook of MkDocs (mkdocs.yml): `make docs`.
 
 Home is README.md, the changes and how to contribute the files beside it; a page per family of
-layers, of ops, learners, tasks and optimisers comes from the tables (scripts/pages.py), the
-notebooks from where they were executed (scripts/run_notebooks.py --save), the API from docstrings.
+layers, of ops, learners, tasks and optimisers comes from the tables (scripts/pages.py), cards of
+released models from what reads them (scripts/cards.py), the notebooks from where they were executed
+(scripts/run_notebooks.py --save), the API from docstrings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import nbformat  # noqa: E402
+from cards import cards  # noqa: E402
 from latex2mathml.converter import convert  # noqa: E402
 from mkdocs.structure.files import File  # noqa: E402
 from nbconvert import MarkdownExporter  # noqa: E402
@@ -71,6 +73,7 @@ def generated() -> Iterator[Page]:
     for name in ("CHANGELOG", "CONTRIBUTING"):
         yield f"{name.lower()}.md", beside(ROOT / f"{name}.md")
     yield from zoo()
+    yield from cards()
     yield from notebooks()
     yield from api()
 

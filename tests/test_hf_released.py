@@ -10,7 +10,7 @@ from flax import nnx
 from test_hf import in_float64, same
 
 from scripts.released import FOLDER, save, weights
-from seqjax.hf import read, write
+from seqjax.hf import ARCHITECTURES, read, write
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
@@ -40,3 +40,8 @@ def test_logits_are_those_of_the_original_code(name, tmp_path):
     np.testing.assert_allclose(steps, whole, atol=1e-9)
     write(read(folder), tmp_path / "out")
     same(folder, tmp_path / "out")
+
+
+def test_every_architecture_has_numbers_of_its_original_code():
+    configs = [json.loads((FOLDER / f"{name}.json").read_text())["config"] for name in NAMES]
+    assert {config["model_type"] for config in configs} == set(ARCHITECTURES)

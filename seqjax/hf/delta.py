@@ -1,4 +1,4 @@
-"""Gated delta rules beside attention, and OLMo-hybrid; those of Qwen are in `seqjax.hf.qwen`."""
+"""Gated delta rules beside attention: OLMo hybrid, and what Qwen shares with it."""
 
 from __future__ import annotations
 
