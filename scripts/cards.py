@@ -19,7 +19,9 @@ from seqjax.nn.base import Layer
 from seqjax.zoo import LAYERS, family
 
 RELEASED = Path(__file__).resolve().parent.parent / "tests" / "released"
-ROWS = {row.make: name for name, row in LAYERS.items() if isinstance(row.make, type)}
+ROWS: dict[type, str] = {
+    row.make: name for name, row in LAYERS.items() if isinstance(row.make, type)
+}
 INDEX = """# Released models
 
 Checkpoints that `seqjax import` and [`seqjax.hf.read`](../checkpoints.md) read, with what of them
