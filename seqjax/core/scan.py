@@ -28,6 +28,7 @@ from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
+from seqjax.core.types import Array, Bool
 
 
 @takes_flow
@@ -38,9 +39,9 @@ def scan(
     *,
     evaluator: str | None = None,
     reverse: bool = False,
-    resets: jax.Array | None = None,
+    resets: Bool[Array, " T"] | None = None,
     start: State | None = None,
-    mask: jax.Array | None = None,
+    mask: Bool[Array, " T"] | None = None,
     axis: str | None = None,
     **options,
 ) -> tuple[State, State]:

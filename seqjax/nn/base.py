@@ -30,6 +30,7 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import select
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS
+from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.arguments import check_axis, check_call
 from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
@@ -229,19 +230,19 @@ class Layer(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
+        x: Float[Array, "B T D"],
         h: State = None,
-        resets: jax.Array | None = None,
-        mask: jax.Array | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        mask: Bool[Array, "B T"] | None = None,
         *,
-        dt: jax.Array | None = None,
-        cu_seqlens: jax.Array | None = None,
+        dt: Float[Array, "B T"] | None = None,
+        cu_seqlens: Int[Array, " N"] | None = None,
         every: int | None = None,
         key: jax.Array | None = None,
         evaluator: str | None = None,
         reverse: bool = False,
         axis: str | None = None,
-    ) -> tuple[jax.Array, State]:
+    ) -> tuple[Float[Array, "B T O"], State]:
         """Outputs [B, T, out_features] in the dtype of x, and the state after the last step.
 
         h: a state returned by an earlier call; None starts afresh. Kept in at least float32.

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import loop, sequential
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, full_states, match
 
@@ -51,20 +52,20 @@ def naive(
 
 @takes_flow
 def bounded_delta_rule(
-    q: Array,
-    k: Array,
-    v: Array,
-    beta: Array,
-    state: Array | None = None,
+    q: Float[Array, "*B T H K"],
+    k: Float[Array, "*B T H K"],
+    v: Float[Array, "*B T H V"],
+    beta: Float[Array, "*B T H"],
+    state: Float[Array, "*B H K V"] | None = None,
     *,
     scale: float = 1.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B H K V"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T H V"], Float[Array, "*B H K V"]]:
     """Outputs [B, T, H, V] and the state [B, H, K, V]; the batch axis may be absent.
 
     q, k [B, T, H, K], v [B, T, H, V], beta [B, T, H]. `resets` [B, T] forgets the past before a

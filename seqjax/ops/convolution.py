@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
 from seqjax.ops.op import (
     Call,
@@ -135,19 +136,19 @@ def fft(
 
 @takes_flow
 def short_convolution(
-    x: Array,
-    kernel: Array,
-    state: Array | None = None,
+    x: Float[Array, "*B T D"],
+    kernel: Float[Array, "W D"],
+    state: Float[Array, "*B P D"] | None = None,
     *,
-    bias: Array | None = None,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    bias: Float[Array, " D"] | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B P D"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T D"], Float[Array, "*B P D"]]:
     """Outputs [B, T, D] and the window of the last K - 1 inputs [B, K-1, D]; B may be absent.
 
     x [B, T, D], kernel [K, D] with the present at kernel[K-1], bias [D], states [B, K-1, D] with
@@ -190,17 +191,17 @@ def short_convolution(
 
 @takes_flow
 def fft_convolution(
-    u: Array,
-    kernel: Array,
-    D: Array | None = None,
-    state: Array | None = None,
+    u: Float[Array, "*B T D"],
+    kernel: Float[Array, "L D"],
+    D: Float[Array, " D"] | None = None,
+    state: Float[Array, "*B P D"] | None = None,
     *,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B P D"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = ("fft", "taps", "sequential"),
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T D"], Float[Array, "*B P D"]]:
     """y_t = D u_t + sum_l kernel[l] u_{t-l}, and the last L - 1 inputs.
 
     u [B, T, D] or [T, D], kernel [L, D] with the present at kernel[0], D [D], state [B, L-1, D].

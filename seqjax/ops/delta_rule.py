@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import (
     decay_of,
     finite_log,
@@ -136,23 +137,23 @@ def by_values(
 
 @takes_flow
 def gated_delta_rule(
-    q: Array,
-    k: Array,
-    v: Array,
-    beta: Array,
-    log_a: Array | None,
-    state: Array | None = None,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T L K"],
+    v: Float[Array, "*B T H V"],
+    beta: Float[Array, "*B T H"] | Float[Array, "*B T H V"],
+    log_a: Float[Array, " H"] | Float[Array, "*B T H"] | Float[Array, "*B T H K"] | None,
+    state: Float[Array, "*B H K V"] | None = None,
     *,
-    log_b: Array | None = None,
+    log_b: Float[Array, "*B T H V"] | None = None,
     scale: float = 1.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B H K V"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T O V"], Float[Array, "*B H K V"]]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
     q, k [B, T, H, K], v [B, T, H, V] and beta [B, T, H], or [B, T, H, V] of each value; of q and k
@@ -206,8 +207,13 @@ def gated_delta_rule(
 
 @takes_flow
 def delta_rule(
-    q: Array, k: Array, v: Array, beta: Array, state: Array | None = None, **options: Any
-) -> tuple[Array, Array]:
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T L K"],
+    v: Float[Array, "*B T H V"],
+    beta: Float[Array, "*B T H"] | Float[Array, "*B T H V"],
+    state: Float[Array, "*B H K V"] | None = None,
+    **options: Any,
+) -> tuple[Float[Array, "*B T O V"], Float[Array, "*B H K V"]]:
     """`gated_delta_rule` without decay; the same options.
 
     >>> k, v = jnp.ones((2, 1, 1)), jnp.array([[[1.0]], [[5.0]]])
@@ -219,19 +225,19 @@ def delta_rule(
 
 @takes_flow
 def gated_delta_product(
-    q: Array,
-    k: Array,
-    v: Array,
-    beta: Array,
-    log_a: Array | None = None,
-    state: Array | None = None,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B S L K"],
+    v: Float[Array, "*B S H V"],
+    beta: Float[Array, "*B S H"] | Float[Array, "*B S H V"],
+    log_a: Float[Array, " H"] | Float[Array, "*B T H"] | Float[Array, "*B T H K"] | None = None,
+    state: Float[Array, "*B H K V"] | None = None,
     *,
-    log_b: Array | None = None,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    log_b: Float[Array, "*B T H V"] | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     reverse: bool = False,
     **options: Any,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T O V"], Float[Array, "*B H K V"]]:
     """Per step one decay, then n corrections, then one read; options as `gated_delta_rule`.
 
     q [B, T, H, K], log_a [B, T, H] or [B, T, H, K], log_b [B, T, H, V], and k, v, beta

@@ -21,6 +21,7 @@ from jax import Array
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float, Inexact
 from seqjax.ops.chunks import loop
 from seqjax.ops.convolution import fft_convolution, same_kernel_everywhere
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
@@ -111,20 +112,20 @@ def convolve(
 
 @takes_flow
 def diagonal_ssm(
-    u: Array,
-    log_a: Array,
-    B: Array,
-    C: Array,
-    state: Array | None = None,
+    u: Float[Array, "*B T D"],
+    log_a: Inexact[Array, "D N"] | Inexact[Array, " N"],
+    B: Inexact[Array, "D N"],
+    C: Inexact[Array, "D N"],
+    state: Inexact[Array, "*B D N"] | None = None,
     *,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Inexact[Array, "*B D N"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T D"], Inexact[Array, "*B D N"]]:
     """Outputs [B, T, D] and the last state [B, D, N]; the batch axis may be absent.
 
     u [B, T, D], real; log_a [D, N], or [N] if all channels share it; B, C [D, N]; states [B, D, N].

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import (
     decay_of,
     finite_rows,
@@ -107,23 +108,23 @@ def chunked(
 
 @takes_flow
 def dplr(
-    q: Array,
-    k: Array,
-    v: Array,
-    a: Array,
-    b: Array,
-    log_w: Array | None = None,
-    state: Array | None = None,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T L K"],
+    v: Float[Array, "*B T H V"],
+    a: Float[Array, "*B T L K"],
+    b: Float[Array, "*B T L K"],
+    log_w: Float[Array, " H"] | Float[Array, "*B T H"] | Float[Array, "*B T H K"] | None = None,
+    state: Float[Array, "*B H K V"] | None = None,
     *,
     scale: float = 1.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B H K V"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T O V"], Float[Array, "*B H K V"]]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
     q, k, a, b [B, T, H, K] and v [B, T, H, V]; of q and of k, a and b there may be fewer heads, of

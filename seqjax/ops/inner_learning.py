@@ -30,6 +30,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow, takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import sequential
 from seqjax.ops.inner_dual import by_part
 from seqjax.ops.inner_model import Inner, Learner, Steps, fold, weights, where
@@ -116,24 +117,24 @@ def chunked(xs: Steps, h: Learner, *, resets: Any, start: Learner, **options: An
 
 @takes_flow
 def inner_learning(
-    q: Array,
-    k: Array,
-    v: Array,
-    theta: Array,
+    q: Float[Array, "*B T H D"],
+    k: Float[Array, "*B T H D"],
+    v: Float[Array, "*B T H D"],
+    theta: Float[Array, "*B T H"],
     state: Learner,
     *,
     inner: Inner,
     norm: tuple[Array, Array] | None = None,
-    tau: Array | None = None,
-    log_eta: Array | None = None,
-    log_keep: Array | None = None,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    tau: Float[Array, "*B T H"] | None = None,
+    log_eta: Float[Array, "*B T H"] | None = None,
+    log_keep: Float[Array, "*B T H"] | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     start: Learner | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
-) -> tuple[Array, Learner]:
+) -> tuple[Float[Array, "*B T H D"], Learner]:
     """Outputs [B, T, H, D] and the next `Learner`; the batch axis may be absent.
 
     q, k, v [B, T, H, D]; theta, tau, log_eta <= 0 and log_keep <= 0 [B, T, H]. inner: the model and

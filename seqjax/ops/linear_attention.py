@@ -21,6 +21,7 @@ from jax import Array
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float, Inexact
 from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
@@ -122,25 +123,25 @@ def chunked(
 
 @takes_flow
 def linear_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_a: Array | None = None,
+    q: Inexact[Array, "*B T J K"],
+    k: Inexact[Array, "*B T L K"],
+    v: Inexact[Array, "*B T H V"],
+    log_a: Float[Array, " H"] | Float[Array, "*B T H"] | Float[Array, "*B T H K"] | None = None,
     state: Any = None,
     *,
-    log_b: Array | None = None,
-    bonus: Array | None = None,
+    log_b: Float[Array, "*B T H V"] | None = None,
+    bonus: Inexact[Array, "H K"] | None = None,
     normalise: bool = False,
     eps: float = 1e-6,
     scale: float = 1.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     start: Any = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Any]:
+) -> tuple[Inexact[Array, "*B T O V"], Any]:
     """Outputs [B, T, H, V] and the final state [B, H, K, V]; the batch axis may be absent.
 
     q, k [B, T, H, K] and v [B, T, H, V]; of q and k there may be fewer heads, of q also more, with

@@ -20,6 +20,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
+from seqjax.core.types import Flags, Inexact
 from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
 from seqjax.ops.span import elementwise
 
@@ -82,18 +83,18 @@ def by_scan(
 
 @takes_flow
 def linear_scan(
-    a: Array,
-    b: Array,
-    state: Array | None = None,
+    a: Inexact[Array, "*B T D"] | Inexact[Array, " D"],
+    b: Inexact[Array, "*B T D"],
+    state: Inexact[Array, "*B D"] | None = None,
     *,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Inexact[Array, "*B D"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Inexact[Array, "*B T D"], Inexact[Array, "*B D"]]:
     """All states h [B, T, D] and the last one processed [B, D]; the batch axis may be absent.
 
     a [B, T, D], or [D] if it does not change over time (then it is never expanded); b [B, T, D];

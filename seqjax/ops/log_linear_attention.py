@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import (
     decay_of,
     finite_log,
@@ -156,20 +157,20 @@ def chunked(
 
 @takes_flow
 def log_linear_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_a: Array,
-    scales: Array,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T L K"],
+    v: Float[Array, "*B T H V"],
+    log_a: Float[Array, "*B T H"],
+    scales: Float[Array, "*B T O levels"],
     state: Levels | None = None,
     *,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     start: Levels | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
-) -> tuple[Array, Levels]:
+) -> tuple[Float[Array, "*B T O V"], Levels]:
     """Outputs [B, T, H, V] and the next state (S [B, levels, H, K, V], steps seen int32 [B]); the
     batch axis may be absent.
 

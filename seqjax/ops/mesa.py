@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.op import (
@@ -130,23 +131,23 @@ def conjugate_gradients(product: Callable[[Array], Array], b: Array, iterations:
 
 @takes_flow
 def mesa(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_gamma: Array,
-    beta: Array,
-    Lambda: Array,
-    state: Array | None = None,
+    q: Float[Array, "*B T H K"],
+    k: Float[Array, "*B T H K"],
+    v: Float[Array, "*B T H V"],
+    log_gamma: Float[Array, "*B T H"],
+    beta: Float[Array, "*B T H"],
+    Lambda: Float[Array, "H K"],
+    state: Float[Array, "*B H K S"] | None = None,
     *,
     iterations: int = 30,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B H K S"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T H V"], Float[Array, "*B H K S"]]:
     """Outputs [B, T, H, V] and the state [H, G^T] [B, H, K, K + V]; the batch axis may be absent.
 
     q, k [B, T, H, K], v [B, T, H, V], log_gamma <= 0 and beta >= 0 [B, T, H], Lambda > 0 [H, K].

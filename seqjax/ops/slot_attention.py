@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import finite_log, loop
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
@@ -83,16 +84,16 @@ def by_linear_attention(
 
 @takes_flow
 def slot_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    s: Array,
-    log_f: Array,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T H K"],
+    v: Float[Array, "*B T H V"],
+    s: Float[Array, "*B T H M"],
+    log_f: Float[Array, "*B T H M"],
     state: State | None = None,
     *,
     scale: float = 1.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     start: State | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,

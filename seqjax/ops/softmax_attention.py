@@ -28,6 +28,7 @@ from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import LOG_ZERO, finite_log, loop, sequential
 from seqjax.ops.look_back import Cache, look_back
 from seqjax.ops.op import (
@@ -222,14 +223,14 @@ def blocks(
 
 @takes_flow
 def softmax_attention(
-    q: Array,
-    k: Array,
-    v: Array,
+    q: Float[Array, "*B T H K"],
+    k: Float[Array, "*B T G K"],
+    v: Float[Array, "*B T G V"],
     state: Cache | None = None,
     *,
     window: int | None = None,
-    log_f: Array | None = None,
-    bias: Array | None = None,
+    log_f: Float[Array, "*B T H"] | None = None,
+    bias: Float[Array, "H W"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     rotary_fraction: float = 0.0,
@@ -237,13 +238,13 @@ def softmax_attention(
     rates: Sequence[float] | None = None,
     gain: float = 1.0,
     expand: Callable[..., tuple[Array, Array]] | None = None,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Cache]:
+) -> tuple[Float[Array, "*B T H V"], Cache]:
     """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
 
     q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], log_f <= 0 [B, T, H]; bias [H, window] by

@@ -22,6 +22,7 @@ from jax import Array
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.types import Flags, Float, Inexact
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
@@ -109,25 +110,25 @@ def by_linear_scan(
 
 @takes_flow
 def selective_scan(
-    u: Array,
-    delta: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    D: Array | None = None,
-    z: Array | None = None,
-    delta_bias: Array | None = None,
-    state: Array | None = None,
+    u: Float[Array, "*B T D"],
+    delta: Float[Array, "*B T D"],
+    A: Inexact[Array, "D N"],
+    B: Inexact[Array, "*B T N"] | Inexact[Array, "*B T G N"] | Inexact[Array, "D N"],
+    C: Inexact[Array, "*B T N"] | Inexact[Array, "*B T G N"] | Inexact[Array, "D N"],
+    D: Float[Array, " D"] | None = None,
+    z: Float[Array, "*B T D"] | None = None,
+    delta_bias: Float[Array, " D"] | None = None,
+    state: Inexact[Array, "*B D N"] | None = None,
     *,
     delta_softplus: bool = False,
-    resets: Array | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
+    start: Inexact[Array, "*B D N"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T D"], Inexact[Array, "*B D N"]]:
     """Outputs [B, T, D] and the final state [B, D, N]; the batch axis may be absent.
 
     u, delta, z [B, T, D]; A [D, N] (negative: it decays); B, C [B, T, N], [B, T, G, N] with G
@@ -185,22 +186,22 @@ def selective_scan(
 
 @takes_flow
 def ssd(
-    x: Array,
-    dt: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    D: Array | None = None,
-    z: Array | None = None,
-    dt_bias: Array | None = None,
-    state: Array | None = None,
+    x: Float[Array, "*B T H P"],
+    dt: Float[Array, "*B T H"],
+    A: Float[Array, " H"],
+    B: Float[Array, "*B T G N"],
+    C: Float[Array, "*B T G N"],
+    D: Float[Array, " H"] | Float[Array, "H P"] | None = None,
+    z: Float[Array, "*B T H P"] | None = None,
+    dt_bias: Float[Array, " H"] | None = None,
+    state: Float[Array, "*B H P N"] | None = None,
     *,
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] | None = None,
-    mask: Array | None = None,
-    start: Array | None = None,
+    mask: Flags | None = None,
+    start: Float[Array, "*B H P N"] | None = None,
     **options: Any,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*B T H P"], Float[Array, "*B H P N"]]:
     """Outputs [B, T, H, P] and the final state [B, H, P, N]; the batch axis may be absent.
 
     x, z [B, T, H, P]; dt [B, T, H]; A [H] (negative: it decays), dt_bias [H]; B, C [B, T, G, N],

@@ -21,6 +21,7 @@ from jax import Array
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import stabilised
+from seqjax.core.types import Flags, Float
 from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
@@ -131,24 +132,24 @@ def chunked(
 
 @takes_flow
 def stabilised_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_i: Array,
-    log_f: Array,
+    q: Float[Array, "*B T J K"],
+    k: Float[Array, "*B T L K"],
+    v: Float[Array, "*B T H V"],
+    log_i: Float[Array, "*B T H"],
+    log_f: Float[Array, "*B T H"],
     state: Any = None,
     *,
     scale: float = 1.0,
     eps: float = 1e-6,
     initial_m: float = 0.0,
-    resets: Array | None = None,
-    mask: Array | None = None,
+    resets: Flags | None = None,
+    mask: Flags | None = None,
     start: Any = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     axis: str | None = None,
-) -> tuple[Array, State]:
+) -> tuple[Float[Array, "*B T O V"], State]:
     """Outputs h [B, T, H, V] and the final state (C, n, m); the batch axis may be absent.
 
     q, k [B, T, H, K], v [B, T, H, V], log_i and log_f <= 0 [B, T, H]; -inf is allowed in both. Of q

@@ -33,6 +33,7 @@ from jax import lax
 from seqjax.answers import Paired
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
+from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.blocks import Head, Source
 from seqjax.stacks.config import ModelConfig
@@ -111,10 +112,10 @@ class Model(Stack):
         x: Any,
         h: ModelState | None = None,
         *,
-        resets: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        dt: jax.Array | None = None,
-        cu_seqlens: jax.Array | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        mask: Bool[Array, "B T"] | None = None,
+        dt: Float[Array, "B T"] | None = None,
+        cu_seqlens: Int[Array, " N"] | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState]:
         """Answers in float32 and the state after the last step.
