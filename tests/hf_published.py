@@ -4,7 +4,6 @@ its sizes and lists shrunk. Those of tests/released, and some more for `test_hf_
 
 import json
 
-from hf_published_hybrids import HYBRIDS
 from hf_published_qwen import PUBLISHED as QWEN
 
 from scripts.released import FOLDER
@@ -13,7 +12,6 @@ RELEASED = {path.stem: json.loads(path.read_text())["config"] for path in FOLDER
 KINDS = ["linear_attention", "hybrid", "linear_attention", "hybrid"]
 PUBLISHED = {
     **dict(sorted(RELEASED.items())),
-    **HYBRIDS,
     **QWEN,
     "zamba-7b-v1 saved by 5.24": {**RELEASED["zamba-7b-v1"], "layers_block_type": KINDS},
 }

@@ -8,8 +8,11 @@ import pytest
 from flax import nnx
 
 import seqjax
+from seqjax.hf.glm import PooledAttention
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
+from seqjax.hf.streams import ConnectedLayer, HyperConnection
+from seqjax.hf.zaya import CCA, Attended
 from seqjax.layers.attention.attention import Attention
 from seqjax.layers.elementwise.sru import Cells
 from seqjax.layers.elementwise.ur_lstm import URCell
@@ -44,12 +47,20 @@ BASES = {
     Associative, Blocks, Combined, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented,
     StateSpace, Sublayer, TimeInvariant,
 }  # fmt: skip
+CONVOLVED = partial(
+    CCA, D, heads=4, kv_heads=2, head_size=2, taps=(2, 3), window=4, bias=True, rotary_fraction=1.0
+)
 # Layers that are parts of rows, or of models that are read: class -> one of it.
 PARTS = {
+    Attended: lambda rngs: Attended(CONVOLVED, 2, norm_eps=1e-6, rngs=rngs),
     Beside: lambda rngs: Beside(make("gru", D), make("lru", D), join="sum"),
     Chain: lambda rngs: Chain(Norm(D), make("gru", D), nnx.Linear(D, D, rngs=rngs), features=D),
     Residual: lambda rngs: Residual(make("mamba", D, state=2)),
+    CCA: lambda rngs: CONVOLVED(rngs=rngs),
     Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
+    ConnectedLayer: lambda rngs: ConnectedLayer(
+        make("gru", D), HyperConnection(D, streams=2, iterations=3, rngs=rngs)
+    ),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
     GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
@@ -61,6 +72,20 @@ PARTS = {
     NormAttention: lambda rngs: NormAttention(D, heads=2, phi=relu, norm=Norm(D), rngs=rngs),
     Parallel: lambda rngs: Parallel(
         [partial(make, "gru", D), partial(make, "lru", D)], (1.0, 0.5), (0.7, 2.0), rngs=rngs
+    ),
+    PooledAttention: lambda rngs: PooledAttention(
+        D,
+        heads=2,
+        latent=3,
+        key_size=2,
+        shared_size=0,
+        query_latent=3,
+        window=6,
+        heads_i=4,
+        size=3,
+        top=4,
+        pool=2,
+        rngs=rngs,
     ),
     RecurrentBlock: lambda rngs: RecurrentBlock(D, conv=3, rngs=rngs),
     Retention: lambda rngs: Retention(D, heads=2, rngs=rngs),

@@ -12,6 +12,7 @@ from seqjax.hf import (
     bamba,
     delta,
     gemma,
+    glm,
     jamba,
     kimi,
     lara,
@@ -23,6 +24,7 @@ from seqjax.hf import (
     rwkv,
     xlstm,
     zamba,
+    zaya,
 )
 from seqjax.hf.config import DEEPEST, LARGEST, Config, describing
 from seqjax.hf.decoder import Description
@@ -46,7 +48,11 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "olmo_hybrid": delta.olmo_hybrid,
     "xlstm": xlstm.xlstm,
     "minimax": minimax.minimax,
+    "minimax_text_01": minimax.minimax_text_01,
+    "minimax_m1": minimax.minimax_text_01,
     "bailing_hybrid": bailing.bailing_hybrid,
+    "glm5_next": glm.glm5_next,
+    "zaya": zaya.zaya,
     "lara_mini": lara.lara_mini,
     "rwkv": rwkv.rwkv,
     "kimi_linear": kimi.kimi_linear,

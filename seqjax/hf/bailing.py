@@ -87,15 +87,15 @@ def latent(config: Config):
 
 
 def bailing_hybrid(config: Config) -> Description:
-    """Ling 3 of inclusionAI (Ling-3.0-Flash): in five of six blocks Kimi delta attention.
+    """Ling 3 (inclusionAI/Ling-3.0-Flash); KDA: arXiv:2510.26692.
 
-        x <- x + mix(norm(x)),   x <- x + mlp(norm(x))
+        x <- x + mix(rms(x))   mix = kda in five blocks of six, or latent attention
+        x <- x + mlp(rms(x))   mlp = glu in the first blocks, experts + a shared one later
 
-    mix is Kimi delta attention (arXiv:2510.26692) whose maps to decays and to the output gate are
-    whole matrices and whose log decays are bounded, -5 sigmoid(exp(A) (W x + b)); or latent
-    attention (2405.04434) with rotary positions, each head gated by sigmoid(w x). mlp is a gated
-    linear unit in the first blocks, then experts chosen within groups (2412.19437), one shared.
-    The blocks after the last that predict further tokens are kept for export, and not computed.
+    KDA has whole matrices for decays and gate and log decays bounded below,
+    kda_lower_bound sigmoid(exp(A) (W x + b)). Latent attention (2405.04434) has positions, and a
+    gate sigmoid(w x) for each head. Experts are chosen within groups (2412.19437). The blocks that
+    predict the tokens after the next are kept, not run.
     """
     depth, heads = config.depth(), config.size("num_attention_heads")
     config.ignore(UNREAD, "head_dim partial_rotary_factor qk_head_dim")

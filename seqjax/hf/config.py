@@ -164,7 +164,7 @@ class Config:
             if str(word) not in meanings:
                 message = unknown(f"kind of block in {name}:", word, meanings)
                 raise ValueError(f"{self.kind}: {message}")
-        return [meanings[word] for word in words]
+        return [meanings[str(word)] for word in words]
 
     def only(self, name: str, meaning: str, *allowed: Any) -> None:
         """Refuse all values but these; where the field is absent, one of them is meant."""

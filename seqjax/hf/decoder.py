@@ -68,13 +68,16 @@ class Description:
     last: str = "model.norm"
     head: str = "lm_head"
     tied: bool = False  # the head is the embedding, transposed
+    head_bias: bool = False
     first: str | None = None  # a norm of the embedding
+    enter: Callable[[], Any] | None = None  # or what makes a wider stream of it
+    leave: Callable[[], Any] | None = None  # and its end before the head: norm is in it
     embed_scale: float = 1.0
     logits_scale: float = 1.0
     softcap: float | None = None
     context: int | None = None  # what full attention can see; None: there is none
     shared: tuple[Callable[..., nnx.Module], ...] = ()
-    shared_names: Names = field(default_factory=dict)  # their tensors -> our paths, in full
+    names: Names = field(default_factory=dict)  # of all other tensors -> our paths, in full
     layouts: int = 1  # in how many ways the reference saved the same numbers
     layout: int = 0  # and which of them this is
     beside: tuple[str, ...] = ()  # how the tensors begin that no logit needs
@@ -93,8 +96,9 @@ class Description:
 
     def table(self) -> dict[Any, Any]:
         """Every tensor of the checkpoint -> where it goes."""
-        table: dict[Any, Any] = {self.embed: "embed", self.last: "norm", **self.shared_names}
-        if not self.tied:
+        last = "norm.norm" if self.leave else "norm"
+        table: dict[Any, Any] = {self.embed: "embed", self.last: last, **self.names}
+        if self.head_bias or not self.tied:
             table[self.head] = "head"
         if self.first:
             table[self.first] = "embed.norm"
@@ -103,15 +107,23 @@ class Description:
             for theirs, ours in (branch.norm, "norm"), (branch.post, "post"):
                 if theirs:
                     table[theirs] = f"{at}.{ours}"
-            for theirs, ours in branch.names.items():
-                several = theirs if isinstance(theirs, tuple) else (theirs,)
-                table[tuple(f"{branch.prefix}.{t}" for t in several)] = under(f"{at}.layer", ours)
+            table |= moved(branch.names, branch.prefix, f"{at}.layer")
         return table
 
 
 def under(prefix: str, ours: Any) -> Any:
     """A path, or a form of paths, moved below `prefix`."""
     return f"{prefix}.{ours}" if isinstance(ours, str) else ours.under(prefix)
+
+
+def moved(names: Names, theirs: str, ours: str) -> Names:
+    """Names of the tensors below `theirs`, which go into the module at our path `ours`."""
+    return {
+        tuple(f"{theirs}.{t}" for t in (name if isinstance(name, tuple) else (name,))): under(
+            ours, path
+        )
+        for name, path in names.items()
+    }
 
 
 PLAIN = ModelConfig()
@@ -137,16 +149,18 @@ class Decoder(Model):
     ):
         d, D, V = description, description.features, description.vocabulary
         spec = d.spec if spec is None else spec.widened(V)
-        first = d.norm(D) if d.first else None
+        first = d.enter() if d.enter else d.norm(D) if d.first else None
         embed = Embedding(V, D, scale=d.embed_scale, norm=first, rngs=rngs)
         tail = [branch.block(d, config, rngs=rngs) for branch in d.branches]
         layers = [block.layer for block in tail if isinstance(block.layer, Layer)]
         check_evaluator(config.evaluator, layers, [type(layer).__name__ for layer in layers])
         if spec.outputs == d.spec.outputs:
             scale, cap = d.logits_scale, d.softcap
-            head = Head(D, V, tied=d.tied, bias=False, scale=scale, softcap=cap, rngs=rngs)
+            bias = d.head_bias
+            head = Head(D, V, tied=d.tied, bias=bias, scale=scale, softcap=cap, rngs=rngs)
         else:
             head = Head(D, spec.outputs.size, rngs=rngs)
         shared = [make(rngs=rngs) for make in d.shared]
-        self._put(config, embed=embed, tail=tail, norm=d.norm(D), features=D, shared=shared)
+        last = d.leave() if d.leave else d.norm(D)
+        self._put(config, embed=embed, tail=tail, norm=last, features=D, shared=shared)
         self._answer(config, spec, head, context=d.context)

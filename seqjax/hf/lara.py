@@ -25,13 +25,14 @@ EXPERTS: Names = {
 
 
 def lara_mini(config: Config) -> Description:
-    """Lara 4 Mini of Translated (Lara-4-Mini-Base): three kinds of mixers in a period of five.
+    """Lara 4 Mini (translated/Lara-4-Mini-Base); gated delta rule: arXiv:2412.06464.
 
-        x <- x + mix(norm(x)),   x <- x + experts(norm(x)) + shared(norm(x))
+        x <- x + mix(rms(x))               mix = gated_deltanet, attention in a window,
+                                           gated_deltanet, attention, attention in a window
+        x <- x + experts(n) + shared(n)    n = rms(x)
 
-    mix is a gated delta rule (arXiv:2412.06464), attention that sees `sliding_window` steps and has
-    rotary positions, or attention that sees all and has none; both with norms of the queries and
-    keys of each head. Experts have softmax scores, the shared one is added as it is.
+    Attention norms the queries and keys of each head; in a window (sliding_window) it has rotary
+    positions, over all steps it has none.
     """
     eps, depth = config("rms_norm_eps", 1e-6), config.depth()
     config.only("hidden_act", "the activation around the recurrence", "silu")

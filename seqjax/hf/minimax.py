@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from seqjax.hf.config import TRAINING, Config
-from seqjax.hf.decoder import Branch, Description
+from seqjax.hf.decoder import Branch, Description, Names
 from seqjax.hf.delta import interleaved
 from seqjax.hf.parts import ATTENTION, KINDS, attention, describe, expert_names, experts
 from seqjax.hf.tensors import Constant, Shaped, Split
@@ -18,6 +18,7 @@ from seqjax.nn.base import Frozen, Layer
 from seqjax.nn.linear import merge_heads, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import linear_attention
+from seqjax.ops.softmax_attention import alibi
 
 EXPERTS = {"gate": "W_r", **expert_names("w1", "w3", "w2")}
 
@@ -30,14 +31,23 @@ class LightningAttention(Layer):
 
     ops = ("linear_attention",)
 
-    def __init__(self, features: int, *, heads: int, head_size: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        head_size: int,
+        slope: tuple[float, ...] | None = None,
+        rngs: nnx.Rngs,
+    ):
         self.features = self.out_features = features
         self.heads, self.K = heads, head_size
         linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
         inner = heads * head_size
         self.W_q, self.W_k, self.W_v, self.W_g = (linear(features, inner) for _ in range(4))
         self.W_o, self.norm = linear(inner, features), Norm(inner, eps=1e-6)
-        self.slope = Frozen(jnp.zeros(heads))  # read from the checkpoint
+        # read from the checkpoint where it is not given
+        self.slope = Frozen(jnp.zeros(heads)) if slope is None else slope
 
     def initial(self):
         return jnp.zeros((self.heads, self.K, self.K))
@@ -46,7 +56,8 @@ class LightningAttention(Layer):
         q, k, v = (
             split_heads(jax.nn.silu(W(x)), self.heads) for W in (self.W_q, self.W_k, self.W_v)
         )
-        log_a = -self.slope[...].astype(q.dtype)
+        slope = self.slope[...] if isinstance(self.slope, nnx.Variable) else self.slope
+        log_a = -jnp.asarray(slope, q.dtype)
         y, h = linear_attention(q, k, v, log_a, h, flow=flow)
         return self.W_o(jax.nn.sigmoid(self.W_g(x)) * self.norm(merge_heads(y))), h
 
@@ -64,6 +75,62 @@ def decays(heads: int, block: int, i: int, depth: int) -> dict[str, np.ndarray]:
     }
 
 
+def blocks(config: Config, linear, lightning, size: int, factor, from_norm: bool) -> Description:
+    """What both formats share. linear: which blocks have lightning attention, that of block i is
+    lightning(i); factor(name): alpha or beta of "linear", "full" or "mlp"."""
+    # MiniMax-Text-01 gives rotary_dim, and its own code turns that many channels of every head;
+    # transformers reads the field for MiniMax-M2 alone (its issue 48241)
+    turned = config.size("rotary_dim", size, most=size) / size
+    attend = attention(config, head_size=size, **config.rope(turned, 1_000_000.0))
+    some = experts(
+        config,
+        config.size("intermediate_size"),
+        experts=config.size("num_local_experts", 8),
+        top=config.size("num_experts_per_tok", 2),
+    )
+    branches = []
+    for i, recurs in enumerate(linear):
+        at, which = f"model.layers.{i}", "linear" if recurs else "full"
+        mix, names = lightning(i) if recurs else (attend, ATTENTION)
+        parts = (
+            (which, mix, names, "self_attn", "input_layernorm"),
+            ("mlp", some, EXPERTS, "block_sparse_moe", "post_attention_layernorm"),
+        )
+        branches += [
+            Branch(
+                layer,
+                named,
+                f"{at}.{part}",
+                norm=f"{at}.{norm}",
+                from_norm=from_norm,
+                alpha=factor(f"{kind}_alpha"),
+                beta=factor(f"{kind}_beta"),
+            )
+            for kind, layer, named, part, norm in parts
+        ]
+    return describe(config, branches, eps=config("rms_norm_eps", 1e-5))
+
+
+def common(config: Config) -> tuple[int, int, int]:
+    """Heads, their size and the number of blocks, once the fields of both formats are checked."""
+    config.ignore(TRAINING, "router_jitter_noise")
+    config.ignore("there is no shared expert", "shared_moe_mode")
+    config.only("sliding_window", "attention sees a window of the past", None)
+    config.only("hidden_act", "the activation around the recurrence", "silu")
+    config.only("shared_intermediate_size", "a shared expert stands beside the others", 0)
+    heads = config.size("num_attention_heads")
+    return heads, config.size("head_dim", config.size("hidden_size") // heads), config.depth()
+
+
+def names_of(heads: int, size: int) -> Names:
+    return {
+        "qkv_proj": Split("W_q", ("W_k", "W_v"), interleaved(heads, size, size, size)),
+        "output_gate": "W_g",
+        "norm": "norm",
+        "out_proj": "W_o",
+    }
+
+
 def minimax(config: Config) -> Description:
     """MiniMax-Text-01 (MiniMaxAI/MiniMax-Text-01-hf), arXiv:2501.08313.
 
@@ -75,63 +142,53 @@ def minimax(config: Config) -> Description:
     channels of a head have positions, as in the code that the weights were trained with;
     transformers 5.24 does not read it.
     """
-    heads, depth = config.size("num_attention_heads"), config.depth()
-    size = config.size("head_dim", config.size("hidden_size") // heads)
-    block = config.size("block_size", 256)
-    config.ignore(TRAINING, "router_jitter_noise")
-    config.ignore("there is no shared expert", "shared_moe_mode")
-    config.only("sliding_window", "attention sees a window of the past", None)
-    config.only("hidden_act", "the activation around the recurrence", "silu")
     config.only("postnorm", "the normed stream is what a branch is added to", True)
-    config.only("shared_intermediate_size", "a shared expert stands beside the others", 0)
-    lightning = partial(LightningAttention, config.size("hidden_size"), heads=heads, head_size=size)
-    lit = {
-        "qkv_proj": Split("W_q", ("W_k", "W_v"), interleaved(heads, size, size, size)),
-        "output_gate": "W_g",
-        "norm": "norm",
-        "out_proj": "W_o",
-        "slope_rate": Shaped("slope", (heads, 1, 1)),
-    }
-    # MiniMax-Text-01 gives rotary_dim, and its own code turns that many channels of every head;
-    # transformers reads the field for MiniMax-M2 alone (its issue 48241)
-    turned = config.size("rotary_dim", size, most=size) / size
-    attend = attention(config, **config.rope(turned, 1_000_000.0))
-    some = experts(
-        config,
-        config.size("intermediate_size"),
-        experts=config.size("num_local_experts", 8),
-        top=config.size("num_experts_per_tok", 2),
-    )
+    heads, size, depth = common(config)
+    block = config.size("block_size", 256)
+    mix = partial(LightningAttention, config.size("hidden_size"), heads=heads, head_size=size)
+    names = {**names_of(heads, size), "slope_rate": Shaped("slope", (heads, 1, 1))}
+
+    def lightning(i):
+        return mix, names | {n: Constant(v) for n, v in decays(heads, block, i, depth).items()}
+
+    def factor(name):
+        kind, letter = name.split("_")
+        return config(f"{kind}{'' if kind == 'mlp' else '_attn'}_{letter}_factor", 1.0)
 
     def words():
         return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(depth)]
 
-    branches = []
-    for i, linear in enumerate(config.each("layer_types", depth, KINDS, words)):
-        at = f"model.layers.{i}"
-        tables = decays(heads, block, i, depth) if linear else {}
-        names = lit | {n: Constant(v) for n, v in tables.items()} if linear else ATTENTION
-        which = "linear" if linear else "full"
-        first = Branch(
-            lightning if linear else attend,
-            names,
-            f"{at}.self_attn",
-            norm=f"{at}.input_layernorm",
-            from_norm=True,
-            alpha=config(f"{which}_attn_alpha_factor", 1.0),
-            beta=config(f"{which}_attn_beta_factor", 1.0),
-        )
-        second = Branch(
-            some,
-            EXPERTS,
-            f"{at}.block_sparse_moe",
-            norm=f"{at}.post_attention_layernorm",
-            from_norm=True,
-            alpha=config("mlp_alpha_factor", 1.0),
-            beta=config("mlp_beta_factor", 1.0),
-        )
-        branches += [first, second]
+    linear = config.each("layer_types", depth, KINDS, words)
     for which in ("linear", "full"):
-        names = f"{which}_attn_alpha_factor {which}_attn_beta_factor"
-        config.ignore("no block is of this kind", names)  # where they were not read
-    return describe(config, branches, eps=config("rms_norm_eps", 1e-5))
+        unused = f"{which}_attn_alpha_factor {which}_attn_beta_factor"
+        config.ignore("no block is of this kind", unused)  # where they are not read
+    return blocks(config, linear, lightning, size, factor, from_norm=True)
+
+
+def minimax_text_01(config: Config) -> Description:
+    """MiniMax-Text-01 and M1 (MiniMaxAI/MiniMax-Text-01, -M1-40k, -M1-80k), arXiv:2501.08313
+    and 2506.13585, as released with code of their own.
+
+        x <- a r + b mix(n)       n = rms(x), r = n, or x without postnorm
+        x <- a r + b experts(n)   n = rms(x)
+
+    The model of `minimax`: attn_type_list names the blocks (1: attention), the slopes of lightning
+    attention are no tensors but follow from the config.
+    """
+    heads, size, depth = common(config)
+
+    def lightning(i):
+        slopes = -alibi(heads, 2)[:, 1] * (1 - i / (depth - 1) + 1e-5)
+        options = dict(heads=heads, head_size=size, slope=tuple(slopes.tolist()))
+        mix = partial(LightningAttention, config.size("hidden_size"), **options)
+        return mix, names_of(heads, size)
+
+    def factor(name):
+        kind, letter = name.split("_")
+        return config(f"layernorm_{kind}{'' if kind == 'mlp' else '_attention'}_{letter}", 1.0)
+
+    linear = config.each("attn_type_list", depth, {"0": True, "1": False}, lambda: [])
+    for which in ("linear", "full"):
+        unused = f"layernorm_{which}_attention_alpha layernorm_{which}_attention_beta"
+        config.ignore("no block is of this kind", unused)  # where they are not read
+    return blocks(config, linear, lightning, size, factor, from_norm=config("postnorm", False))

@@ -267,6 +267,6 @@ def described(config: Config, branches, eps: float, shared, names: Names) -> Des
         last="model.final_layernorm",
         tied=True,
         shared=shared,
-        shared_names=names,
+        names=names,
         context=config.context,
     )

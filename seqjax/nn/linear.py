@@ -37,7 +37,7 @@ def wide(x: Array) -> Array:
 
 
 class GLU(nnx.Module):
-    """W_3 (f(W_1 x) * W_2 x), a gated linear unit in place of an MLP (arXiv:2002.05202)."""
+    """W_3 (f(W_1 x) * g(W_2 x)), a gated linear unit in place of an MLP (arXiv:2002.05202)."""
 
     def __init__(
         self,
@@ -45,12 +45,14 @@ class GLU(nnx.Module):
         inner: int,
         f: Callable[[Array], Array] = silu,
         *,
+        g: Callable[[Array], Array] | None = None,
         bias: bool = False,
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
-        """scale: of the first W_3, over the usual fan-in one."""
-        self.f = f
+        """g: None, as in the paper: the identity. scale: of the first W_3, over the usual fan-in
+        one."""
+        self.f, self.g = f, g
         init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
         self.W_1, self.W_2 = (
             nnx.Linear(features, inner, use_bias=bias, rngs=rngs) for _ in range(2)
@@ -58,7 +60,8 @@ class GLU(nnx.Module):
         self.W_3 = nnx.Linear(inner, features, use_bias=bias, kernel_init=init, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.W_3(self.f(self.W_1(x)) * self.W_2(x))
+        z = self.W_2(x)
+        return self.W_3(self.f(self.W_1(x)) * (z if self.g is None else self.g(z)))
 
 
 class MLP(nnx.Module):

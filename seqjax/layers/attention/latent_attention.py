@@ -62,7 +62,7 @@ class LatentAttention(Layer):
         self.features = self.out_features = features
         self.heads, self.window = heads, window
         K = self.K = key_size or per_head("features", features, heads)
-        self.R, self.V = shared_size or max(1, K // 2), value_size or K
+        self.R, self.V = max(1, K // 2) if shared_size is None else shared_size, value_size or K
         latent = self.latent = latent or 4 * K
         self.turned, self.base = option("positions", positions, POSITIONS) == "rotary", base
         if self.turned:

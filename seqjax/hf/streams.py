@@ -1,0 +1,129 @@
+"""Residual streams side by side: hyper-connections, and the ends of a model that has them.
+
+The stream of the model holds n streams of D channels, [B, T, n D]: `Copied` fills it from the
+embedding, every branch is connected to it, and `MeanNorm` makes one of them for the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from seqjax.nn.base import Layer, Precise
+from seqjax.nn.linear import wide
+from seqjax.nn.norms import Norm
+
+
+def along(weight: Array, x: Array) -> Array:
+    """A weight for each channel, for x [.., channels]."""
+    return jnp.broadcast_to(weight, x.shape)
+
+
+class Copied(nnx.Module):
+    """n copies of x side by side."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.tile(x, (*(1,) * (x.ndim - 1), self.count))
+
+
+class MeanNorm(nnx.Module):
+    """norm(mean over the streams)."""
+
+    def __init__(self, count: int, features: int, eps: float):
+        self.count, self.norm = count, Norm(features, eps=eps)
+
+    def __call__(self, x: Array) -> Array:
+        return self.norm(jnp.mean(x.reshape(*x.shape[:-1], self.count, -1), axis=-2))
+
+
+class HyperConnection(nnx.Module):
+    """Manifold-constrained hyper-connections (arXiv:2512.24880): what a layer is given of the
+    streams X [.., n, D], and what they are after its output y.
+
+        [a, b, C] = s (W rms(X)) + base                 s one number for each of the three
+        z = norm(sum_i (sigmoid(a) + eps)_i X_i)        is given
+        X_i <- 2 sigmoid(b)_i y + sum_j M_ji X_j        M = sinkhorn(softmax(C) + eps)
+
+    sinkhorn divides by the sums over rows, then `iterations` - 1 times by those over columns and
+    over rows, each with eps: rows and columns of M add up to about one.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        streams: int,
+        iterations: int = 20,
+        eps: float = 1e-6,
+        norm_eps: float = 1e-6,
+        rngs: nnx.Rngs,
+    ):
+        n, self.iterations, self.eps = streams, iterations, eps
+        self.streams, size = streams, (2 + n) * n
+        self.norm, self.rms = Norm(features, eps=norm_eps), Norm(weight=False, eps=norm_eps)
+        init = nnx.initializers.normal(0.02)(rngs.params(), (size, n * features), jnp.float32)
+        self.W, self.base, self.scale = (Precise(z) for z in (init, jnp.zeros(size), jnp.ones(3)))
+
+    def given(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        """z [.., D] of x [.., n D], and the weights of `joined`."""
+        n = self.streams
+        all_three = wide(self.rms(wide(x))) @ self.W[...].T
+        sizes, base, s = (n, 2 * n), self.base[...], self.scale[...]
+        parts = zip(s, jnp.split(all_three, sizes, axis=-1), jnp.split(base, sizes))
+        a, b, C = (factor * part + along(start, part) for factor, part, start in parts)
+        X = x.reshape(*x.shape[:-1], n, -1)
+        z = jnp.einsum("...n,...nd->...d", jax.nn.sigmoid(a) + self.eps, X)
+        M = jax.nn.softmax(C.reshape(*C.shape[:-1], n, n), axis=-1) + self.eps
+        for k in range(2 * self.iterations - 1):
+            M = M / (jnp.sum(M, axis=-2 + k % 2, keepdims=True) + self.eps)
+        return self.norm(z.astype(x.dtype)), (2 * jax.nn.sigmoid(b), M)
+
+    def joined(self, x: Array, y: Array, weights: tuple[Array, Array]) -> Array:
+        b, M = weights
+        X = jnp.einsum("...ji,...jd->...id", M, x.reshape(*x.shape[:-1], self.streams, -1))
+        return (X + b[..., None] * y[..., None, :]).reshape(x.shape).astype(x.dtype)
+
+
+class Connected(nnx.Module):
+    """A module without a state, connected to the streams."""
+
+    block = True
+
+    def __init__(self, layer: nnx.Module, connection: HyperConnection):
+        self.layer, self.connection = layer, connection
+
+    def __call__(self, x: Array) -> Array:
+        z, weights = self.connection.given(x)
+        return self.connection.joined(x, self.layer(z), weights)  # pyright: ignore[reportCallIssue]
+
+
+class ConnectedLayer(Layer):
+    """A layer, connected to the streams."""
+
+    block = True
+
+    def __init__(self, layer: Layer, connection: HyperConnection):
+        self.layer, self.connection = layer, connection
+        self.features = self.out_features = connection.streams * layer.features
+
+    def parts(self):
+        return self.layer
+
+    def run(self, x, h, flow):
+        z, weights = self.connection.given(x)
+        y, h = self.layer.run(z, h, flow.of(self.layer.evaluators))
+        return self.connection.joined(x, y, weights), h
+
+
+def connected(
+    layer: Callable[..., nnx.Module], connection: Callable[..., HyperConnection], *, rngs: nnx.Rngs
+) -> nnx.Module:
+    made, to = layer(rngs=rngs), connection(rngs=rngs)
+    return ConnectedLayer(made, to) if isinstance(made, Layer) else Connected(made, to)
