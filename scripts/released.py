@@ -74,7 +74,27 @@ def transformers(fields: Mapping[str, Any]) -> Any:
     return AutoConfig, AutoModelForCausalLM
 
 
-HOW = {"transformers": (transformers, ("transformers", "torch"))}
+def fla(fields: Mapping[str, Any]) -> Any:
+    """The same of flash-linear-attention."""
+    from scripts import released_fla
+
+    released_fla.prepare()
+    return transformers(fields)
+
+
+def minimax(fields: Mapping[str, Any]) -> Any:
+    """The same of the code that MiniMax-Text-01 came with."""
+    from scripts import released_minimax
+
+    return released_minimax.prepare(fields)
+
+
+HOW = {
+    "transformers": (transformers, ("transformers", "torch")),
+    "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
+    "minimax": (minimax, ("transformers", "torch")),
+}
+SINGLE = ("fla", "minimax")  # whose kernels compute in float32 alone
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 
@@ -137,16 +157,20 @@ def measure(
     """What the original code computes for a config and the numbers of `weights`.
 
     instead: fields that the original needs otherwise to run on this machine.
-    noise: how far its own logits in float32 are from those in float64; apart: how far its logits
-    one by one are from those at once. `folder` keeps the checkpoint, its config as saved.
+    noise: how far its own logits in float32 are from those in float64, or, where it cannot compute
+    these, from those with every weight moved to the next float32; apart: how far its logits one by
+    one are from those at once. `folder` keeps the checkpoint, its config as saved.
     """
     (folder / "config.json").write_text(json.dumps({**config, **(instead or {})}))
     shapes, constants = saved(how, folder)
     content = json.loads((folder / "config.json").read_text())
-    save(folder, content, weights(shapes, seed) | constants)
+    numbers, double = weights(shapes, seed) | constants, how not in SINGLE
+    moved = {name: np.nextafter(w, np.float32(np.inf)) for name, w in numbers.items()}
     tokens = (np.array(TOKENS) % config.get("text_config", config)["vocab_size"]).tolist()
-    whole, steps = logits(how, folder, tokens, "float64")
+    save(folder, content, numbers if double else moved)
     single, _ = logits(how, folder, tokens, "float32")
+    save(folder, content, numbers)
+    whole, steps = logits(how, folder, tokens, "float64" if double else "float32")
     kept = {name: tensor.tolist() for name, tensor in constants.items()}
     return dict(
         tensors=shapes,
