@@ -74,14 +74,6 @@ def transformers(fields: Mapping[str, Any]) -> Any:
     return AutoConfig, AutoModelForCausalLM
 
 
-def fla(fields: Mapping[str, Any]) -> Any:
-    """The same of flash-linear-attention."""
-    from scripts import released_fla
-
-    released_fla.prepare()
-    return transformers(fields)
-
-
 def minimax(fields: Mapping[str, Any]) -> Any:
     """The same of the code that MiniMax-Text-01 came with."""
     from scripts import released_minimax
@@ -91,10 +83,9 @@ def minimax(fields: Mapping[str, Any]) -> Any:
 
 HOW = {
     "transformers": (transformers, ("transformers", "torch")),
-    "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
     "minimax": (minimax, ("transformers", "torch")),
 }
-SINGLE = ("fla", "minimax")  # whose kernels compute in float32 alone
+SINGLE = ("minimax",)  # whose states and kernels compute in float32 alone
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 

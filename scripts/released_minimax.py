@@ -35,7 +35,7 @@ def prepare(fields: Mapping[str, Any]) -> Any:
     """The classes of the release for its config and its model."""
     folder = Path(os.environ["RELEASED_CODE"]).resolve()
     sys.path.insert(0, str(folder.parent))
-    own = importlib.import_module(f"{folder.name}.modeling_minimax_text_01")
+    own: Any = importlib.import_module(f"{folder.name}.modeling_minimax_text_01")
     own.flash_attn_func, own._flash_supports_window_size = flash_attn_func, False
     config, model = own.MiniMaxText01Config, own.MiniMaxText01ForCausalLM
     config.model_type = fields["model_type"]

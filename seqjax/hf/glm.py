@@ -224,6 +224,7 @@ def text(config: Config, whole: Config, at: str) -> Description:
     eps = config("rms_norm_eps", 1e-5)
     config.ignore("that of positions, and there are none", "head_dim rope_parameters rope_theta")
     config.ignore(UNREAD, "qk_head_dim")
+    config.only("model_type", "the kind of the text model", "glm5_next_text")
     config.only("hidden_act", "the activation around the recurrence", "silu")
     config.only("num_key_value_heads", "it must equal num_attention_heads",
                 config.size("num_attention_heads"))  # fmt: skip
