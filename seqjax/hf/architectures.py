@@ -39,6 +39,8 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "jamba": jamba.jamba,
     "recurrent_gemma": gemma.recurrent_gemma,
     "lfm2": lfm2.lfm2,
+    "lfm2_moe": lfm2.lfm2_moe,
+    "lfm3": lfm2.lfm3,
     "qwen3_next": qwen.qwen3_next,
     "qwen3_5": qwen.qwen3_5,
     "qwen3_5_text": qwen.qwen3_5_text,

@@ -175,6 +175,8 @@ class Config:
 
     def inside(self, name: str) -> Config:
         """The fields of an object in the config, to be read like these."""
+        if name in self.parts:
+            return self.parts[name]
         inner = Config(self(name, {}), self.most, self.deepest, self.wanted)
         inner.kind, inner.layout = f"{self.kind}, {name}", self.layout
         self.parts[name] = inner

@@ -1,7 +1,7 @@
 """A mixture of experts (arXiv:1701.06538, 2101.03961): a token is sent to the `top` best of many.
 
     p = softmax(W_r x)  or  sigmoid(W_r x)                 scores of the experts, in float32
-    y = scale sum_{e in top(p)} w_e E_e(x) + shared(x)     w = p, or p / sum of the chosen p
+    y = scale sum_{e in top(p)} w_e E_e(x) + shared(x)    w = p, or p / (floor + sum of chosen p)
 
 Expert e is a gated linear unit W_3[e] (f(W_1[e] x) * g(W_2[e] x)), g as in `GLU`; if not `gated`
 W_3[e] f(W_1[e] x); with `latent` it sees W_in x of that size, and W_out takes the sum back. The
@@ -102,6 +102,7 @@ class MoE(Experts):
         top: int,
         scores: str = "softmax",
         renormalise: bool = True,
+        floor: float = 0.0,
         scale: float = 1.0,
         choice_bias: bool = False,
         groups: int = 1,
@@ -121,6 +122,7 @@ class MoE(Experts):
             raise ValueError(f"{top} experts cannot be chosen in {top_groups} of {groups} groups")
         self.top, self.scale = top, scale
         self.scores, self.renormalise = option("scores", scores, SCORES), renormalise
+        self.floor = floor
         self.groups, self.top_groups = groups, top_groups
         self.W_r = nnx.Linear(features, experts, use_bias=False, rngs=rngs)
         self.choice_bias = Precise(jnp.zeros(experts)) if choice_bias else None
@@ -167,5 +169,5 @@ class MoE(Experts):
         chosen = lax.top_k(preference, self.top)[1]
         weights = jnp.take_along_axis(p, chosen, axis=1)
         if self.renormalise:
-            weights = weights / jnp.sum(weights, axis=1, keepdims=True)
+            weights = weights / (jnp.sum(weights, axis=1, keepdims=True) + self.floor)
         return self.scale * weights, chosen

@@ -26,7 +26,9 @@ ROWS: dict[str, Entry] = {
             ),
             "alibi": dict(heads=3, head_size=2, window=4, positions="alibi"),
             "hard alibi": dict(heads=4, kv_heads=2, window=4, positions="hard_alibi"),
-            "biased": dict(heads=1, window=9, rotary_fraction=0.5, bias=True, out_features=3),
+            "biased": dict(
+                heads=1, window=9, rotary_fraction=0.5, bias=True, head_gate=True, out_features=3
+            ),
         },
     ),
     "local_attention": Entry(

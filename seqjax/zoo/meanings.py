@@ -90,6 +90,7 @@ MEANINGS: dict[str, str] = {
     "groups": "of heads that share B and C",
     "hard_heads": "heads that see few steps, of hard ALiBi; by default half",
     "head_size": "channels of a head",
+    "head_gate": "the gate on the output is one number for each head",
     "heads": "of the state",
     "hidden": "units inside",
     "highway": "a skip from input to output, gated",

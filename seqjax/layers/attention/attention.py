@@ -5,7 +5,8 @@
 Grouped queries (arXiv:2305.13245): heads / kv_heads query heads h in a row share the keys and
 values g. `qk_norm` puts an RMSNorm on q and k, over each "head" or over
 "all" heads at once. `softcap` c: f(s) = c tanh(s / c) (Gemma 2). `gate`: the result of each head is
-multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708). `positions`:
+multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708); with `head_gate` by one number, its
+sigmoid(w x). `positions`:
 
     "rotary"      `rotary_fraction` of a head's channels turned by their position (arXiv:2104.09864)
                   or, with `rates`, by these angles a step, pair by pair, and multiplied by `gain`:
@@ -72,6 +73,7 @@ class Attention(Layer):
         norm_offset: float = 0.0,
         norm_eps: float = 1e-6,
         gate: bool = False,
+        head_gate: bool = False,
         bias: bool = False,
         out_bias: bool | None = None,
         rngs: nnx.Rngs,
@@ -101,7 +103,11 @@ class Attention(Layer):
 
         self.W_q, self.W_k, self.W_v = (linear(features, n) for n in (keys, values, values))
         self.W_o = linear(keys, self.out_features, bias if out_bias is None else out_bias)
-        self.W_gate = linear(features, keys) if gate else None
+        self.head_gate = head_gate
+        if head_gate:
+            self.W_gate = linear(features, heads, False)
+        else:
+            self.W_gate = linear(features, keys) if gate else None
         self.qk_norm = option("qk_norm", qk_norm, QK_NORMS)
         sizes = (keys, values) if qk_norm == "all" else (self.K, self.K)
         self.q_norm, self.k_norm = (
@@ -132,7 +138,8 @@ class Attention(Layer):
         )
         y = merge_heads(y).astype(x.dtype)
         if self.W_gate is not None:
-            y = y * jax.nn.sigmoid(self.W_gate(x))
+            open_ = jax.nn.sigmoid(self.W_gate(x))
+            y = y * (jnp.repeat(open_, self.K, axis=1) if self.head_gate else open_)
         return self.W_o(y), h
 
     def normed(self, z, heads, norm):
