@@ -81,11 +81,20 @@ def minimax(fields: Mapping[str, Any]) -> Any:
     return released_minimax.prepare(fields)
 
 
+def fla(fields: Mapping[str, Any]) -> Any:
+    """The same of flash-linear-attention."""
+    from scripts import released_fla
+
+    released_fla.prepare()
+    return transformers(fields)
+
+
 HOW = {
     "transformers": (transformers, ("transformers", "torch")),
     "minimax": (minimax, ("transformers", "torch")),
+    "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
 }
-SINGLE = ("minimax",)  # whose states and kernels compute in float32 alone
+SINGLE = ("minimax", "fla")  # whose states and kernels compute in float32 alone
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 

@@ -14,6 +14,7 @@ from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.hf.streams import ConnectedLayer, HyperConnection
 from seqjax.hf.zaya import CCA, Attended
 from seqjax.layers.attention.attention import Attention
+from seqjax.layers.elementwise.hgru import HGRU
 from seqjax.layers.elementwise.sru import Cells
 from seqjax.layers.elementwise.ur_lstm import URCell
 from seqjax.layers.elementwise.xlstm import MLSTMBlock, SLSTMBlock
@@ -65,6 +66,9 @@ PARTS = {
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
     GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
     GatedShortConv: lambda rngs: GatedShortConv(D, rngs=rngs),
+    HGRU: lambda rngs: HGRU(
+        D, complex_gate=False, inner=6, bias=False, norm="rms", conv=3, rngs=rngs
+    ),
     Level: lambda rngs: Level(D, depth=1, pool=(2,), expand=2, ff=2, state=2, rngs=rngs),
     LightningAttention: lambda rngs: LightningAttention(D, heads=2, head_size=2, rngs=rngs),
     MLSTMBlock: lambda rngs: MLSTMBlock(D, heads=2, conv=3, expand=2, block=2, rngs=rngs),
@@ -88,7 +92,16 @@ PARTS = {
         rngs=rngs,
     ),
     RecurrentBlock: lambda rngs: RecurrentBlock(D, conv=3, rngs=rngs),
-    Retention: lambda rngs: Retention(D, heads=2, rngs=rngs),
+    Retention: lambda rngs: Retention(
+        D,
+        heads=2,
+        key_size=4,
+        norm="shared rms",
+        scale="none",
+        halves=True,
+        qk_map="relu",
+        rngs=rngs,
+    ),
     SimpleGateLoop: lambda rngs: SimpleGateLoop(D, rngs=rngs),
     SLSTMBlock: lambda rngs: SLSTMBlock(
         D, heads=2, conv=3, expansion=1.3, mixing=True, depth=0.0, rngs=rngs

@@ -17,6 +17,7 @@ from seqjax.train.imported import load, store
 KDA = PUBLISHED["kimi-linear-48b-a3b"]["linear_attn_config"]
 # used, but of no weight in a model of these sizes, and why
 ONLY_ELSEWHERE = {
+    "hidden_ratio": "of flash-linear-attention: at this size 256 inner features, whatever it is",
     "max_position_embeddings": "bounds the context, which is at most 4096 anyway",
     "model_max_length": "bounds the context, which is at most 4096 anyway",
 }

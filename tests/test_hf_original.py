@@ -19,10 +19,12 @@ from seqjax.hf import read
 @pytest.mark.parametrize("name", NAMES)
 def test_the_original_code_computes_the_same(name, tmp_path):
     stored = json.loads((FOLDER / f"{name}.json").read_text())
-    if stored["how"] == "transformers":
+    if stored["how"] in ("transformers", "fla"):
         reason = "the original code needs torch and transformers: pip install -e '.[reference]'"
         pytest.importorskip("torch", reason=reason)
         pytest.importorskip("transformers", reason=reason)
+    if stored["how"] == "fla":
+        pytest.importorskip("fla", reason="pip install flash-linear-attention triton einops")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs
         options = dict(instead=stored.get("instead"), seed=1)

@@ -11,6 +11,8 @@ from seqjax.hf import (
     bailing,
     bamba,
     delta,
+    fla,
+    fla_gated,
     gemma,
     glm,
     jamba,
@@ -60,6 +62,16 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "kimi_linear": kimi.kimi_linear,
     "zamba": zamba.zamba,
     "zamba2": zamba.zamba2,
+    "delta_net": fla.delta_net,
+    "gated_deltanet": fla.gated_deltanet,
+    "gated_deltaproduct": fla.gated_deltaproduct,
+    "comba": fla.comba,
+    "kda": fla.kda,
+    "gla": fla_gated.gla,
+    "retnet": fla_gated.retnet,
+    "hgrn2": fla_gated.hgrn2,
+    "hgrn": fla_gated.hgrn,
+    "gsa": fla_gated.gsa,
 }
 
 

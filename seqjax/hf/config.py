@@ -173,11 +173,20 @@ class Config:
         if value is not None and value not in allowed:
             raise self.wrong(name, f"{meaning}; only {' or '.join(map(repr, allowed))} is known")
 
-    def inside(self, name: str) -> Config:
-        """The fields of an object in the config, to be read like these."""
+    def choice(self, name: str, default: str, meanings: Mapping[str, Any]) -> Any:
+        """What the word of a field means."""
+        word = self(name, default)
+        if str(word) not in meanings:
+            raise ValueError(f"{self.kind}: {unknown(f'{name}:', word, meanings)}")
+        return meanings[word]
+
+    def inside(self, name: str, fields: Mapping[str, Any] | None = None) -> Config:
+        """The fields of an object in the config, to be read like these; fields: where it is one of
+        several."""
         if name in self.parts:
             return self.parts[name]
-        inner = Config(self(name, {}), self.most, self.deepest, self.wanted)
+        fields = self(name, {}) if fields is None else fields
+        inner = Config(fields or {}, self.most, self.deepest, self.wanted)
         inner.kind, inner.layout = f"{self.kind}, {name}", self.layout
         self.parts[name] = inner
         return inner

@@ -1,6 +1,7 @@
 """Short convolutions over time as parts of layers."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -60,6 +61,25 @@ class ShortConv(nnx.Module):
             bias=None if self.bias is None else self.bias[...],
             **flags,
         )
+
+
+class Convolved(NamedTuple):
+    """The state of a recurrence that a short convolution stands before."""
+
+    window: Any
+    S: Array
+
+
+def convolved(
+    conv: ShortConv | None, parts: Sequence[Array], window: Any, flow: Flow
+) -> tuple[Sequence[Array], Any]:
+    """Several inputs [T, n] through one convolution, side by side, and the next window; unchanged
+    without one."""
+    if conv is None:
+        return parts, ()
+    y, window = conv(jnp.concatenate(parts, axis=1), window, flow)
+    ends = [sum(part.shape[1] for part in parts[: i + 1]) for i in range(len(parts) - 1)]
+    return jnp.split(y, ends, axis=1), window
 
 
 @takes_flow

@@ -36,7 +36,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.core.common import unknown
-from seqjax.nn.activations import identity, relu
+from seqjax.nn.activations import identity, relu, relu2, sigmoid, silu
 from seqjax.nn.base import Frozen, Precise, option
 
 # ---- functions ----------------------------------------------------------------------------------
@@ -45,6 +45,17 @@ from seqjax.nn.base import Frozen, Precise, option
 def elu_plus_one(x: Array) -> Array:
     """exp(x) for x <= 0 and x + 1 above: positive."""
     return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+
+
+QK_MAPS = {
+    "identity": identity,
+    "silu": silu,
+    "relu": relu,
+    "relu2": relu2,
+    "elu+1": elu_plus_one,
+    "sigmoid": sigmoid,
+}
+"""What queries and keys pass through, channel by channel, in layers that are not named for it."""
 
 
 def dpfp(x: Array, nu: int = 1) -> Array:

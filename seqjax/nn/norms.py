@@ -43,6 +43,10 @@ class Norm(nnx.Module):
         return z.astype(x.dtype)
 
 
+NORMS = {"layer": dict(centre=True, bias=True), "rms": {}, "plain": dict(weight=False)}
+"""Options of a `Norm` by the name of its kind: LayerNorm, RMSNorm, and that without weights."""
+
+
 def unit(x: Array, eps: float = 1e-6) -> Array:
     """x / sqrt(|x|^2 + eps) over the last axis: near length one, and smooth at zero."""
     z = x.astype(accumulation_dtype(x.dtype))

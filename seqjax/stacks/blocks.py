@@ -182,7 +182,7 @@ class Using(Layer):
 
     def __init__(self, block, shared):
         self.user, self.module = block, shared
-        self.features, self.out_features = 2 * block.features, block.features
+        self.features, self.out_features = block.features, block.out_features
 
     def parts(self):
         return self.user.parts(self.module)

@@ -19,7 +19,7 @@ from seqjax.layers.rwkv.rwkv7 import RWKV7
 from seqjax.zoo.entry import Entry
 
 # floats of a DeltaLayer: the window of its convolution, and S
-DELTA = "(conv - 1) * (2 * key_heads * K + heads * V) + heads * K * V"
+DELTA = "((conv or 1) - 1) * (2 * key_heads * K + heads * V) + heads * K * V"
 
 ROWS: dict[str, Entry] = {
     "fwp": Entry(
@@ -43,6 +43,7 @@ ROWS: dict[str, Entry] = {
         variants={
             "negative": dict(heads=1, eigenvalues="[-1,1]", output_gate=True),
             "shared": dict(heads=2, key_heads=1, conv=2),
+            "bare": dict(heads=2, beta=False, qk_map="elu+1", qk_norm="sum", conv=0),
         },
     ),
     "gated_deltanet": Entry(
@@ -57,7 +58,7 @@ ROWS: dict[str, Entry] = {
         DeltaProduct,
         "DeltaProduct: n_h Householder steps per token",
         "2502.10297",
-        state="(conv - 1) * (key_heads * K + n_h * (key_heads * K + heads * V)) + heads * K * V",
+        state="((conv or 1) - 1) * ((1 + n_h) * key_heads * K + n_h * heads * V) + heads * K * V",
         smoke=dict(n_h=2, heads=2, key_size=3, value_size=2, conv=2),
         variants={"ungated": dict(n_h=3, heads=1, gated=False, eigenvalues="[0,1]")},
     ),
@@ -94,7 +95,10 @@ ROWS: dict[str, Entry] = {
         "2506.02475",
         state=DELTA,
         smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
-        variants={"open": dict(heads=2, key_heads=1, d=None, state_feedback=False)},
+        variants={
+            "open": dict(heads=2, key_heads=1, d=None, state_feedback=False),
+            "released": dict(heads=2, key_heads=1, key_size=3, value_size=2, released=True),
+        },
     ),
     "gdn2": Entry(
         GDN2,

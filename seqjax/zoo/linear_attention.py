@@ -150,11 +150,12 @@ ROWS: dict[str, Entry] = {
         HGRN2,
         "HGRN2: gated linear RNN with outer-product state expansion",
         "2404.07904",
-        state="heads * K * K",
+        state="heads * K * K + ((conv or 1) - 1) * 3 * features",
         smoke=dict(expansion=2),
         variants={
             "bounded": dict(lower_bound=0.5),
             "negative": dict(expansion=2, lower_bound=0.25, eigenvalues="[-1,1]"),
+            "released": dict(expansion=2, lower_bound=0.5, released=True, norm="rms", conv=3),
         },
     ),
     "based": Entry(
@@ -176,7 +177,7 @@ ROWS: dict[str, Entry] = {
         GLA,
         "Gated linear attention",
         "2312.06635",
-        state="kv_heads * K * V",
+        state="kv_heads * K * V + ((conv or 1) - 1) * (heads * K + kv_heads * (K + V))",
         smoke=dict(heads=2, key_size=3, rank=3),
         variants={
             "negative": dict(
@@ -189,6 +190,18 @@ ROWS: dict[str, Entry] = {
                 eigenvalues="[-1,1]",
             ),
             "values": dict(heads=2, key_size=3, rank=3, tau=0.5, value_gate=True),
+            "released": dict(
+                heads=2,
+                kv_heads=1,
+                key_size=3,
+                rank=3,
+                tau=0.5,
+                norm="rms",
+                gate_bias=False,
+                qk_map="relu2",
+                conv=3,
+                lower_bound=-0.5,
+            ),
         },
     ),
     "mlstm": Entry(
@@ -267,9 +280,10 @@ ROWS: dict[str, Entry] = {
         GSA,
         "Gated slot attention",
         "2409.07146",
-        state="kv_heads * (K + V) * slots",
+        state="kv_heads * (K + V) * slots + ((conv or 1) - 1) * (heads * K + kv_heads * (K + V))",
         smoke=dict(heads=2, slots=3),
         variants={
+            "released": dict(heads=2, kv_heads=1, slots=3, norm="plain", qk_map="relu", conv=3),
             "abc": dict(heads=2, slots=3, slots_by="softmax"),
             "grouped": dict(heads=4, kv_heads=2, key_size=3, value_size=2, slots=3),
         },

@@ -117,7 +117,7 @@ def hgru(inputs, meta, *, evaluator):
     layer = HGRU(x.shape[2], complex_gate=turned, rngs=nnx.Rngs(0))
     layer = with_parameters(layer, values)
     gamma, h = inputs["lower_bound"], jnp.zeros(x.shape[2], complex if turned else float)
-    run = without_resets(lambda x, h, flow: layer(x, gamma, h, flow), evaluator)
+    run = without_resets(lambda x, h, flow: layer.bounded(x, h, flow, gamma), evaluator)
     return {"y": run(x, jnp.broadcast_to(h, (len(x), *h.shape)))[0]}
 
 

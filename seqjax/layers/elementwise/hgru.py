@@ -15,9 +15,9 @@ as rotary frequencies, 10000^(-j / features).
 `expansion` wide (0: none); its state is the tuple of the layers' h. complex_gate False: h, c real
 and no theta. The gate SiLU(W_g x) and the norm before it are those of the official code.
 eigenvalues "[-1,1]", of the real gate (the complex one turns already): the lambda_t that multiplies
-h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2. Of the
-constructor of flash-linear-attention not here: expand_ratio, a state wider than x (1 in it), and
-short convolutions (off in it).
+h_{t-1} becomes 2 lambda_t - 1 (arXiv:2411.12537), which is negative only where gamma < 1/2. Of
+flash-linear-attention an `HGRU` has a state wider than x (`inner`), short convolutions of W_c x and
+W_mu x (`conv` > 0), no biases, and RMSNorm ("rms") or one without weights ("plain").
 """
 
 from functools import partial
@@ -28,50 +28,76 @@ from flax import nnx
 from jax import lax
 
 from seqjax.nn.base import Layer, Precise, option
+from seqjax.nn.convolution import Convolved, ShortConv, convolved
 from seqjax.nn.gates import EIGENVALUES, multiplier
 from seqjax.nn.linear import GLU
-from seqjax.nn.norms import Norm
+from seqjax.nn.norms import NORMS, Norm
 from seqjax.ops.linear_scan import linear_scan
 
 
-class HGRU(nnx.Module):
-    """One layer: y and the last h of x [T, features], the lower bound gamma [features], and h."""
+class HGRU(Layer):
+    """One layer, of lower bound 0, or `bounded` from below by gamma."""
+
+    ops = ("linear_scan",)
+    sequence_parallel = True
 
     def __init__(
         self,
         features: int,
         *,
         complex_gate: bool,
+        inner: int | None = None,
+        bias: bool = True,
+        norm: str = "layer",
+        norm_eps: float = 1e-5,
+        conv: int = 0,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
+        self.features = self.out_features = features
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         if complex_gate and eigenvalues != "[0,1]":
             raise ValueError("a complex gate turns already: eigenvalues are for the real one")
-        size = 2 * features if complex_gate else features
-        self.W_c, self.W_g = (nnx.Linear(features, size, rngs=rngs) for _ in range(2))
-        self.W_mu = nnx.Linear(features, features, rngs=rngs)
-        place = jnp.arange(float(features)) / features
+        self.inner = inner or features
+        size = 2 * self.inner if complex_gate else self.inner
+        linear = partial(nnx.Linear, use_bias=bias, rngs=rngs)
+        self.W_c, self.W_g = (linear(features, size) for _ in range(2))
+        self.W_mu = linear(features, self.inner)
+        self.conv = ShortConv(size + self.inner, conv, bias=False, rngs=rngs) if conv else None
+        place = jnp.arange(float(self.inner)) / self.inner
         self.theta = Precise(10_000.0**-place) if complex_gate else None
-        self.norm = Norm(size, centre=True, bias=True, eps=1e-5)
-        self.W_o = nnx.Linear(size, features, rngs=rngs)
+        self.norm = Norm(size, eps=norm_eps, **NORMS[option("norm", norm, NORMS)])
+        self.W_o = linear(size, features)
 
-    def __call__(self, x, gamma, h, flow):
-        c = jax.nn.silu(self.W_c(x))
+    def initial(self):
+        zero = jnp.zeros(self.inner, float if self.theta is None else complex)
+        return zero if self.conv is None else Convolved(self.conv.initial(), zero)
+
+    def run(self, x, h, flow):
+        return self.bounded(x, h, flow, jnp.zeros(self.inner, x.dtype))
+
+    def bounded(self, x, h, flow, gamma):
+        """y and the next h of x [T, features], for a lower bound gamma [inner]."""
+        (c, mu), window, S = (self.W_c(x), self.W_mu(x)), (), h
+        if self.conv is not None:
+            (c, mu), window = convolved(self.conv, (c, mu), h.window, flow)
+            S = h.S
+        c = jax.nn.silu(c)
         # 1 - lambda = (1 - gamma) (1 - mu), without cancellation where lambda is near 1
-        written = (1 - gamma[None]) * jax.nn.sigmoid(-self.W_mu(x))
+        written = (1 - gamma[None]) * jax.nn.sigmoid(-mu)
         if self.theta is None:
             kept = multiplier(1 - written, self.eigenvalues)
-            states, h = linear_scan(kept, written * c, h, flow=flow)
+            states, S = linear_scan(kept, written * c, S, flow=flow)
             feature = states
         else:
-            dtype, angle = h.now.real.dtype, self.theta[...][None]
-            turn = lax.complex(jnp.cos(angle), jnp.sin(angle)).astype(h.now.dtype)
+            dtype, angle = S.now.real.dtype, self.theta[...][None]
+            turn = lax.complex(jnp.cos(angle), jnp.sin(angle)).astype(S.now.dtype)
             c = lax.complex(c[:, ::2].astype(dtype), c[:, 1::2].astype(dtype))
-            written = written.astype(h.now.dtype)
-            states, h = linear_scan((1 - written) * turn, written * c, h, flow=flow)
+            written = written.astype(S.now.dtype)
+            states, S = linear_scan((1 - written) * turn, written * c, S, flow=flow)
             feature = jnp.concatenate([states.real, states.imag], axis=1)
-        return self.W_o(self.norm(feature.astype(x.dtype)) * jax.nn.silu(self.W_g(x))), h
+        y = self.W_o(self.norm(feature.astype(x.dtype)) * jax.nn.silu(self.W_g(x)))
+        return y, S if self.conv is None else Convolved(window, S)
 
 
 class HGRN(Layer):
@@ -112,7 +138,7 @@ class HGRN(Layer):
     def run(self, x, h, flow):
         states = []
         for i, gamma in enumerate(self.lower_bounds()):
-            y, state = self.layers[i](self.norms[i](x), gamma, h[i], flow)
+            y, state = self.layers[i].bounded(self.norms[i](x), h[i], flow, gamma)
             states.append(state)
             x = x + y
             if self.glus:

@@ -19,20 +19,24 @@ read the released kernels and their chunk-wise oracle; a naive function beside t
 first, is none that their tests run.
 
 The released kernel takes the corrections before the norms: it forms p and q - d p from what the
-convolution gives and then divides q, k and p by their lengths, so that b drops out of p there. Here
-q and k get length one first, which is the control law as the paper writes it. By default
-K = 3/4 features / heads and V = 2 K. With fewer `key_heads` than heads each q and k serves several
-heads in a row. `conv=1` is no convolution, up to a scale of each channel that W has already; a bias
-of it (off in the release) is not here. `closed_loop_delta_rule` is the recurrence alone.
+convolution gives and then divides q, k and p by their lengths, so that b drops out of p there; that
+is `released`, with b and d for each of the key heads. Otherwise q and k get length one first, which
+is the control law as the paper writes it. By default K = 3/4 features / heads and V = 2 K. With
+fewer `key_heads` than heads each q and k serves several heads in a row. `conv=0` is no convolution;
+a bias of it (off in the release) is not here. `closed_loop_delta_rule` is the recurrence alone.
 """
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.nn.activations import sigmoid
 from seqjax.nn.base import Precise
+from seqjax.nn.norms import unit
 from seqjax.ops.dplr import dplr
 
 
@@ -49,8 +53,10 @@ class Comba(GatedDeltaNet):
         value_size: int | None = None,
         state_feedback: bool = True,
         d: float | None = 1.0,
+        released: bool = False,
         output_gate: bool = True,
-        conv: int = 4,
+        conv: Annotated[int, Range(0)] = 4,
+        norm_eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -61,19 +67,28 @@ class Comba(GatedDeltaNet):
             value_size=value_size,
             output_gate=output_gate,
             conv=conv,
-            norm_eps=1e-5,
+            norm_eps=norm_eps,
             rngs=rngs,
         )
-        self.f = sigmoid
+        self.f, self.released = sigmoid, released
+        heads = self.key_heads if released else heads
         self.w_b = Precise(jnp.ones(heads)) if state_feedback else None
         self.d = Precise(jnp.full(heads, d)) if d is not None else None
 
+    def mapped(self, z):
+        return jax.nn.silu(z) if self.released else super().mapped(z)
+
     def associate(self, x, q, k, v, S, flow):
-        q, p, k = (jnp.repeat(z, self.heads // self.key_heads, axis=1) for z in (q, k, k))
-        if self.d is not None:
-            q = q - self.d[...][None, :, None] * k
+        shared = self.heads // self.key_heads
+        if not self.released:
+            q, k = (jnp.repeat(z, shared, axis=1) for z in (q, k))
+        p = k
         if self.w_b is not None:
             p = jax.nn.sigmoid(self.w_b[...])[None, :, None] * p
+        if self.d is not None:
+            q = q - self.d[...][None, :, None] * (p if self.released else k)
+        if self.released:
+            q, k, p = (jnp.repeat(unit(z), shared, axis=1) for z in (q, k, p))
         beta, log_alpha = self.beta(x), self.log_alpha(x)
         scale = self.K**-0.5
         return closed_loop_delta_rule(q, k, v, p, beta, log_alpha, S, scale=scale, flow=flow)

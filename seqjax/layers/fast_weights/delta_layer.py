@@ -5,7 +5,7 @@
     y_t = W_o (RMSNorm(o_t) * f(gate x_t))                              the norm over each head
 
 S [heads, K, V] (papers often write its transpose). With n corrections per step k and v come with n
-rows per step, [T n, heads, ...].
+rows per step, [T n, heads, ...]. With conv=0 there is no convolution.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from seqjax.nn.norms import Norm, unit
 
 
 class DeltaState(NamedTuple):
-    window: jax.Array  # [conv - 1, channels of q, k and v]
+    window: jax.Array | tuple  # [conv - 1, channels of q, k and v]; (): no convolution
     S: jax.Array  # [heads, key, value]
 
 
@@ -73,7 +73,7 @@ class DeltaLayer(Layer):
             self.W_g = Bottleneck(features, self.V, values, bias=gate_bias, rngs=rngs)
         else:
             self.W_g = self.linear(values, rngs) if gate == "full" else None
-        self.conv = ShortConv(sum(self.sizes), conv, bias=False, rngs=rngs)
+        self.conv = ShortConv(sum(self.sizes), conv, bias=False, rngs=rngs) if conv else None
         self.add_gates(rngs)
         self.norm = Norm(self.V, eps=norm_eps)
         self.W_o = nnx.Linear(values, features, use_bias=False, rngs=rngs)
@@ -90,18 +90,25 @@ class DeltaLayer(Layer):
         return nnx.Linear(self.features, size, use_bias=bias, rngs=rngs)
 
     def initial(self):
-        return DeltaState(self.conv.initial(), jnp.zeros((self.heads, self.K, self.V)))
+        window = () if self.conv is None else self.conv.initial()
+        return DeltaState(window, jnp.zeros((self.heads, self.K, self.V)))
 
     def run(self, x, h, flow):
-        qkv, window = self.conv(self.W_qkv(x), h.window, flow)
-        q, k, v = jnp.split(jax.nn.silu(qkv), (self.sizes[0], sum(self.sizes[:2])), axis=1)
+        qkv, window = self.W_qkv(x), ()
+        if self.conv is not None:
+            qkv, window = self.conv(qkv, h.window, flow)
+        q, k, v = jnp.split(qkv, (self.sizes[0], sum(self.sizes[:2])), axis=1)
         q, k = split_heads(q, self.key_heads), split_heads(self.per_correction(k), self.key_heads)
-        v = wide(split_heads(self.per_correction(v), self.heads))
-        o, S = self.associate(x, unit(q), unit(k), v, h.S, flow)
+        v = wide(split_heads(self.per_correction(jax.nn.silu(v)), self.heads))
+        o, S = self.associate(x, self.mapped(q), self.mapped(k), v, h.S, flow)
         y = merge_heads(self.norm(o)).astype(x.dtype)
         if self.W_g is not None:
             y = y * self.f(self.W_g(x))
         return self.W_o(y), DeltaState(window, S)
+
+    def mapped(self, z: jax.Array) -> jax.Array:
+        """q and k [T, heads, K] as the rule takes them."""
+        return unit(jax.nn.silu(z))
 
     def per_correction(self, z: jax.Array) -> jax.Array:
         """[T, n m] -> [T n, m]."""

@@ -10,19 +10,35 @@ The state is corrected towards answering k_t with v_t; without decay, what it ho
 overwritten. By default K = V = features / heads. With fewer `key_heads` than heads each q and k
 serves several heads in a row; `output_gate` multiplies the norm's result by SiLU(W_g x_t).
 
-`conv=1` is no convolution, up to a scale of each channel that W has already. Not here, of the
-release: beta_t = 1, a bias of the convolution, and q and k without SiLU or length one.
-2102.11174 itself maps q and k by DPFP and divides them by their sums: that is `fwp` with
-update="delta". eigenvalues "[-1,1]": beta_t becomes 2 sigmoid(W_beta x_t) (arXiv:2411.12537).
+As the release has them: `conv=0` is no convolution, `beta` False is beta_t = 1, `qk_map` stands in
+place of SiLU, and qk_norm "sum" divides q and k by their sums, not by their lengths (what adds up
+to zero stays). Not here, of it: a bias of the convolution (off in it). 2102.11174 itself maps q and
+k by DPFP and divides them by their sums: that is `fwp` with update="delta". eigenvalues "[-1,1]":
+beta_t becomes 2 sigmoid(W_beta x_t) (arXiv:2411.12537).
 """
 
+from typing import Annotated
+
+import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.delta_layer import DeltaLayer
 from seqjax.nn.base import option
+from seqjax.nn.feature_maps import QK_MAPS
 from seqjax.nn.gates import EIGENVALUES, step_size
 from seqjax.nn.linear import per_head
+from seqjax.nn.norms import unit
 from seqjax.ops.delta_rule import delta_rule
+
+
+def of_sum_one(z):
+    """z over its sum, as the last axis has it."""
+    total = jnp.sum(z, axis=-1, keepdims=True)
+    return z / jnp.where(total == 0, 1, total)
+
+
+QK_NORMS = {"length": unit, "sum": of_sum_one}
 
 
 class DeltaNet(DeltaLayer):
@@ -38,12 +54,18 @@ class DeltaNet(DeltaLayer):
         key_size: int | None = None,
         value_size: int | None = None,
         output_gate: bool = False,
-        conv: int = 4,
+        beta: bool = True,
+        qk_map: str = "silu",
+        qk_norm: str = "length",
+        conv: Annotated[int, Range(0)] = 4,
         norm_eps: float = 1e-6,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
+        self.learns_beta = beta
+        self.qk_map = QK_MAPS[option("qk_map", qk_map, QK_MAPS)]
+        self.qk_norm = QK_NORMS[option("qk_norm", qk_norm, QK_NORMS)]
         super().__init__(
             features,
             heads=heads,
@@ -57,10 +79,16 @@ class DeltaNet(DeltaLayer):
         )
 
     def add_gates(self, rngs):
-        self.W_beta = self.linear(self.n * self.heads, rngs)
+        self.W_beta = self.linear(self.n * self.heads, rngs) if self.learns_beta else None
+
+    def mapped(self, z):
+        return self.qk_norm(self.qk_map(z))
 
     def beta(self, x):
         """[T n, heads]."""
+        if self.W_beta is None:
+            size = 2.0 if self.eigenvalues == "[-1,1]" else 1.0
+            return jnp.full((len(x) * self.n, self.heads), size, x.dtype)
         return step_size(self.per_correction(self.W_beta(x)), self.eigenvalues)
 
     def associate(self, x, q, k, v, S, flow):

@@ -16,8 +16,11 @@ DeltaNet, or DeltaNet where it is not `gated`; sizes and other options are those
 (off in it).
 """
 
+from typing import Annotated
+
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.ops.delta_rule import gated_delta_product
 
@@ -34,7 +37,7 @@ class DeltaProduct(GatedDeltaNet):
         value_size: int | None = None,
         gated: bool = True,
         output_gate: bool = True,
-        conv: int = 4,
+        conv: Annotated[int, Range(0)] = 4,
         norm_eps: float = 1e-6,
         eigenvalues: str = "[-1,1]",
         rngs: nnx.Rngs,

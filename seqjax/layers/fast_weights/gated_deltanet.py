@@ -13,16 +13,23 @@ implementation applies them is immaterial. It is DeltaNet with a decay and an ou
 exp(A_log) starts uniform in [1, 16], softplus(dt_bias) log-uniform in [0.001, 0.1]; by default
 K = 3/4 features / heads and V = 2 K, as released. eigenvalues "[-1,1]": beta_t becomes
 2 sigmoid(W_beta x_t) (arXiv:2411.12537). With fewer `key_heads` than heads each q and k serves
-several heads in a row. `conv=1` is no convolution, up to a scale of each channel that W has
-already. Not here, of the release: a bias of the convolution (off in it).
+several heads in a row. `conv=0` is no convolution, gate_map "sigmoid" stands in place of the gate's
+SiLU. Not here, of the release: a bias of the convolution (off in it).
 """
+
+from typing import Annotated
 
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.delta_layer import decay_parameters
 from seqjax.layers.fast_weights.deltanet import DeltaNet
+from seqjax.nn.activations import sigmoid, silu
+from seqjax.nn.base import option
 from seqjax.nn.gates import log_decay
 from seqjax.ops.delta_rule import gated_delta_rule
+
+GATES = {"silu": silu, "sigmoid": sigmoid}
 
 
 class GatedDeltaNet(DeltaNet):
@@ -35,7 +42,8 @@ class GatedDeltaNet(DeltaNet):
         key_size: int | None = None,
         value_size: int | None = None,
         output_gate: bool = True,
-        conv: int = 4,
+        gate_map: str = "silu",
+        conv: Annotated[int, Range(0)] = 4,
         norm_eps: float = 1e-6,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
@@ -53,6 +61,7 @@ class GatedDeltaNet(DeltaNet):
             eigenvalues=eigenvalues,
             rngs=rngs,
         )
+        self.f = GATES[option("gate_map", gate_map, GATES)]
 
     def add_gates(self, rngs):
         super().add_gates(rngs)

@@ -14,8 +14,8 @@ softplus(dt_bias) log-uniform in [0.001, 0.1]. eigenvalues "[-1,1]": beta_t beco
 several heads in a row. The released models have no b_g: `gate_bias`. `full_rank`: one matrix in
 place of W_a2 W_a1, and one of W_g2 W_g1 without b_g, as in Ling 3. With a `lower_bound` c < 0, as
 its later kernels have it, log alpha_t = c sigmoid(exp(A_log) (W_a2 W_a1 x_t + dt_bias)): no key
-forgets faster than exp(c) per step. `conv=1` is no convolution, up to a scale of each channel that
-W has already. Not here, of the release: a bias of the convolution (off in it).
+forgets faster than exp(c) per step. `conv=0` is no convolution. Not here, of the
+release: a bias of the convolution (off in it).
 """
 
 from typing import Annotated
@@ -43,7 +43,7 @@ class KDA(DeltaLayer):
         key_heads: int | None = None,
         key_size: int | None = None,
         value_size: int | None = None,
-        conv: int = 4,
+        conv: Annotated[int, Range(0)] = 4,
         gate_bias: bool = True,
         full_rank: bool = False,
         norm_eps: float = 1e-5,

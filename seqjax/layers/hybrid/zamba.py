@@ -62,7 +62,7 @@ class HybridBlock(nnx.Module):
         norm_eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
-        self.features = features
+        self.features, self.out_features = 2 * features, features
         self.W = nnx.Linear(features, features, use_bias=False, rngs=rngs)
         self.norm, self.mamba = Norm(features, eps=norm_eps), mamba(rngs=rngs)
 
@@ -78,7 +78,7 @@ class HybridBlock(nnx.Module):
     def run(self, shared: SharedBlock, x, h, flow):
         attention, mamba = self.attention(shared), self.mamba
         u, cache = attention.run(shared.norm(x), h[0], flow.of(attention.evaluators))
-        u = self.W(self.feed(shared, shared.feed_norm(u))) + x[:, : self.features]
+        u = self.W(self.feed(shared, shared.feed_norm(u))) + x[:, : self.out_features]
         y, state = mamba.run(self.norm(u), h[1], flow.of(mamba.evaluators))
         return y, (cache, state)
 

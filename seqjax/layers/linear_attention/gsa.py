@@ -8,8 +8,9 @@
     y_t = W_o RMSNorm(SiLU(o_t))
 
 The op is `seqjax.slot_attention`: two gated linear attentions, one after the other.
-With fewer `kv_heads` each k, v and s, and their slots, serve several queries in a row. Not here, of
-the release: short convolutions (off in it) and other maps than SiLU.
+With fewer `kv_heads` each k, v and s, and their slots, serve several queries in a row. As the
+release has them: q and k pass through `qk_map`, and q, k and v through SiLU(conv(.)) before their
+own maps with `conv` > 0; norm "plain" is one without weights.
 
 slots_by "softmax" is attention with bounded memory (ABC, arXiv:2110.02488): K and V hold means of
 the keys and values so far, weighted by exp(s_i) per slot with s = W_f x,
@@ -23,7 +24,7 @@ output gate are not here.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +34,13 @@ from jax import Array
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import Monoid
+from seqjax.core.ranges import Range
 from seqjax.core.scan import scan
 from seqjax.nn.base import Layer, option
+from seqjax.nn.convolution import ShortConv, convolved
+from seqjax.nn.feature_maps import QK_MAPS
 from seqjax.nn.linear import merge_heads, per_head, split_heads
-from seqjax.nn.norms import Norm
+from seqjax.nn.norms import NORMS, Norm
 from seqjax.nn.states import entering
 from seqjax.ops.slot_attention import State, slot_attention
 
@@ -54,6 +58,7 @@ class Slots(NamedTuple):
     K: Array  # [kv_heads, K, slots]
     V: Array  # [kv_heads, slots, V]
     z: Array | None  # [kv_heads, slots], with slots_by "softmax"
+    window: Any = ()  # of the short convolution
 
     def canonical(self):
         return self if self.z is None else self._replace(z=jnp.exp(self.z))
@@ -81,6 +86,9 @@ class GSA(Layer):
         slots: int = 64,
         tau: float = 8.0,
         slots_by: str = "gate",
+        norm: str = "rms",
+        qk_map: str = "silu",
+        conv: Annotated[int, Range(0)] = 0,
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
@@ -96,21 +104,27 @@ class GSA(Layer):
         self.W_q, self.W_k = linear(heads * self.K), linear(self.kv_heads * self.K)
         self.W_v, self.W_f = linear(self.kv_heads * self.V), linear(self.kv_heads * slots)
         self.W_o = nnx.Linear(heads * self.V, features, use_bias=False, rngs=rngs)
-        self.norm = Norm(heads * self.V, eps=1e-5)
+        self.norm = Norm(heads * self.V, eps=1e-5, **NORMS[option("norm", norm, NORMS)])
+        self.qk_map = QK_MAPS[option("qk_map", qk_map, QK_MAPS)]
+        channels = heads * self.K + self.kv_heads * (self.K + self.V)
+        self.conv = ShortConv(channels, conv, bias=False, rngs=rngs) if conv else None
 
     def initial(self):
         K = jnp.zeros((self.kv_heads, self.K, self.slots))
         V = jnp.zeros((self.kv_heads, self.slots, self.V))
         z = jnp.full((self.kv_heads, self.slots), -jnp.inf)
-        return Slots(K, V, None if self.slots_by == "gate" else z)
+        window = () if self.conv is None else self.conv.initial()
+        return Slots(K, V, None if self.slots_by == "gate" else z, window)
 
     def run(self, x, h, flow):
         split = partial(split_heads, heads=self.kv_heads)
-        q = split_heads(jax.nn.silu(self.W_q(x)), self.heads)
-        k, v = (split(jax.nn.silu(W(x))) for W in (self.W_k, self.W_v))
+        qkv, window = convolved(self.conv, (self.W_q(x), self.W_k(x), self.W_v(x)), h.window, flow)
+        q, k, v = qkv if self.conv is None else [jax.nn.silu(z) for z in qkv]
+        q, k = split_heads(self.qk_map(q), self.heads), split(self.qk_map(k))
+        v = split(jax.nn.silu(v))
         s = split(self.W_f(x)).astype(accumulation_dtype(x.dtype))
         o, h = self.attend(q, k, v, s, h, flow)
-        return self.W_o(self.norm(jax.nn.silu(merge_heads(o)))), h
+        return self.W_o(self.norm(jax.nn.silu(merge_heads(o)))), h._replace(window=window)
 
     def attend(self, q, k, v, s, h, flow, *, scale=1.0):
         """Outputs [T, heads, V] and the next state, for s = W_f x."""

@@ -10,21 +10,25 @@ The input gate 1 - f is the key, and the output gate of HGRN is the query; neith
 head has `expansion` keys and values (128 in the paper's language models), so that there are
 features / expansion of them. gamma is `lower_bound`: the paper lets it grow from layer to layer.
 eigenvalues "[-1,1]": the f_t that multiplies S_{t-1} becomes 2 f_t - 1 (arXiv:2411.12537), which is
-negative only where gamma < 1/2; the key stays 1 - f_t. Of the constructor of flash-linear-attention
-not here: short convolutions (off in it).
+negative only where gamma < 1/2; the key stays 1 - f_t. `released`, as flash-linear-attention has
+it: q = key^-1/2 SiLU(W_q x) and v = W_v x, without biases; norm "rms" is RMSNorm, "plain" one
+without weights; `conv` > 0 are short convolutions of W_q x, W_f x and W_v x. `bounded` takes gamma
+[features].
 """
 
-import math
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.nn.base import Layer, option
+from seqjax.nn.convolution import Convolved, ShortConv, convolved
 from seqjax.nn.gates import EIGENVALUES, signed_linear_attention
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
-from seqjax.nn.norms import Norm
+from seqjax.nn.norms import NORMS, Norm
 
 
 class HGRN2(Layer):
@@ -37,6 +41,9 @@ class HGRN2(Layer):
         *,
         expansion: int = 128,
         lower_bound: float = 0.0,
+        released: bool = False,
+        norm: str = "layer",
+        conv: Annotated[int, Range(0)] = 0,
         eigenvalues: str = "[0,1]",
         rngs: nnx.Rngs,
     ):
@@ -46,26 +53,40 @@ class HGRN2(Layer):
         self.K, self.lower_bound = min(expansion, features), lower_bound
         self.eigenvalues = option("eigenvalues", eigenvalues, EIGENVALUES)
         self.heads = per_head("features", features, self.K)
-        linear = partial(nnx.Linear, features, features, rngs=rngs)
+        self.released = released
+        linear = partial(nnx.Linear, features, features, use_bias=not released, rngs=rngs)
         self.W_q, self.W_f, self.W_v, self.W_o = (linear() for _ in range(4))
-        self.norm = Norm(features, centre=True, bias=True, eps=1e-5)
+        self.norm = Norm(features, eps=1e-5, **NORMS[option("norm", norm, NORMS)])
+        self.conv = ShortConv(3 * features, conv, bias=False, rngs=rngs) if conv else None
 
     def initial(self):
-        return jnp.zeros((self.heads, self.K, self.K))
+        S = jnp.zeros((self.heads, self.K, self.K))
+        return S if self.conv is None else Convolved(self.conv.initial(), S)
 
     def run(self, x, h, flow):
-        gamma, logits = self.lower_bound, self.W_f(x)
-        log_f = jax.nn.log_sigmoid(logits)
-        if gamma:
-            log_f = jnp.logaddexp(math.log(gamma), math.log1p(-gamma) + log_f)
+        return self.bounded(x, h, flow, jnp.full(self.features, self.lower_bound))
+
+    def bounded(self, x, h, flow, gamma):
+        """`run` with a lower bound of each channel."""
+        parts, window, S = (self.W_q(x), self.W_f(x), self.W_v(x)), (), h
+        if self.conv is not None:
+            parts, window = convolved(self.conv, parts, h.window, flow)
+            S = h.S
+        q, logits, v = parts
+        q, v = (jax.nn.silu(q), v) if self.released else (jax.nn.sigmoid(q), jax.nn.silu(v))
+        log_f, gamma = jax.nn.log_sigmoid(logits), gamma[None].astype(logits.dtype)
+        inside = jnp.where(gamma > 0, gamma, 0.5)  # the logarithm of 0 has no derivative
+        raised = jnp.logaddexp(jnp.log(inside), jnp.log1p(-inside) + log_f)
         split = partial(split_heads, heads=self.heads)
-        o, h = signed_linear_attention(
-            split(jax.nn.sigmoid(self.W_q(x))),
+        o, S = signed_linear_attention(
+            split(q),
             split((1 - gamma) * jax.nn.sigmoid(-logits)),
-            wide(split(jax.nn.silu(self.W_v(x)))),
-            split(log_f),
-            h,
+            wide(split(v)),
+            split(jnp.where(gamma > 0, raised, log_f)),
+            S,
             eigenvalues=self.eigenvalues,
+            scale=self.K**-0.5 if self.released else 1.0,
             flow=flow,
         )
-        return self.W_o(self.norm(merge_heads(o)).astype(x.dtype)), h
+        y = self.W_o(self.norm(merge_heads(o)).astype(x.dtype))
+        return y, S if self.conv is None else Convolved(window, S)

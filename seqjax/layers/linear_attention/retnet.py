@@ -16,13 +16,14 @@ scales zeta^(+- n/512) themselves, of far positions, are not representable.
 
 With fewer `kv_heads` each k and v serves several heads in a row; gamma, and so S, is each head's
 own. gate: "swish" or "gelu" (exact), of W_G x, as released, or "none". norm: "group" as in the
-paper, or "rms" without weights, as released. Before it every o may be scaled, which is immaterial
-but for the norm's epsilon. `scale` is by what:
+paper, "shared rms" with weights that the heads share, or "rms" without weights, as released. Before
+it every o may be scaled, which is immaterial but for the norm's epsilon. `scale` is by what:
     "count"    (sum_{j <= n} gamma^j)^-1/2, sec. 2.4, as the release does step by step
     "scores"   that, over max(1, sum_m |scores|, entering state), which the release does for whole
                inputs and chunks, without its gradient. It depends on where a stream is split.
-Of the constructor of flash-linear-attention not here: a feature map and short convolutions (off
-in it, and no part of retention).
+    "none"     by nothing, as flash-linear-attention has it
+Of that are also `halves`: channels (i, i + key / 2) are turned as pairs, by n 10000^(-2i / key),
+and `qk_map`, which q and k pass through before they are turned.
 """
 
 from typing import NamedTuple
@@ -36,14 +37,19 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.nn.activations import gelu, silu
 from seqjax.nn.base import Layer, option
 from seqjax.nn.blocks import Blocks
+from seqjax.nn.feature_maps import QK_MAPS
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import linear_attention
-from seqjax.ops.positions import angles, places
+from seqjax.ops.positions import angles, places, rotary
 
-NORMS = {"group": dict(centre=True, bias=True), "rms": dict(weight=False)}
-SCALES = ("count", "scores")
+NORMS = {
+    "group": dict(centre=True, bias=True),
+    "shared rms": {},
+    "rms": dict(weight=False),
+}
+SCALES = ("count", "scores", "none")
 GATES = {"swish": silu, "gelu": gelu, "none": None}
 
 
@@ -92,18 +98,25 @@ class Retention(Layer):
         *,
         heads: int = 4,
         kv_heads: int | None = None,
+        key_size: int | None = None,
         value_size: int | None = None,
         xpos: bool = False,
         gate: str = "swish",
         norm: str = "group",
         scale: str = "count",
+        norm_eps: float = 1e-5,
+        halves: bool = False,
+        qk_map: str = "identity",
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
         self.heads, self.xpos = heads, xpos
-        self.K = per_head("features", features, heads)
+        self.K = key_size or per_head("features", features, heads)
         self.V = value_size or 2 * self.K
+        self.halves, self.qk_map = halves, QK_MAPS[option("qk_map", qk_map, QK_MAPS)]
         per_head("the size of a head", self.K, 2)
+        if halves and xpos:
+            raise ValueError("xpos is of neighbouring channels, not of halves")
         self.scale = option("scale", scale, SCALES)
         self.f = GATES[option("gate", gate, GATES)]
         self.kv_heads = kv_heads or heads
@@ -118,7 +131,8 @@ class Retention(Layer):
         self.W_v = linear(features, self.kv_heads * self.V)
         self.W_g = None if self.f is None else linear(features, values)
         self.W_o = linear(values, features, nnx.initializers.xavier_uniform())
-        self.norm = Norm(heads, self.V, eps=1e-5, **NORMS[option("norm", norm, NORMS)])
+        shape = (self.V,) if norm == "shared rms" else (heads, self.V)
+        self.norm = Norm(*shape, eps=norm_eps, **NORMS[option("norm", norm, NORMS)])
 
     def initial(self):
         S = jnp.zeros((self.heads, self.K, self.V))
@@ -144,10 +158,12 @@ class Retention(Layer):
         else:
             decay, rate = log_gamma, jnp.asarray(10_000.0 ** -np.linspace(0.0, 1.0, K // 2))
         angle = place.astype(rate.dtype)[:, None] * rate[None]
-        q = turn(split_heads(self.W_q(x), self.heads), angle)
+        turned = (lambda z: rotary(z, place)) if self.halves else (lambda z: turn(z, angle))
+        q = turned(self.qk_map(split_heads(self.W_q(x), self.heads)))
         k, v = (split_heads(W(x), self.kv_heads) for W in (self.W_k, self.W_v))
+        k = turned(self.qk_map(k)) * K**-0.5
         k, v = (
-            share_heads("retnet", "k", z, self.heads) for z in (turn(k, angle) * K**-0.5, wide(v))
+            share_heads("retnet", name, z, self.heads) for name, z in (("k", k), ("v", wide(v)))
         )
         o, S = linear_attention(
             q,
@@ -158,10 +174,10 @@ class Retention(Layer):
             flow=flow,
         )
         if self.scale == "scores":
-            scale = lax.stop_gradient(self.by_scores(q, k, h.now.S))
-        else:
-            scale = lax.rsqrt(self.counts(place))
-        o = self.norm(o * scale[:, :, None].astype(o.dtype))
+            o = o * lax.stop_gradient(self.by_scores(q, k, h.now.S))[:, :, None].astype(o.dtype)
+        elif self.scale == "count":
+            o = o * lax.rsqrt(self.counts(place))[:, :, None].astype(o.dtype)
+        o = self.norm(o)
         o = merge_heads(o).astype(x.dtype)
         if self.W_g is not None and self.f is not None:
             o = self.f(self.W_g(x)) * o
