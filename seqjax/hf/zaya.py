@@ -262,16 +262,6 @@ def residual(at: str) -> Names:
     }
 
 
-def positions(config: Config, kind: str) -> dict:
-    """The rotary positions of a kind of block; the config has them by kind."""
-    given = config("rope_parameters", {})
-    unknown = set(given) - set(BASES) - {"rope_type"}
-    if unknown:
-        raise config.wrong("rope_parameters", f"it has {', '.join(BASES)}, each with its own")
-    own = Config({"model_type": config.kind, "rope_parameters": given.get(kind, {})})
-    return own.rope(0.5, BASES[kind])
-
-
 def zaya(config: Config) -> Description:
     """ZAYA1 (Zyphra/ZAYA1-8B, -base), arXiv:2511.17127.
 
@@ -300,6 +290,10 @@ def zaya(config: Config) -> Description:
         config.ignore("no block sees a window", "sliding_window")
     windows = {"hybrid": config.context, "hybrid_sliding": min(near or 1, config.context)}
     taps = config.size("cca_time0", 2), config.size("cca_time1", 2)
+    turns = {kind: config.rope(0.5, BASES[kind], size=size, of=kind) for kind in set(kinds)}
+    own = config.inside("rope_parameters")
+    own.ignore("each kind of block has its own", "rope_type")
+    own.ignore("no block is of this kind", " ".join(set(BASES) - set(kinds)))
     convolved = {
         **CONVOLVED,
         "qkv_proj.conv_qk_grouped.weight": Shaped("W_2", ((heads + groups) * size, size, taps[1])),
@@ -316,7 +310,7 @@ def zaya(config: Config) -> Description:
             taps=taps,
             window=windows[kind],
             bias=config("attention_bias", False),
-            **positions(config, kind),
+            **turns[kind],
         )
         names = {
             "input_layernorm": "norm",
