@@ -61,6 +61,8 @@ LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own na
         ("softmax_attention", dict(state=((X, X, X), 0)), r"expected \(k, v\)"),
         ("softmax_attention", dict(state=((X, X[..., :2]), 0)), r"state.v has shape .*5, 1, 3\)"),
         ("softmax_attention", dict(bias=FLAT[0]), r"bias has shape .*H=1, W=5"),
+        ("softmax_attention", dict(p=X), "p and r come together, r is missing"),
+        ("softmax_attention", dict(p=X, r=X), r"r has shape .*W=5, H=1"),
         ("softmax_attention", dict(softcap="2"), "softcap is '2', expected one real number"),
     ],
 )

@@ -75,8 +75,9 @@ def quarantined(
 
     def guarded(xs: Any, state: Any) -> tuple[Any, Any]:
         inputs = {name: x for name, x in xs._asdict().items() if x is not None}
+        reading = [name for name in inputs if name in readers]
         writers = [name for name in inputs if name not in readers]
-        lost, unread = lost_in(inputs, writers, keep), lost_in(inputs, readers, keep)
+        lost, unread = lost_in(inputs, writers, keep), lost_in(inputs, reading, keep)
         fills = fill._asdict()
 
         def without(name: str, x: Array) -> Array:

@@ -1,7 +1,8 @@
 """Softmax attention over the last `window` steps, as a recurrence whose state is a cache.
 
     y_t^h = sum_s softmax_s(A_ts^h) v_s^g                       s in (t - window, t]
-    A_ts^h = c(scale q_t^h . k_s^g) + bias^h_{t-s} + sum_{r=s+1..t} log f_r^h
+    A_ts^h = c(scale q_t^h . k_s^g) + scale p_t^h . r_{t-s}^h + bias^h_{t-s}
+             + sum_{u=s+1..t} log f_u^h
 
 (1706.03762 eq. 1, a sliding window as in 2004.05150.) H / G heads h of queries in a row share the
 keys and values g (2305.13245); c(a) = softcap tanh(a / softcap), or a. Positions enter as
@@ -10,7 +11,7 @@ keys and values g (2305.13245); c(a) = softcap tanh(a / softcap), or a. Position
     `alibi`     bias^h_n = -m_h n, m_h = 2^(-8 h / H), h = 1 .. H                     2108.12409
     `hard_alibi`  bias^h_n = -inf for n >= m_h: head h sees its last m_h steps        2402.01032
     log f       a forget gate per head                                             2503.02130 eq. 4
-    `relative_scores`  a product of its own with the distance, for `attend`         1901.02860
+    relative    p_t = q_t + v, keys r of distances, and q_t + u in place of q_t     1901.02860
 
 The cache holds the last window - 1 keys, not yet turned, values and log f: a stream, split
 anywhere, is the whole. A reset empties it; a masked step leaves nothing and does not move the
@@ -52,6 +53,7 @@ class Inputs(NamedTuple):
     v: Any  # [T, G, V], or what `expand` makes it of
     log_f: Any  # [T, H], or None
     mask: Any  # bool [T], or None
+    p: Any = None  # [T, H, K], or None: queries of distances
 
 
 # ---- a block of queries over a block of keys ------------------------------------------------
@@ -148,6 +150,7 @@ def naive(
     scale: float,
     softcap: float | None = None,
     bias: Array | None = None,
+    r: Array | None = None,
     rotary_fraction: float = 0.0,
     base: float = 10_000.0,
     rates: Sequence[float] | None = None,
@@ -171,6 +174,7 @@ def naive(
         A = scale * jnp.einsum("hk,shk->hs", q[0], k)
         A = A if softcap is None else softcap * jnp.tanh(A / softcap)
         A = A if bias is None else A + bias[:, ::-1]
+        A = A if r is None else A + scale * jnp.einsum("hk,shk->hs", x.p, r[::-1])
         if x.log_f is not None:
             later = lax.cumsum(items[2], axis=0, reverse=True)[1:]
             A = A + jnp.concatenate([later, jnp.zeros_like(items[2][:1])]).T
@@ -192,6 +196,7 @@ def blocks(
     scale: float,
     softcap: float | None,
     bias: Array | None,
+    r: Array | None,
     rotary_fraction: float,
     base: float,
     rates: Sequence[float] | None,
@@ -203,22 +208,25 @@ def blocks(
     """Blocks of `window` queries over the keys of two windows: scores of one block at a time."""
     del start
 
-    def one(q: Array, items: Any, i: Array, j: Array, seen: Array) -> Array:
+    def one(queries: Any, items: Any, i: Array, j: Array, seen: Array) -> Array:
+        q, p = queries
         k, v = items[:2] if expand is None else expand(*items[:2])
         if rotary_fraction or rates:
             turn = partial(rotary, fraction=rotary_fraction, base=base, rates=rates, gain=gain)
             q, k = turn(q, i), turn(k, j)
-        added = None
+        added = []
         if bias is not None:
             table = jnp.broadcast_to(bias[:, None, ::-1], (len(bias), len(q), bias.shape[1]))
-            added = by_key(table)
+            added.append(by_key(table))
+        if r is not None:
+            added.append(scale * relative_scores(p, r[::-1]))
         if len(items) == 3:
-            gates = forgotten(items[2], len(q))
-            added = gates if added is None else added + gates
-        return attend(q, k, v, seen, scale=scale, bias=added, softcap=softcap)
+            added.append(forgotten(items[2], len(q)))
+        total = sum(added[1:], added[0]) if added else None
+        return attend(q, k, v, seen, scale=scale, bias=total, softcap=softcap)
 
     items = (xs.k, xs.v) if xs.log_f is None else (xs.k, xs.v, xs.log_f)
-    return look_back(one, xs.q, items, cache, resets=resets, mask=xs.mask)
+    return look_back(one, (xs.q, xs.p), items, cache, resets=resets, mask=xs.mask)
 
 
 @takes_flow
@@ -231,6 +239,8 @@ def softmax_attention(
     window: int | None = None,
     log_f: Float[Array, "*B T H"] | None = None,
     bias: Float[Array, "H W"] | None = None,
+    p: Float[Array, "*B T H K"] | None = None,
+    r: Float[Array, "W H K"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     rotary_fraction: float = 0.0,
@@ -248,8 +258,9 @@ def softmax_attention(
     """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
 
     q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], log_f <= 0 [B, T, H]; bias [H, window] by
-    distance. scale: K^-1/2 by default. rotary_fraction: the share of the K channels that is turned;
-    rates, gain: angles of a step of the pairs turned instead, and a factor (`seqjax.ops.rope`).
+    distance; p [B, T, H, K] and r [window, H, K] by distance, or neither. scale: K^-1/2 by default.
+    rotary_fraction: the share of the K channels that is turned; rates, gain: angles of a step of
+    the pairs turned instead, and a factor (`seqjax.ops.rope`).
     state: a `Cache` of (k, v) or (k, v, log_f), each [B, window - 1, ...], and how many steps of it
     are there, int32 [B]; None: an empty one of `window`, by default T. What it holds need not be
     keys and values: expand(k, v) makes k [m, G, K] and v [m, G, V] of what m steps left.
@@ -271,14 +282,17 @@ def softmax_attention(
             raise ValueError(
                 f"{op}: q has {sizes['H']} heads and k {sizes['G']}; expected a multiple of k's"
             )
-    check_real(op, q=q, k=k, v=v, log_f=log_f, bias=bias)
+    if (p is None) != (r is None):
+        raise TypeError(f"{op}: p and r come together, {'p' if p is None else 'r'} is missing")
+    check_real(op, q=q, k=k, v=v, log_f=log_f, bias=bias, p=p, r=r)
     if softcap is not None:
         check_number(f"{op}: softcap", softcap)
     items = (k, v) if log_f is None else (k, v, log_f)
     cache = cache_of(f"{op}: state", state, items, window, len(batch))
-    match(op, {**sizes, "W": cache.items[0].shape[len(batch)] + 1}, bias=(bias, "HW?"))
+    sizes = {**sizes, "W": cache.items[0].shape[len(batch)] + 1}
+    match(op, sizes, bias=(bias, "HW?"), p=(p, f"{batch}THK?"), r=(r, "WHK?"))
     y, cache = SOFTMAX_ATTENTION(
-        Inputs(q, k, v, None if log_f is None else finite_log(log_f), mask),
+        Inputs(q, k, v, None if log_f is None else finite_log(log_f), mask, p),
         cache,
         batched=bool(batch),
         dtype=q.dtype,
@@ -292,6 +306,7 @@ def softmax_attention(
         scale=sizes["K"] ** -0.5 if scale is None else scale,
         softcap=softcap,
         bias=bias,
+        r=r,
         rotary_fraction=rotary_fraction,
         base=base,
         rates=None if rates is None else tuple(rates),
@@ -341,13 +356,13 @@ def act(new: Cache, cache: Cache) -> Cache:
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:
-    """Arguments of `softmax_attention` for a spec; options "gates", "bias" and its own. The cache
-    holds one step less than it can."""
+    """Arguments of `softmax_attention` for a spec; options "gates", "bias", "relative" and its own.
+    The cache holds one step less than it can."""
     draw = np.random.default_rng(seed)
     B, T, H, K, V = (spec.sizes[letter] for letter in "BTHKV")
     G, W = spec.sizes.get("G", H), spec.sizes.get("W", 6)
     options = dict(spec.options)
-    gates, biased = options.pop("gates", False), options.pop("bias", False)
+    gates, biased, relative = (options.pop(n, False) for n in ("gates", "bias", "relative"))
     held = [(G, K), (G, V)] + [(H,)] * gates
     there = np.arange(W - 1) > 0  # all places of the cache but the oldest
     items = [
@@ -362,12 +377,14 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         v=draw.normal(size=(B, T, G, V)),
         log_f=-np.abs(draw.normal(size=(B, T, H))) if gates else None,
         bias=draw.normal(size=(H, W)) if biased else None,
+        p=draw.normal(size=(B, T, H, K)) if relative else None,
+        r=draw.normal(size=(W, H, K)) if relative else None,
         state=Cache(tuple(items), np.full(B, max(0, W - 2), np.int32)),
         **options,
     )
 
 
-FILL = Inputs(0.0, 0.0, 0.0, 0.0, False)
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, False, 0.0)
 SOFTMAX_ATTENTION = Op(
     name="softmax_attention",
     reference="1706.03762, 2004.05150, 2305.13245, 2108.12409, 2503.02130",
@@ -385,12 +402,12 @@ SOFTMAX_ATTENTION = Op(
         Spec(
             "forgetting",
             dict(B=2, T=37, H=2, K=4, V=3, W=6),
-            dict(gates=True, rates=(1.0, 0.3), gain=1.2),
+            dict(gates=True, relative=True, rates=(1.0, 0.3), gain=1.2),
         ),
         Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, W=64)),
     ),
     example=example,
-    readers=("q",),
+    readers=("q", "p"),
     grouped=False,
     apart=1,
     span=Span(piece, act),
