@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import seqjax
+from seqjax.hf.fla_rwkv import Stack
 from seqjax.hf.glm import PooledAttention
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
@@ -106,6 +107,7 @@ PARTS = {
     SLSTMBlock: lambda rngs: SLSTMBlock(
         D, heads=2, conv=3, expansion=1.3, mixing=True, depth=0.0, rngs=rngs
     ),
+    Stack: lambda rngs: Stack(D, 2, heads=2, ranks=(2, 2, 2, 2), inner=3, rngs=rngs),
     URCell: lambda rngs: URCell(D, rngs=rngs),
     Using: lambda rngs: Using(
         HybridBlock(D, partial(make, "mamba", D, state=2), rngs=rngs),

@@ -13,6 +13,7 @@ from seqjax.hf import (
     delta,
     fla,
     fla_gated,
+    fla_rwkv,
     gemma,
     glm,
     jamba,
@@ -72,6 +73,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "hgrn2": fla_gated.hgrn2,
     "hgrn": fla_gated.hgrn,
     "gsa": fla_gated.gsa,
+    "rwkv7": fla_rwkv.rwkv7,
 }
 
 

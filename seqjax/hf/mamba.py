@@ -7,9 +7,9 @@ from functools import partial
 
 from flax import nnx
 
-from seqjax.hf.config import RUNNING, START, UNREAD, Config
+from seqjax.hf.config import RUNNING, START, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names
-from seqjax.hf.tensors import Transposed
+from seqjax.hf.tensors import Shaped, Transposed
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
 from seqjax.nn.norms import Norm
@@ -44,6 +44,15 @@ ORIGIN = """
 """
 
 
+OF_FLA = "norm_eps"  # has flash-linear-attention, whose config.json has the same model_type
+FLA_FIRST = "A_init_range conv_init dt_init_floor dt_init_scheme dt_max dt_min dt_scale"
+
+
+def of_fla(config: Config) -> bool:
+    """Whether flash-linear-attention saved it, which names some fields otherwise."""
+    return OF_FLA in config.fields
+
+
 def stack(
     config: Config, layer: Callable[..., nnx.Module], names: Names, *, tied: bool
 ) -> Description:
@@ -51,6 +60,10 @@ def stack(
     config.ignore(START, FIRST)
     config.ignore(RUNNING, f"{KERNELS} residual_in_fp32")
     config.ignore(UNREAD, ORIGIN)  # of the library that the weights were made with
+    if of_fla(config):
+        config.ignore(START, FLA_FIRST)
+        config.ignore(RUNNING, "fuse_norm fuse_cross_entropy fuse_linear_cross_entropy")
+        config.ignore(TRAINING, "use_l2warp")
     config.only("hidden_act", "the activation around the recurrence", "silu")
     branches = [
         Branch(layer, names, f"backbone.layers.{i}.mixer", norm=f"backbone.layers.{i}.norm")
@@ -60,11 +73,15 @@ def stack(
         vocabulary=config.size("vocab_size"),
         features=config.size("hidden_size"),
         branches=tuple(branches),
-        norm=partial(Norm, eps=config("layer_norm_epsilon", 1e-5)),
+        norm=partial(Norm, eps=epsilon(config)),
         embed="backbone.embeddings",
         last="backbone.norm_f",
-        tied=config("tie_word_embeddings", tied),
+        tied=config("tie_word_embeddings", tied and not of_fla(config)),
     )
+
+
+def epsilon(config: Config) -> float:
+    return config(OF_FLA if of_fla(config) else "layer_norm_epsilon", 1e-5)
 
 
 def rank(config: Config, name: str) -> int | None:
@@ -76,6 +93,8 @@ def mamba(config: Config, **options) -> Description:
     """Mamba (state-spaces/mamba-130m-hf to mamba-2.8b-hf), arXiv:2312.00752.
 
     x <- x + mamba(rms(x))   in every block; the head is the embedding
+
+    As flash-linear-attention saves it too, where the head is its own.
     """
     features = config.size("hidden_size")
     inner = config.size("intermediate_size", None) or int(config("expand", 2) * features)
@@ -86,7 +105,7 @@ def mamba(config: Config, **options) -> Description:
         state=config.size("state_size", 16),
         conv=config.size("conv_kernel", 4),
         inner=inner,
-        dt_rank=rank(config, "time_step_rank"),
+        dt_rank=rank(config, "dt_rank" if of_fla(config) else "time_step_rank"),
         bias=config("use_bias", False),
         conv_bias=config("use_conv_bias", True),
         **options,
@@ -108,23 +127,34 @@ def mamba2(config: Config) -> Description:
     """Mamba-2 (mistralai/Mamba-Codestral-7B-v0.1), arXiv:2405.21060.
 
     x <- x + mamba2(rms(x))   in every block
+
+    As flash-linear-attention saves it too: with D per channel, the norm before the gate, or none.
+    (Its code without CUDA mixes up groups of B and C in whole sequences, not step by step.)
     """
     features, heads = config.size("hidden_size"), config.size("num_heads")
     inner = int(config("expand", 2) * features)
     config.ignore(UNREAD, "intermediate_size time_step_rank")
     config.only("head_dim", "the channels of a head are expand * hidden_size / num_heads",
                 inner // heads)  # fmt: skip
+    fla, names, options = of_fla(config), {}, {}
+    if fla:
+        channels = config("D_has_hdim", False)
+        names = {"D": Shaped("D", (-1,))} if channels else {}
+        options = dict(D_per_channel=channels, norm_first=config("norm_before_gate", False))
+        if not config("rmsnorm", True):
+            options["norm_groups"] = 0
     layer = partial(
         Mamba2,
         features,
         state=config.size("state_size", 128),
         heads=heads,
-        groups=config.size("n_groups", 8),
+        groups=config.size("n_groups", 1 if fla else 8),
         conv=config.size("conv_kernel", 4),
         inner=inner,
-        dt_limit=tuple(config("time_step_limit", [0.0, float("inf")])),
-        norm_eps=config("layer_norm_epsilon", 1e-5),
+        dt_limit=tuple(config("dt_limit" if fla else "time_step_limit", [0.0, float("inf")])),
+        norm_eps=epsilon(config),
         bias=config("use_bias", False),
         conv_bias=config("use_conv_bias", True),
+        **options,
     )
-    return stack(config, layer, MAMBA2, tied=False)
+    return stack(config, layer, {**MAMBA2, **names}, tied=False)

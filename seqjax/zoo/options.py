@@ -64,6 +64,8 @@ NUMBERS: dict[str, Range] = {
     "longest": Range(2),  # time scale, in steps
     "lower_bound": BELOW_1,  # of a forget gate
     "max_phase": Range(0, TURN),
+    "head_eps": NOT_NEGATIVE,
+    "key_eps": NOT_NEGATIVE,
     "norm_eps": NOT_NEGATIVE,
     "norm_offset": ANY,  # added to the weights of a norm
     "r_max": Range(above=0, high=1),  # ring of eigenvalues

@@ -115,9 +115,17 @@ class RWKV(Layer):
         raise TypeError(f"{type(self).__name__} must define time_mixing()")
 
     def add_block(
-        self, version: int, block: bool, *, inner: int | None, depth: float, rngs: nnx.Rngs
+        self,
+        version: int,
+        block: bool,
+        *,
+        inner: int | None,
+        depth: float,
+        norm_eps: float = 1e-5,
+        rngs: nnx.Rngs,
     ) -> None:
-        C, self.block, norm = self.features, block, partial(Norm, centre=True, bias=True, eps=1e-5)
+        C, self.block = self.features, block
+        norm = partial(Norm, centre=True, bias=True, eps=norm_eps)
         self.norms: Any = nnx.List([norm(C), norm(C)]) if block else None
         self.channel_mixing: Any = (
             ChannelMixing(C, version, inner=inner, depth=depth, rngs=rngs) if block else None

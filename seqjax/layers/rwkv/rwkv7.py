@@ -16,8 +16,9 @@ eigenvalues in (-1, 1) along kappa as it stands: w >= 0.54, a < 1.
 `mixes_values` makes a layer after the first: `mix` then takes v_first, the v of the first layer (a
 stack of blocks passes it on), which the plain call of such a layer cannot know and refuses. `depth`
 in [0, 1) is the layer's place in the stack, on which the released initialisation depends. W_o
-starts at zero, as released. ranks: of the low-rank maps (w, a, v, g). `block`, `inner`: see
-`seqjax.layers.rwkv.parts`; with a block too `mix` takes and gives v_first.
+starts at zero, as released. ranks: of the low-rank maps (w, a, v, g). norm_eps, head_eps, key_eps:
+of the block's norms, of GroupNorm and of unit. `block`, `inner`: see `seqjax.layers.rwkv.parts`;
+with a block too `mix` takes and gives v_first.
 """
 
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ class RWKV7(RWKV):
         ranks: Sequence[int] | None = None,
         block: bool = False,
         inner: int | None = None,
+        norm_eps: float = 1e-5,
+        head_eps: float = 64e-5,
+        key_eps: float = 1e-24,
         rngs: nnx.Rngs,
     ):
         C = self.features = self.out_features = features
@@ -76,9 +80,10 @@ class RWKV7(RWKV):
             return nnx.Linear(C, C, use_bias=False, kernel_init=init, rngs=rngs)
 
         self.W_r, self.W_k, self.W_v, self.W_o = (linear(b) for b in (0.5, 0.05, 0.5, 0.0))
-        self.norm = Norm(heads, self.K, centre=True, bias=True, eps=64e-5)
+        self.norm = Norm(heads, self.K, centre=True, bias=True, eps=head_eps)
+        self.key_eps = key_eps
 
-        self.add_block(7, block, inner=inner, depth=depth, rngs=rngs)
+        self.add_block(7, block, inner=inner, depth=depth, norm_eps=norm_eps, rngs=rngs)
 
     def remembered(self):
         return jnp.zeros((self.heads, self.K, self.K))
@@ -109,7 +114,7 @@ class RWKV7(RWKV):
             v = v + (v_first - v) * jax.nn.sigmoid(self.v(x_v))
 
         split = lambda z: split_heads(z, self.heads)  # noqa: E731
-        kappa = unit(split(k * self.k_k[...][None]), eps=1e-24)
+        kappa = unit(split(k * self.k_k[...][None]), eps=self.key_eps)
         k = split(k * (1 + (a - 1) * self.k_a[...][None]))
         r, values = split(r), split(v)
         y, S = dplr(
