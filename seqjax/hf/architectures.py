@@ -63,6 +63,8 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "kimi_linear": kimi.kimi_linear,
     "zamba": zamba.zamba,
     "zamba2": zamba.zamba2,
+    "transformer": fla.transformer,
+    "samba": fla.samba,
     "delta_net": fla.delta_net,
     "gated_deltanet": fla.gated_deltanet,
     "gated_deltaproduct": fla.gated_deltaproduct,

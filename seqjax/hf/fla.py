@@ -15,6 +15,7 @@ from typing import Any
 
 from seqjax.hf.config import RUNNING, START, TRAINING, UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names
+from seqjax.hf.mamba import FIRST, MAMBA, rank
 from seqjax.hf.parts import ATTENTION, FEED, Part, block, describe
 from seqjax.hf.tensors import Joined
 from seqjax.layers.attention.attention import Attention
@@ -23,6 +24,7 @@ from seqjax.layers.fast_weights.deltanet import DeltaNet
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.kda import KDA
+from seqjax.layers.ssm.mamba import Mamba
 from seqjax.nn.linear import GLU
 
 CONVOLVED = ("q_proj", "k_proj", "v_proj"), ("q_conv1d", "k_conv1d", "v_conv1d")
@@ -34,11 +36,14 @@ def inner_size(config: Config, default: float = 4) -> int:
     if given is not None:
         config.ignore("intermediate_size is read", "hidden_ratio")
         return given
-    size = int(config.size("hidden_size") * config("hidden_ratio", default) * 2 / 3)
-    return -(-size // 256) * 256
+    return rounded(config.size("hidden_size") * config("hidden_ratio", default))
 
 
-def attended(config: Config, depth: int) -> dict[int, Part]:
+def rounded(size: float) -> int:
+    return -(-int(size * 2 / 3) // 256) * 256
+
+
+def attended(config: Config, depth: int, at: str) -> dict[int, Part]:
     """The blocks that have softmax attention, as the objects in `attn` list them."""
     given = config("attn", None)
     found: dict[int, Part] = {}
@@ -60,7 +65,7 @@ def attended(config: Config, depth: int) -> dict[int, Part]:
         for place in inner("layers"):
             if not isinstance(place, int) or not 0 <= place < depth or place in found:
                 raise config.wrong("attn", f"its layers are different ones of 0 to {depth - 1}")
-            found[place] = (layer, ATTENTION, "attn")
+            found[place] = (layer, ATTENTION, at)
     return found
 
 
@@ -70,11 +75,16 @@ def shell(
     *,
     ratio: float = 4,
     using: int | None = None,
+    at: str = "attn",
+    root: str = "model",
+    inner: int | None = None,
     **fields: Any,
 ) -> Description:
     """Blocks of a mixer, or of one for each place, with the fields that all these configs have.
 
-    using: which of the shared modules the mixers are called with.
+    using: which of the shared modules the mixers are called with. at: what the mixers are called.
+    root: what is before the names of all tensors but the head's.
+    inner: width of the feed-forward part.
     """
     config.ignore(RUNNING, "attn_mode fuse_norm fuse_swiglu fuse_cross_entropy")
     config.ignore(RUNNING, "fuse_linear_cross_entropy")
@@ -82,19 +92,20 @@ def shell(
     config.only("hidden_act", "the activation of the feed-forward part", "swish")
     config.only("attnres_block_size", "blocks attend over residuals (arXiv:2603.15031)", None)
     depth, eps = config.depth(), config("norm_eps", 1e-6)
-    attention = attended(config, depth)
-    mlp: Part = partial(GLU, config.size("hidden_size"), inner_size(config, ratio)), FEED, "mlp"
+    attention = attended(config, depth, at)
+    inner = inner or inner_size(config, ratio)
+    mlp: Part = partial(GLU, config.size("hidden_size"), inner), FEED, "mlp"
     branches: list[Branch] = []
     for i in range(depth):
-        at = f"model.layers.{i}"
+        here, norm = f"{root}.layers.{i}", [f"{at}_norm"]
         if i in attention:
-            branches += block(at, ["attn_norm"], attention[i])
+            branches += block(here, norm, attention[i])
         else:
             own = mixer(i) if callable(mixer) else mixer
-            branches += block(at, ["attn_norm"], own, shared=using)
-        branches += block(at, ["mlp_norm"], mlp)
-    context = config.context if attention else None
-    return describe(config, branches, eps=eps, embed="model.embeddings", context=context, **fields)
+            branches += block(here, norm, own, shared=using)
+        branches += block(here, ["mlp_norm"], mlp)
+    fields.setdefault("context", config.context if attention else None)
+    return describe(config, branches, eps=eps, embed=f"{root}.embeddings", **fields)
 
 
 def whole(config: Config, name: str, size: float) -> int:
@@ -110,6 +121,58 @@ def convolution(config: Config, *, default: bool = True) -> int:
         return config.size("conv_size", 4)
     config.ignore("there are no short convolutions", "conv_size")
     return 0
+
+
+def transformer(config: Config) -> Description:
+    """The Transformer that flash-linear-attention compares with: fla-hub/transformer-1.3B-100B.
+
+        x <- x + attention(RMSNorm(x)),   x <- x + W_3 (SiLU(W_1 RMSNorm(x)) * W_2 RMSNorm(x))
+
+    Grouped-query attention with rotary positions (arXiv:2104.09864), over a window if there is one.
+    """
+    heads, window = config.size("num_heads", 32), config.size("window_size", None)
+    config.ignore(UNREAD, "elementwise_affine")
+    layer = partial(
+        Attention,
+        config.size("hidden_size"),
+        heads=heads,
+        kv_heads=config.size("num_kv_heads", heads),
+        window=window or config.context,
+        base=config("rope_theta", 10_000.0),
+        bias=config("qkv_bias", False),
+        out_bias=False,
+        qk_norm="head" if config("qk_norm", False) else "none",
+        norm_eps=1e-5,
+    )
+    return shell(config, (layer, ATTENTION, "attn"), context=None if window else config.context)
+
+
+def samba(config: Config) -> Description:
+    """Samba of flash-linear-attention: Mamba, and attention over a window, in turn.
+
+        x <- x + mixer(RMSNorm(x)),   x <- x + W_3 (SiLU(W_1 RMSNorm(x)) * W_2 RMSNorm(x))
+
+    arXiv:2406.07522. `attn` lists the blocks that have attention, by default every second one.
+    """
+    features = config.size("hidden_size")
+    config.ignore(START, f"{FIRST} time_step_floor")
+    config.ignore(RUNNING, "residual_in_fp32")
+    config.ignore(UNREAD, "use_conv_bias")
+    config.ignore("intermediate_size is read", "expand")
+    if config.fields.get("attn") is None:
+        raise ValueError("samba: config.json has to list the blocks with attention, as attn")
+    layer = partial(
+        Mamba,
+        features,
+        state=config.size("state_size", 16),
+        conv=config.size("conv_kernel", 4),
+        inner=config.size("intermediate_size", None) or int(config("expand", 2) * features),
+        dt_rank=rank(config, "time_step_rank"),
+        bias=config("use_bias", False),
+    )
+    inner = rounded(features * config("hidden_ratio", 4))
+    part = layer, MAMBA, "mixer"
+    return shell(config, part, at="mixer", root="backbone", last="backbone.norm_f", inner=inner)
 
 
 def delta_names(keys: int, values: int, n: int = 1) -> Names:
