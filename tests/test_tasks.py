@@ -1,5 +1,6 @@
 """Every task against a solver that reads the inputs alone, and against its stated baseline."""
 
+import re
 from functools import cache, partial
 from itertools import permutations
 
@@ -112,6 +113,65 @@ def permuted(n, even=False):
     return partial(solve_permutations, n=n, even=even)
 
 
+def solve_lstm_2b(x):
+    return (x[:, 0, 0] > 0).astype(np.int32)
+
+
+def solve_phonebook(x, digits):
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        asked = row[list(row).index(10) + 1]
+        place = list(row).index(asked)
+        out[-digits:] = row[place + 1 : place + 1 + digits]
+    return answer
+
+
+def solve_string_copy(x):
+    answer = np.zeros_like(x)
+    mark = x.max() - 2
+    for row, out in zip(x, answer, strict=True):
+        n = list(row).index(mark) - 1
+        out[n + 1 : 2 * n + 2] = [*row[1 : n + 1], mark]
+    return answer
+
+
+def solve_composition(x, size):
+    answer = []
+    for row in x:
+        value = row[-1]
+        for start in range(0, len(row) - 1, 2 * size + 1):
+            listed = row[start + 1 : start + 1 + 2 * size]
+            value = dict(zip(listed[::2], listed[1::2], strict=True))[value]
+        answer.append(value)
+    return np.array(answer)
+
+
+def solve_majority(x):
+    return np.array([[2 * sum(row[: t + 1]) > t + 1 for t in range(len(row))] for row in x], int)
+
+
+TOMITA = {
+    1: lambda s: re.fullmatch("1*", s),
+    2: lambda s: re.fullmatch("(10)*", s),
+    3: lambda s: not re.search("(?<!1)1(11)*0(00)*(?!0)", s),
+    4: lambda s: "000" not in s,
+    5: lambda s: s.count("0") % 2 == s.count("1") % 2 == 0,
+    6: lambda s: (s.count("0") - s.count("1")) % 3 == 0,
+    7: lambda s: re.fullmatch("0*1*0*1*", s),
+}
+
+
+def solve_tomita(x, n):
+    strings = ["".join(map(str, row)) for row in x]
+    return np.array(
+        [[bool(TOMITA[n](s[: t + 1])) for t in range(len(s))] for s in strings], np.int32
+    )
+
+
+def solve_navigation(x, places):
+    return np.cumsum(np.array([0, 1, -1])[x], axis=1) % places
+
+
 CASES = {  # id: task, length, options, solver; the published forms
     "adding": ("adding", 50, {}, solve_adding),
     "copy": ("copy", 30, {}, solve_copy),
@@ -135,6 +195,19 @@ CASES = {  # id: task, length, options, solver; the published forms
     ),
     "A5": ("state_tracking", 12, dict(group="A5"), permuted(5, even=True)),
     "S5": ("state_tracking", 12, dict(group="S5"), permuted(5)),
+    **{
+        f"tomita{n}": ("state_tracking", 13, dict(group=f"tomita{n}"), partial(solve_tomita, n=n))
+        for n in TOMITA
+    },
+    "cycle_navigation": (
+        *("state_tracking", 20, dict(group="cycle_navigation", modulus=6)),
+        partial(solve_navigation, places=6),
+    ),
+    "lstm_2b": ("lstm_2b", 20, {}, solve_lstm_2b),
+    "phonebook": ("phonebook", 32, dict(names=9), partial(solve_phonebook, digits=7)),
+    "string_copy": ("string_copy", 15, {}, solve_string_copy),
+    "composition": ("composition", 19, dict(size=4), partial(solve_composition, size=4)),
+    "majority": ("majority", 17, {}, solve_majority),
 }
 SHORT = {
     "adding": solve_adding,
@@ -148,7 +221,7 @@ SHORT = {
 CASES |= {f"{n}-short": (n, TASKS[n].length, TASKS[n].smoke, SHORT[n]) for n in SHORT}
 
 
-@pytest.mark.share(9)
+@pytest.mark.share(12)
 @pytest.mark.parametrize("case", CASES)
 def test_the_inputs_alone_determine_the_answer(case):
     name, length, options, solve = CASES[case]
@@ -181,7 +254,9 @@ def guess(task, batch):
     return y_hat
 
 
-GUESSED = [name for name in CASES if "adding" not in name and name != "mqar-uniform"]
+COUNTED = [n for n in CASES if n.startswith("tomita")] + ["cycle_navigation", "majority"]
+APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED}
+GUESSED = [name for name in CASES if name not in APART]
 
 
 @pytest.mark.share(7)
@@ -199,6 +274,50 @@ def test_a_trivial_predictor_scores_the_stated_baseline(case):
     counted = np.asarray(batch.mask) * (np.asarray(batch.y) != task.spec.outputs.blank)
     sigma = (expected["accuracy"] * (1 - expected["accuracy"]) / counted.sum()) ** 0.5
     assert abs(accuracy - expected["accuracy"]) < 5 * sigma
+
+
+@pytest.mark.share(3)
+@pytest.mark.parametrize("case", COUNTED)
+def test_a_predictor_that_knows_the_clock_scores_the_stated_baseline(case):
+    name, length, options, _ = CASES[case]
+    task, batch = built(name, **options), draw(name, length, **options)
+    count = task.spec.outputs.count
+    share = np.stack([np.mean(np.asarray(batch.y) == c, axis=0) for c in range(count)], axis=1)
+    y_hat = np.broadcast_to(np.log(share + 1e-9), (BATCH, length, count)).astype(np.float32)
+    metrics, expected = score(task, y_hat, batch), task.baseline(length)
+    for what in expected:
+        assert abs(float(metrics[what]) - expected[what]) < 0.04, what
+
+
+def test_string_copy_baseline_counts_and_forgets():
+    task, batch = built("string_copy"), draw("string_copy", 15)
+    ends = np.asarray(batch.y) == 26
+    y_hat = np.where(ends[..., None] == (np.arange(27) == 26), 0, -1e4).astype(np.float32)
+    y_hat[..., 1] += 1e-4  # sure of one letter
+    metrics, expected = score(task, y_hat, batch), task.baseline(15)
+    for what in expected:
+        np.testing.assert_allclose(metrics[what], expected[what], rtol=0.04)
+
+
+def test_capacity_is_what_it_was():
+    x, y, mask, *_ = draw("capacity", 20, window=6, delays=3)
+    x, y, mask = np.asarray(x)[..., 0], np.asarray(y), np.asarray(mask)
+    assert (mask == (np.arange(20) >= 6)).all()
+    for i, d in enumerate((2, 4, 6)):
+        np.testing.assert_array_equal(y[:, d:, i], x[:, :-d])
+    task = built("capacity", window=6, delays=3)
+    mse = float(score(task, np.zeros_like(y), draw("capacity", 20, window=6, delays=3))["mse"])
+    assert abs(mse - task.baseline(20)["mse"]) < 5 * (2 / mask.sum()) ** 0.5
+    slow = np.asarray(draw("capacity", 64, window=6, delays=3, bandwidth=0.25).x)[..., 0]
+    power = np.abs(np.fft.rfft(slow)) ** 2
+    assert power[:, 8:].max() < 1e-6 * power.max() and abs(slow.std() - 1) < 1e-3
+
+
+def test_string_copy_has_every_length_as_often():
+    x = np.asarray(draw("string_copy", 15).x)
+    counts = np.bincount((x == 26).argmax(axis=1) - 1, minlength=7)
+    assert counts[0] == 0 and (abs(counts[1:] / BATCH - 1 / 6) < 5 * (5 / 36 / BATCH) ** 0.5).all()
+    assert (np.asarray(draw("string_copy", 14, shortest=6).x)[:, 7] == 26).all()
 
 
 def test_adding_baseline_is_the_variance_of_the_sum():
@@ -256,6 +375,12 @@ def test_validation_is_fixed_and_apart_from_training():
         ("associative_recall", {}, 57, "odd length from 5 to 55"),
         ("mqar", {}, 30, "even length >= 32"),
         ("mqar", {}, 33, "even length >= 32"),
+        ("capacity", {}, 50, "a window of 50 needs more steps"),
+        ("lstm_2b", {}, 1, ">= 2"),
+        ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),
+        ("phonebook", dict(names=3), 40, "a multiple of 8 from 16 to 32"),
+        ("string_copy", dict(shortest=5), 11, ">= 12"),
+        ("composition", {}, 17, r"17 k \+ 1"),
         ("char_lm", TASKS["char_lm"].smoke, 10**8, "too short for 1 x 100000000"),
     ],
 )

@@ -9,13 +9,19 @@ from seqjax.core.ranges import check_options
 from seqjax.tasks import (
     adding,
     associative_recall,
+    capacity,
     char_lm,
+    composition,
     copy,
     induction_heads,
+    lstm_2b,
+    majority,
     mqar,
+    phonebook,
     reverse,
     selective_copy,
     state_tracking,
+    string_copy,
 )
 from seqjax.tasks.arrays import from_arrays
 from seqjax.tasks.sources import from_batches, from_source
@@ -61,9 +67,30 @@ TASKS: dict[str, Entry] = {
     ),
     "state_tracking": Entry(
         state_tracking.state_tracking,
-        "Parity, modular addition and permutation groups (S3, A5, S5)",
+        "Parity, modular addition, permutation groups (S3, A5, S5), finite automata",
         "2404.08819, 2411.12537", length=16, smoke=dict(group="S3"),
     ),
+    "capacity": Entry(
+        capacity.capacity, "Capacity: a sliding window",
+        "Voelker et al. 2019", length=12, smoke=dict(window=6, delays=3),
+    ),
+    "lstm_2b": Entry(
+        lstm_2b.lstm_2b, "Task 2b: the first symbol after a long time",
+        "1997", length=8, smoke=dict(inputs=4),
+    ),
+    "phonebook": Entry(
+        phonebook.phonebook, "Phone-book look-up",
+        "2402.01032", length=12, smoke=dict(names=5, digits=3),
+    ),
+    "string_copy": Entry(
+        string_copy.string_copy, "Copying strings of any length",
+        "2402.01032", length=12, smoke=dict(letters=4),
+    ),
+    "composition": Entry(
+        composition.composition, "k-fold composition of functions",
+        "2402.08164", length=15, smoke=dict(size=3),
+    ),
+    "majority": Entry(majority.majority, "Majority of the bits so far", "2009.11264", length=16),
     "reverse": Entry(
         reverse.reverse, "Reversal: a pair of a source and a target",
         "1409.3215", length=6, smoke=dict(vocabulary=4),

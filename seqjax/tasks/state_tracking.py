@@ -1,4 +1,5 @@
-"""State tracking: the word problem of a finite group (arXiv:2404.08819; 2411.12537 for parity).
+"""State tracking: the word problem of a finite group (arXiv:2404.08819; 2411.12537 for parity),
+or the answers of a finite automaton (`seqjax.tasks.automata`).
 
 Each step shows an element x_t of a group G, uniformly random; the answer on each step is the
 running product
@@ -15,7 +16,8 @@ fixed stack of attention or diagonal recurrences solves it unless TC0 = NC1 (arX
 Permutations are numbered in lexicographic order of their one-line form; p q is "p, then q".
 
 Baseline: y_t is uniform and independent of x_t for t > 1, so a model without memory has accuracy
-1/|G| there and loss log |G|; that is the baseline stated.
+1/|G| there and loss log |G|; that is the baseline stated.  Of an automaton it is the predictor that
+knows the distribution of y_t and no symbol.
 Length generalisation: the rule is the same on every step; test far beyond the trained length.
 """
 
@@ -28,7 +30,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.core.ranges import Range
-from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
+from seqjax.tasks.automata import AUTOMATA, Automaton
+from seqjax.tasks.task import (
+    Batch,
+    Classes,
+    Metrics,
+    Spec,
+    Task,
+    Tokens,
+    sampler,
+    uniform_baseline,
+)
 
 
 def cyclic(order: int) -> np.ndarray:
@@ -67,9 +79,15 @@ GROUPS: dict[str, Callable[[int], np.ndarray]] = {  # name -> modulus -> composi
 
 
 def state_tracking(*, group: str = "parity", modulus: Annotated[int, Range(2, 2**15)] = 5) -> Task:
-    """The running product in `group`, a name of `GROUPS` (`modulus` is for modular_addition)."""
+    """The running product in `group`, a name of `GROUPS`, or an automaton, one of `AUTOMATA`.
+
+    modulus: of modular_addition; the places of cycle_navigation; the states of "random".
+    """
+    if group in AUTOMATA:
+        return of_automaton(AUTOMATA[group](modulus))
     if group not in GROUPS:
-        raise ValueError(f"no group {group!r}: state_tracking knows {', '.join(GROUPS)}")
+        known = ", ".join([*GROUPS, *AUTOMATA])
+        raise ValueError(f"no group {group!r}: state_tracking knows {known}")
     if modulus < 2:
         raise ValueError(f"modular_addition needs modulus >= 2, got {modulus}")
     table = GROUPS[group](modulus)
@@ -84,3 +102,35 @@ def state_tracking(*, group: str = "parity", modulus: Annotated[int, Range(2, 2*
 
     spec = Spec(Tokens(order), Classes(order, per_step=True))
     return Task("state_tracking", spec, sample, lambda length: uniform_baseline(order))
+
+
+def of_automaton(automaton: Automaton) -> Task:
+    """The answer of the state after each symbol; symbols are uniform."""
+    delta, answer = automaton
+    symbols, states = delta.shape
+    classes = int(answer.max()) + 1
+
+    @sampler
+    def sample(key: jax.Array, batch: int, length: int) -> Batch:
+        x = jax.random.randint(key, (batch, length), 0, symbols, jnp.int32)
+
+        def then(f: jax.Array, g: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(g, f, axis=-1)  # maps of states, f first
+
+        passed = jax.lax.associative_scan(then, jnp.asarray(delta)[x], axis=1)
+        y = jnp.asarray(answer)[passed[..., 0]]
+        return Batch(x, y, jnp.ones((batch, length), jnp.float32))
+
+    def baseline(length: int) -> Metrics:
+        step = np.zeros((states, states))
+        np.add.at(step, (np.tile(np.arange(states), symbols), delta.ravel()), 1 / symbols)
+        p, loss, accuracy = np.eye(states)[0], 0.0, 0.0
+        for _ in range(length):
+            p = p @ step
+            q = np.bincount(answer, p, classes)
+            loss -= float(q[q > 0] @ np.log(q[q > 0])) / length
+            accuracy += float(q.max()) / length
+        return {"loss": loss, "accuracy": accuracy}
+
+    spec = Spec(Tokens(symbols), Classes(classes, per_step=True))
+    return Task("state_tracking", spec, sample, baseline)
