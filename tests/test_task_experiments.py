@@ -1,0 +1,26 @@
+"""Every task trains: two steps of a small model, whose loss then is finite on held-out batches."""
+
+import math
+
+import pytest
+
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.tasks import TASKS
+from seqjax.train import train
+from seqjax.train.config import Config, TaskConfig, TrainConfig
+
+MODEL = ModelConfig(layer=(LayerConfig("min_gru"),), features=8, depth=1)
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("name", TASKS)
+def test_two_steps(name, tmp_path):
+    entry = TASKS[name]
+    options = dict(batch=2, length=entry.length, evaluation_batches=1)
+    config = Config(
+        task=TaskConfig(name, dict(entry.smoke), **options),
+        model=MODEL,
+        train=TrainConfig(steps=2, evaluate_every=2, save_every=2),
+    )
+    found = train(config, tmp_path / "run")
+    assert math.isfinite(found.metrics["loss"])
