@@ -74,6 +74,13 @@ def transformers(fields: Mapping[str, Any]) -> Any:
     return AutoConfig, AutoModelForCausalLM
 
 
+def base(fields: Mapping[str, Any]) -> Any:
+    """The same of a model without a head, of which features are compared."""
+    from transformers import AutoConfig, AutoModel  # pyright: ignore[reportMissingImports]
+
+    return AutoConfig, AutoModel
+
+
 def minimax(fields: Mapping[str, Any]) -> Any:
     """The same of the code that MiniMax-Text-01 came with."""
     from scripts import released_minimax
@@ -90,6 +97,7 @@ def fla(fields: Mapping[str, Any]) -> Any:
 
 
 HOW = {
+    "base": (base, ("transformers", "torch")),
     "transformers": (transformers, ("transformers", "torch")),
     "minimax": (minimax, ("transformers", "torch")),
     "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
@@ -127,9 +135,13 @@ def logits(how: str, folder: Path, tokens: Any, dtype: str) -> tuple[np.ndarray,
     model = models.from_pretrained(folder, **options).eval()
     ids = torch.tensor(tokens)
     with torch.no_grad():
-        whole = model(input_ids=ids, use_cache=False).logits
+        whole = answer(model(input_ids=ids, use_cache=False))
         steps = torch.cat([one_by_one(model, row[None]) for row in ids])
     return whole.double().numpy(), steps.double().numpy()
+
+
+def answer(out: Any) -> Any:
+    return out.logits if "logits" in out else out.last_hidden_state
 
 
 def one_by_one(model: Any, ids: Any) -> Any:
@@ -142,7 +154,7 @@ def one_by_one(model: Any, ids: Any) -> Any:
         at = dict(position_ids=torch.tensor([[t]])) if "position_ids" in taken else {}
         out = model(input_ids=ids[:, t : t + 1], use_cache=True, **at, **state)
         state = {name: out[name] for name in STATES if name in taken and name in out}
-        steps.append(out.logits)
+        steps.append(answer(out))
     return torch.cat(steps, dim=1)
 
 

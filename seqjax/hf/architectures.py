@@ -84,6 +84,7 @@ def describe(
     context: int | None = None,
     layout: int = 0,
     *,
+    base: bool = False,
     most: int = LARGEST,
     deepest: int = DEEPEST,
 ) -> Description:
@@ -91,6 +92,7 @@ def describe(
 
     context: see `seqjax.hf.read`.
     layout: which of the ways in which releases of the reference saved the same numbers.
+    base: as AutoModel saves it, without a head and without the first part of the names.
     most, deepest: how many numbers and tensors there are, which bound all sizes and the depth.
     """
     kind = fields.get("model_type")
@@ -100,4 +102,5 @@ def describe(
     config.layout = layout
     with describing():
         description = ARCHITECTURES[kind](config)
-    return replace(description, ignored=config.finish(), layout=layout)
+    description = replace(description, ignored=config.finish(), layout=layout)
+    return description.without_head() if base else description

@@ -12,12 +12,15 @@ model's `tail`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 from flax import nnx
 
 from seqjax.answers.inputs import Embedding
+from seqjax.answers.values import Values
+from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Head
@@ -82,23 +85,40 @@ class Description:
     layout: int = 0  # and which of them this is
     beside: tuple[str, ...] = ()  # how the tensors begin that no logit needs
     ignored: Mapping[str, str] = field(default_factory=dict)  # fields of the config -> the reason
+    base: bool = False  # as AutoModel saves it: names without `prefix`, and no head
 
     @property
     def spec(self) -> Spec:
-        """What the released model takes and answers."""
+        """What the released model takes and answers; without a head, features."""
         tokens = Tokens(self.vocabulary)
+        if self.bare:
+            return Spec(tokens, Values(self.features, per_step=True))
         return Spec(tokens, Classes(self.vocabulary, per_step=True))
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no head, and none that follows from the embedding."""
+        return self.base and (self.head_bias or not self.tied)
 
     @property
     def copy(self) -> str | None:
         """The tensor that some checkpoints store although it is the embedding."""
-        return f"{self.head}.weight" if self.tied else None
+        return f"{self.head}.weight" if self.tied and not self.base else None
+
+    @property
+    def prefix(self) -> str:
+        """How the names of all tensors begin, those of the head apart."""
+        return f"{self.embed.partition('.')[0]}."
+
+    def without_head(self) -> Description:
+        beside = tuple(name.removeprefix(self.prefix) for name in self.beside)
+        return replace(self, base=True, beside=beside)
 
     def table(self) -> dict[Any, Any]:
         """Every tensor of the checkpoint -> where it goes."""
         last = "norm.norm" if self.leave else "norm"
         table: dict[Any, Any] = {self.embed: "embed", self.last: last, **self.names}
-        if self.head_bias or not self.tied:
+        if not self.base and (self.head_bias or not self.tied):
             table[self.head] = "head"
         if self.first:
             table[self.first] = "embed.norm"
@@ -108,7 +128,18 @@ class Description:
                 if theirs:
                     table[theirs] = f"{at}.{ours}"
             table |= moved(branch.names, branch.prefix, f"{at}.layer")
-        return table
+        return (
+            {cut(name, self.prefix): ours for name, ours in table.items()} if self.base else table
+        )
+
+
+def cut(name: Any, prefix: str) -> Any:
+    """A name, or several, without the prefix."""
+    return (
+        name.removeprefix(prefix)
+        if isinstance(name, str)
+        else tuple(n.removeprefix(prefix) for n in name)
+    )
 
 
 def under(prefix: str, ours: Any) -> Any:
@@ -127,6 +158,16 @@ def moved(names: Names, theirs: str, ours: str) -> Names:
 
 
 PLAIN = ModelConfig()
+
+
+class Bare(Head):
+    """No head: features, in at least float32."""
+
+    def __init__(self):
+        self.kernel = self.bias = None
+
+    def __call__(self, x: jax.Array, embed: Embedding) -> jax.Array:
+        return x.astype(accumulation_dtype(x.dtype))
 
 
 class Decoder(Model):
@@ -154,7 +195,9 @@ class Decoder(Model):
         tail = [branch.block(d, config, rngs=rngs) for branch in d.branches]
         layers = [block.layer for block in tail if isinstance(block.layer, Layer)]
         check_evaluator(config.evaluator, layers, [type(layer).__name__ for layer in layers])
-        if spec.outputs == d.spec.outputs:
+        if spec.outputs == d.spec.outputs and d.bare:
+            head = Bare()
+        elif spec.outputs == d.spec.outputs:
             scale, cap = d.logits_scale, d.softcap
             bias = d.head_bias
             head = Head(D, V, tied=d.tied, bias=bias, scale=scale, softcap=cap, rngs=rngs)

@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from seqjax.core.common import printable
 from seqjax.hf.architectures import describe
 from seqjax.hf.config import describing
-from seqjax.hf.decoder import Decoder, Description
+from seqjax.hf.decoder import Bare, Decoder, Description
 from seqjax.hf.files import (
     CONFIG,
     INDEX,
@@ -72,6 +72,8 @@ class Checkpoint:
             f"{kind}: {len(model.tail)} branches, {parameters:,} parameters, "
             f"state of {state:,} numbers{context}"
         ]
+        if isinstance(model.head, Bare):
+            lines.append("    it has no head: it returns features, or takes the head of a task")
         reasons: dict[str, list[str]] = {}
         for name, reason in sorted(self.description.ignored.items()):
             reasons.setdefault(f"ignored in {CONFIG}, {reason}", []).append(name)
@@ -89,6 +91,8 @@ def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
 
     context: how many tokens full attention can look back, and so the size of its state; None: as
         the config allows, at most 4096.
+    A model that was saved without a head (AutoModel) returns features [B, T, features], unless its
+    head is the embedding.
     Raises ValueError for an architecture or a field that is not understood, tensors that are
     missing, unknown, of another shape or in two files (all are listed), numbers that are not
     finite, and damaged files.
@@ -99,8 +103,10 @@ def read(folder: str | Path, *, context: int | None = None) -> Checkpoint:
         where, files, metadata, unread = _open(folder, stack)
         shapes = {name: tuple(f.get_slice(name).get_shape()) for name, f in where.items()}
         stored = sum(map(math.prod, shapes.values()))
-        limits = dict(most=stored, deepest=len(where))
+        limits: dict[str, Any] = dict(most=stored, deepest=len(where))
         description = describe(fields, context, **limits)
+        if shapes and not any(name.startswith(description.prefix) for name in shapes):
+            limits["base"], description = True, description.without_head()
         model, table, wrong = _fit(description, shapes)
         for layout in range(1, description.layouts if wrong else 1):
             other = describe(fields, context, layout, **limits)

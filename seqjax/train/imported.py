@@ -35,6 +35,7 @@ def store(checkpoint: Checkpoint, folder: str | Path, *, weights: bool = True) -
                 "constants": list(constants),  # their names are of a file: no part of a path
                 "context": checkpoint.context,
                 "layout": checkpoint.description.layout,
+                "base": checkpoint.description.base,
             }
             names = paths(checkpoint) if weights else []
             arrays = {f"model.{path}": at(model, path).get_value() for path in names}
@@ -58,7 +59,8 @@ def load(folder: str | Path, *, context: int | None = None, weights: bool = True
     if "layout" not in extra:
         raise CheckpointError(f"{folder} was written by another version: import it once more")
     context, names = context or extra["context"], extra["constants"]
-    description = describe(fields, context, extra["layout"])
+    base = extra.get("base", False)  # not written by older versions
+    description = describe(fields, context, extra["layout"], base=base)
     checkpoint = Checkpoint(
         skeleton(description), description, text, extra["files"], extra["metadata"],
         {name: np.asarray(arrays[f"constant.{n}"]) for n, name in enumerate(names)},
