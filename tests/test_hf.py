@@ -16,9 +16,13 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from seqjax.hf import describe, read, write
+from seqjax.answers.classes import Classes
+from seqjax.answers.inputs import Tokens
+from seqjax.hf import Decoder, describe, read, write
 from seqjax.hf.folder import collect, expected, skeleton
 from seqjax.hf.tensors import rules
+from seqjax.stacks.config import ModelConfig
+from seqjax.tasks.task import Spec
 from seqjax.tools import cli
 from seqjax.train.generate import generate
 from seqjax.train.imported import load, store
@@ -271,3 +275,39 @@ def test_commands(tmp_path, capsys):
     assert greedy[0].tolist() == out[3:]
     assert cli.main(["import", str(folder), "--out", str(ours)]) == 2
     assert cli.main(["export", str(folder), "--out", str(back)]) == 2
+
+
+def test_a_model_without_a_head_returns_what_a_head_reads(tmp_path):
+    whole = checkpoint(tmp_path / "whole", MIXTURE)
+    content, tokens = tensors(MIXTURE), jnp.array([[3, 1, 4, 1]])
+    head = content.pop("lm_head.weight")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text(json.dumps(MIXTURE))
+    save_file({n.removeprefix("model."): t for n, t in content.items()}, bare / "model.safetensors")
+    found = read(bare)
+    assert "it has no head: it returns features" in found.summary()
+    features = found.model(tokens)[0]
+    assert features.shape == (1, 4, 4)
+    np.testing.assert_allclose(features @ head.T, read(whole).model(tokens)[0], atol=1e-5)
+    store(found, tmp_path / "ours")
+    again = load(tmp_path / "ours")
+    np.testing.assert_array_equal(again.model(tokens)[0], features)
+    write(again, tmp_path / "out")
+    same(bare, tmp_path / "out")
+
+    task = Spec(Tokens(7), Classes(2, per_step=False))
+    model = Decoder(found.description, ModelConfig(), task, rngs=nnx.Rngs(0))
+    assert model(tokens)[0].shape == (1, 2)
+    with pytest.raises(ValueError, match="1 missing: norm_f.weight"):  # as such, not all names
+        read(checkpoint(tmp_path / "less", MAMBA, **shortened(MAMBA, "backbone.norm_f.weight")))
+    tied = read(checkpoint(tmp_path / "tied", MAMBA, **shortened(MAMBA)))
+    logits = read(checkpoint(tmp_path / "logits", MAMBA)).model(tokens)[0]
+    np.testing.assert_array_equal(tied.model(tokens)[0], logits)  # the head is the embedding
+
+
+def shortened(config, *left_out):
+    """What changes tensors into those of a model without a head."""
+    found = tensors(config)
+    names = {n.partition(".")[2]: t for n, t in found.items() if n not in left_out}
+    return dict.fromkeys(found) | names
