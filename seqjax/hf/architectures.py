@@ -75,6 +75,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "hgrn2": fla_gated.hgrn2,
     "hgrn": fla_gated.hgrn,
     "gsa": fla_gated.gsa,
+    "rwkv6": fla_rwkv.rwkv6,
     "rwkv7": fla_rwkv.rwkv7,
 }
 

@@ -18,8 +18,8 @@ The layer norm that the released models put on their embeddings is the model's, 
 A row of RWKV is its time mixing alone, to stand in a model that has norms, residuals and an MLP of
 its own; with `block=True` it is the block. `depth` in [0, 1) is the layer's place in the stack, on
 which the released initialisation depends; `inner` is the width of the channel mixing. Of the
-release's options not here: an attention wider or narrower than x from version 5 on (dim_att), and
-what it may put beside the blocks (pre_ffn, tiny_att, head_qk), which are the model's.
+release's options not here: what it may put beside the blocks (pre_ffn, tiny_att, head_qk), which
+are the model's.
 """
 
 from functools import partial
@@ -61,10 +61,12 @@ def linear(n: int, m: int, gain: float, rngs: nnx.Rngs) -> nnx.Linear:
 class LowRank(nnx.Module):
     """bias + f(x A) B; A starts at zero."""
 
-    def __init__(self, features: int, rank: int, bias, init=None, *, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int, rank: int, bias, init=None, *, out: int | None = None, rngs: nnx.Rngs
+    ):
         self.A = nnx.Param(jnp.zeros((features, rank)))
         init = init or nnx.initializers.orthogonal(0.1)
-        self.B = nnx.Param(init(rngs.params(), (rank, features)))
+        self.B = nnx.Param(init(rngs.params(), (rank, out or features)))
         self.bias = None if bias is None else Precise(jnp.asarray(bias))
 
     def __call__(self, x, f=lambda z: z):

@@ -44,23 +44,31 @@ class RWKV5(RWKV):
         block: bool = False,
         inner: int | None = None,
         depth: float = 0.0,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        norm_eps: float = 1e-5,
+        head_eps: float = 64e-5,
         rngs: nnx.Rngs,
     ):
         C = self.features = self.out_features = features
-        self.heads, self.K = heads, per_head("features", features, heads)
+        self.heads = heads
+        self.K, self.V = (
+            n or per_head("features", features, heads) for n in (key_size, value_size)
+        )
+        keys, values = heads * self.K, heads * self.V
         place, rest = jnp.arange(C) / C, 1 - depth
         r, k = place ** (rest / 2), place**rest
         self.add_shift(1 - jnp.stack([r, k, k + 0.3 * depth, r]), k, rngs)
-        channel = jnp.arange(float(C))
-        along = channel / max(1, C - 1)
+        channel = jnp.arange(float(keys))
+        along = channel / max(1, keys - 1)
         self.w = Precise(-6 + 5 * along ** (0.7 + 1.3 * depth))
         u = depth * (1 - along) + 0.1 * ((channel + 1) % 3 - 1)
         self.u = Precise(u.reshape(heads, self.K))
-        self.W_r, self.W_v = linear(C, C, 1.0, rngs), linear(C, C, 1.0, rngs)
-        self.W_k, self.W_g = linear(C, C, 0.1, rngs), linear(C, C, 0.1, rngs)
-        self.norm = Norm(heads, self.K, centre=True, bias=True, eps=64e-5)
-        self.W_o = linear(C, C, 0.0, rngs)
-        self.add_block(self.version, block, inner=inner, depth=depth, rngs=rngs)
+        self.W_r, self.W_v = linear(C, keys, 1.0, rngs), linear(C, values, 1.0, rngs)
+        self.W_k, self.W_g = linear(C, keys, 0.1, rngs), linear(C, values, 0.1, rngs)
+        self.norm = Norm(heads, self.V, centre=True, bias=True, eps=head_eps)
+        self.W_o = linear(values, C, 0.0, rngs)
+        self.add_block(self.version, block, inner=inner, depth=depth, norm_eps=norm_eps, rngs=rngs)
 
     def add_shift(self, mu, whole, rngs):
         """mu [4, C] of r, k, v, g where the previous token has the share 1 - whole of all."""
@@ -68,12 +76,12 @@ class RWKV5(RWKV):
         self.mu = nnx.Param(mu)
 
     def shifted(self, x, before):
-        """x^r, x^k, x^v, x^g, each [T, C], and log w [T, C]."""
-        log_w = jnp.broadcast_to(-jnp.exp(self.w[...])[None], x.shape)
+        """x^r, x^k, x^v, x^g, each [T, C], and log w [T, heads K]."""
+        log_w = jnp.broadcast_to(-jnp.exp(self.w[...])[None], (len(x), self.w.size))
         return (*lerp(x, before, self.mu[...]), log_w)
 
     def remembered(self):
-        return jnp.zeros((self.heads, self.K, self.K))
+        return jnp.zeros((self.heads, self.K, self.V))
 
     def time_mixing(self, x, h, flow):
         before, window = token_shift(x, h.window, flow=flow)

@@ -32,10 +32,25 @@ class RWKV6(RWKV5):
         block: bool = False,
         inner: int | None = None,
         depth: float = 0.0,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        norm_eps: float = 1e-5,
+        head_eps: float = 64e-5,
         rngs: nnx.Rngs,
     ):
         self.ranks = tuple(ranks)
-        super().__init__(features, heads=heads, block=block, inner=inner, depth=depth, rngs=rngs)
+        super().__init__(
+            features,
+            heads=heads,
+            block=block,
+            inner=inner,
+            depth=depth,
+            key_size=key_size,
+            value_size=value_size,
+            norm_eps=norm_eps,
+            head_eps=head_eps,
+            rngs=rngs,
+        )
 
     def add_shift(self, mu, whole, rngs):
         C, (rank, decay_rank) = self.features, self.ranks
@@ -47,7 +62,7 @@ class RWKV6(RWKV5):
         self.mu = nnx.Param(jnp.concatenate([mu, 1 - whole[None]]))  # r, k, v, g, w
         self.A = nnx.Param(jnp.zeros((C, 5 * rank)))  # 5 blocks, as mu
         self.B = nnx.Param(small(rngs.params(), (5, rank, C)))
-        self.w_shift = LowRank(C, decay_rank, None, small, rngs=rngs)
+        self.w_shift = LowRank(C, decay_rank, None, small, out=self.heads * self.K, rngs=rngs)
 
     def shifted(self, x, before):
         (x_x,) = lerp(x, before, self.mu_x[...][None])
