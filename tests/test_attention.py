@@ -84,9 +84,27 @@ def test_latent_attention_keeps_what_keys_and_values_are_made_of(R, options):
     assert sum(z[0].size for z in state.items) == (T - 1) * (3 + R), "c and r, not k and v"
 
 
+def test_pairs_turn_by_their_rates_and_are_longer():
+    layer = Attention(
+        D, heads=1, head_size=5, window=T, rates=[0.9, 0.0], gain=1.3, head_gate=True,
+        rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    layer = cast_parameters(layer, jnp.float64)
+    x = normal(1, T, D)
+    q, k = (np.asarray(W(x)) for W in (layer.W_q, layer.W_k))
+    turn = 1.3 * np.exp(1j * np.arange(T)[:, None] * np.array([0.9, 0.0]))
+    q_c, k_c = (turn * (z[:, :2] + 1j * z[:, 2:4]) for z in (q, k))
+    scores = (q_c @ k_c.conj().T).real + q[:, 4:] @ k[:, 4:].T
+    y = softmax_rows(scores / 5**0.5) @ layer.W_v(x)
+    expected = layer.W_o(y * jax.nn.sigmoid(layer.W_gate(x)))
+    np.testing.assert_allclose(layer(x[None])[0][0], expected, atol=1e-12)
+    with pytest.raises(ValueError, match="rates are of 3 pairs, a head has 5 channels"):
+        Attention(D, heads=1, head_size=5, rates=[1.0, 1.0, 1.0], rngs=nnx.Rngs(0))
+
+
 OPTIONS = {
     "softmax": dict(experts=4, top=2, renormalise=False),
-    "one": dict(experts=3, top=1, shared=2),
+    "one": dict(experts=3, top=1, shared=2, floor=0.3),
     "grouped": dict(experts=6, top=2, scores="sigmoid", choice_bias=True, groups=3, top_groups=2,
                     scale=2.5, shared=2, shared_gate=True),
     "latent": dict(experts=4, top=2, f=relu2, gated=False, latent=3, shared=2, bias=True),
@@ -115,7 +133,8 @@ def test_every_token_goes_to_its_best_experts(name, evaluator):
             worth = rank.reshape(3, 2).sum(1)
             rank = jnp.where(jnp.repeat(worth > worth.min(), 2), rank, -jnp.inf)
         best = np.argsort(-np.asarray(rank))[: options["top"]]
-        weight = p[best] / (p[best].sum() if options.get("renormalise", True) else 1)
+        total = p[best].sum() + options.get("floor", 0.0)
+        weight = p[best] / (total if options.get("renormalise", True) else 1)
         y = jnp.zeros(D)
         for w, e in zip(options.get("scale", 1.0) * weight, best):
             if moe.W_in is None:
