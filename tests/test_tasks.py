@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqjax.tasks import TASKS, Batch, make
+from seqjax.tasks.mackey_glass import scale
 from seqjax.tasks.state_tracking import GROUPS
 from seqjax.tasks.task import draw_distinct
 
@@ -311,6 +312,35 @@ def test_capacity_is_what_it_was():
     slow = np.asarray(draw("capacity", 64, window=6, delays=3, bandwidth=0.25).x)[..., 0]
     power = np.abs(np.fft.rfft(slow)) ** 2
     assert power[:, 8:].max() < 1e-6 * power.max() and abs(slow.std() - 1) < 1e-3
+
+
+@pytest.mark.share(2)
+@pytest.mark.parametrize("series", ["mackey_glass", "lorenz", "rossler", "superposed", "narma"])
+def test_series_are_scaled_and_go_on(series):
+    task, batch = built("mackey_glass", series=series), draw("mackey_glass", 64, series=series)
+    mse = float(score(task, np.zeros_like(batch.y), batch)["mse"])
+    assert abs(mse - task.baseline(64)["mse"]) < 0.1
+    assert np.isfinite(batch.x).all() and np.ptp(np.asarray(batch.x)[:, 0]) > 1  # starts differ
+    if series != "narma":
+        np.testing.assert_array_equal(batch.x[:, 1:], batch.y[:, :-1])
+
+
+def test_henon_and_narma_are_their_equations():
+    mean, deviation = scale("henon")
+    batch = draw("mackey_glass", 16, series="henon", horizon=2)
+    x, y = (np.asarray(z, np.float64) * deviation + mean for z in batch[:2])
+    for _ in range(2):
+        x = np.stack([1 - 1.4 * x[..., 0] ** 2 + x[..., 1], 0.3 * x[..., 0]], axis=-1)
+    np.testing.assert_allclose(x, y, atol=1e-4)
+    mean, deviation = scale("narma")
+    batch = draw("mackey_glass", 40, series="narma")
+    u, y = (np.asarray(batch.x)[..., 0] + 1) / 4, (np.asarray(batch.y) * deviation + mean)[..., 0]
+    for t in range(10, 40):
+        past = 0.3 * y[:, t - 1] + 0.05 * y[:, t - 1] * y[:, t - 10 : t].sum(1)
+        expected = past + 1.5 * u[:, t - 9] * u[:, t] + 0.1
+        bounded = (expected < 1) & (y[:, t] < 1)
+        np.testing.assert_allclose(y[bounded, t], expected[bounded], atol=1e-4)
+        assert bounded.mean() > 0.9
 
 
 def test_string_copy_has_every_length_as_often():

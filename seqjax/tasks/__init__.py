@@ -15,6 +15,7 @@ from seqjax.tasks import (
     copy,
     induction_heads,
     lstm_2b,
+    mackey_glass,
     majority,
     mqar,
     phonebook,
@@ -89,6 +90,10 @@ TASKS: dict[str, Entry] = {
     "composition": Entry(
         composition.composition, "k-fold composition of functions",
         "2402.08164", length=15, smoke=dict(size=3),
+    ),
+    "mackey_glass": Entry(
+        mackey_glass.mackey_glass, "Chaotic series: Mackey-Glass, Lorenz and others, and NARMA",
+        "1977", length=16, smoke=dict(series="henon"),
     ),
     "majority": Entry(majority.majority, "Majority of the bits so far", "2009.11264", length=16),
     "reverse": Entry(
