@@ -96,13 +96,21 @@ def fla(fields: Mapping[str, Any]) -> Any:
     return transformers(fields)
 
 
+def plamo(fields: Mapping[str, Any]) -> Any:
+    """The same of a port of the code that PLaMo 2 came with."""
+    from scripts import released_plamo
+
+    return released_plamo.prepare(fields)
+
+
 HOW = {
     "base": (base, ("transformers", "torch")),
     "transformers": (transformers, ("transformers", "torch")),
     "minimax": (minimax, ("transformers", "torch")),
+    "plamo": (plamo, ("mlx",)),
     "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
 }
-SINGLE = ("minimax", "fla")  # whose states and kernels compute in float32 alone
+SINGLE = ("minimax", "plamo", "fla")  # whose states and kernels compute in float32 alone
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 

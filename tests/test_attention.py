@@ -28,7 +28,9 @@ def softmax_rows(scores):
     return jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
 
 
-@pytest.mark.parametrize("qk_norm", ["head", pytest.param("all", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("qk_norm", ["each", *(
+    pytest.param(name, marks=pytest.mark.thorough) for name in ("head", "all")
+)])  # fmt: skip
 def test_grouped_queries_with_everything_on(qk_norm):
     layer = Attention(
         D, out_features=4, heads=4, kv_heads=2, head_size=3, window=T, rotary_fraction=0.7,
@@ -36,10 +38,15 @@ def test_grouped_queries_with_everything_on(qk_norm):
         rngs=nnx.Rngs(0),
     )  # fmt: skip
     layer = cast_parameters(layer, jnp.float64)
+    weights = normal(2, 4, 3), normal(3, 2, 3)
+    if qk_norm == "each":
+        layer.q_norm.weight[...], layer.k_norm.weight[...] = weights
     x = normal(1, T, D)
     q, k, v = (W(x).reshape(T, -1, 3) for W in (layer.W_q, layer.W_k, layer.W_v))
-    if qk_norm == "head":
+    if qk_norm != "all":
         q, k = (np.sqrt(3) * unit(z, 3e-6) for z in (q, k))
+        if qk_norm == "each":
+            q, k = (z * (1 + w)[None] for z, w in zip((q, k), weights))
     else:
         q, k = (
             (np.sqrt(n) * unit(z.reshape(T, -1), n * 1e-6)).reshape(z.shape)

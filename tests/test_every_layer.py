@@ -12,6 +12,7 @@ from seqjax.hf.fla_rwkv import Stack
 from seqjax.hf.glm import PooledAttention
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
+from seqjax.hf.plamo import NormedMamba2
 from seqjax.hf.streams import ConnectedLayer, HyperConnection
 from seqjax.hf.zaya import CCA, Attended
 from seqjax.layers.attention.attention import Attention
@@ -75,6 +76,9 @@ PARTS = {
     MLSTMBlock: lambda rngs: MLSTMBlock(D, heads=2, conv=3, expand=2, block=2, rngs=rngs),
     MovingAverage: lambda rngs: MovingAverage(D, ndim=2, rngs=rngs),
     NormAttention: lambda rngs: NormAttention(D, heads=2, phi=relu, norm=Norm(D), rngs=rngs),
+    NormedMamba2: lambda rngs: NormedMamba2(
+        D, heads=2, head_size=2, state=2, rank=3, conv=3, norm_eps=1e-6, rngs=rngs
+    ),
     Parallel: lambda rngs: Parallel(
         [partial(make, "gru", D), partial(make, "lru", D)], (1.0, 0.5), (0.7, 2.0), rngs=rngs
     ),

@@ -41,18 +41,24 @@ class Branch:
     prefix: str
     norm: str | None = None  # their name of the norm before the layer
     post: str | None = None  # and of the one after it
+    post_offset: float | None = None  # its offset, where it is not that of all norms
     alpha: float = 1.0
     beta: float = 1.0
     from_norm: bool = False  # the normed stream is what the branch is added to
     with_embedding: bool = False  # the layer sees [x, embedding], as in Zamba
     shared: int | None = None  # the layer is called with this one of the shared modules
 
+    def after(self, of: Description) -> Norm:
+        return of.norm(
+            of.features, **({} if self.post_offset is None else dict(offset=self.post_offset))
+        )
+
     def block(self, of: Description, config: ModelConfig, *, rngs: nnx.Rngs) -> Block:
         return Block(
             self.layer(rngs=rngs),
             config,
             norm=of.norm(of.features) if self.norm else None,
-            post=of.norm(of.features) if self.post else None,
+            post=self.after(of) if self.post else None,
             alpha=self.alpha,
             beta=self.beta,
             from_norm=self.from_norm,
@@ -66,7 +72,7 @@ class Description:
     vocabulary: int
     features: int
     branches: tuple[Branch, ...]
-    norm: Callable[[int], Norm]
+    norm: Callable[..., Norm]
     embed: str = "model.embed_tokens"
     last: str = "model.norm"
     head: str = "lm_head"

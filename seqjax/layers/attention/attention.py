@@ -3,10 +3,10 @@
     y_t = W_o [ softmax_s(f(scale q_t^h . k_s^g)) v_s^g ]_h          s in (t - window, t]
 
 Grouped queries (arXiv:2305.13245): heads / kv_heads query heads h in a row share the keys and
-values g. `qk_norm` puts an RMSNorm on q and k, over each "head" or over
-"all" heads at once. `softcap` c: f(s) = c tanh(s / c) (Gemma 2). `gate`: the result of each head is
-multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708); with `head_gate` by one number, its
-sigmoid(w x). `positions`:
+values g. `qk_norm` puts an RMSNorm on q and k: over each "head", over "each" with weights of its
+own, or over "all" heads at once. `softcap` c: f(s) = c tanh(s / c) (Gemma 2). `gate`: the result of
+each head is multiplied by sigmoid(W_gate x) before W_o (arXiv:2505.06708); with `head_gate` by one
+number, its sigmoid(w x). `positions`:
 
     "rotary"      `rotary_fraction` of a head's channels turned by their position (arXiv:2104.09864)
                   or, with `rates`, by these angles a step, pair by pair, and multiplied by `gain`:
@@ -43,7 +43,7 @@ from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import empty
 from seqjax.ops.softmax_attention import alibi, hard_alibi, softmax_attention
 
-QK_NORMS = ("none", "head", "all")
+QK_NORMS = ("none", "head", "each", "all")
 POSITIONS = ("rotary", "alibi", "hard_alibi", "none")
 
 
@@ -109,9 +109,12 @@ class Attention(Layer):
         else:
             self.W_gate = linear(features, keys) if gate else None
         self.qk_norm = option("qk_norm", qk_norm, QK_NORMS)
-        sizes = (keys, values) if qk_norm == "all" else (self.K, self.K)
+        shapes = dict(
+            all=((keys,), (values,)), each=((heads, self.K), (self.kv_heads, self.K))
+        ).get(qk_norm, ((self.K,), (self.K,)))
         self.q_norm, self.k_norm = (
-            None if qk_norm == "none" else Norm(n, offset=norm_offset, eps=norm_eps) for n in sizes
+            None if qk_norm == "none" else Norm(*shape, offset=norm_offset, eps=norm_eps)
+            for shape in shapes
         )
 
     def initial(self):
@@ -145,7 +148,7 @@ class Attention(Layer):
     def normed(self, z, heads, norm):
         z = norm(z) if norm is not None and self.qk_norm == "all" else z
         z = split_heads(z, heads)
-        return norm(z) if norm is not None and self.qk_norm == "head" else z
+        return norm(z) if norm is not None and self.qk_norm in ("head", "each") else z
 
     def bias(self):
         """By head and distance, or None."""
