@@ -111,6 +111,7 @@ HOW = {
     "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
 }
 SINGLE = ("minimax", "plamo", "fla")  # whose states and kernels compute in float32 alone
+MASKED = ("forgetting_transformer",)  # go on with a state only where a mask is given
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 
 
@@ -160,6 +161,8 @@ def one_by_one(model: Any, ids: Any) -> Any:
     state, steps = {}, []
     for t in range(ids.shape[1]):
         at = dict(position_ids=torch.tensor([[t]])) if "position_ids" in taken else {}
+        if model.config.model_type in MASKED:
+            at["attention_mask"] = torch.ones(1, t + 1, dtype=torch.long)
         out = model(input_ids=ids[:, t : t + 1], use_cache=True, **at, **state)
         state = {name: out[name] for name in STATES if name in taken and name in out}
         steps.append(answer(out))

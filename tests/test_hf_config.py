@@ -138,6 +138,13 @@ def test_ignored_fields_change_nothing_and_used_ones_do(name):
         ("jamba-v0.1", dict(tie_word_embeddings="no"), "has to be true or false"),
         ("bamba-9b", dict(rope_theta="high"), "has to be a number"),
         ("zamba-7b-v1", dict(layers_block_type=["mamba"] * 4), "there is nothing shared"),
+        ("gla-1.3b-100b", dict(attnres_block_size=2), "attend over residuals"),
+        ("gla-1.3b-100b", dict(attn={"layers": [9], "num_heads": 2}), "different ones of 0 to 1"),
+        ("gla-1.3b-100b", dict(attn=[{"layers": [0]}]), "lacks 'num_heads'"),
+        ("gla-1.3b-100b", dict(attn={"layers": [0], "num_heads": 2, "nope": 1}), "nope = 1"),
+        ("gla-1.3b-100b", dict(expand_k=0.3), "have to be a whole number"),
+        ("delta_net-1.3b-100b", dict(qk_norm="max"), "unknown qk_norm: 'max'"),
+        ("rwkv7-goose-world-1.5b", dict(value_dim=16), "as wide as the features"),
         ("mamba-130m", dict(model_type=["mamba"]), "unknown model_type"),
     ],
 )

@@ -67,6 +67,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "zamba2": zamba.zamba2,
     "transformer": fla.transformer,
     "samba": fla.samba,
+    "forgetting_transformer": fla.forgetting_transformer,
     "delta_net": fla.delta_net,
     "gated_deltanet": fla.gated_deltanet,
     "gated_deltaproduct": fla.gated_deltaproduct,

@@ -24,6 +24,7 @@ from seqjax.layers.fast_weights.deltanet import DeltaNet
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.kda import KDA
+from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.ssm.mamba import Mamba
 from seqjax.nn.linear import GLU
 
@@ -145,6 +146,39 @@ def transformer(config: Config) -> Description:
         norm_eps=1e-5,
     )
     return shell(config, (layer, ATTENTION, "attn"), context=None if window else config.context)
+
+
+def forgetting_transformer(config: Config) -> Description:
+    """The Forgetting Transformer of flash-linear-attention: attention that forgets.
+
+        o_i = softmax_j(K^-1/2 q_i . k_j + D_ij) v_j,   D_ij = sum_{l = j+1 .. i} log f_l
+        f_t = sigmoid(w_f x_t + b_f),   y_t = W_o o_t, or W_o (sigmoid(W_g x_t) * o_t)
+
+    arXiv:2503.02130. There are no positions.
+    """
+    heads = config.size("num_heads", 32)
+    config.ignore(UNREAD, "elementwise_affine")
+    config.only("qkv_bias", "biases of queries, keys and values", False)
+    config.only("window_size", "whole sequences are seen whole, streams are not", None)
+    parts = ("qk_norm", config("qk_norm", False)), ("output_gate", config("use_output_gate", False))
+    layer = partial(
+        FoX,
+        config.size("hidden_size"),
+        heads=heads,
+        kv_heads=config.size("num_kv_heads", heads),
+        window=config.context,
+        pro=tuple(name for name, there in parts if there),
+        norm_eps=1e-5,
+    )
+    names: Names = {
+        **{f"{j}_proj": f"W_{j}" for j in "qkvo"},
+        "f_proj": "w_f",
+        "f_proj.bias": "b_f",
+        "g_proj": "pro.W_g",
+        "q_norm": "pro.q_norm",
+        "k_norm": "pro.k_norm",
+    }
+    return shell(config, (layer, names, "attn"), context=config.context)
 
 
 def samba(config: Config) -> Description:

@@ -71,14 +71,21 @@ class Pro(nnx.Module):
     """What the Pro block adds to the projections; what is left out is None."""
 
     def __init__(
-        self, features: int, heads: int, kv_heads: int, parts: Sequence[str], *, rngs: nnx.Rngs
+        self,
+        features: int,
+        heads: int,
+        kv_heads: int,
+        parts: Sequence[str],
+        *,
+        norm_eps: float,
+        rngs: nnx.Rngs,
     ):
         linear = partial(nnx.Linear, features, use_bias=False, rngs=rngs)
-        size = features // heads
+        norm, size = partial(Norm, eps=norm_eps), features // heads
         self.w_kv = linear(2 * kv_heads) if "shift" in parts else None
-        self.q_norm = Norm(heads, size) if "qk_norm" in parts else None
-        self.k_norm = Norm(kv_heads, size) if "qk_norm" in parts else None
-        self.norm = Norm(heads, size) if "output_norm" in parts else None
+        self.q_norm = norm(heads, size) if "qk_norm" in parts else None
+        self.k_norm = norm(kv_heads, size) if "qk_norm" in parts else None
+        self.norm = norm(heads, size) if "output_norm" in parts else None
         self.W_g = linear(features) if "output_gate" in parts else None
 
 
@@ -112,6 +119,7 @@ class FoX(Layer):
         scale: float | None = None,
         pro: bool | Sequence[str] = False,
         path: bool = False,
+        norm_eps: float = 1e-6,
         rngs: nnx.Rngs,
     ):
         if window < 1:
@@ -125,7 +133,7 @@ class FoX(Layer):
         self.W_q, self.W_k, self.W_v, self.W_o = map(linear, (features, keys, keys, features))
         self.w_f, self.b_f = linear(heads), Precise(jnp.zeros(heads))
         parts = PRO if pro is True else [option("part of pro", name, PRO) for name in pro or ()]
-        self.pro = Pro(features, heads, self.kv_heads, parts, rngs=rngs)
+        self.pro = Pro(features, heads, self.kv_heads, parts, norm_eps=norm_eps, rngs=rngs)
         self.shift = "shift" in parts
         self.side_ops = ("short_convolution",) if self.shift else ()
         self.path = Path(features, self.kv_heads, keys, rngs=rngs) if path else None
