@@ -35,8 +35,8 @@ def scale(series: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [1, 1, D] of each number, over 64 pieces of 512 steps."""
     keys = jax.random.split(jax.random.key(0), 64)
     draw = driven if series == "narma" else lambda key: (from_key(series, key, 512, SKIP),) * 2
-    found, over = np.asarray(jax.jit(jax.vmap(draw))(keys)[1], np.float64), dict(axis=(0, 1))
-    mean, deviation = (f(found, keepdims=True, **over) for f in (np.mean, np.std))
+    found = np.asarray(jax.jit(jax.vmap(draw))(keys)[1], np.float64)
+    mean, deviation = found.mean((0, 1), keepdims=True), found.std((0, 1), keepdims=True)
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
