@@ -19,6 +19,7 @@ KDA = PUBLISHED["kimi-linear-48b-a3b"]["linear_attn_config"]
 ONLY_ELSEWHERE = {
     "hidden_ratio": "of flash-linear-attention: at this size 256 inner features, whatever it is",
     "max_position_embeddings": "bounds the context, which is at most 4096 anyway",
+    "safe_gate": "a lower bound of the decays is given: this one is not taken",
     "model_max_length": "bounds the context, which is at most 4096 anyway",
 }
 
