@@ -4,14 +4,11 @@ its sizes and lists shrunk. Those of tests/released, and some more for `test_hf_
 
 import json
 
-from hf_published_qwen import PUBLISHED as QWEN
-
 from scripts.released import FOLDER
 
 RELEASED = {path.stem: json.loads(path.read_text())["config"] for path in FOLDER.glob("*.json")}
 KINDS = ["linear_attention", "hybrid", "linear_attention", "hybrid"]
 PUBLISHED = {
     **dict(sorted(RELEASED.items())),
-    **QWEN,
     "zamba-7b-v1 saved by 5.24": {**RELEASED["zamba-7b-v1"], "layers_block_type": KINDS},
 }

@@ -264,7 +264,8 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 
 def test_experts_and_prefixes_as_the_releases_of_qwen_have_them(tmp_path):
     """Experts in one tensor, and a text model under the name that it has beside a tower."""
-    released, saved = PUBLISHED["qwen3.5-35b-a3b"], PUBLISHED["qwen3.5-35b-a3b text"]
+    released = PUBLISHED["qwen3.5-35b-a3b"]
+    saved = released["text_config"]
     one_by_one = tensors(saved)
     models = [read(checkpoint(tmp_path / "saved", saved)).model]
     gone = {n: None for n in tensors(released) if ".experts." in n}
