@@ -190,8 +190,10 @@ def lower_bound(config: Config, old: Config) -> float | None:
     bound = -5.0
     for fields, name in ((config, "linear_lower_bound"), (old, "gate_lower_bound")):
         bound = fields(name, None) if name in fields.fields else bound
-    safe = old("safe_gate", True) and bool(old.fields)
-    return -5.0 if bound is None and safe else bound
+    if bound is not None:
+        old.ignore("the bound is read", "safe_gate")
+        return bound
+    return -5.0 if old("safe_gate", True) and old.fields else None
 
 
 def kinds(config: Config, depth: int) -> list[bool]:
