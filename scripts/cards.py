@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
 from prose import markdown, prose, table
 
 from seqjax.hf import ARCHITECTURES, describe
 from seqjax.hf.folder import skeleton
-from seqjax.nn.base import Layer
 from seqjax.zoo import LAYERS, family
 
 RELEASED = Path(__file__).resolve().parent.parent / "tests" / "released"
@@ -97,9 +97,9 @@ def parts(description: Any) -> list[str]:
     """The layers of a model, those of the zoo as links."""
     found: list[str] = []
     for block in skeleton(description).tail:
-        inside = (isinstance(block.layer, Layer) and block.layer.parts()) or ()
-        for layer in (block.layer, *inside):
-            row = ROWS.get(type(layer))
-            word = f"`{type(layer).__name__}`"
-            found.append(f"[`{row}`](../zoo/{family(row)}.md#{row})" if row else word)
+        own = ROWS.get(type(block.layer))
+        inside = [ROWS.get(type(module)) for _, module in nnx.iter_modules(block.layer)]
+        found += [] if own else [f"`{type(block.layer).__name__}`"]
+        for row in [own] if own else inside:
+            found += [f"[`{row}`](../zoo/{family(row)}.md#{row})"] if row else []
     return found
