@@ -7,6 +7,7 @@ config is used, which layers it is made of and what it was compared with, in tes
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def cards() -> Iterator[Page]:
         parts = "\n".join(card(kind, stored[kind]) for kind in kinds)
         yield (
             f"released/{page}.md",
-            f"# {title.partition(':')[0].rstrip('.')}\n\n{title}\n\n{parts}",
+            f"# {re.split('[:;(]', title)[0].strip(' .')}\n\n{title}\n\n{parts}",
         )
         for kind in kinds:
             first = (ARCHITECTURES[kind].__doc__ or "").partition("\n")[0]
