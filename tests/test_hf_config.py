@@ -14,6 +14,7 @@ from test_hf import MAMBA, MIXTURE, checkpoint, in_float64, same, tensors
 from seqjax.hf import ARCHITECTURES, describe, read, write
 from seqjax.train.imported import load, store
 
+GLM = PUBLISHED["glm-5.3-flash"]["text_config"]
 KDA = PUBLISHED["kimi-linear-48b-a3b"]["linear_attn_config"]
 # used, but of no weight in a model of these sizes, and why
 ONLY_ELSEWHERE = {
@@ -147,6 +148,13 @@ def test_ignored_fields_change_nothing_and_used_ones_do(name):
         ("delta_net-1.3b-100b", dict(qk_norm="max"), "unknown qk_norm: 'max'"),
         ("rwkv7-goose-world-1.5b", dict(value_dim=16), "as wide as the features"),
         ("mamba-130m", dict(model_type=["mamba"]), "unknown model_type"),
+        ("mamba-130m", dict(model_type="inkling_text"), "inkling_text is not read: its attention"),
+        ("glm-5.3-flash", dict(text_config={**GLM, "index_topk": 3}), "= 2 has to divide it"),
+        ("glm-5.3-flash", dict(text_config={**GLM, "indexer_types": ["shared"] * 3}), "chose"),
+        ("zaya1-8b", dict(num_experts_per_tok=2), "the experts of a token"),
+        ("zaya1-8b", dict(layer_types=["hybrid_sliding"] * 3), "see a window, and none is given"),
+        ("minimax-text-01-own", dict(attn_type_list=[0, 2, 1]), "unknown kind of block"),
+        ("plamo-2-1b", dict(image_token_id=5), "the model sees images"),
     ],
 )
 def test_values_that_are_not_computed_are_refused_with_their_meaning(model, change, message):

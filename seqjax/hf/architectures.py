@@ -83,6 +83,19 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
 }
 
 
+# Other recurrent models of the transformers library, and why they are not read.
+NOT_READ = {
+    **dict.fromkeys(
+        ("inkling_mm_model", "inkling_text"),
+        "its attention has a bias that each query makes for each distance; there is none here",
+    ),
+    **dict.fromkeys(
+        ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
+        "its blocks attend to what those before them added; nothing here does",
+    ),
+}
+
+
 def describe(
     fields: Mapping[str, Any],
     context: int | None = None,
@@ -100,6 +113,8 @@ def describe(
     most, deepest: how many numbers and tensors there are, which bound all sizes and the depth.
     """
     kind = fields.get("model_type")
+    if isinstance(kind, str) and kind in NOT_READ:
+        raise ValueError(f"{kind} is not read: {NOT_READ[kind]}")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(unknown("model_type", kind, ARCHITECTURES))
     config = Config(fields, most, deepest, context)

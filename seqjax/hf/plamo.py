@@ -98,7 +98,7 @@ def recurs(config: Config, depth: int) -> list[bool]:
 
 
 def plamo2(config: Config) -> Description:
-    """PLaMo 2 (pfnet/plamo-2-1b, -2-8b, -2.1-2b-cpt, -2.1-8b-cpt), released with code of its own.
+    """PLaMo 2 (pfnet/plamo-2-1b, -2-8b), released with code of its own.
 
         x <- x + norm(mix(rms(x)))   mix = mamba2 in every other block (mamba_step), or attention
         x <- x + norm(glu(rms(x)))   norms of what is added store weight - 1/5 and - 5^-3/2, the

@@ -263,7 +263,7 @@ def residual(at: str) -> Names:
 
 
 def zaya(config: Config) -> Description:
-    """ZAYA1 (Zyphra/ZAYA1-8B, -base), arXiv:2511.17127.
+    """ZAYA1 (Zyphra/ZAYA1-8B), arXiv:2511.17127.
 
         x <- s (cca(n) + b) + s' (x + b')       n = rms(x); cca: arXiv:2510.04476
         x <- s (p_e E_e(n) + b) + s' (x + b')   e the best of p = softmax(mlp(r)), n = rms(x)
