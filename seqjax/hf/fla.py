@@ -91,7 +91,7 @@ def shell(
     config.ignore(RUNNING, "fuse_linear_cross_entropy")
     config.ignore(TRAINING, "use_l2warp")
     config.only("hidden_act", "the activation of the feed-forward part", "swish")
-    config.only("attnres_block_size", "blocks attend over residuals (arXiv:2603.15031)", None)
+    config.only("attnres_block_size", "blocks attend over residuals", None)
     depth, eps = config.depth(), config("norm_eps", 1e-6)
     attention = attended(config, depth, at)
     inner = inner or inner_size(config, ratio)
