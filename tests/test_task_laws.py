@@ -1,0 +1,161 @@
+"""What the solvers of tasks do not see: the laws the inputs are drawn by."""
+
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle_tasks import CASES
+from test_tasks import BATCH, built, draw, same, score
+
+from seqjax.tasks.mackey_glass import scale
+from seqjax.tasks.state_tracking import GROUPS
+from seqjax.tasks.task import draw_distinct
+
+
+def test_capacity_is_what_it_was():
+    x, y, mask, *_ = draw("capacity", 20, window=6, delays=3)
+    x, y, mask = np.asarray(x)[..., 0], np.asarray(y), np.asarray(mask)
+    assert (mask == (np.arange(20) >= 6)).all()
+    for i, d in enumerate((2, 4, 6)):
+        np.testing.assert_array_equal(y[:, d:, i], x[:, :-d])
+    task = built("capacity", window=6, delays=3)
+    mse = float(score(task, np.zeros_like(y), draw("capacity", 20, window=6, delays=3))["mse"])
+    assert abs(mse - task.baseline(20)["mse"]) < 5 * (2 / mask.sum()) ** 0.5
+    slow = np.asarray(draw("capacity", 64, window=6, delays=3, bandwidth=0.25).x)[..., 0]
+    power = np.abs(np.fft.rfft(slow)) ** 2
+    assert power[:, 8:].max() < 1e-6 * power.max() and abs(slow.std() - 1) < 1e-3
+
+
+@pytest.mark.share(2)
+@pytest.mark.parametrize("series", ["mackey_glass", "lorenz", "rossler", "superposed", "narma"])
+def test_series_are_scaled_and_go_on(series):
+    task, batch = built("mackey_glass", series=series), draw("mackey_glass", 64, series=series)
+    mse = float(score(task, np.zeros_like(batch.y), batch)["mse"])
+    assert abs(mse - task.baseline(64)["mse"]) < 0.1
+    assert np.isfinite(batch.x).all() and np.ptp(np.asarray(batch.x)[:, 0]) > 1  # starts differ
+    if series != "narma":
+        np.testing.assert_array_equal(batch.x[:, 1:], batch.y[:, :-1])
+
+
+def test_henon_and_narma_are_their_equations():
+    mean, deviation = scale("henon")
+    batch = draw("mackey_glass", 16, series="henon", horizon=2)
+    x, y = (np.asarray(z, np.float64) * deviation + mean for z in batch[:2])
+    for _ in range(2):
+        x = np.stack([1 - 1.4 * x[..., 0] ** 2 + x[..., 1], 0.3 * x[..., 0]], axis=-1)
+    np.testing.assert_allclose(x, y, atol=1e-4)
+    mean, deviation = scale("narma")
+    batch = draw("mackey_glass", 40, series="narma")
+    u, y = (np.asarray(batch.x)[..., 0] + 1) / 4, (np.asarray(batch.y) * deviation + mean)[..., 0]
+    for t in range(10, 40):
+        past = 0.3 * y[:, t - 1] + 0.05 * y[:, t - 1] * y[:, t - 10 : t].sum(1)
+        expected = past + 1.5 * u[:, t - 9] * u[:, t] + 0.1
+        bounded = (expected < 1) & (y[:, t] < 1)
+        np.testing.assert_allclose(y[bounded, t], expected[bounded], atol=1e-4)
+        assert bounded.mean() > 0.9
+
+
+def test_string_copy_has_every_length_as_often():
+    x = np.asarray(draw("string_copy", 15).x)
+    counts = np.bincount((x == 26).argmax(axis=1) - 1, minlength=7)
+    assert counts[0] == 0 and (abs(counts[1:] / BATCH - 1 / 6) < 5 * (5 / 36 / BATCH) ** 0.5).all()
+    assert (np.asarray(draw("string_copy", 14, shortest=6).x)[:, 7] == 26).all()
+
+
+def test_distinct_draws_follow_the_law_of_successive_draws():
+    p = np.array([0.6, 0.3, 0.1])
+    pairs = np.asarray(
+        draw_distinct(jax.random.key(0), jnp.asarray(np.log(p), jnp.float32), 20_000, 2)
+    )
+    for i, j in permutations(range(3), 2):
+        expected = p[i] * p[j] / (1 - p[i])
+        observed = np.mean((pairs[:, 0] == i) & (pairs[:, 1] == j))
+        assert abs(observed - expected) < 5 * (expected / 20_000) ** 0.5
+
+
+def test_adding_marks_one_step_in_each_half():
+    marks = np.asarray(draw("adding", 50).x[..., 1])
+    assert set(np.unique(marks)) == {0.0, 1.0}
+    for half in (marks[:, :25], marks[:, 25:]):
+        assert (half.sum(axis=1) == 1).all() and (half.sum(axis=0) > 0).all()
+
+
+def test_copy_is_laid_out_as_published():
+    x, y, mask, *_ = draw("copy", 30)  # T = 10
+    assert set(np.unique(x[:, :10])) == set(range(8))
+    assert (x[:, 10:19] == 8).all() and (x[:, 19] == 9).all() and (x[:, 20:] == 8).all()
+    assert (y[:, :20] == 8).all() and (y[:, 20:] == x[:, :10]).all() and (mask == 1).all()
+
+
+def test_selective_copy_hides_the_data_anywhere():
+    x, _, mask, *_ = draw("selective_copy", 56)
+    shown = np.asarray(x[:, :40])
+    assert ((shown > 0).sum(axis=1) == 16).all() and (x[:, 40:] == 15).all()
+    assert set(np.unique(shown)) == set(range(15))
+    assert (np.asarray(mask) == (np.arange(56) >= 40)).all()
+    # 16 of 40 places: each is taken with probability 0.4.
+    assert (abs((shown > 0).mean(axis=0) - 0.4) < 5 * (0.24 / BATCH) ** 0.5).all()
+
+
+def test_induction_heads_shows_the_special_token_twice():
+    special = np.asarray(draw("induction_heads", 16).x) == 16
+    assert (special.sum(axis=1) == 2).all() and special[:, -1].all() and not special[:, -2].any()
+    assert special[:, :14].any(axis=0).all()
+
+
+def test_associative_recall_asks_for_one_of_different_letters():
+    x = np.asarray(draw("associative_recall", 23).x)  # K = 10
+    letters, digits = x[:, :20:2], x[:, 1:20:2]
+    assert letters.max() == 25 and digits.min() == 26 and digits.max() == 35
+    assert all(len(set(row)) == 10 for row in letters)
+    assert (x[:, 20:22] == 36).all()
+    assert {list(row[:20:2]).index(row[-1]) for row in x} == set(range(10))
+
+
+@pytest.mark.parametrize("case", ["mqar", "mqar-uniform"])
+def test_mqar_draws_halves_apart_and_gaps_by_a_power_law(case):
+    name, length, options, _ = CASES[case]
+    pairs, half = options["pairs"], options["vocabulary"] // 2
+    x, y, mask, *_ = (np.asarray(a) for a in draw(name, length, **options))
+    keys, values = x[:, 0 : 2 * pairs : 2], x[:, 1 : 2 * pairs : 2]
+    last = options["vocabulary"] - 1
+    assert (keys.min(), keys.max(), values.min(), values.max()) == (1, half - 1, half, last)
+    for drawn in (keys, values):
+        assert all(len(set(row)) == pairs for row in drawn)
+    rows, steps = np.nonzero(mask)
+    assert (steps >= 2 * pairs).all() and (steps % 2 == 0).all()
+    same(np.sort(x[rows, steps].reshape(BATCH, pairs)), np.sort(keys))
+    same(np.sort(y[rows, steps].reshape(BATCH, pairs)), np.sort(values))
+    # The first key takes the first draw of a gap: its law is the power law itself.
+    first = np.argmax((x == keys[:, :1]) & (mask > 0), axis=1)
+    places = length // 2 - pairs
+    p = np.arange(1.0, places + 1) ** (options.get("power", 0.01) - 1)
+    p /= p.sum()
+    observed = np.bincount((first - 2 * pairs) // 2, minlength=places) / BATCH
+    assert (abs(observed - p) < 5 * (p / BATCH) ** 0.5).all()
+    filling = x[:, 2 * pairs + 1 :: 2]
+    assert (filling.min(), filling.max()) == ((0, 63) if case == "mqar" else (0, 0))
+
+
+@pytest.mark.parametrize(
+    "name, order, abelian",
+    [
+        ("parity", 2, True),
+        ("modular_addition", 7, True),
+        ("S3", 6, False),
+        ("A5", 60, False),
+        ("S5", 120, False),
+    ],
+)
+def test_composition_tables_are_groups(name, order, abelian):
+    table = GROUPS[name](7)
+    g = np.arange(order)
+    assert table.shape == (order, order)
+    same(table[0], g)
+    same(table[:, 0], g)
+    same(np.sort(table, axis=0), np.broadcast_to(g[:, None], table.shape))  # closed, invertible
+    same(np.sort(table, axis=1), np.broadcast_to(g[None], table.shape))
+    same(table[table], table[:, table])  # (a b) c = a (b c)
+    assert np.array_equal(table, table.T) == abelian
