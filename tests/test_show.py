@@ -56,6 +56,10 @@ def test_what_docstrings_say_of_an_option():
     assert (described("b2", text), described("b", text)) == ("another", "")
 
 
+def test_every_table_has_sheets():
+    assert set(SHEETS) == set(TABLES)
+
+
 @pytest.mark.share(8)
 @pytest.mark.parametrize(
     "kind, name", [(kind, row.name) for kind, rows in TABLES.items() for row in rows()]

@@ -20,7 +20,7 @@ import jax
 from flax import nnx
 
 import seqjax
-from seqjax import ops
+from seqjax import models, ops
 from seqjax.core.ranges import describe
 from seqjax.learn import LEARNERS
 from seqjax.nn import Layer
@@ -137,6 +137,11 @@ def optimiser_sheet(row: Row, *_: Any) -> Sheet:
     }
 
 
+def model_sheet(row: Row, *_: Any) -> Sheet:
+    card = models.FOLDER / row.name / "CARD.md"
+    return {"document": card.read_text().strip(), "example": f"seqjax eval {row.name}"}
+
+
 def evaluator_sheet(row: Row, *_: Any) -> Sheet:
     layer = next(name for name, entry in LAYERS.items() if row.name in entry.make.evaluators)
     return {"example": f"seqjax explain {layer} --evaluator {row.name}"}
@@ -148,6 +153,7 @@ SHEETS: dict[Kind, Callable[..., Sheet]] = {
     "tasks": task_sheet,
     "learners": learner_sheet,
     "recipes": recipe_sheet,
+    "models": model_sheet,
     "optimisers": optimiser_sheet,
     "evaluators": evaluator_sheet,
 }
