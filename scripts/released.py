@@ -96,6 +96,13 @@ def fla(fields: Mapping[str, Any]) -> Any:
     return transformers(fields)
 
 
+def rwkv6(fields: Mapping[str, Any]) -> Any:
+    """The same of the code that RWKV-6 came with for transformers."""
+    from scripts import released_rwkv6
+
+    return released_rwkv6.prepare(fields)
+
+
 def plamo(fields: Mapping[str, Any]) -> Any:
     """The same of a port of the code that PLaMo 2 came with."""
     from scripts import released_plamo
@@ -107,10 +114,11 @@ HOW = {
     "base": (base, ("transformers", "torch")),
     "transformers": (transformers, ("transformers", "torch")),
     "minimax": (minimax, ("transformers", "torch")),
+    "rwkv6": (rwkv6, ("transformers", "torch")),
     "plamo": (plamo, ("mlx",)),
     "fla": (fla, ("flash-linear-attention", "transformers", "torch", "triton")),
 }
-SINGLE = ("minimax", "plamo", "fla")  # whose states and kernels compute in float32 alone
+SINGLE = ("minimax", "plamo", "rwkv6", "fla")  # whose states and kernels compute in float32 alone
 MASKED = ("forgetting_transformer",)  # go on with a state only where a mask is given
 STATES = ("past_key_values", "cache", "cache_params", "state")  # what models call theirs
 

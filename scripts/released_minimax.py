@@ -40,6 +40,12 @@ def prepare(fields: Mapping[str, Any]) -> Any:
     config, model = own.MiniMaxText01Config, own.MiniMaxText01ForCausalLM
     config.model_type = fields["model_type"]
 
+    return classes(config, model)
+
+
+def classes(config: Any, model: Any) -> Any:
+    """What reads a config.json, and what makes a model and reads one, as Auto classes do."""
+
     class Configs:
         @staticmethod
         def from_pretrained(at: Path) -> Any:

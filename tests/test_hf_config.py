@@ -148,6 +148,7 @@ def test_ignored_fields_change_nothing_and_used_ones_do(name):
         ("delta_net-1.3b-100b", dict(qk_norm="max"), "unknown qk_norm: 'max'"),
         ("rwkv7-goose-world-1.5b", dict(value_dim=16), "as wide as the features"),
         ("mamba-130m", dict(model_type=["mamba"]), "unknown model_type"),
+        ("mamba-130m", dict(model_type="qwen4_exp"), "qwen4_exp is not read: embeddings of"),
         ("mamba-130m", dict(model_type="inkling_text"), "inkling_text is not read: its attention"),
         ("glm-5.3-flash", dict(text_config={**GLM, "index_topk": 3}), "= 2 has to divide it"),
         ("glm-5.3-flash", dict(text_config={**GLM, "indexer_types": ["shared"] * 3}), "chose"),

@@ -93,6 +93,23 @@ NOT_READ = {
         ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
         "its blocks attend to what those before them added; nothing here does",
     ),
+    **dict.fromkeys(
+        ("qwen4_exp", "qwen4_exp_text"),
+        "embeddings of hashed n-grams and attention to compressed blocks have no layers here",
+    ),
+    **dict.fromkeys(
+        (
+            "abc",
+            "deltaformer",
+            "lightnet",
+            "linear_attn",
+            "log_linear_mamba2",
+            "mamba3",
+            "mesa_net",
+            "path_attn",
+        ),
+        "of flash-linear-attention, whose other models are; this one was compared with nothing yet",
+    ),
 }
 
 

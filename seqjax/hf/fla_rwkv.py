@@ -12,6 +12,7 @@ from flax import nnx
 from seqjax.hf.config import RUNNING, TRAINING, Config
 from seqjax.hf.decoder import Branch, Description, Names, moved
 from seqjax.hf.fla import whole
+from seqjax.hf.rwkv import finch
 from seqjax.hf.tensors import Form, Rows, Rule, Shaped, Transposed, at
 from seqjax.layers.rwkv.rwkv6 import RWKV6
 from seqjax.layers.rwkv.rwkv7 import RWKV7
@@ -196,15 +197,17 @@ NAMES_6: Names = {
 
 
 def rwkv6(config: Config) -> Description:
-    """RWKV-6 "Finch" of flash-linear-attention.
+    """RWKV-6 "Finch": of flash-linear-attention, and RWKV/v6-Finch-1B6-HF to -14B-HF.
 
         x <- x + time_mixing(LayerNorm(x))
         x <- x + sigmoid(W_r lerp_r) * W_v relu(W_k lerp_k)^2          of LayerNorm(x)
         S_t = Diag(w_t) S_{t-1} + k_t v_t^T,   o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T r_t
 
-    arXiv:2404.05892. The embedding is normed. Of the releases for transformers, RWKV/v6-Finch-*-HF,
-    the tensors are called otherwise: they are not read.
+    arXiv:2404.05892. The embedding is normed. The releases for transformers, RWKV/v6-Finch-*-HF,
+    have the same model_type, and layer_norm_epsilon in place of norm_eps: both are read.
     """
+    if "layer_norm_epsilon" in config.fields:
+        return finch(config)
     features, heads = config.size("hidden_size"), config.size("num_heads", 4)
     eps = config("norm_eps", 1e-5)
     layer = partial(
