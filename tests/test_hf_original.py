@@ -5,7 +5,9 @@ without them in test_hf_released.py.
 """
 
 import json
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +16,25 @@ from test_hf_released import NAMES, at_once_and_one_by_one
 from scripts.released import FOLDER, measure
 from seqjax.hf import read
 
+INSTALL = "pip install -e '.[reference]'; for some more see scripts/released_*.py"
+BESIDE = {"fla": ("fla",), "plamo": ("mlx",)}
+# code that no package has
+OWN = {
+    "minimax": "modeling_minimax_text_01.py",
+    "plamo": "plamo2.py",
+    "rwkv6": "modeling_rwkv6.py",
+}
+
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_the_original_code_computes_the_same(name, tmp_path):
     stored = json.loads((FOLDER / f"{name}.json").read_text())
-    if stored["how"] in ("transformers", "base", "fla"):
-        reason = "the original code needs torch and transformers: pip install -e '.[reference]'"
-        pytest.importorskip("torch", reason=reason)
-        pytest.importorskip("transformers", reason=reason)
-    if stored["how"] == "fla":
-        pytest.importorskip("fla", reason="pip install flash-linear-attention triton einops")
+    for package in ("torch", "transformers", *BESIDE.get(stored["how"], ())):
+        pytest.importorskip(package, reason=f"the original code needs {package}: {INSTALL}")
+    own = OWN.get(stored["how"])
+    if own and not (Path(os.environ.get("RELEASED_CODE", "none")) / own).exists():
+        pytest.skip(f"{own} is not in the folder that RELEASED_CODE names")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs
         options = dict(instead=stored.get("instead"), seed=1)
