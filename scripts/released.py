@@ -1,7 +1,7 @@
 """Numbers of the original code of released models, small and with random weights: tests/released/.
 
     pip install torch transformers
-    python scripts/released.py NAME.. [--how transformers]
+    python -m scripts.released NAME.. [--how transformers]
 
 tests/released/NAME.json holds a config.json, as the release has it. What this adds to the file: the
 names and shapes of the tensors that the original code saves for it, and the logits of some tokens,
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+
+from seqjax.core.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "released"
 TOKENS = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [2, 7, 1, 8, 2, 8, 1, 8, 2]]
@@ -53,7 +55,7 @@ def weights(shapes: Mapping[str, Iterable[int]], seed: int = 0) -> dict[str, np.
 def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Path:
     """A checkpoint folder of a config and its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
+    write_atomically(folder / "config.json", json.dumps(config))
     save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -192,7 +194,7 @@ def measure(
     these, from those with every weight moved to the next float32; apart: how far its logits one by
     one are from those at once. `folder` keeps the checkpoint, its config as saved.
     """
-    (folder / "config.json").write_text(json.dumps({**config, **(instead or {})}))
+    write_atomically(folder / "config.json", json.dumps({**config, **(instead or {})}))
     shapes, constants = saved(how, folder)
     content = json.loads((folder / "config.json").read_text())
     numbers, double = weights(shapes, seed) | constants, how not in SINGLE
@@ -232,7 +234,7 @@ def main() -> None:
         versions = ", ".join(f"{package} {version(package)}" for package in HOW[how][1])
         content = {**as_given, "how": how, "versions": versions, **found}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
-        path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
         print(f"{name}: {versions}; noise {found['noise']:.1e}, apart {found['apart']:.1e}")
 
 
