@@ -163,6 +163,7 @@ def attention(config: Config):
     top, pool = config.size("index_topk", 2048), config.size("index_kpool", 16)
     if top % pool:
         raise config.wrong("index_topk", f"index_kpool = {pool} has to divide it")
+    config.ignore("there are no pools", "index_kpool_always_select_tail")
     if pool > 1:
         config.only("index_kpool_always_select_tail", "steps of the last pool are seen", True)
     config.only("qk_rope_head_dim", "attention has no positions", 0)

@@ -47,10 +47,6 @@ def kinds(config: Config) -> list[str]:
 
 def mixer(config: Config, eps: float):
     heads = config.size("mamba_num_heads", 128)
-    config.only("mamba_hidden_act", "the activation around the recurrence", "silu")
-    config.ignore(RUNNING, "mamba_ssm_cache_dtype use_mamba_kernels")
-    config.ignore(START, "time_step_max time_step_floor")
-    config.ignore(UNREAD, "expand mamba_proj_bias time_step_limit time_step_rank")
     return partial(
         Mamba2,
         config.size("hidden_size"),
@@ -64,6 +60,20 @@ def mixer(config: Config, eps: float):
         bias=config("use_bias", False),
         conv_bias=config("use_conv_bias", True),
     )
+
+
+FIELDS = {  # that blocks of one kind alone read; saved with or without such blocks
+    "linear_attention": """
+        ssm_state_size mamba_num_heads n_groups conv_kernel mamba_head_dim time_step_min use_bias
+        use_conv_bias
+    """,
+    "full_attention": "num_attention_heads num_key_value_heads",
+    "mlp": "intermediate_size",
+    "moe": """
+        moe_intermediate_size n_routed_experts num_experts_per_tok moe_latent_size n_group
+        moe_shared_expert_intermediate_size norm_topk_prob routed_scaling_factor topk_group
+    """,
+}
 
 
 def experts(config: Config, f, bias: bool):
@@ -102,7 +112,10 @@ def nemotron_h(config: Config) -> Description:
     from below, at once it does: here both do.
     """
     features, eps = config.size("hidden_size"), config("layer_norm_epsilon", 1e-5)
-    config.ignore(START, "rescale_prenorm_residual")
+    config.only("mamba_hidden_act", "the activation around the recurrence", "silu")
+    config.ignore(RUNNING, "mamba_ssm_cache_dtype use_mamba_kernels")
+    config.ignore(START, "rescale_prenorm_residual time_step_max time_step_floor")
+    config.ignore(UNREAD, "expand mamba_proj_bias time_step_limit time_step_rank")
     config.ignore(RUNNING, "residual_in_fp32 moe_shared_expert_overlap")
     config.ignore(UNREAD, "attention_bias n_shared_experts norm_eps rms_norm_eps")
     config.ignore("there are no positions", "rope_theta rope_parameters partial_rotary_factor")
@@ -112,16 +125,26 @@ def nemotron_h(config: Config) -> Description:
     size = config.size("head_dim", config.size("attention_head_dim", 128))
     config.only("attention_head_dim", "it must equal head_dim", size)
     f, bias = config.activation("mlp_hidden_act", "relu2"), config("mlp_bias", False)
-    attend = attention(config, head_size=size, bias=False, rotary_fraction=0.0)
-    mlp = partial(MLP, features, config.size("intermediate_size", 21504), f, bias=bias)
-    layers = {
-        "linear_attention": (mixer(config, eps), MAMBA2, "mixer"),
-        "full_attention": (attend, ATTENTION, "mixer"),
-        "mlp": (mlp, FEED, "mixer"),
-        "moe": (experts(config, f, bias), EXPERTS, "mixer"),
+    make = {
+        "linear_attention": lambda: (mixer(config, eps), MAMBA2, "mixer"),
+        "full_attention": lambda: (
+            attention(config, head_size=size, bias=False, rotary_fraction=0.0),
+            ATTENTION,
+            "mixer",
+        ),
+        "mlp": lambda: (
+            partial(MLP, features, config.size("intermediate_size", 21504), f, bias=bias),
+            FEED,
+            "mixer",
+        ),
+        "moe": lambda: (experts(config, f, bias), EXPERTS, "mixer"),
     }
+    there = kinds(config)
+    layers = {kind: make[kind]() for kind in dict.fromkeys(there)}
+    for kind, fields in FIELDS.items():
+        config.ignore("no block is of this kind", "" if kind in there else fields)
     branches = []
-    for i, kind in enumerate(kinds(config)):
+    for i, kind in enumerate(there):
         branches += block(f"backbone.layers.{i}", ["norm"], layers[kind])
     return describe(
         config,
