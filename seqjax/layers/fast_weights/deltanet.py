@@ -22,6 +22,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.delta_layer import DeltaLayer
 from seqjax.nn.base import option
@@ -33,9 +34,11 @@ from seqjax.ops.delta_rule import delta_rule
 
 
 def of_sum_one(z):
-    """z over its sum, as the last axis has it."""
-    total = jnp.sum(z, axis=-1, keepdims=True)
-    return z / jnp.where(total == 0, 1, total)
+    """z over its sum, as the last axis has it; in float32, where e^-60 is not yet 0."""
+    wide = z.astype(accumulation_dtype(z.dtype))
+    total = jnp.sum(wide, axis=-1, keepdims=True)
+    nothing = jnp.abs(total) < jnp.finfo(wide.dtype).tiny
+    return (wide / jnp.where(nothing, 1, total)).astype(z.dtype)
 
 
 QK_NORMS = {"length": unit, "sum": of_sum_one}
