@@ -7,18 +7,17 @@ from functools import partial
 import numpy as np
 
 from seqjax.hf.config import RUNNING, TRAINING, UNREAD, Config
-from seqjax.hf.decoder import Description, Names
-from seqjax.hf.kimi import LATENT, LATENT_QUERIES
+from seqjax.hf.decoder import Description, Names, moved
+from seqjax.hf.kimi import LATENT, LATENT_QUERIES, kda
 from seqjax.hf.parts import FEED, KINDS, block, describe, expert_names, experts, feed
-from seqjax.hf.tensors import Joined, Split
+from seqjax.hf.tensors import Split
 from seqjax.layers.attention.latent_attention import LatentAttention
-from seqjax.layers.fast_weights.kda import KDA
 
 EXPERTS: Names = {
     "gate": "W_r",
     "gate.expert_bias": "choice_bias",
     **expert_names("gate_proj", "up_proj", "down_proj"),
-    **{f"shared_experts.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "shared_experts", "shared"),
 }
 
 
@@ -34,29 +33,22 @@ def delta(config: Config):
     heads = config.size("linear_num_heads", config.size("num_attention_heads"))
     size = config.size("linear_head_dim", config.size("head_dim", 128))
     bound = config("kda_lower_bound", -5.0)
-    layer = partial(
-        KDA,
-        config.size("hidden_size"),
-        heads=heads,
-        key_size=size,
-        value_size=size,
+    own: Names = {
+        "f_proj": "W_a",
+        "g_proj": "W_g",
+        "A_log": "A_log",
+        "dense": "W_o",
+    }
+    return kda(
+        config,
+        heads,
+        size,
+        own,
         conv=config.size("linear_conv_kernel_dim", config.size("short_conv_kernel_size", 4)),
         full_rank=True,
         lower_bound=bound if config("kda_safe_gate", True) else None,
         norm_eps=config("rms_norm_eps", 1e-6),
     )
-    names: Names = {
-        ("q_proj", "k_proj", "v_proj"): Joined("W_qkv", (heads * size,) * 3),
-        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", (heads * size,) * 3),
-        "f_proj": "W_a",
-        "b_proj": "W_beta",
-        "g_proj": "W_g",
-        "A_log": "A_log",
-        "dt_bias": "dt_bias",
-        "o_norm": "norm",
-        "dense": "W_o",
-    }
-    return layer, names
 
 
 def latent(config: Config):

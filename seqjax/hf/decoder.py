@@ -155,12 +155,11 @@ def under(prefix: str, ours: Any) -> Any:
 
 def moved(names: Names, theirs: str, ours: str) -> Names:
     """Names of the tensors below `theirs`, which go into the module at our path `ours`."""
-    return {
-        tuple(f"{theirs}.{t}" for t in (name if isinstance(name, tuple) else (name,))): under(
-            ours, path
-        )
-        for name, path in names.items()
-    }
+
+    def below(name: Any) -> Any:
+        return tuple(map(below, name)) if isinstance(name, tuple) else f"{theirs}.{name}"
+
+    return {below(name): under(ours, path) for name, path in names.items()}
 
 
 PLAIN = ModelConfig()

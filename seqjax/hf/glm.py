@@ -143,7 +143,7 @@ EXPERTS: Names = {
     "gate": "W_r",
     "gate.e_score_correction_bias": "choice_bias",
     **expert_names("gate_proj", "up_proj", "down_proj"),
-    **{f"shared_experts.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "shared_experts", "shared"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from seqjax.hf.config import RUNNING, TRAINING, UNREAD, Config
-from seqjax.hf.decoder import Description, Names
+from seqjax.hf.decoder import Description, Names, moved
 from seqjax.hf.parts import FEED, KINDS, block, describe, expert_names, experts, feed
 from seqjax.hf.tensors import Joined, Shaped
 from seqjax.layers.attention.latent_attention import LatentAttention
@@ -28,7 +28,7 @@ EXPERTS: Names = {
     "gate": "W_r",
     "gate.e_score_correction_bias": "choice_bias",
     **expert_names("w1", "w3", "w2"),
-    **{f"shared_experts.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "shared_experts", "shared"),
 }
 
 
@@ -49,30 +49,31 @@ def delta(config: Config, old: Config):
     heads = config.size("linear_num_heads", old.size("num_heads", 32))
     size = config.size("linear_head_dim", old.size("head_dim", 128))
     width = config.size("linear_conv_kernel_dim", old.size("short_conv_kernel_size", 4))
-    layer = partial(
-        KDA,
-        config.size("hidden_size"),
-        heads=heads,
-        key_size=size,
-        value_size=size,
-        conv=width,
-        gate_bias=False,
-        norm_eps=config("rms_norm_eps", 1e-5),
-    )
-    names: Names = {
-        ("q_proj", "k_proj", "v_proj"): Joined("W_qkv", (heads * size,) * 3),
-        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", (heads * size,) * 3),
+    own: Names = {
         "f_a_proj": "W_a.W_1",
         "f_b_proj": "W_a.W_2",
-        "b_proj": "W_beta",
         "g_a_proj": "W_g.W_1",
         "g_b_proj": "W_g.W_2",
         "A_log": Shaped("A_log", (1, 1, heads, 1)),
-        "dt_bias": "dt_bias",
-        "o_norm": "norm",
         "o_proj": "W_o",
     }
-    return layer, names
+    eps = config("rms_norm_eps", 1e-5)
+    return kda(config, heads, size, own, conv=width, gate_bias=False, norm_eps=eps)
+
+
+def kda(config: Config, heads: int, size: int, own: Names, **options):
+    """The layer and its names: `own`, and those that all releases have."""
+    keys = (heads * size,) * 3
+    names: Names = {
+        ("q_proj", "k_proj", "v_proj"): Joined("W_qkv", keys),
+        ("q_conv1d", "k_conv1d", "v_conv1d"): Joined("conv", keys),
+        "b_proj": "W_beta",
+        "dt_bias": "dt_bias",
+        "o_norm": "norm",
+        **own,
+    }
+    known = dict(heads=heads, key_size=size, value_size=size)
+    return partial(KDA, config.size("hidden_size"), **known, **options), names
 
 
 def kimi_linear(config: Config) -> Description:

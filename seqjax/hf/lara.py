@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seqjax.hf.config import Config
-from seqjax.hf.decoder import Description, Names
+from seqjax.hf.decoder import Description, Names, moved
 from seqjax.hf.delta import delta
 from seqjax.hf.parts import ATTENTION, FEED, PACKED_EXPERTS, attention, block, describe, experts
 from seqjax.hf.tensors import Split
@@ -20,7 +20,7 @@ MIXED: Names = {
 EXPERTS: Names = {
     "gate": "W_r",
     **PACKED_EXPERTS,
-    **{f"shared_expert.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "shared_expert", "shared"),
 }
 
 

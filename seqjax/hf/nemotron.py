@@ -6,7 +6,7 @@ import math
 from functools import partial
 
 from seqjax.hf.config import RUNNING, START, UNREAD, Config
-from seqjax.hf.decoder import Description, Names
+from seqjax.hf.decoder import Description, Names, moved
 from seqjax.hf.mamba import MAMBA2
 from seqjax.hf.parts import ATTENTION, attention, block, describe
 from seqjax.hf.tensors import Stacked
@@ -22,7 +22,7 @@ EXPERTS: Names = {
     "fc2_latent_proj": "W_out",
     "experts.{}.up_proj": Stacked("W_1"),
     "experts.{}.down_proj": Stacked("W_3"),
-    **{f"shared_experts.{theirs}": f"shared.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "shared_experts", "shared"),
 }
 LETTERS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
 KINDS = {kind: kind for kind in LETTERS.values()}

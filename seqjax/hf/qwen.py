@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from seqjax.hf.config import RUNNING, UNREAD, Config
-from seqjax.hf.decoder import Description, Names
+from seqjax.hf.decoder import Description, Names, moved
 from seqjax.hf.delta import delta, interleaved, linear
 from seqjax.hf.parts import (
     ATTENTION,
@@ -36,9 +36,7 @@ APART: Names = {
 }
 BESIDE: Names = {
     "gate": "W_r",
-    "shared_expert.gate_proj": "shared.W_1",
-    "shared_expert.up_proj": "shared.W_2",
-    "shared_expert.down_proj": "shared.W_3",
+    **moved(FEED, "shared_expert", "shared"),
     "shared_expert_gate": "w_shared",
 }
 EXPERTS: Names = {**BESIDE, **expert_names("gate_proj", "up_proj", "down_proj")}

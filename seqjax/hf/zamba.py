@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.hf.config import RUNNING, START, UNREAD, Config
-from seqjax.hf.decoder import Branch, Description, Names, under
+from seqjax.hf.decoder import Branch, Description, Names, moved, under
 from seqjax.hf.mamba import KERNELS, MAMBA2, rank
 from seqjax.hf.parts import ATTENTION, FEED, describe, feed
 from seqjax.hf.tensors import Shaped, Split, Transposed
@@ -72,7 +72,7 @@ SHARED: Names = {
     "input_layernorm": "norm",
     "pre_ff_layernorm": "feed_norm",
     **{f"self_attn.{theirs}": f"attention.{ours}" for theirs, ours in ATTENTION.items()},
-    **{f"feed_forward.{theirs}": f"feed.{ours}" for theirs, ours in FEED.items()},
+    **moved(FEED, "feed_forward", "feed"),
 }
 
 
