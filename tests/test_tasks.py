@@ -9,6 +9,7 @@ import pytest
 from oracle_tasks import CASES
 
 from seqjax.tasks import TASKS, Batch, make
+from seqjax.tasks.series import narma
 
 # One batch size and cached tasks: a sampler takes a second to compile and no time to run.
 BATCH = 512
@@ -199,6 +200,12 @@ def test_typos_are_answered_with_the_nearest_names():
         make("state_tracking", group="S6")
     with pytest.raises(ValueError, match="modulus must be a whole number from 2 to"):
         make("state_tracking", modulus=1)
+    with pytest.raises(ValueError, match="unknown series 'lorentz'; did you mean 'lorenz'"):
+        make("mackey_glass", series="lorentz")
+    with pytest.raises(ValueError, match="horizon = 1, got 2"):
+        make("mackey_glass", series="narma", horizon=2)
+    with pytest.raises(ValueError, match="unknown form 'rk4'"):
+        narma(jnp.ones(3), form="rk4")
     with pytest.raises(ValueError, match="vocabulary >= 18"):
         make("mqar", pairs=8, vocabulary=16)
 

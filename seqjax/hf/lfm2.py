@@ -89,8 +89,8 @@ def lfm2(config: Config) -> Description:
                                              or attention with norms of queries and keys
         x <- x + W_3 (silu(W_1 n) * W_2 n)   n = rms(x)
 
-    The width of the feed-forward layers follows from block_ff_dim and its factors unless they say
-    it is exact.
+    The width of the feed-forward layers follows from block_ff_dim and its factors, or without
+    block_auto_adjust_ff_dim is that number.
     """
     config.ignore(START, INITIAL)
     config.ignore(UNREAD, ORIGIN)  # of the library that the weights were made with

@@ -18,7 +18,7 @@ from seqjax.nn.base import Frozen, Layer
 from seqjax.nn.linear import merge_heads, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.linear_attention import linear_attention
-from seqjax.ops.softmax_attention import alibi
+from seqjax.ops.positions import alibi
 
 EXPERTS = {"gate": "W_r", **expert_names("w1", "w3", "w2")}
 

@@ -1,4 +1,5 @@
-"""Where a step stands in its sequence: positions that resets and masks count, rotary angles."""
+"""Where a step stands in its sequence: positions that resets and masks count, rotary angles, and
+biases by distance."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import resettable, total
+from seqjax.ops.chunks import LOG_ZERO
 
 
 @takes_flow
@@ -107,3 +109,25 @@ def rotary(
     cos, sin = ((gain * f(angle)).astype(x.dtype) for f in (jnp.cos, jnp.sin))
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+# ---- what a distance is worth ---------------------------------------------------------------
+
+
+def alibi(heads: int, window: int) -> np.ndarray:
+    """Bias [heads, window] by distance: -m_h n (2108.12409 sec. 3).
+
+    m_h = 2^(-8 h / n), h = 1 .. n, for a power n of two; the heads beyond the largest one in
+    `heads` have every other slope of the series for twice as many (as released).
+    """
+    n = 1 << (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * h / n) for h in range(1, n + 1)]
+    slopes += [2 ** (-4 * h / n) for h in range(1, 2 * (heads - n), 2)]
+    return -np.asarray(slopes)[:, None] * np.arange(window)
+
+
+def hard_alibi(heads: int, window: int, masked: int) -> np.ndarray:
+    """Bias [heads, window] by distance: of the first `masked` heads the h-th (from 1) sees the
+    last h steps, itself among them, the others all (2402.01032 sec. 2.2, as released)."""
+    sees = np.where(np.arange(heads) < masked, np.arange(1, heads + 1), window)
+    return np.where(np.arange(window) < sees[:, None], 0.0, LOG_ZERO)

@@ -30,7 +30,7 @@ from jax import Array, lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
-from seqjax.ops.chunks import LOG_ZERO, finite_log, loop, sequential
+from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.look_back import Cache, look_back
 from seqjax.ops.op import (
     Evaluator,
@@ -116,28 +116,6 @@ def forgotten(log_f: Array, n: int) -> Array:
     """[H, n, m]: the sum of log_f [m, H] over (j, i], for the last n of the m steps i."""
     so_far = jnp.cumsum(log_f, axis=0).T
     return so_far[:, so_far.shape[1] - n :, None] - so_far[:, None]
-
-
-# ---- what a distance is worth ---------------------------------------------------------------
-
-
-def alibi(heads: int, window: int) -> np.ndarray:
-    """Bias [heads, window] by distance: -m_h n (2108.12409 sec. 3).
-
-    m_h = 2^(-8 h / n), h = 1 .. n, for a power n of two; the heads beyond the largest one in
-    `heads` have every other slope of the series for twice as many (as released).
-    """
-    n = 1 << (heads.bit_length() - 1)
-    slopes = [2 ** (-8 * h / n) for h in range(1, n + 1)]
-    slopes += [2 ** (-4 * h / n) for h in range(1, 2 * (heads - n), 2)]
-    return -np.asarray(slopes)[:, None] * np.arange(window)
-
-
-def hard_alibi(heads: int, window: int, masked: int) -> np.ndarray:
-    """Bias [heads, window] by distance: of the first `masked` heads the h-th (from 1) sees the
-    last h steps, itself among them, the others all (2402.01032 sec. 2.2, as released)."""
-    sees = np.where(np.arange(heads) < masked, np.arange(1, heads + 1), window)
-    return np.where(np.arange(window) < sees[:, None], 0.0, LOG_ZERO)
 
 
 # ---- over time ------------------------------------------------------------------------------

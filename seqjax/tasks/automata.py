@@ -1,7 +1,7 @@
 """Finite automata as tables: what `state_tracking` knows beside groups.
 
 An automaton reads symbols 0 .. k - 1 from state 0: delta [k, states] is the next state, and
-`answer` [states] what is asked on each step.
+`answer` [states] the target on each step.
 
     cycle_navigation   stay, forward, backward on a cycle of `modulus` places; the place
                        (arXiv:2207.02098)

@@ -6,8 +6,8 @@ and the answer on each step is the series `horizon` steps later:
     x float32 [B, T, D] = s_t      y float32 [B, T, D] = s_{t + horizon}
 
 each number less the mean and over the standard deviation of the series.  With `series="narma"` the
-input is u_t, uniform in (0, 1/2), and the answer y_{t+1} of the tenth order, which depends on u ten
-steps back.  Mackey-Glass has the delay 17 and one number for each unit of time.
+input is 4 u_t - 1, u_t uniform in (0, 1/2), and the answer y_{t+1} of the tenth order,
+which depends on u ten steps back.  Mackey-Glass has the delay 17 and one number for each unit of time.
 
 Baseline: the mean, whose mse is the variance: 1 by the scaling.  The square root of the mse is the
 NRMSE of the literature.
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.core.common import unknown
 from seqjax.core.ranges import Range
 from seqjax.tasks.series import from_key, narma
 from seqjax.tasks.task import Batch, Features, Spec, Task, Values, sampler
@@ -50,7 +51,7 @@ def driven(key: jax.Array, steps: int = 512) -> tuple[jax.Array, jax.Array]:
 def mackey_glass(*, series: str = "mackey_glass", horizon: Annotated[int, Range(1)] = 1) -> Task:
     """The next number of `series`, or the one after `horizon` steps (narma: always the next)."""
     if series not in SERIES:
-        raise ValueError(f"no series {series!r}: mackey_glass knows {', '.join(SERIES)}")
+        raise ValueError(unknown("series", series, SERIES))
     if series == "narma" and horizon != 1:
         raise ValueError(f"narma answers with the next number: horizon = 1, got {horizon}")
     mean, deviation = scale(series)
@@ -59,12 +60,13 @@ def mackey_glass(*, series: str = "mackey_glass", horizon: Annotated[int, Range(
     def sample(key: jax.Array, batch: int, length: int) -> Batch:
         keys = jax.random.split(key, batch)
         if series == "narma":
-            x, y = jax.vmap(lambda key: driven(key, length))(keys)
+            u, y = jax.vmap(lambda key: driven(key, length))(keys)
+            x, y = 4 * u - 1, (y - mean) / deviation
         else:
             s = jax.vmap(lambda key: from_key(series, key, length + horizon, SKIP))(keys)
             s = (s - mean) / deviation
-            return Batch(s[:, :-horizon], s[:, horizon:], jnp.ones((batch, length), jnp.float32))
-        return Batch(4 * x - 1, (y - mean) / deviation, jnp.ones((batch, length), jnp.float32))
+            x, y = s[:, :-horizon], s[:, horizon:]
+        return Batch(x, y, jnp.ones((batch, length), jnp.float32))
 
     size = SERIES[series]
     spec = Spec(Features(size), Values(size, per_step=True))

@@ -19,13 +19,20 @@ y_{t-order} and multiplies u_t by u_{t-order}.
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-FORMS = ("rk4", "reservoirpy")
+from seqjax.core.common import unknown
+
+FORMS = ("textbook", "reservoirpy")
+
+
+def checked(form: str) -> str:
+    if form not in FORMS:
+        raise ValueError(unknown("form", form, FORMS))
+    return form
 
 
 def iterated(step: Callable[[Array], Array], x: Array, steps: int) -> Array:
@@ -54,7 +61,7 @@ def mackey_glass(
     b: float = 0.1,
     n: int = 10,
     h: float = 0.1,
-    form: str = "rk4",
+    form: str = "textbook",
 ) -> Array:
     """x [steps] in steps of h, from the past x(-tau), x(h - tau), .., x(0): [tau / h + 1]."""
 
@@ -76,7 +83,7 @@ def mackey_glass(
         k4 = k1 - b * h * k3
         return x + (k1 + k2 + k3 + k4) / 6
 
-    move = {"rk4": textbook, "reservoirpy": released}[form]
+    move = textbook if checked(form) == "textbook" else released
 
     def step(past: Array, _: None) -> tuple[Array, Array]:
         x = move(past[-1], past[0], past[1])
@@ -144,12 +151,12 @@ def narma(
     b: float = 1.5,
     c: float = 0.1,
     most: float = math.inf,
-    form: str = "rk4",
+    form: str = "textbook",
 ) -> Array:
     """y [T] driven by u [T]; past [order + 1]: y_{-order} .. y_0, zeros if absent, as are the last
     `order` inputs `before` u. most: what y is held at; without it some u lead to infinity.
     """
-    older = form == "reservoirpy"
+    older = checked(form) == "reservoirpy"
     past = jnp.zeros(order + 1, u.dtype) if past is None else past
     before = jnp.zeros(order, u.dtype) if before is None else before
     delayed = jnp.concatenate([before, u])[0 if older else 1 :][: len(u)]
@@ -169,11 +176,15 @@ def superposed(frequencies: Array, phases: Array, steps: int) -> Array:
     return jnp.sin(t[:, None] * frequencies[None] + phases[None]).sum(1)
 
 
+KEYED = ("mackey_glass", "lorenz", "rossler", "henon", "logistic", "superposed")
+
+
 def from_key(name: str, key: Array, steps: int, skip: int) -> Array:
     """A series [steps, D] of the attractor: started anywhere by the key, after `skip` steps."""
-    drawn: Callable[[tuple[int, ...]], Array] = partial(
-        lambda shape: jax.random.uniform(key, shape, jnp.float32)
-    )
+
+    def drawn(shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32)
+
     every = 10  # steps of 0.1 of Mackey-Glass to a unit of time
     match name:
         case "mackey_glass":  # a constant past of any level: noise would be averaged out
@@ -187,7 +198,9 @@ def from_key(name: str, key: Array, steps: int, skip: int) -> Array:
             found = henon(0.1 * drawn((2,)), skip + steps)
         case "logistic":
             found = logistic(0.1 + 0.8 * drawn(()), skip + steps)[:, None]
-        case _:
+        case "superposed":
             both = jnp.asarray((0.2, 0.311), jnp.float32)
             found = superposed(both, 2 * math.pi * drawn((2,)), skip + steps)[:, None]
+        case _:
+            raise ValueError(unknown("series", name, KEYED))
     return found[skip:].astype(jnp.float32)

@@ -7,7 +7,7 @@ from golden_ops import by_evaluators, key_scale
 
 import seqjax
 from seqjax.ops.look_back import Cache
-from seqjax.ops.softmax_attention import alibi, hard_alibi
+from seqjax.ops.positions import alibi, hard_alibi
 
 
 def attention(x, meta, evaluator, *, window=None, bias=None, **options):

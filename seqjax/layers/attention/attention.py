@@ -41,7 +41,8 @@ from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import empty
-from seqjax.ops.softmax_attention import alibi, hard_alibi, softmax_attention
+from seqjax.ops.positions import alibi, hard_alibi
+from seqjax.ops.softmax_attention import softmax_attention
 
 QK_NORMS = ("none", "head", "each", "all")
 POSITIONS = ("rotary", "alibi", "hard_alibi", "none")
