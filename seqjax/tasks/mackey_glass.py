@@ -5,9 +5,9 @@ and the answer on each step is the series `horizon` steps later:
 
     x float32 [B, T, D] = s_t      y float32 [B, T, D] = s_{t + horizon}
 
-each number less the mean and over the standard deviation of the series.  With `series="narma"` the
-input is 4 u_t - 1, u_t uniform in (0, 1/2), and the answer y_{t+1} of the tenth order,
-which depends on u ten steps back.  Mackey-Glass has the delay 17 and one number for each unit of time.
+each number less the mean and over the standard deviation of the series.  Mackey-Glass has the delay
+17 and one number for each unit of time.  With `series="narma"` the input is 4 u_t - 1, u_t uniform
+in (0, 1/2), and the answer y_{t+1} of the tenth order, which depends on u ten steps back.
 
 Baseline: the mean, whose mse is the variance: 1 by the scaling.  The square root of the mse is the
 NRMSE of the literature.
