@@ -16,7 +16,6 @@ rolled out, 0.24 after DMT.
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import replace
 from functools import cache
 
@@ -26,7 +25,8 @@ import numpy as np
 
 from experiments import words
 from experiments.smt import LARGE, Size, Task, compare, show
-from seqjax.tasks.text import data_path
+from seqjax.data import data_path
+from seqjax.data.sets.mnist import read_idx
 
 SIDE = 14
 SIZE = Size(batch=16, horizon=2 * SIDE, cuts=6, smt_steps=800, dmt_steps=200, evaluation=128)
@@ -36,8 +36,8 @@ LARGE_SIZE = replace(LARGE, horizon=64, every=16)
 @cache
 def images(split: str) -> np.ndarray:
     """Images int32 [N, 14 * 14] of "train" or "t10k": means of 2 x 2 pixels, black or white."""
-    with gzip.open(data_path(f"mnist/{split}-images-idx3-ubyte.gz")) as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, SIDE, 2, SIDE, 2)
+    file = data_path(f"mnist/{split}-images-idx3-ubyte.gz")
+    pixels = read_idx(file).reshape(-1, SIDE, 2, SIDE, 2)
     return (pixels.mean(axis=(2, 4)) >= 128).reshape(len(pixels), -1).astype(np.int32)
 
 

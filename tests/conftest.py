@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("TFDS_DATA_DIR", str(ROOT / ".cache" / "tensorflow_datasets"))
 # Programs of the tests run for a moment and compile for seconds: the cheapest code is the fastest.
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -29,6 +30,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from seqjax.data import DataError  # noqa: E402
 
 gc.set_threshold(50_000, 20, 20)  # traces are many small objects, and no garbage yet
 jax.config.update("jax_enable_x64", True)
@@ -73,6 +76,17 @@ def pytest_runtest_setup():
     """Past SEQJAX_TEST_UNTIL (of the clock) nothing new is begun."""
     if time.time() > float(os.environ.get("SEQJAX_TEST_UNTIL", "inf")):
         pytest.skip("the time given is up (SEQJAX_TEST_UNTIL)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test whose raw files are absent is skipped, with the line that names them."""
+    try:
+        return (yield)
+    except DataError as error:
+        if str(error).startswith("no files of "):
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ FLOORS = [
     ["seqjax.core"],
     ["seqjax.ops"],
     ["seqjax.nn"],
+    ["seqjax.data"],
     ["seqjax.testing", "seqjax.tasks", "seqjax.answers"],
     ["seqjax.layers"],
     ["seqjax.zoo"],
@@ -26,7 +27,14 @@ FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # beside the tower: they import nothing of it but the small things every floor needs
 ALONE = {
     "seqjax.answers": {"seqjax.answers", "seqjax.core.common", "seqjax.core"},
-    "seqjax.tasks": {"seqjax.tasks", "seqjax.answers", "seqjax.core.common", "seqjax.core"},
+    "seqjax.data": {"seqjax.data", "seqjax.core.common"},
+    "seqjax.tasks": {
+        "seqjax.tasks",
+        "seqjax.answers",
+        "seqjax.data",
+        "seqjax.core.common",
+        "seqjax.core",
+    },  # fmt: skip
     "seqjax.core.kernels": {"seqjax.core.kernels"},
 }
 

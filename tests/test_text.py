@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.tasks import TASKS, make
-from seqjax.tasks.text import compression_baselines, data_path, read_files, split_text, stdlib_text
+from seqjax.tasks.text import compression_baselines, read_files, split_text, stdlib_text
 
 
 def same(one, two):
@@ -199,11 +199,3 @@ def test_compression_given_the_training_text_finds_what_it_repeats():
     assert found["xz -9"].alone > 4 and found["xz -9"].given < 0.2
     with pytest.raises(ValueError, match="the validation text is empty"):
         compression_baselines(train, validation[:0])
-
-
-def test_data_path_reads_the_variable(tmp_path, monkeypatch):
-    (tmp_path / "ptb").mkdir()
-    monkeypatch.setenv("SEQJAX_DATA", str(tmp_path))
-    assert data_path("ptb") == tmp_path / "ptb"
-    with pytest.raises(ValueError, match="no data 'ptbx'.*set SEQJAX_DATA"):
-        data_path("ptbx")

@@ -21,6 +21,7 @@ from seqjax.tasks import (
     phonebook,
     reverse,
     selective_copy,
+    smnist,
     state_tracking,
     string_copy,
 )
@@ -99,6 +100,9 @@ TASKS: dict[str, Entry] = {
     "reverse": Entry(
         reverse.reverse, "Reversal: a pair of a source and a target",
         "1409.3215", length=6, smoke=dict(vocabulary=4),
+    ),
+    "smnist": Entry(
+        smnist.smnist, "sMNIST, psMNIST, row-wise: a digit by its pixels", "1504.00941",
     ),
     "char_lm": Entry(
         char_lm.char_lm, "Byte language modelling on any text",

@@ -5,7 +5,6 @@ Nothing here knows about models; `char_lm` turns a `Text` into batches.
 
 import gzip
 import lzma
-import os
 import sysconfig
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -117,13 +116,3 @@ def compression_baselines(train: np.ndarray, validation: np.ndarray) -> dict[str
         name: Compression(float(alone), float(both - first))
         for name, (alone, first, both) in zip(compressors, bits, strict=True)
     }
-
-
-def data_path(name: str) -> Path:
-    """The folder or file `name` of the data folder: SEQJAX_DATA, or ../shared/data if unset."""
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("SEQJAX_DATA", default))
-    path = folder / name
-    if not path.exists():
-        raise ValueError(f"no data {name!r} in {folder}: set SEQJAX_DATA to the data folder")
-    return path

@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "list": Command("tables:list_tables", "every row of every table: layers, ops, tasks ..."),
     "show": Command("show:show", "all of a row: equation, options, costs, and a picture"),
+    "data": Command("data:data", "the datasets, what of them is here; prepare one"),
     "explain": Command(
         "explain:explain", "which evaluator would run for a layer or an op, and why"
     ),

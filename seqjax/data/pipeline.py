@@ -1,0 +1,112 @@
+"""Endless batches of examples that are read in any order: grain pipelines whose position is saved.
+
+    rows      an example is a row of the batch; each epoch has each once, shuffled anew
+    packed    documents one after the other, cut into rows that are all full
+
+Both go on over the end of an epoch. `get_state` and `set_state` of the iterators are exact, with
+worker processes too, and these leave the order as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Reading(NamedTuple):
+    """How the examples are shared out.
+
+    shard, shards: this host has every `shards`-th example of the shuffled epoch, from the
+        `shard`-th on; no two hosts share one as long as an epoch has whole rounds.
+    workers: processes that read ahead; 0: none, in the process that trains.
+    """
+
+    shard: int = 0
+    shards: int = 1
+    workers: int = 0
+
+
+ALONE = Reading()
+
+
+def rows(
+    source: Sequence[Any],
+    encode: Callable[[Any], Any],
+    collate: Callable[[list[Any]], Any],
+    *,
+    seed: int,
+    batch: int,
+    reading: Reading = ALONE,
+) -> Any:
+    """Batches collate([encode(example), ..]) of `batch` examples each.
+
+    Raises ValueError where a shard would have no example.
+    """
+    examples = _examples(source, seed, reading).map(encode)
+    # of batches of one, `repeat` without end has more than an index can count
+    one_by_one = examples.map(lambda example: collate([example]))
+    batches = one_by_one if batch == 1 else examples.batch(batch, batch_fn=collate)
+    return _iterator(batches.to_iter_dataset(_read_options()), reading)
+
+
+def packed(
+    source: Sequence[Any],
+    encode: Callable[[Any], np.ndarray],
+    collate: Callable[[dict[str, np.ndarray]], Any],
+    *,
+    seed: int,
+    batch: int,
+    length: int,
+    reading: Reading = ALONE,
+) -> Any:
+    """Batches of documents encode(example), int [N], N > 1, that lie one after the other.
+
+    `collate` gets x and y [batch, length], a token and the one after it, each token of a document
+    but its last being x once; and begins, bool [batch, length], set at the first token of each
+    document, and of what goes on from the row before.
+    """
+    import grain
+
+    def pair(example: Any) -> dict[str, np.ndarray]:
+        document = encode(example)
+        return {"x": document[:-1], "y": document[1:]}
+
+    documents = _examples(source, seed, reading).map(pair).to_iter_dataset(_read_options())
+    full = grain.experimental.ConcatThenSplitIterDataset(
+        documents, length_struct={"x": length, "y": length}
+    )
+
+    def begun(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"x": row["x"], "y": row["y"], "begins": row["x_positions"] == 0}
+
+    return _iterator(full.map(begun).batch(batch).map(collate), reading)
+
+
+def _examples(source: Sequence[Any], seed: int, reading: Reading) -> Any:
+    import grain  # takes a second to import
+
+    if len(source) < reading.shards:
+        raise ValueError(f"{len(source)} examples are too few for {reading.shards} hosts")
+    shuffled = grain.MapDataset.source(source).seed(seed).shuffle()
+    return shuffled[reading.shard :: reading.shards].repeat()
+
+
+def _read_options() -> Any:
+    import grain
+
+    # An example is read in some microseconds: threads that read ahead would only cost.
+    return grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+
+
+def _iterator(dataset: Any, reading: Reading) -> Any:
+    if reading.workers:
+        import grain
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # the workers are told them
+            flags.FLAGS(["seqjax"], known_only=True)
+        options = grain.multiprocessing.MultiprocessingOptions(num_workers=reading.workers)
+        dataset = dataset.mp_prefetch(options)
+    return iter(dataset)
