@@ -11,7 +11,7 @@ from seqjax.core.common import unknown
 from seqjax.data.dataset import Dataset, Layout
 from seqjax.data.files import DataError, File, data_folder, data_path
 from seqjax.data.prepared import Prepared, prepare, prepared_folder
-from seqjax.data.sets import mnist
+from seqjax.data.sets import mnist, uea
 
 __all__ = [
     "DATASETS", "DataError", "Dataset", "File", "Layout", "Prepared", "data_folder", "data_path",
@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 DATASETS: dict[str, Dataset] = {
-    one.name: one for one in (mnist.DIGITS, mnist.MNIST)
+    one.name: one for one in (mnist.DIGITS, mnist.MNIST, *uea.SETS)
 }  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """The recipes that `seqjax train` runs by name: a config, with what it needs and what it gives."""
 
-from seqjax.recipes import copy_memory, demo, mqar, parity
+from seqjax.recipes import copy_memory, demo, mqar, parity, uea
 from seqjax.train.config import Config
 
 RECIPES: dict[str, Config] = {
     "parity": parity.CONFIG,
     "mqar": mqar.CONFIG,
     "copy": copy_memory.CONFIG,
+    "uea": uea.CONFIG,
     "demo": demo.CONFIG,
 }

@@ -24,6 +24,7 @@ from seqjax.tasks import (
     smnist,
     state_tracking,
     string_copy,
+    uea,
 )
 from seqjax.tasks.arrays import from_arrays
 from seqjax.tasks.sources import from_batches, from_source
@@ -103,6 +104,9 @@ TASKS: dict[str, Entry] = {
     ),
     "smnist": Entry(
         smnist.smnist, "sMNIST, psMNIST, row-wise: a digit by its pixels", "1504.00941",
+    ),
+    "uea": Entry(
+        uea.uea, "Classification of time series, UEA and UCR", "1811.00075, 1810.07758",
     ),
     "char_lm": Entry(
         char_lm.char_lm, "Byte language modelling on any text",
