@@ -11,8 +11,10 @@ import pytest
 from flax import nnx
 
 from seqjax.layers.classic.gru import GRU
+from seqjax.tasks import from_arrays, make as make_task
 from seqjax.tools import pictures
 from seqjax.tools.cli import main
+from seqjax.tools.samples import sample_lines
 from seqjax.tools.sheets import SHEETS, described, rows_of
 from seqjax.tools.tables import TABLES
 from seqjax.zoo import LAYERS, Entry, make
@@ -83,6 +85,21 @@ def test_examples_run(kind, name, tmp_path, monkeypatch):
     assert main([*words, *(["--tiny"] if words[0] == "train" else [])]) == 0
 
 
+def test_a_sample_can_be_read():
+    assert sheet("tasks", "counting", letters=3)["sample"][:2] == [
+        "x      a   a   b   b   c   c",
+        "y     ab  ab   b   c   c end",
+    ]
+    copy = sample_lines(make_task("string_copy", letters=4), 12)
+    assert copy[0].split() == ["x", *copy[0].split()[1:]] and copy[1].split()[1] == "."
+    assert sample_lines(make_task("adding"), 30)[-2].startswith("y    "), "one answer"
+    x = np.zeros((3, 2, 4, 4), np.float32)
+    x[:, :, :2, :2] = 1
+    frames = sample_lines(from_arrays(x, np.array([0.0, 1, 1])), 2)
+    assert frames[0] == "x of the steps 0, 1, from 0 to 1"
+    assert frames[1:4] == ["@@     @@  ", "           ", frames[3]]
+
+
 def test_a_name_of_two_tables_is_shown_in_both(capsys):
     assert main(["show", "copy"]) == 0
     printed = capsys.readouterr().out
@@ -109,7 +126,8 @@ def test_what_is_not_of_the_package_is_shown_with_where_it_is_from(monkeypatch):
     (["gruu"], "unknown name 'gruu'; did you mean 'gru'"),
     (["gru", "--options", "hiden=3"], "unknown option of layer 'gru': 'hiden'"),
     (["gla", "--features", "30", "--options", "heads=7"], "features"),
-    (["copy", "--options", "heads=2"], "--options are of layers, and copy is none"),
+    (["lion", "--options", "heads=2"], "--options are of layers and tasks, and lion is none"),
+    (["adding", "--options", "heads=2"], "task adding has no option 'heads'"),
     (["lion", "--figure", "x.png"], "there is no picture of lion"),
     (["gru", "--figure", "x.doc"], "figure must end in one of"),
 ])  # fmt: skip

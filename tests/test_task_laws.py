@@ -139,6 +139,49 @@ def test_mqar_draws_halves_apart_and_gaps_by_a_power_law(case):
     assert (filling.min(), filling.max()) == ((0, 63) if case == "mqar" else (0, 0))
 
 
+def test_dyck_opens_by_a_coin_up_to_its_depth():
+    kinds, depth = 3, 4
+    x = np.asarray(draw("dyck", 24, kinds=kinds, depth=depth).x)
+    opened = x < kinds
+    before = np.cumsum(2 * opened - 1, axis=1) - (2 * opened - 1)
+    assert (before.min(), before.max()) == (0, depth)
+    assert opened[before == 0].all() and not opened[before == depth].any()
+    free = opened[(before > 0) & (before < depth)]
+    assert abs(free.mean() - 1 / 2) < 5 * (0.25 / free.size) ** 0.5
+    counts = np.bincount(x[opened]) / opened.sum()
+    assert (abs(counts - 1 / 3) < 5 * (2 / 9 / opened.sum()) ** 0.5).all()
+
+
+def test_words_of_counters_have_every_length_as_often():
+    n = (np.asarray(draw("counting", 17, letters=3).present).sum(axis=1)) // 3
+    counts = np.bincount(n, minlength=6)[1:] / BATCH
+    assert len(counts) == 5 and (abs(counts - 0.2) < 5 * (0.16 / BATCH) ** 0.5).all()
+
+
+def test_brackets_are_drawn_by_the_published_recursion():
+    """The last operator outside of all brackets but the first: where it stands is uniform."""
+    symbols = np.array([*"01234+-*()"])
+    words = ["".join(row) for row in symbols[np.asarray(draw("modular_arithmetic", 24).x)]]
+    lefts, operators = [], []
+    for word in words:
+        depth = np.cumsum([(c == "(") - (c == ")") for c in word])
+        places = [t for t in range(1, 23) if depth[t] == 1 and word[t] in "+-*"
+                  and word[t - 1] not in "(+-*"]  # fmt: skip
+        (place,) = places
+        lefts.append(place - 1)
+        operators.append("+-*".index(word[place]))
+    for drawn, low, high in ((lefts, 1, 20), (operators, 0, 2)):
+        counts = np.bincount(drawn, minlength=high + 1)[low:] / BATCH
+        p = 1 / (high - low + 1)
+        assert len(counts) == high - low + 1
+        assert (abs(counts - p) < 5 * (p * (1 - p) / BATCH) ** 0.5).all()
+    shortest = [draw("modular_arithmetic", n).x for n in (1, 2, 3, 4)]
+    found = ["".join(symbols[np.asarray(x[0])]) for x in shortest]
+    assert [word.translate(str.maketrans("01234", "ddddd")) for word in found] == [
+        "d", "-d", "(d)", "(-d)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name, order, abelian",
     [

@@ -76,7 +76,10 @@ def guess(task, batch):
 
 
 COUNTED = [n for n in CASES if n.startswith("tomita")] + ["cycle_navigation", "majority"]
-APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED}
+# What of a step of the inputs the predictor knows: the clock t and the symbol x.
+FREQUENT = {"dyck": "tx", "dyck-1": "tx", "counting": "x", "counting-3": "x", "brackets": "",
+            "no_brackets": ""}  # fmt: skip
+APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED, *FREQUENT}
 GUESSED = [name for name in CASES if name not in APART]
 
 
@@ -108,6 +111,25 @@ def test_a_predictor_that_knows_the_clock_scores_the_stated_baseline(case):
     metrics, expected = score(task, y_hat, batch), task.baseline(length)
     for what in expected:
         assert abs(float(metrics[what]) - expected[what]) < 0.04, what
+
+
+@pytest.mark.share(4)
+@pytest.mark.parametrize("case", FREQUENT)
+def test_a_predictor_that_knows_frequencies_scores_the_stated_baseline(case):
+    name, length, options, _ = CASES[case]
+    task, batch = built(name, **options), draw(name, length, **options)
+    y, mask = np.asarray(batch.y), np.asarray(batch.mask)
+    known = np.zeros_like(y)
+    if "x" in FREQUENT[case]:
+        known = np.asarray(batch.x)
+    if "t" in FREQUENT[case]:
+        known = known * length + np.arange(length)
+    counts = np.full((known.max() + 1, task.spec.outputs.count), 1e-9)
+    np.add.at(counts, (known, y), mask)
+    y_hat = np.log(counts / counts.sum(axis=1, keepdims=True))[known].astype(np.float32)
+    metrics, expected = score(task, y_hat, batch), task.baseline(length)
+    for what in expected:
+        assert abs(float(metrics[what]) - expected[what]) < 0.03, what
 
 
 def test_string_copy_baseline_counts_and_forgets():
@@ -175,6 +197,8 @@ def test_validation_is_fixed_and_apart_from_training():
         ("associative_recall", {}, 57, "odd length from 5 to 55"),
         ("mqar", {}, 30, "even length >= 32"),
         ("mqar", {}, 33, "even length >= 32"),
+        ("counting", dict(letters=3), 2, ">= 3"),
+        ("modular_arithmetic", dict(brackets=False), 8, "odd length"),
         ("capacity", {}, 50, "a window of 50 needs more steps"),
         ("lstm_2b", {}, 1, ">= 2"),
         ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),

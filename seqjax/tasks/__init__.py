@@ -13,10 +13,13 @@ from seqjax.tasks import (
     char_lm,
     composition,
     copy,
+    counting,
+    dyck,
     induction_heads,
     lstm_2b,
     mackey_glass,
     majority,
+    modular_arithmetic,
     mqar,
     phonebook,
     reverse,
@@ -72,6 +75,18 @@ TASKS: dict[str, Entry] = {
         state_tracking.state_tracking,
         "Parity, modular addition, permutation groups (S3, A5, S5), finite automata",
         "2404.08819, 2411.12537", length=16, smoke=dict(group="S3"),
+    ),
+    "dyck": Entry(
+        dyck.dyck, "State tracking: Dyck-k, brackets of k kinds",
+        "1911.03329, 2010.07515", length=16, smoke=dict(depth=3),
+    ),
+    "counting": Entry(
+        counting.counting, "State tracking: a^n b^n and a^n b^n c^n",
+        "Gers & Schmidhuber 2001", length=12,
+    ),
+    "modular_arithmetic": Entry(
+        modular_arithmetic.modular_arithmetic,
+        "State tracking: modular arithmetic, with brackets and without", "2207.02098", length=17,
     ),
     "capacity": Entry(
         capacity.capacity, "Capacity: a sliding window",

@@ -3,7 +3,7 @@
 Letters: B batch, T time, V vocabulary, D dimension.  A batch is batch-first, as everywhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -118,6 +118,9 @@ class Task:
     sample: Callable[[jax.Array, int, int], Batch] = field(repr=False)
     baseline: Callable[[int], Metrics] = field(repr=False)
     carries_state: bool = field(default=False, kw_only=True)  # batch n+1 continues batch n
+    # How `seqjax show` writes tokens and classes; empty: as numbers.
+    tokens: Sequence[str] = field(default=(), kw_only=True, repr=False)
+    classes: Sequence[str] = field(default=(), kw_only=True, repr=False)
 
     validation_carries_state: ClassVar[bool] = False  # the same of the validation batches
 

@@ -26,10 +26,11 @@ from seqjax.learn import LEARNERS
 from seqjax.nn import Layer
 from seqjax.ops.op import Call
 from seqjax.recipes import RECIPES
-from seqjax.stacks.config import LayerConfig
-from seqjax.tasks import TASKS
+from seqjax.stacks.config import LayerConfig, show_options
+from seqjax.tasks import TASKS, check_task
 from seqjax.tools.anatomy import costs_of
 from seqjax.tools.explain import layer_verdicts, op_verdicts
+from seqjax.tools.samples import sample_lines
 from seqjax.tools.tables import TABLES, Kind, Row, first_block, published
 from seqjax.train.config import Config, TaskConfig
 from seqjax.train.optimiser import OPTIMISERS
@@ -88,9 +89,12 @@ def op_sheet(row: Row, *_: Any) -> Sheet:
     }
 
 
-def task_sheet(row: Row, *_: Any) -> Sheet:
+def task_sheet(row: Row, _: int, options: Mapping[str, Any]) -> Sheet:
     entry = TASKS[row.name]
-    task = entry.make(**entry.smoke)
+    check_task(row.name, options)
+    given = {**entry.smoke, **options}
+    flags = " ".join([" --task.options", *show_options(options)]) if options else ""
+    task = entry.make(**given)
     length = entry.length or task.decides.get("length", TaskConfig.length)
     document = documented(entry.make)
     return {
@@ -99,8 +103,9 @@ def task_sheet(row: Row, *_: Any) -> Sheet:
         "options": _options(entry.make),
         "input": str(task.spec.inputs),
         "answer": str(task.spec.outputs),
-        "baseline": {"steps": length, **entry.smoke, **task.baseline(length)},
-        "example": f"seqjax train {row.name}{_brought(entry.make)}",
+        "baseline": {"steps": length, **given, **task.baseline(length)},
+        "sample": sample_lines(task, length),
+        "example": f"seqjax train {row.name}{flags}{_brought(entry.make)}",
     }
 
 

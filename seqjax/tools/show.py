@@ -33,7 +33,7 @@ def show(
 
     Args:
         name: of a layer, op, task, learner, recipe, optimiser or evaluator
-        options: of a layer, as in --options heads=2
+        options: of a layer or a task, as in --options heads=2
         features: of the inputs of a layer
         figure: draw it there: of a layer what it remembers and how its state moves, of an op which
             inputs reach which outputs, of a task a batch
@@ -43,8 +43,10 @@ def show(
     if not found:
         names = [row.name for rows in TABLES.values() for row in rows()]
         raise ValueError(unknown("name", name, names))
-    if options and "layers" not in found:
-        raise ValueError(f"--options are of layers, and {name} is none: {', '.join(found)}")
+    if options and not {"layers", "tasks"} & set(found):
+        raise ValueError(
+            f"--options are of layers and tasks, and {name} is none: {', '.join(found)}"
+        )
     draw = None
     if figure is not None:
         from seqjax.tools.pictures import PICTURES
@@ -93,6 +95,8 @@ def _print(sheet: Sheet) -> None:
             print(f"{name:8}{sheet[name]}")
     if sheet.get("layers"):
         print(f"layers  {', '.join(sheet['layers'])}")
+    if sheet.get("sample"):
+        print("\nsample\n" + "".join(f"    {line}".rstrip() + "\n" for line in sheet["sample"]))
     if "runs" in sheet:
         verdicts = [(part, *one) for part, found in sheet["runs"].items() for one in found.items()]
         title = f"\nruns, T = {STEPS}, on {jax.default_backend()}"

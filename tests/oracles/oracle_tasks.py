@@ -134,6 +134,43 @@ def solve_navigation(x, places):
     return np.cumsum(np.array([0, 1, -1])[x], axis=1) % places
 
 
+def solve_dyck(x, kinds):
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        opened = []
+        for t, token in enumerate(row):
+            if token < kinds:
+                opened.append(token)
+            else:
+                assert opened.pop() == token - kinds
+            out[t] = opened[-1] + 1 if opened else 0
+    return answer
+
+
+def solve_counting(x, letters):
+    """By looking at all words that go on from a prefix."""
+    names, steps = "abcdefgh"[:letters], x.shape[1]
+    words = ["".join(c * n for c in names) + "." for n in range(1, steps + 1)]
+    following = {}  # prefix -> what may come next
+    for word in words:
+        for t in range(1, len(word)):
+            following.setdefault(word[:t], set()).add(word[t])
+    classes = [{"a", "b"}, *({c} for c in names[1:]), {"."}]
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        n = next((t for t in range(1, steps) if row[t]), steps // letters)  # the first b
+        for t in range(letters * n):
+            out[t] = classes.index(following["".join(names[i] for i in row[: t + 1])])
+    return answer
+
+
+def solve_arithmetic(x, modulus):
+    """The interpreter's own rules."""
+    symbols = [*map(str, range(modulus)), *"+-*()"]
+    expressions = (" ".join(symbols[token] for token in row) for row in x)
+    return np.array([eval(expression) % modulus for expression in expressions])
+
+
 CASES = {  # id: task, length, options, solver; the published forms
     "adding": ("adding", 50, {}, solve_adding),
     "copy": ("copy", 30, {}, solve_copy),
@@ -164,6 +201,15 @@ CASES = {  # id: task, length, options, solver; the published forms
     "cycle_navigation": (
         *("state_tracking", 20, dict(group="cycle_navigation", modulus=6)),
         partial(solve_navigation, places=6),
+    ),
+    "dyck": ("dyck", 24, dict(kinds=3, depth=4), partial(solve_dyck, kinds=3)),
+    "dyck-1": ("dyck", 24, dict(kinds=1, depth=24), partial(solve_dyck, kinds=1)),
+    "counting": ("counting", 17, {}, partial(solve_counting, letters=2)),
+    "counting-3": ("counting", 17, dict(letters=3), partial(solve_counting, letters=3)),
+    "brackets": ("modular_arithmetic", 24, {}, partial(solve_arithmetic, modulus=5)),
+    "no_brackets": (
+        *("modular_arithmetic", 15, dict(brackets=False, modulus=3)),
+        partial(solve_arithmetic, modulus=3),
     ),
     "lstm_2b": ("lstm_2b", 20, {}, solve_lstm_2b),
     "phonebook": ("phonebook", 32, dict(names=9), partial(solve_phonebook, digits=7)),
