@@ -44,6 +44,7 @@ import optax
 from flax import nnx
 
 from experiments import words
+from seqjax import tasks
 from seqjax.learn import smt_diagnostics as diagnostics
 from seqjax.learn.bptt import bptt
 from seqjax.learn.learner import Learner, batched, cross_entropy
@@ -93,16 +94,12 @@ LARGE = Size(
 
 
 def needle(elements: int = 8) -> Task:
-    """A marker 0 in the first half, the needle behind it; asked for at the end, at the query 0."""
+    """`seqjax.tasks.needle`: asked for at the end only."""
+    task = tasks.make("needle", elements=elements)
 
     def sample(key, batch, length):
-        noise, where, what = jax.random.split(key, 3)
-        x = jax.random.randint(noise, (batch, length), 1, elements + 1)
-        place = jax.random.randint(where, (batch,), 1, max(2, length // 2))
-        found = jax.random.randint(what, (batch,), 1, elements + 1)
-        rows = jnp.arange(batch)
-        x = x.at[rows, place - 1].set(0).at[rows, place].set(found).at[:, -1].set(0)
-        return x, jnp.full_like(x, -1).at[:, -1].set(found - 1)
+        x, y, mask, *_ = task.sample(key, batch, length)
+        return x, jnp.where(mask > 0, y, -1)
 
     return Task(sample, elements + 1, elements)
 

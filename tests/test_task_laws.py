@@ -114,6 +114,30 @@ def test_associative_recall_asks_for_one_of_different_letters():
     assert {list(row[:20:2]).index(row[-1]) for row in x} == set(range(10))
 
 
+def test_every_repetition_is_a_target():
+    x, _, mask, *_ = (
+        np.asarray(v) for v in draw("induction_heads", 40, vocabulary=6, every=True)[:3]
+    )
+    special = x == 6
+    assert (special.sum(axis=1) == 40 // 8 + 1).all() and special[:, -1].all()
+    assert (mask == (special & (np.cumsum(special, axis=1) > 1))).all()
+    assert special[:, :38].any(axis=0).all()
+    x, _, mask, *_ = (np.asarray(v) for v in draw("associative_recall", 31, keys=6, every=True)[:3])
+    again = [[t % 2 == 0 and row[t] in row[:t:2] for t in range(31)] for row in x]
+    assert (mask == again).all() and mask[:, -1].all()
+    drawn = np.bincount(x[:, :-1:2].ravel()) / x[:, :-1:2].size
+    assert (abs(drawn - 1 / 6) < 5 * (5 / 36 / x[:, :-1:2].size) ** 0.5).all()
+
+
+def test_a_needle_is_where_it_is_put():
+    x = np.asarray(draw("needle", 20).x)
+    place = x.argmin(axis=1) + 1
+    assert ((x == 0).sum(axis=1) == 2).all() and (x[:, -1] == 0).all()
+    assert set(place) == set(range(1, 10))
+    far = np.asarray(draw("needle", 20, distance=7).x)
+    assert (far[:, 20 - 1 - 7 - 1] == 0).all() and ((far == 0).sum(axis=1) == 2).all()
+
+
 @pytest.mark.parametrize("case", ["mqar", "mqar-uniform"])
 def test_mqar_draws_halves_apart_and_gaps_by_a_power_law(case):
     name, length, options, _ = CASES[case]

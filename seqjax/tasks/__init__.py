@@ -21,6 +21,7 @@ from seqjax.tasks import (
     majority,
     modular_arithmetic,
     mqar,
+    needle,
     phonebook,
     reverse,
     selective_copy,
@@ -70,6 +71,10 @@ TASKS: dict[str, Entry] = {
     "mqar": Entry(
         mqar.mqar, "Multi-query associative recall",
         "2312.04927", length=16, smoke=dict(pairs=2, vocabulary=16),
+    ),
+    "needle": Entry(
+        needle.needle, "Needle retrieval with distance control",
+        "2606.06479", length=12, smoke=dict(elements=4),
     ),
     "state_tracking": Entry(
         state_tracking.state_tracking,

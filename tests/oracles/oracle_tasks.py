@@ -37,9 +37,36 @@ def solve_induction_heads(x):
     return answer
 
 
+def solve_needle(x):
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        out[-1] = row[list(row).index(0) + 1] - 1
+    return answer
+
+
 def solve_associative_recall(x, keys):
     pairs = [dict(zip(row[:-3:2], row[1:-3:2], strict=True)) for row in x]
     return np.array([known[row[-1]] - keys for known, row in zip(pairs, x, strict=True)])
+
+
+def solve_recalled(x, keys):
+    """Every letter that was there before is answered with its digit; nothing else counts."""
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        known = {}
+        for t in range(0, len(row), 2):
+            out[t] = known.get(row[t], 0)
+            if t + 1 < len(row):
+                assert known.setdefault(row[t], row[t + 1] - keys) == row[t + 1] - keys
+    return answer
+
+
+def solve_induction(x):
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        first, *others = np.flatnonzero(row == x.max())
+        out[others] = row[first + 1]
+    return answer
 
 
 def solve_mqar(x, pairs):
@@ -182,6 +209,16 @@ CASES = {  # id: task, length, options, solver; the published forms
         {},
         partial(solve_associative_recall, keys=26),
     ),
+    "induction_heads-every": (
+        *("induction_heads", 40, dict(vocabulary=6, every=True)),
+        solve_induction,
+    ),
+    "associative_recall-every": (
+        *("associative_recall", 31, dict(keys=6, every=True)),
+        partial(solve_recalled, keys=6),
+    ),
+    "needle": ("needle", 20, {}, solve_needle),
+    "needle-far": ("needle", 20, dict(distance=18), solve_needle),
     "mqar": ("mqar", 48, dict(pairs=4, vocabulary=64), partial(solve_mqar, pairs=4)),
     "mqar-uniform": (
         *("mqar", 12, dict(pairs=3, vocabulary=9, power=1.0, random_filling=False)),
