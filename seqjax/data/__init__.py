@@ -11,7 +11,11 @@ from seqjax.core.common import unknown
 from seqjax.data.dataset import Dataset, Layout
 from seqjax.data.files import DataError, File, data_folder, data_path
 from seqjax.data.prepared import Prepared, prepare, prepared_folder
-from seqjax.data.sets import mnist, uea
+from seqjax.data.sets import (
+    cifar10,
+    mnist,
+    uea,
+)
 
 __all__ = [
     "DATASETS", "DataError", "Dataset", "File", "Layout", "Prepared", "data_folder", "data_path",
@@ -19,7 +23,13 @@ __all__ = [
 ]  # fmt: skip
 
 DATASETS: dict[str, Dataset] = {
-    one.name: one for one in (mnist.DIGITS, mnist.MNIST, *uea.SETS)
+    one.name: one
+    for one in (
+        mnist.DIGITS,
+        mnist.MNIST,
+        cifar10.CIFAR10,
+        *uea.SETS,
+    )
 }  # fmt: skip
 
 

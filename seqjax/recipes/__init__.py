@@ -1,6 +1,13 @@
 """The recipes that `seqjax train` runs by name: a config, with what it needs and what it gives."""
 
-from seqjax.recipes import copy_memory, demo, mqar, parity, uea
+from seqjax.recipes import (
+    captions,
+    copy_memory,
+    demo,
+    mqar,
+    parity,
+    uea,
+)
 from seqjax.train.config import Config
 
 RECIPES: dict[str, Config] = {
@@ -9,4 +16,5 @@ RECIPES: dict[str, Config] = {
     "copy": copy_memory.CONFIG,
     "uea": uea.CONFIG,
     "demo": demo.CONFIG,
+    "captions": captions.CONFIG,
 }

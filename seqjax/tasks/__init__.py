@@ -10,18 +10,22 @@ from seqjax.tasks import (
     adding,
     associative_recall,
     capacity,
+    captions,
     char_lm,
     composition,
     copy,
     counting,
     dyck,
+    gen_mnist,
     induction_heads,
+    lra_image,
     lstm_2b,
     mackey_glass,
     majority,
     modular_arithmetic,
     mqar,
     needle,
+    npcifar,
     phonebook,
     reverse,
     selective_copy,
@@ -127,6 +131,20 @@ TASKS: dict[str, Entry] = {
     ),
     "uea": Entry(
         uea.uea, "Classification of time series, UEA and UCR", "1811.00075, 1810.07758",
+    ),
+    "lra_image": Entry(
+        lra_image.lra_image, "LRA Image (sCIFAR): a photograph by its pixels", "2011.04006",
+    ),
+    "npcifar": Entry(
+        npcifar.npcifar, "Noise-padded CIFAR: a photograph, then noise", "1902.09689", length=40,
+    ),
+    "gen_mnist": Entry(
+        gen_mnist.gen_mnist, "Pixel-sequence generation", "1601.06759, 2606.06479",
+        smoke=dict(levels=4),
+    ),
+    "captions": Entry(
+        captions.captions, "One to many: a picture in, its name spelt out",
+        "Karpathy & Fei-Fei 2015",
     ),
     "char_lm": Entry(
         char_lm.char_lm, "Byte language modelling on any text",

@@ -45,7 +45,10 @@ def smnist(
 ) -> RecordTask:
     """The digit of an image whose pixels come one by one.
 
-    seed: of the permutation of the pixels.
+    data: whose digits.
+    order: of the pixels.
+    seed: of the permutation.
+    held_out: what is validated on: a part of the training data, or the test data.
     workers: processes that read the images ahead.
     """
     size = SIZES[data]

@@ -25,6 +25,7 @@ def evaluate(
     length: Count | None = None,
     batches: Count | None = None,
     weights: Literal["average", "last"] | None = None,
+    held_out: str | None = None,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -35,8 +36,9 @@ def evaluate(
         length: time steps per sequence; by default as in training
         batches: how many batches; by default as in training
         weights: of a run with an average of weights: that, which is the default, or the last
+        held_out: of a task of data: the part to score, as test; by default as in training
     """
-    from seqjax.train.config import check_config
+    from seqjax.train.config import check_config, task_of
     from seqjax.train.loop import load
     from seqjax.train.progress import table
     from seqjax.train.record import read_config
@@ -50,8 +52,13 @@ def evaluate(
         config, task=replace(config.task, **changed),
         optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
     )  # fmt: skip
-    model, task, _, at = load(run, step, weights=weights)
+    if held_out is not None:
+        options = {**config.task.options, "held_out": held_out}
+        config = replace(config, task=replace(config.task, options=options))
     check_config(config)
+    model, task, _, at = load(run, step, weights=weights)
+    if held_out is not None:
+        task = task_of(config)
     params, frozen, _, rebuild = take_apart(model)
     metrics = make_evaluate(config, task, rebuild)(params, frozen)
     length = config.task.evaluation_length or config.task.length
