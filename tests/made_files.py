@@ -4,11 +4,15 @@ Each function gets the folder of data, writes the files of a layout, and returns
 of each split they hold.
 """
 
+import gzip
 import io
 import tarfile
 import zipfile
 
 import numpy as np
+from PIL import Image
+
+from seqjax.data.sets import cifar10
 
 TS_HEAD = """# a comment
 @problemName {name}
@@ -54,6 +58,48 @@ def tarred(files, kind):
     return out.getvalue()
 
 
+def idx(array):
+    """An array of uint8 as the IDX files of MNIST have it."""
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return gzip.compress(head + array.astype(np.uint8).tobytes(), mtime=0)
+
+
+def mnist_files(folder):
+    """Images whose first pixel is their number, of the digit that is its last figure."""
+    rng = np.random.RandomState(0)
+    for name, n in (("train", 23), ("t10k", 7)):
+        images = rng.randint(0, 256, (n, 28, 28)).astype(np.uint8)
+        images[:, 0, 0] = np.arange(n)
+        write(folder / f"mnist/{name}-images-idx3-ubyte.gz", idx(images))
+        write(folder / f"mnist/{name}-labels-idx1-ubyte.gz", idx(np.arange(n) % 10))
+    return {"train": 23, "test": 7}
+
+
+def cifar10_binary(folder):
+    rng = np.random.RandomState(0)
+    files = {}
+    for name, n in (("data_batch_1", 12), ("data_batch_2", 8), ("test_batch", 5)):
+        rows = rng.randint(0, 256, (n, cifar10.BYTES)).astype(np.uint8)
+        rows[:, 0] = np.arange(n) % 10
+        files[f"cifar-10-batches-bin/{name}.bin"] = rows.tobytes()
+    write(folder / cifar10.BINARY.path, tarred(files, "gz"))
+    return {"train": 20, "test": 5}
+
+
+def cifar10_jpeg(folder):
+    rng = np.random.RandomState(0)
+    files = {}
+    for split, n in (("train", 2), ("test", 1)):
+        for name in cifar10.CLASSES:
+            for number in range(n):
+                out = io.BytesIO()
+                image = rng.randint(0, 256, (32, 32, 3)).astype(np.uint8)
+                Image.fromarray(image).save(out, "jpeg")
+                files[f"{split}/{name}/{number:04d}.jpg"] = out.getvalue()
+    write(folder / cifar10.JPEG.path, tarred(files, "xz"))
+    return {"train": 20, "test": 10}
+
+
 def uea_folder(folder):
     for name, content in ts_files("GunPoint").items():
         write(folder / "ucr-uea/GunPoint" / name, content)
@@ -72,6 +118,9 @@ def uea_packed(folder):
 
 
 MADE = {
+    ("mnist", "full"): mnist_files,
+    ("cifar10", "full"): cifar10_binary,
+    ("cifar10", "jpeg_subset"): cifar10_jpeg,
     ("uea_gunpoint", "folder"): uea_folder,
     ("uea_gunpoint", "zip"): uea_zip,
     ("uea_gunpoint", "packed"): uea_packed,

@@ -9,6 +9,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from made_files import idx, mnist_files
 
 from seqjax.answers import Classes, Values
 from seqjax.data import DATASETS, DataError, data_path, prepared
@@ -21,23 +22,12 @@ from seqjax.tasks.smnist import SIZES
 from seqjax.tasks.task import Features, Spec
 
 
-def idx(array):
-    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    return gzip.compress(head + array.astype(np.uint8).tobytes())
-
-
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
     """A small MNIST in the published format; what is prepared goes beside it."""
     monkeypatch.setenv("SEQJAX_DATA", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
-    (tmp_path / "mnist").mkdir()
-    rng = np.random.RandomState(0)
-    for name, n in (("train", 23), ("t10k", 7)):
-        images = rng.randint(0, 256, (n, 28, 28)).astype(np.uint8)
-        images[:, 0, 0] = np.arange(n)  # names the image
-        (tmp_path / f"mnist/{name}-images-idx3-ubyte.gz").write_bytes(idx(images))
-        (tmp_path / f"mnist/{name}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(n) % 10))
+    mnist_files(tmp_path)
     return tmp_path / "mnist"
 
 
