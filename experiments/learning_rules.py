@@ -312,7 +312,7 @@ def run_copy(updates: int = 1000) -> tuple[dict[str, np.ndarray], float]:
 
 
 def run_text(updates: int = 1500) -> dict[str, tuple[dict[str, np.ndarray], float]]:
-    text = char_lm(streams=True)
+    text = char_lm(order="streams")
     guess = text.baseline(STEPS)["bits"]
     print(f"\nstandard library, bits per byte (frequencies alone: {guess:.2f})")
     print("                        last tenth   held out")

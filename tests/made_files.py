@@ -117,14 +117,142 @@ def uea_packed(folder):
     return {"train": 3, "test": 2}
 
 
+PENN = {
+    "train": " the cat <unk> N \n a dog 's day \n the day \n",
+    "valid": " the dog \n a cat \n",
+    "test": " a day \n the bird \n a a \n",
+}
+ONE_OF_EACH = {"train": 1, "validation": 1, "test": 1}
+WIKI = " \n = {} = \n \n Some words . \n \n = = Part = = \n \n More words . \n"
+
+
+def penn_files(form):
+    return {form.format(part): text.encode() for part, text in PENN.items()}
+
+
+def ptb_zip(folder):
+    files = {"__MACOSX/._ptb.train.txt": b"junk", **penn_files("ptb.{}.txt")}
+    write(folder / "ptb/ptb.zip", zipped(files))
+    return ONE_OF_EACH
+
+
+def ptb_tgz(folder):
+    files = penn_files("./simple-examples/data/ptb.{}.txt")
+    files["./simple-examples/data/ptb.char.train.txt"] = b"t h e _ c a t"
+    write(folder / "ptb/simple-examples.tgz", tarred(files, "gz"))
+    return ONE_OF_EACH
+
+
+def ptb_plain(folder):
+    for name, content in penn_files("ptb/ptb.{}.txt").items():
+        write(folder / name, content)
+    return ONE_OF_EACH
+
+
+def wiki_files(form):
+    titles = {"train": "AB", "valid": "C", "test": "D"}
+    return {
+        form.format(part): "".join(WIKI.format(title) for title in found).encode()
+        for part, found in titles.items()
+    }
+
+
+def wikitext_zip(folder):
+    files = wiki_files("wikitext-103/wiki.{}.tokens")
+    write(folder / "wikitext-103/wikitext-103-v1.zip", zipped(files))
+    return {"train": 2, "validation": 1, "test": 1}
+
+
+def wikitext_plain(folder):
+    for name, content in wiki_files("wikitext-2/wiki.{}.tokens").items():
+        write(folder / name, content)
+    return {"train": 2, "validation": 1, "test": 1}
+
+
+def wikitext_parts(folder):
+    files = wiki_files("wikitext2/{}.txt")
+    write(folder / "wikitext-2/test.txt.gz", gzip.compress(files.pop("wikitext2/test.txt")))
+    write(folder / "wikitext-2/wikitext2.zip", zipped(files))
+    return {"train": 2, "validation": 1, "test": 1}
+
+
+def shakespeare(folder):
+    write(
+        folder / "tinyshakespeare/input.txt", b"".join(b"LINE %d:\nSpeak.\n" % n for n in range(40))
+    )
+    return ONE_OF_EACH
+
+
+STORY = b"Once there was a story.\nIt ended.\n<|endoftext|>\n"
+
+
+def tinystories(folder):
+    write(folder / "tinystories/TinyStories-train.txt", STORY * 3)
+    write(folder / "tinystories/TinyStories-valid.txt", STORY * 2)
+    return {"train": 3, "validation": 2}
+
+
+def tinystories_sample(folder):
+    write(folder / "tinystories-sample/tinystories_sample.txt", STORY * 12 + b"Once ther")
+    return {"train": 11, "validation": 1}
+
+
+def pg19(folder):
+    for n, part in enumerate(("train", "validation", "test")):
+        for book in range(n + 1):
+            write(folder / f"pg19/{part}/{book}.txt", b"A book. " * (book + 3))
+    return {"train": 1, "validation": 2, "test": 3}
+
+
+def ecoli(folder):
+    lines = b">ecoli K-12\n" + b"ACGTTGCAAC\n" * 20
+    write(folder / "genome/ecoli.fa.gz", gzip.compress(lines))
+    return ONE_OF_EACH
+
+
+HUMAN = {"chr1": "ACGTnacg\nTACGTRNN", "chr7": "GATT\nACA", "chr8": "CC", "chrUn_1": "AAAA"}
+
+
+def human():
+    return "".join(f">{name}\n{letters}\n" for name, letters in HUMAN.items()).encode()
+
+
+def hg38_chromosomes(folder):
+    write(folder / "genome/hg38.fa.gz", gzip.compress(human()))
+    return ONE_OF_EACH
+
+
+def hg38_intervals(folder):
+    write(folder / "genome/hg38.ml.fa.gz", gzip.compress(human()))
+    rows = ["chr1 0 8 train", "chr1 8 16 train", "chr8 0 2 valid", "chr7 0 7 test"]
+    write(folder / "genome/human-sequences.bed", "\n".join(rows).replace(" ", "\t").encode())
+    return {"train": 2, "validation": 1, "test": 1}
+
+
 MADE = {
     ("mnist", "full"): mnist_files,
     ("cifar10", "full"): cifar10_binary,
     ("cifar10", "jpeg_subset"): cifar10_jpeg,
+    ("ptb", "zip"): ptb_zip,
+    ("ptb", "tgz"): ptb_tgz,
+    ("ptb", "plain"): ptb_plain,
+    ("wikitext2", "plain"): wikitext_plain,
+    ("wikitext2", "parts"): wikitext_parts,
+    ("wikitext103", "zip"): wikitext_zip,
+    ("shakespeare", "full"): shakespeare,
+    ("tinystories", "full"): tinystories,
+    ("tinystories", "sample"): tinystories_sample,
+    ("pg19", "full"): pg19,
+    ("ecoli", "full"): ecoli,
+    ("hg38", "chromosomes"): hg38_chromosomes,
+    ("hg38", "intervals"): hg38_intervals,
     ("uea_gunpoint", "folder"): uea_folder,
     ("uea_gunpoint", "zip"): uea_zip,
     ("uea_gunpoint", "packed"): uea_packed,
 }
+
+# A text without an end of its own: the half of one is a text.
+ENDLESS = {("shakespeare", "full"), ("tinystories", "sample"), ("pg19", "full")}
 
 
 def halves(content):

@@ -72,7 +72,7 @@ def same(a, b, rtol=2e-5):
 
 
 STREAMS = replace(
-    TINY, task=TaskConfig("char_lm", {"glob": "json/*.py", "held_out": 2000, "streams": True},
+    TINY, task=TaskConfig("char_lm", {"glob": "json/*.py", "held_out": 2000, "order": "streams"},
                           batch=3, length=4, evaluation_batches=1)
 )  # fmt: skip
 RESERVOIR = replace(

@@ -48,7 +48,7 @@ def test_copying_takes_two_steps(name, as_a_user):
 @pytest.mark.thorough
 def test_modelling_text_takes_two_steps(as_a_user, tmp_path):
     (tmp_path / "text.py").write_text("print('hello')\n" * 400)
-    text = char_lm(path=str(tmp_path), streams=True)
+    text = char_lm(path=str(tmp_path), order="streams")
     way = learning_rules.TEXT["uoro"]
     losses, held_out = learning_rules.modelling(
         "indrnn", way, text, updates=2, hidden=3, batch=2, held_out=1

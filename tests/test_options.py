@@ -106,7 +106,7 @@ def test_floats_of_layers_stand_in_the_table():
     ("train parity --tiny --steps 0", "train.steps must be"),
     ("train parity --model.layer gru hidden=0", "option 'hidden' of layer 'gru' must be"),
     ("train parity --model.layer lru r_min=0.9 r_max=0.2", "'lru' must be at most 'r_max'"),
-    ("train char_lm --task.options streams=no", "streams must be True or False, got 'no'"),
+    ("train char_lm --task.options order=no", "order must be 'windows' or 'streams' or 'packed'"),
     ("train parity --run ''", "run must be a path, or None, got ''"),
     ("train parity --stepz 5", "--stepz, 5; did you mean --steps?"),
     ("train parity --task.batch 6 --optimiser.accumulate 4", "accumulate must divide task.batch=6"),

@@ -171,7 +171,7 @@ def test_rows_build_and_draw_what_they_specify_from_a_key(name):
         assert batch.y.min() >= 0 and batch.y.max() < outputs.count
     y_hat = np.zeros((*answers, outputs.size), jnp.bfloat16)
     assert batch.mask.shape == answers and batch.mask.dtype == np.float32
-    metrics = jax.eval_shape(task.score, y_hat, batch)
+    metrics = jax.eval_shape(lambda *pair: task.summary(task.score(*pair)), y_hat, batch)
     assert metrics["loss"].dtype == jnp.float32 and set(task.baseline(length)) <= set(metrics)
     with pytest.raises(ValueError, match="expects an answer of shape"):
         jax.eval_shape(task.score, y_hat[..., None], batch)

@@ -18,11 +18,12 @@ def same(one, two):
 
 @pytest.mark.parametrize(
     "name, options",
-    [("copy", {}), ("char_lm", {}), ("char_lm", dict(streams=True, reset_at_files=True))],
-)
+    [("copy", {}), ("char_lm", {}), ("char_lm", dict(order="streams", reset_at_files=True)),
+     ("char_lm", dict(order="packed"))],
+)  # fmt: skip
 def test_a_restored_iterator_continues_exactly(name, options):
     task = make(name, **TASKS[name].smoke, **options)
-    assert task.carries_state == bool(options)
+    assert task.carries_state == (options.get("order") == "streams")
 
     def batches(seed):
         return task.batches(seed, 2, TASKS[name].length)
@@ -78,10 +79,10 @@ def test_unreadable_texts_have_one_clear_error_each(folder):
     with pytest.raises(ValueError, match="leaves nothing to train on: the text has 8 bytes"):
         make("char_lm", path=str(folder / "note.md"), held_out=8)
     task = make("char_lm", path=str(folder / "note.md"))  # a tenth of eight bytes is none
-    with pytest.raises(ValueError, match="has 8 bytes: too short for 1 x 8 steps"):
+    with pytest.raises(ValueError, match="has 8 tokens: too short for 1 x 8 steps"):
         task.batches(0, 1, 8)
     with pytest.raises(ValueError, match="too short for 2 x 4 steps"):
-        make("char_lm", path=str(folder / "note.md"), streams=True).batches(0, 2, 4)
+        make("char_lm", path=str(folder / "note.md"), order="streams").batches(0, 2, 4)
     with pytest.raises(ValueError, match="held_out is 0"):
         task.validation(1, 2)
 
@@ -131,7 +132,7 @@ def test_batches_of_one_are_those_of_two(ordered):
 
 
 def test_streams_run_on_from_batch_to_batch_and_reset_when_they_start_over(ordered):
-    stream = ordered(streams=True).batches(0, 3, 20)  # 3 streams of 66 bytes: 3 windows each
+    stream = ordered(order="streams").batches(0, 3, 20)  # 3 streams of 66 bytes: 3 windows each
     batches = list(islice(stream, 6))
     whole = np.concatenate([b.x for b in batches], axis=1).reshape(3, 2, 60)
     for row, start in zip(whole, (50, 116, 182), strict=True):
@@ -141,10 +142,10 @@ def test_streams_run_on_from_batch_to_batch_and_reset_when_they_start_over(order
         assert batch.resets[:, 0].all() == (n % 3 == 0) and not batch.resets[:, 1:].any()
 
 
-@pytest.mark.parametrize("streams", [False, True])
-def test_resets_mark_the_first_byte_of_each_file(folder, streams):
+@pytest.mark.parametrize("order", ["windows", "streams"])
+def test_resets_mark_the_first_byte_of_each_file(folder, order):
     task = make(
-        "char_lm", path=str(folder), glob="*.txt", held_out=70, streams=streams, reset_at_files=True
+        "char_lm", path=str(folder), glob="*.txt", held_out=70, order=order, reset_at_files=True
     )
     drawn = task.sample(jax.random.key(0), 20, 30)
     for batch in [*islice(task.batches(0, 2, 30), 10), drawn]:

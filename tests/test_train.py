@@ -65,7 +65,7 @@ def text(tmp_path_factory):
 def streams(text):
     """What a checkpoint must hold at its widest: dropout, carried state, a position in a text."""
     return Config(
-        TaskConfig("char_lm", {"path": str(text), "held_out": 200, "streams": True},
+        TaskConfig("char_lm", {"path": str(text), "held_out": 200, "order": "streams"},
                    batch=4, length=8, evaluation_batches=None),
         ModelConfig(layer=(*ELMAN, LayerConfig("indrnn")), features=8, depth=3, dropout=0.1),
         OptimiserConfig(accumulate=2, warmup=5),

@@ -16,6 +16,7 @@ from seqjax.data.sets import (
     mnist,
     uea,
 )
+from seqjax.data.sets import genome, mnist, texts, uea
 
 __all__ = [
     "DATASETS", "DataError", "Dataset", "File", "Layout", "Prepared", "data_folder", "data_path",
@@ -29,6 +30,7 @@ DATASETS: dict[str, Dataset] = {
         mnist.MNIST,
         cifar10.CIFAR10,
         *uea.SETS,
+        mnist.DIGITS, mnist.MNIST, *uea.SETS, *texts.TEXTS, *genome.GENOMES,
     )
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -99,6 +99,8 @@ def read(path: Path) -> bytes:
         content = unpack.get(path.suffix, bytes)(raw)
         if not content:
             raise EOFError("nothing is in it")
+        if content[:100].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise ValueError("it is a web page")
         return content
 
 
@@ -130,6 +132,23 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                         yield member.name, file.read()
 
 
+def pick(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """The files of an archive whose paths end with these names. Raises DataError."""
+    wanted = list(names)
+    found: dict[str, bytes] = {}
+    for member, content in members(path):
+        for name in wanted:
+            if f"/{member}".endswith(f"/{name}"):
+                found[name] = content
+    with reading(path, f"an archive with {', '.join(wanted)}"):
+        if len(found) < len(wanted):
+            raise ValueError(f"it has no {', '.join(n for n in wanted if n not in found)}")
+        for name in wanted:
+            if not found[name]:
+                raise EOFError(f"nothing is in {name}")
+    return found
+
+
 def digest(paths: Sequence[Path]) -> str:
     """SHA-256 of the files, in their order."""
     whole = sha256()
@@ -141,7 +160,8 @@ def digest(paths: Sequence[Path]) -> str:
 
 
 def _wanted(name: str) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    parts = (part for part in name.split("/") if part != ".")
+    return not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def _bytes(size: float) -> str:

@@ -15,6 +15,7 @@ from seqjax.tasks import (
     composition,
     copy,
     counting,
+    dna,
     dyck,
     gen_mnist,
     induction_heads,
@@ -33,6 +34,7 @@ from seqjax.tasks import (
     state_tracking,
     string_copy,
     uea,
+    word_lm,
 )
 from seqjax.tasks.arrays import from_arrays
 from seqjax.tasks.sources import from_batches, from_source
@@ -147,9 +149,11 @@ TASKS: dict[str, Entry] = {
         "Karpathy & Fei-Fei 2015",
     ),
     "char_lm": Entry(
-        char_lm.char_lm, "Byte language modelling on any text",
+        char_lm.char_lm, "Character and byte language modelling on any text",
         "many", length=32, smoke=dict(glob="json/*.py", held_out=5_000),
     ),
+    "word_lm": Entry(word_lm.word_lm, "Word language modelling (PTB, WikiText)", "many", length=35),
+    "dna": Entry(dna.dna, "Nucleotide language modelling", "2306.15794", length=64),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Text as bytes: reading files, holding a part out, and what compressors make of it.
 
-Nothing here knows about models; `char_lm` turns a `Text` into batches.
+Nothing here knows about models; `language` turns a `Text` into batches.
 """
 
 import gzip
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,10 @@ HELD_OUT_AT_MOST = 500_000
 
 
 class Text(NamedTuple):
-    """Training and held-out bytes, and for each byte whether a file begins there."""
+    """Training and held-out tokens, and for each whether a file, a document, begins there."""
 
-    train: np.ndarray  # uint8 [N]
-    validation: np.ndarray  # uint8 [M]
+    train: np.ndarray  # uint8 [N], of bytes; of words int32
+    validation: np.ndarray  # [M]
     train_starts: np.ndarray  # bool [N]
     validation_starts: np.ndarray  # bool [M]
 
@@ -81,6 +81,20 @@ def split_text(files: list[bytes], held_out: int | None = None) -> Text:
     starts[np.cumsum([0] + [len(file) for file in files[:-1]])] = True
     starts[cut] = True
     return Text(whole[cut:], whole[:cut], starts[cut:], starts[:cut])
+
+
+def joined(train: list[Any], held_out: list[Any]) -> Text:
+    """Documents one after the other: bytes, or arrays of tokens."""
+    sides = [[_tokens(one) for one in documents if len(one)] for documents in (train, held_out)]
+    starts = [np.zeros(sum(map(len, side)), bool) for side in sides]
+    for marks, side in zip(starts, sides):
+        marks[np.cumsum([0, *map(len, side[:-1])])[: len(side)]] = True
+    whole = [np.concatenate(side) if side else np.zeros(0, np.uint8) for side in sides]
+    return Text(*whole, *starts)
+
+
+def _tokens(document: Any) -> np.ndarray:
+    return np.frombuffer(document, np.uint8) if isinstance(document, bytes) else document
 
 
 def stdlib_text(seed: int = 0, glob: str = "**/*.py", held_out: int | None = None) -> Text:

@@ -101,7 +101,8 @@ def generate(
     """
     import jax
 
-    from seqjax.tasks.char_lm import SPEC
+    from seqjax.tasks.char_lm import SPEC, spelling_of
+    from seqjax.tasks.language import LanguageModel
     from seqjax.train.config import task_of
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
@@ -118,16 +119,21 @@ def generate(
         encode, decode = _numbers, _spaced
     else:
         config = read_config(run)
-        spec = SPEC if config.task.name == "char_lm" else task_of(config).spec
-        if spec != SPEC:
-            raise ValueError(
-                f"{run} was trained on {config.task.name}: only a task of bytes writes"
-            )
+        spec, spelling = SPEC, spelling_of(bytes(range(256)))  # of bytes: needs no data
+        if config.task.name != "char_lm" or "data" in config.task.options:
+            task = task_of(config)
+            spec = task.spec
+            if isinstance(task, LanguageModel):
+                spelling = task.spelling
+            elif spec != SPEC:
+                raise ValueError(
+                    f"{run} was trained on {config.task.name}: only a language model of text writes"
+                )
         if context is not None:
             raise ValueError("--context is for imported models: what a trained one sees is "
                              "an option of its layers")  # fmt: skip
-        model, _ = load_model(run, SPEC, step)
-        encode, decode = lambda text: list(os.fsencode(text)), _bytes
+        model, _ = load_model(run, spec, step)
+        encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
     rows = write_on(
         model,
         [encode(text) for text in prompt],
@@ -155,8 +161,3 @@ def _numbers(text: str) -> list[int]:
 
 def _spaced(tokens) -> bytes:
     return "".join(f" {token}" for token in tokens.tolist()).encode()
-
-
-def _bytes(tokens) -> bytes:
-    """Bytes; "?" where a model that knows more tokens than these writes another."""
-    return bytes(token if token < 256 else ord("?") for token in tokens.tolist())
