@@ -115,6 +115,7 @@ OPTIONS = {
     "grouped": dict(experts=6, top=2, scores="sigmoid", choice_bias=True, groups=3, top_groups=2,
                     scale=2.5, shared=2, shared_gate=True),
     "latent": dict(experts=4, top=2, f=relu2, gated=False, latent=3, shared=2, bias=True),
+    "always": dict(experts=4, top=2, scores="sigmoid", choice_bias=True, scale=2.5, always=2),
 }  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def test_every_token_goes_to_its_best_experts(name, evaluator):
     options = OPTIONS[name]
     moe = MoE(D, 3, evaluator=evaluator, rngs=nnx.Rngs(0), **options)
     if moe.choice_bias is not None:
-        moe.choice_bias[...] = jnp.asarray(normal(3, 6), moe.choice_bias.dtype)
+        moe.choice_bias[...] = jnp.asarray(normal(3, moe.experts), moe.choice_bias.dtype)
     if moe.W_in is not None:
         moe.W_in.bias[...] = jnp.ones(3, jnp.float32)
         moe.W_out.bias[...] = jnp.arange(D, dtype=jnp.float32)
@@ -135,17 +136,20 @@ def test_every_token_goes_to_its_best_experts(name, evaluator):
     def one(moe, x):
         p = moe.W_r(x[None])[0]
         p = jax.nn.softmax(p) if options.get("scores") != "sigmoid" else jax.nn.sigmoid(p)
-        rank = p if moe.choice_bias is None else p + moe.choice_bias[...]
+        n = options["experts"]
+        rank = p[:n] if moe.choice_bias is None else p[:n] + moe.choice_bias[...]
         if options.get("groups"):  # of two experts each, all of them count
             worth = rank.reshape(3, 2).sum(1)
             rank = jnp.where(jnp.repeat(worth > worth.min(), 2), rank, -jnp.inf)
         best = np.argsort(-np.asarray(rank))[: options["top"]]
+        best = np.append(best, np.arange(n, len(p)))
+        where = [(moe, e) if e < n else (moe.always, e - n) for e in best]
         total = p[best].sum() + options.get("floor", 0.0)
         weight = p[best] / (total if options.get("renormalise", True) else 1)
         y = jnp.zeros(D)
-        for w, e in zip(options.get("scale", 1.0) * weight, best):
+        for w, (own, e) in zip(options.get("scale", 1.0) * weight, where):
             if moe.W_in is None:
-                y += w * ((jax.nn.silu(x @ moe.W_1[e]) * (x @ moe.W_2[e])) @ moe.W_3[e])
+                y += w * ((jax.nn.silu(x @ own.W_1[e]) * (x @ own.W_2[e])) @ own.W_3[e])
             else:
                 y += w * (jax.nn.relu(moe.W_in(x[None])[0] @ moe.W_1[e]) ** 2 @ moe.W_3[e] @ out)
         y += 0 if moe.W_out is None else moe.W_out.bias[...]

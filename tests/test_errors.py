@@ -63,6 +63,8 @@ LENT = ("fft_convolution", "u")  # read by `short_convolution`, under its own na
         ("softmax_attention", dict(bias=FLAT[0]), r"bias has shape .*H=1, W=5"),
         ("softmax_attention", dict(p=X), "p and r come together, r is missing"),
         ("softmax_attention", dict(p=X, r=X), r"r has shape .*W=5, H=1"),
+        ("softmax_attention", dict(p=X, r=FLAT[0][:, None, :2]), r"shape .*W=5, H=1, R=3"),
+        ("softmax_attention", dict(sink=FLAT), r"sink has shape .*B=2, T=5, H=1"),
         ("softmax_attention", dict(softcap="2"), "softcap is '2', expected one real number"),
     ],
 )

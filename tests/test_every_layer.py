@@ -10,10 +10,10 @@ from flax import nnx
 import seqjax
 from seqjax.hf.fla_rwkv import Stack
 from seqjax.hf.glm import PooledAttention
+from seqjax.hf.inkling import DistanceAttention, LogScale, ResidualConv
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.hf.plamo import NormedMamba2
-from seqjax.hf.streams import ConnectedLayer, HyperConnection
 from seqjax.hf.zaya import CCA, Attended
 from seqjax.layers.attention.attention import Attention
 from seqjax.layers.elementwise.hgru import HGRU
@@ -61,10 +61,19 @@ PARTS = {
     Residual: lambda rngs: Residual(make("mamba", D, state=2)),
     CCA: lambda rngs: CONVOLVED(rngs=rngs),
     Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
-    ConnectedLayer: lambda rngs: ConnectedLayer(
-        make("gru", D), HyperConnection(D, streams=2, iterations=3, rngs=rngs)
-    ),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
+    DistanceAttention: lambda rngs: DistanceAttention(
+        D,
+        heads=4,
+        kv_heads=2,
+        head_size=2,
+        window=4,
+        conv=3,
+        size=3,
+        extent=3,
+        log_scale=LogScale(2, 0.3),
+        rngs=rngs,
+    ),
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
     GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
     GatedShortConv: lambda rngs: GatedShortConv(D, rngs=rngs),
@@ -97,6 +106,7 @@ PARTS = {
         rngs=rngs,
     ),
     RecurrentBlock: lambda rngs: RecurrentBlock(D, conv=3, rngs=rngs),
+    ResidualConv: lambda rngs: ResidualConv(D, 3, scale=0.6, rngs=rngs),
     Retention: lambda rngs: Retention(
         D,
         heads=2,

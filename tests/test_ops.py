@@ -40,7 +40,10 @@ CASES = {
     "slot_attention": ("slot_attention", {}),
     "inner_learning": ("inner_learning", {}),
     "softmax_attention": ("softmax_attention", dict(rotary_fraction=0.5, bias=True)),
-    "softmax_attention, relative": ("softmax_attention", dict(relative=True, bias=True)),
+    "softmax_attention, relative": (
+        "softmax_attention",
+        dict(relative=True, sinks=True, bias=True),
+    ),
     "softmax_attention, gates": ("softmax_attention", dict(gates=True, softcap=2.0)),
     "diagonal_ssm": ("diagonal_ssm", {}),
     "selective_scan": ("selective_scan", {}),

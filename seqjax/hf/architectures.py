@@ -16,6 +16,7 @@ from seqjax.hf import (
     fla_rwkv,
     gemma,
     glm,
+    inkling,
     jamba,
     kimi,
     lara,
@@ -58,6 +59,8 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "minimax_m1": minimax.minimax_text_01,
     "bailing_hybrid": bailing.bailing_hybrid,
     "glm5_next": glm.glm5_next,
+    "inkling_text": inkling.inkling_text,
+    "inkling_mm_model": inkling.inkling_mm_model,
     "zaya": zaya.zaya,
     "plamo2": plamo.plamo2,
     "lara_mini": lara.lara_mini,
@@ -85,10 +88,6 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
 
 # Other recurrent models of the transformers library, and why they are not read.
 NOT_READ = {
-    **dict.fromkeys(
-        ("inkling_mm_model", "inkling_text"),
-        "its attention has a bias that each query makes for each distance; there is none here",
-    ),
     **dict.fromkeys(
         ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
         "its blocks attend to what those before them added; nothing here does",

@@ -2,6 +2,7 @@
 
     x    = s_e embed(tokens)                                  [B, T, features]
     x   <- alpha r + beta post(layer(norm(x)))                branch by branch; r = x, or norm(x)
+    x   <- joined(x, post(layer(given(x))))                   or where it has a connection
     y    = cap(s_l W norm(x))                                 logits [B, T, vocabulary]
 
 An architecture is a `Description`: its branches, each a layer of ours with the names its tensors
@@ -23,7 +24,7 @@ from seqjax.answers.values import Values
 from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.norms import Norm
-from seqjax.stacks.blocks import Block, Head
+from seqjax.stacks.blocks import Block, Connection, Head
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.stacks.stack import check_evaluator
@@ -34,7 +35,10 @@ Names = Mapping[Any, Any]  # their tensor, or several, -> our path, or a form of
 
 @dataclass(frozen=True)
 class Branch:
-    """One residual branch: `layer` as (rngs=...) -> module, its tensors under `prefix`."""
+    """One residual branch: `layer` as (rngs=...) -> module, its tensors under `prefix`.
+
+    around: those that are not the layer's, their names in full -> our paths in the block.
+    """
 
     layer: Callable[..., nnx.Module]
     names: Names
@@ -47,6 +51,9 @@ class Branch:
     from_norm: bool = False  # the normed stream is what the branch is added to
     with_embedding: bool = False  # the layer sees [x, embedding], as in Zamba
     shared: int | None = None  # the layer is called with this one of the shared modules
+    connection: Callable[..., Connection] | None = None  # in place of the norm and of the residual
+    then: Callable[..., Layer] | None = None  # a second layer, in place of the norm after the first
+    around: Names = field(default_factory=dict)
 
     def after(self, of: Description) -> Norm:
         return of.norm(
@@ -58,7 +65,8 @@ class Branch:
             self.layer(rngs=rngs),
             config,
             norm=of.norm(of.features) if self.norm else None,
-            post=self.after(of) if self.post else None,
+            post=self.then(rngs=rngs) if self.then else self.after(of) if self.post else None,
+            connection=self.connection(rngs=rngs) if self.connection else None,
             alpha=self.alpha,
             beta=self.beta,
             from_norm=self.from_norm,
@@ -69,7 +77,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Description:
-    vocabulary: int
+    vocabulary: int  # tokens
     features: int
     branches: tuple[Branch, ...]
     norm: Callable[..., Norm]
@@ -84,6 +92,7 @@ class Description:
     embed_scale: float = 1.0
     logits_scale: float = 1.0
     softcap: float | None = None
+    rows: int | None = None  # of the embedding and of the head, where some are of no token
     context: int | None = None  # what full attention can see; None: there is none
     shared: tuple[Callable[..., nnx.Module], ...] = ()
     names: Names = field(default_factory=dict)  # of all other tensors -> our paths, in full
@@ -134,6 +143,7 @@ class Description:
                 if theirs:
                     table[theirs] = f"{at}.{ours}"
             table |= moved(branch.names, branch.prefix, f"{at}.layer")
+            table |= {theirs: under(at, ours) for theirs, ours in branch.around.items()}
         return (
             {cut(name, self.prefix): ours for name, ours in table.items()} if self.base else table
         )
@@ -196,7 +206,7 @@ class Decoder(Model):
         d, D, V = description, description.features, description.vocabulary
         spec = d.spec if spec is None else spec.widened(V)
         first = d.enter() if d.enter else d.norm(D) if d.first else None
-        embed = Embedding(V, D, scale=d.embed_scale, norm=first, rngs=rngs)
+        embed = Embedding(d.rows or V, D, scale=d.embed_scale, norm=first, rngs=rngs)
         tail = [branch.block(d, config, rngs=rngs) for branch in d.branches]
         layers = [block.layer for block in tail if isinstance(block.layer, Layer)]
         check_evaluator(config.evaluator, layers, [type(layer).__name__ for layer in layers])
@@ -204,8 +214,8 @@ class Decoder(Model):
             head = Bare()
         elif spec.outputs == d.spec.outputs:
             scale, cap = d.logits_scale, d.softcap
-            bias = d.head_bias
-            head = Head(D, V, tied=d.tied, bias=bias, scale=scale, softcap=cap, rngs=rngs)
+            options: dict[str, Any] = dict(tied=d.tied, bias=d.head_bias, rows=d.rows)
+            head = Head(D, V, scale=scale, softcap=cap, **options, rngs=rngs)
         else:
             head = Head(D, spec.outputs.size, rngs=rngs)
         shared = [make(rngs=rngs) for make in d.shared]

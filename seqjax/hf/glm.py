@@ -16,7 +16,7 @@ from seqjax.hf.config import UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names, moved
 from seqjax.hf.kimi import LATENT_QUERIES, delta
 from seqjax.hf.parts import FEED, describe, expert_names
-from seqjax.hf.streams import Copied, HyperConnection, MeanNorm, connected
+from seqjax.hf.streams import Copied, HyperConnection, MeanNorm
 from seqjax.hf.tensors import Transposed
 from seqjax.layers.attention.latent_attention import LatentAttention
 from seqjax.nn.activations import identity, silu
@@ -272,9 +272,9 @@ def text(config: Config, whole: Config, at: str) -> Description:
 
     def branch(i: int, kind: str, norm: str, part: str, layer, names: Names) -> Branch:
         own = {f"hc_{kind}_fn": "W", f"hc_{kind}_base": "base", f"hc_{kind}_scale": "scale"}
-        own = {name: f"connection.{path}" for name, path in (own | {norm: "norm"}).items()}
-        names = {**own, **moved(names, part, "layer")}
-        return Branch(partial(connected, layer, connection), names, f"{at}.layers.{i}")
+        around = moved(own | {norm: "norm"}, f"{at}.layers.{i}", "connection")
+        below = f"{at}.layers.{i}.{part}"
+        return Branch(layer, names, below, connection=connection, around=around)
 
     attend, branches = attention(config), []
     for i, recurs in enumerate(kinds(config, depth)):

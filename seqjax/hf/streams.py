@@ -6,14 +6,12 @@ embedding, every branch is connected to it, and `MeanNorm` makes one of them for
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from seqjax.nn.base import Layer, Precise
+from seqjax.nn.base import Precise
 from seqjax.nn.linear import wide
 from seqjax.nn.norms import Norm
 
@@ -89,41 +87,3 @@ class HyperConnection(nnx.Module):
         b, M = weights
         X = jnp.einsum("...ji,...jd->...id", M, x.reshape(*x.shape[:-1], self.streams, -1))
         return (X + b[..., None] * y[..., None, :]).reshape(x.shape).astype(x.dtype)
-
-
-class Connected(nnx.Module):
-    """A module without a state, connected to the streams."""
-
-    block = True
-
-    def __init__(self, layer: nnx.Module, connection: HyperConnection):
-        self.layer, self.connection = layer, connection
-
-    def __call__(self, x: Array) -> Array:
-        z, weights = self.connection.given(x)
-        return self.connection.joined(x, self.layer(z), weights)  # pyright: ignore[reportCallIssue]
-
-
-class ConnectedLayer(Layer):
-    """A layer, connected to the streams."""
-
-    block = True
-
-    def __init__(self, layer: Layer, connection: HyperConnection):
-        self.layer, self.connection = layer, connection
-        self.features = self.out_features = connection.streams * layer.features
-
-    def parts(self):
-        return self.layer
-
-    def run(self, x, h, flow):
-        z, weights = self.connection.given(x)
-        y, h = self.layer.run(z, h, flow.of(self.layer.evaluators))
-        return self.connection.joined(x, y, weights), h
-
-
-def connected(
-    layer: Callable[..., nnx.Module], connection: Callable[..., HyperConnection], *, rngs: nnx.Rngs
-) -> nnx.Module:
-    made, to = layer(rngs=rngs), connection(rngs=rngs)
-    return ConnectedLayer(made, to) if isinstance(made, Layer) else Connected(made, to)

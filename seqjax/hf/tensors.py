@@ -157,20 +157,28 @@ class Joined(Form):
 
 @dataclass(frozen=True)
 class Halves(Form):
-    """One tensor [n, 2 out, in] that is two parameters [n, in, out]."""
+    """One tensor [n, 2 out, in] that is two parameters [n, in, out], one after the other or, if
+    `alternating`, row by row."""
 
     second: str
+    alternating: bool = False
 
     def under(self, prefix):
         return replace(self, ours=f"{prefix}.{self.ours}", second=f"{prefix}.{self.second}")
 
     def rules(self, model, theirs):
-        yield Rule(
-            theirs,
-            (self.ours, self.second),
-            lambda arrays: [np.swapaxes(a, 1, 2) for a in np.split(arrays[0], 2, axis=1)],
-            lambda arrays: [np.concatenate([np.swapaxes(a, 1, 2) for a in arrays], axis=1)],
-        )
+        def take(arrays):
+            two = [arrays[0][:, k::2] for k in (0, 1)]
+            two = two if self.alternating else np.split(arrays[0], 2, axis=1)
+            return [np.swapaxes(a, 1, 2) for a in two]
+
+        def give(arrays):
+            two = [np.swapaxes(a, 1, 2) for a in arrays]
+            if not self.alternating:
+                return [np.concatenate(two, axis=1)]
+            return [np.stack(two, axis=2).reshape(len(two[0]), -1, two[0].shape[2])]
+
+        yield Rule(theirs, (self.ours, self.second), take, give)
 
 
 @dataclass(frozen=True)

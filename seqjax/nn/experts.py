@@ -8,7 +8,8 @@ W_3[e] f(W_1[e] x); with `latent` it sees W_in x of that size, and W_out takes t
 choice may add a bias that the weights do not see (arXiv:2408.15664), and may first keep the
 `top_groups` best of `groups` groups of experts, each scored by its two best (DeepSeek-V3,
 2412.19437). `shared` is the width of one more expert that every token goes through, if
-`shared_gate` times sigmoid(w x). `bias` is of that one, of W_in and of W_out.
+`shared_gate` times sigmoid(w x). `bias` is of that one, of W_in and of W_out. `always` more experts
+are chosen by every token: their scores stand in the sum with those of the `top`.
 
 "ragged": tokens are sorted by expert and go through one ragged product. No token is dropped, and
 the cost is that of `top` experts, not of all. "dense": one expert after the other sees every token;
@@ -17,6 +18,7 @@ for few experts, and under a `vmap` over examples, where ragged products are not
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +114,7 @@ class MoE(Experts):
         gated: bool = True,
         g: Callable[[Array], Array] | None = None,
         latent: int | None = None,
+        always: int = 0,
         bias: bool = False,
         evaluator: str = "ragged",
         rngs: nnx.Rngs,
@@ -124,12 +127,12 @@ class MoE(Experts):
         self.scores, self.renormalise = option("scores", scores, SCORES), renormalise
         self.floor = floor
         self.groups, self.top_groups = groups, top_groups
-        self.W_r = nnx.Linear(features, experts, use_bias=False, rngs=rngs)
+        self.W_r = nnx.Linear(features, experts + always, use_bias=False, rngs=rngs)
         self.choice_bias = Precise(jnp.zeros(experts)) if choice_bias else None
         size = latent or features
-        super().__init__(
-            size, inner, f, experts=experts, gated=gated, g=g, evaluator=evaluator, rngs=rngs
-        )
+        kind: dict[str, Any] = dict(gated=gated, g=g, evaluator=evaluator)
+        super().__init__(size, inner, f, experts=experts, **kind, rngs=rngs)
+        self.always = Experts(size, inner, f, experts=always, **kind, rngs=rngs) if always else None
         self.W_in, self.W_out = (
             nnx.Linear(n, m, use_bias=bias, rngs=rngs) if latent else None
             for n, m in ((features, size), (size, features))
@@ -143,7 +146,13 @@ class MoE(Experts):
         """[..., features] to the same shape."""
         flat = x.reshape(-1, x.shape[-1])
         seen = flat if self.W_in is None else self.W_in(flat)
-        y = self.send(seen, *self.route(flat)).astype(x.dtype)
+        weights, chosen = self.route(flat)
+        y = self.send(seen, weights[:, : self.top], chosen)
+        if self.always is not None:
+            every = jnp.arange(self.always.experts, dtype=chosen.dtype)
+            every = jnp.broadcast_to(every, (len(flat), len(every)))
+            y = y + self.always.send(seen, weights[:, self.top :], every)
+        y = y.astype(x.dtype)
         y = y if self.W_out is None else self.W_out(y)
         if self.shared is not None:
             extra = self.shared(flat)
@@ -153,9 +162,10 @@ class MoE(Experts):
         return y.reshape(x.shape)
 
     def route(self, x: Array) -> tuple[Array, Array]:
-        """Weights and experts [N, top] of tokens [N, features]."""
+        """Weights [N, top + always] and experts [N, top] of tokens [N, features]."""
         logits = self.W_r(x).astype(accumulation_dtype(x.dtype))
         p = SCORES[self.scores](logits)
+        p, stays = p[:, : self.experts], p[:, self.experts :]
         preference = p if self.choice_bias is None else p + self.choice_bias[...][None]
         if self.groups > 1:
             grouped = preference.reshape(len(x), self.groups, self.experts // self.groups)
@@ -167,7 +177,7 @@ class MoE(Experts):
             keep = jnp.repeat(keep, self.experts // self.groups, axis=1)
             preference = jnp.where(keep, preference, -jnp.inf)
         chosen = lax.top_k(preference, self.top)[1]
-        weights = jnp.take_along_axis(p, chosen, axis=1)
+        weights = jnp.concatenate([jnp.take_along_axis(p, chosen, axis=1), stays], axis=1)
         if self.renormalise:
             weights = weights / (jnp.sum(weights, axis=1, keepdims=True) + self.floor)
         return self.scale * weights, chosen

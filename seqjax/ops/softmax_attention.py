@@ -1,6 +1,6 @@
 """Softmax attention over the last `window` steps, as a recurrence whose state is a cache.
 
-    y_t^h = sum_s softmax_s(A_ts^h) v_s^g                       s in (t - window, t]
+    y_t^h = sum_s exp(A_ts^h) v_s^g / (sum_s exp(A_ts^h) + exp(z_t^h))      s in (t - window, t]
     A_ts^h = c(scale q_t^h . k_s^g) + scale p_t^h . r_{t-s}^h + bias^h_{t-s}
              + sum_{u=s+1..t} log f_u^h
 
@@ -12,6 +12,9 @@ keys and values g (2305.13245); c(a) = softcap tanh(a / softcap), or a. Position
     `hard_alibi`  bias^h_n = -inf for n >= m_h: head h sees its last m_h steps        2402.01032
     log f       a forget gate per head                                             2503.02130 eq. 4
     relative    p_t = q_t + v, keys r of distances, and q_t + u in place of q_t     1901.02860
+
+A `sink` z is the score of a value of zero, which a query may look at instead (2309.17453 sec. 3.3,
+where z = 0); without one exp(z) is zero, and the weights are a softmax.
 
 The cache holds the last window - 1 keys, not yet turned, values and log f: a stream, split
 anywhere, is the whole. A reset empties it; a masked step leaves nothing and does not move the
@@ -53,7 +56,8 @@ class Inputs(NamedTuple):
     v: Any  # [T, G, V], or what `expand` makes it of
     log_f: Any  # [T, H], or None
     mask: Any  # bool [T], or None
-    p: Any = None  # [T, H, K], or None: queries of distances
+    p: Any = None  # [T, H, R], or None: queries of distances
+    sink: Any = None  # [T, H], or None
 
 
 # ---- a block of queries over a block of keys ------------------------------------------------
@@ -67,10 +71,12 @@ def attention_weights(
     scale: float,
     bias: Array | None = None,
     softcap: float | None = None,
+    sink: Array | None = None,
 ) -> Array:
     """Weights [H, n, m], at least float32, of q [n, H, K] over k [m, G, K].
 
     seen: bool [n, m], at least one key per query; None: all. bias [H or 1, n, m] is added last.
+    sink [n, H]: the score of a value of zero, whose weight is left out.
     """
     (n, H, K), (m, G, _) = q.shape, k.shape
     precise = accumulation_dtype(q.dtype)
@@ -83,7 +89,10 @@ def attention_weights(
         scores = scores + bias.astype(scores.dtype)
     if seen is not None:
         scores = jnp.where(seen[None], scores, jnp.finfo(scores.dtype).min)
-    return jax.nn.softmax(scores, axis=-1)
+    if sink is None:
+        return jax.nn.softmax(scores, axis=-1)
+    scores = jnp.concatenate([scores, sink.T[..., None].astype(scores.dtype)], axis=-1)
+    return jax.nn.softmax(scores, axis=-1)[..., :-1]
 
 
 def attend(q: Array, k: Array, v: Array, seen: Array | None = None, **options: Any) -> Array:
@@ -106,7 +115,7 @@ def by_key(x: Array) -> Array:
 
 
 def relative_scores(q: Array, r: Array) -> Array:
-    """q_i . r_{i-j} [H, n, w + n - 1] for q [n, H, K] and r [w, H, K] of the distances w - 1 .. 0
+    """q_i . r_{i-j} [H, n, w + n - 1] for q [n, H, R] and r [w, H, R] of the distances w - 1 .. 0
     (Transformer-XL, 1901.02860 sec. 3.3), a bias for `attend` once it is scaled."""
     precise = accumulation_dtype(q.dtype)
     return by_key(jnp.einsum("ihk,jhk->hij", q, r, preferred_element_type=precise))
@@ -156,7 +165,10 @@ def naive(
         if x.log_f is not None:
             later = lax.cumsum(items[2], axis=0, reverse=True)[1:]
             A = A + jnp.concatenate([later, jnp.zeros_like(items[2][:1])]).T
-        p = jax.nn.softmax(jnp.where((distance <= cache.filled)[None], A, -jnp.inf))
+        A = jnp.where((distance <= cache.filled)[None], A, -jnp.inf)
+        if x.sink is not None:
+            A = jnp.concatenate([A, x.sink[:, None]], axis=1)
+        p = jax.nn.softmax(A)[:, : size + 1]
         moved = Cache(
             jax.tree.map(lambda z: z[1:], items), jnp.minimum(cache.filled + 1, jnp.int32(size))
         )
@@ -187,7 +199,7 @@ def blocks(
     del start
 
     def one(queries: Any, items: Any, i: Array, j: Array, seen: Array) -> Array:
-        q, p = queries
+        q, p, sink = queries
         k, v = items[:2] if expand is None else expand(*items[:2])
         if rotary_fraction or rates:
             turn = partial(rotary, fraction=rotary_fraction, base=base, rates=rates, gain=gain)
@@ -201,10 +213,10 @@ def blocks(
         if len(items) == 3:
             added.append(forgotten(items[2], len(q)))
         total = sum(added[1:], added[0]) if added else None
-        return attend(q, k, v, seen, scale=scale, bias=total, softcap=softcap)
+        return attend(q, k, v, seen, scale=scale, bias=total, softcap=softcap, sink=sink)
 
     items = (xs.k, xs.v) if xs.log_f is None else (xs.k, xs.v, xs.log_f)
-    return look_back(one, (xs.q, xs.p), items, cache, resets=resets, mask=xs.mask)
+    return look_back(one, (xs.q, xs.p, xs.sink), items, cache, resets=resets, mask=xs.mask)
 
 
 @takes_flow
@@ -217,8 +229,9 @@ def softmax_attention(
     window: int | None = None,
     log_f: Float[Array, "*B T H"] | None = None,
     bias: Float[Array, "H W"] | None = None,
-    p: Float[Array, "*B T H K"] | None = None,
-    r: Float[Array, "W H K"] | None = None,
+    p: Float[Array, "*B T H R"] | None = None,
+    r: Float[Array, "W H R"] | None = None,
+    sink: Float[Array, "*B T H"] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     rotary_fraction: float = 0.0,
@@ -236,7 +249,8 @@ def softmax_attention(
     """Outputs [B, T, H, V] and the cache of the last window - 1 steps; B may be absent.
 
     q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], log_f <= 0 [B, T, H]; bias [H, window] by
-    distance; p [B, T, H, K] and r [window, H, K] by distance, or neither. scale: K^-1/2 by default.
+    distance; p [B, T, H, R] and r [window, H, R] by distance, or neither; sink [B, T, H]. scale:
+    K^-1/2 by default.
     rotary_fraction: the share of the K channels that is turned; rates, gain: angles of a step of
     the pairs turned instead, and a factor (`seqjax.ops.rope`).
     state: a `Cache` of (k, v) or (k, v, log_f), each [B, window - 1, ...], and how many steps of it
@@ -262,15 +276,16 @@ def softmax_attention(
             )
     if (p is None) != (r is None):
         raise TypeError(f"{op}: p and r come together, {'p' if p is None else 'r'} is missing")
-    check_real(op, q=q, k=k, v=v, log_f=log_f, bias=bias, p=p, r=r)
+    check_real(op, q=q, k=k, v=v, log_f=log_f, bias=bias, p=p, r=r, sink=sink)
     if softcap is not None:
         check_number(f"{op}: softcap", softcap)
     items = (k, v) if log_f is None else (k, v, log_f)
     cache = cache_of(f"{op}: state", state, items, window, len(batch))
     sizes = {**sizes, "W": cache.items[0].shape[len(batch)] + 1}
-    match(op, sizes, bias=(bias, "HW?"), p=(p, f"{batch}THK?"), r=(r, "WHK?"))
+    sizes = match(op, sizes, bias=(bias, "HW?"), sink=(sink, f"{batch}TH?"), p=(p, f"{batch}THR?"))
+    match(op, sizes, r=(r, "WHR?"))
     y, cache = SOFTMAX_ATTENTION(
-        Inputs(q, k, v, None if log_f is None else finite_log(log_f), mask, p),
+        Inputs(q, k, v, None if log_f is None else finite_log(log_f), mask, p, sink),
         cache,
         batched=bool(batch),
         dtype=q.dtype,
@@ -334,13 +349,16 @@ def act(new: Cache, cache: Cache) -> Cache:
 
 
 def example(spec: Spec, seed: int) -> dict[str, Any]:
-    """Arguments of `softmax_attention` for a spec; options "gates", "bias", "relative" and its own.
-    The cache holds one step less than it can."""
+    """Arguments of `softmax_attention` for a spec; options "gates", "bias", "relative", "sinks" and
+    its own. The cache holds one step less than it can."""
     draw = np.random.default_rng(seed)
     B, T, H, K, V = (spec.sizes[letter] for letter in "BTHKV")
     G, W = spec.sizes.get("G", H), spec.sizes.get("W", 6)
     options = dict(spec.options)
-    gates, biased, relative = (options.pop(n, False) for n in ("gates", "bias", "relative"))
+    R = spec.sizes.get("R", K)
+    gates, biased, relative, sinks = (
+        options.pop(n, False) for n in ("gates", "bias", "relative", "sinks")
+    )
     held = [(G, K), (G, V)] + [(H,)] * gates
     there = np.arange(W - 1) > 0  # all places of the cache but the oldest
     items = [
@@ -355,17 +373,18 @@ def example(spec: Spec, seed: int) -> dict[str, Any]:
         v=draw.normal(size=(B, T, G, V)),
         log_f=-np.abs(draw.normal(size=(B, T, H))) if gates else None,
         bias=draw.normal(size=(H, W)) if biased else None,
-        p=draw.normal(size=(B, T, H, K)) if relative else None,
-        r=draw.normal(size=(W, H, K)) if relative else None,
+        p=draw.normal(size=(B, T, H, R)) if relative else None,
+        r=draw.normal(size=(W, H, R)) if relative else None,
+        sink=draw.normal(size=(B, T, H)) if sinks else None,
         state=Cache(tuple(items), np.full(B, max(0, W - 2), np.int32)),
         **options,
     )
 
 
-FILL = Inputs(0.0, 0.0, 0.0, 0.0, False, 0.0)
+FILL = Inputs(0.0, 0.0, 0.0, 0.0, False, 0.0, 0.0)
 SOFTMAX_ATTENTION = Op(
     name="softmax_attention",
-    reference="1706.03762, 2004.05150, 2305.13245, 2108.12409, 2503.02130",
+    reference="1706.03762, 2004.05150, 2305.13245, 2108.12409, 2503.02130, 2309.17453",
     structure="window of the past",
     naive=naive,
     evaluators={
@@ -379,13 +398,13 @@ SOFTMAX_ATTENTION = Op(
         Spec("grouped", dict(B=2, T=37, H=4, G=2, K=4, V=3, W=6), dict(rotary_fraction=0.5)),
         Spec(
             "forgetting",
-            dict(B=2, T=37, H=2, K=4, V=3, W=6),
-            dict(gates=True, relative=True, rates=(1.0, 0.3), gain=1.2),
+            dict(B=2, T=37, H=2, K=4, V=3, W=6, R=3),
+            dict(gates=True, relative=True, sinks=True, rates=(1.0, 0.3), gain=1.2),
         ),
         Spec("long", dict(B=1, T=2048, H=2, K=16, V=16, W=64)),
     ),
     example=example,
-    readers=("q", "p"),
+    readers=("q", "p", "sink"),
     grouped=False,
     apart=1,
     span=Span(piece, act),

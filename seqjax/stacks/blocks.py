@@ -3,13 +3,16 @@
     x <- alpha r + beta drop(post(layer(norm(x))))               r = x, or norm(x)
 
 One formula for trained and for imported models. A layer that is a block already, with norms and
-residuals of its own (`Layer.block`), is x <- layer(x), of which dropout takes what it adds.
+residuals of its own (`Layer.block`), is x <- layer(x), of which dropout takes what it adds. Where
+the stream is more than one sum, a `Connection` is in place of its norm and its residual:
+
+    x <- joined(x, drop(post(layer(z))))                         z = given(x)
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +29,25 @@ from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
 
 
+class Connection(Protocol):
+    """How a layer is connected to a stream x [B, T, C] that is wider than what it is given."""
+
+    def given(self, x: jax.Array, /) -> tuple[jax.Array, Any]:
+        """z [B, T, D], and what `joined` needs beside it."""
+        ...
+
+    def joined(self, x: jax.Array, y: jax.Array, more: Any, /) -> jax.Array:
+        """The stream after the output y of the layer."""
+        ...
+
+
 class Block(nnx.Module):
     """A branch of the stream around `layer`, and perhaps others after it: around `cross`, which
     looks at the source of a pair, and around `mlp`.
 
     layer: any Layer, or a module without a state such as a GLU.
-    project, post: a map back to the width of the stream, and a norm, after the layer.
+    project, post: a map back to the width of the stream, and a norm or a second layer, after it.
+    connection: in place of `norm` and of the residual.
     alpha, beta, from_norm: of the formula above; from_norm: r = norm(x).
     with_embedding: the layer is given [x, embedding], as in Zamba.
     shared: the layer is called with this one of the modules that several blocks share.
@@ -45,7 +61,8 @@ class Block(nnx.Module):
         *,
         norm: Norm | None = None,
         project: nnx.Linear | None = None,
-        post: Norm | None = None,
+        post: Norm | Layer | None = None,
+        connection: Connection | None = None,
         cross_norm: Norm | None = None,
         cross: nnx.Module | None = None,
         mlp_norm: Norm | None = None,
@@ -57,6 +74,7 @@ class Block(nnx.Module):
         shared: int | None = None,
     ):
         self.layer, self.norm, self.project, self.post = layer, norm, project, post
+        self.connection = connection
         self.cross_norm, self.cross = cross_norm, cross
         self.mlp_norm, self.mlp = mlp_norm, mlp
         self.alpha, self.beta, self.from_norm = alpha, beta, from_norm
@@ -91,9 +109,14 @@ class Block(nnx.Module):
         return cls(made, config, **parts)
 
     def start(self, batch: int | tuple[int, ...], dtype: Any, shared: Any = None) -> Any:
-        """The state of its layer before anything was seen; () of a layer that has none."""
-        layer = self.whole(shared)
-        return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
+        """The state of its layer before anything was seen, () of a layer that has none; with that
+        of the second one, if `post` is a layer."""
+
+        def of(layer):
+            return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
+
+        state = of(self.whole(shared))
+        return (state, of(self.post)) if isinstance(self.post, Layer) else state
 
     def whole(self, shared: Any) -> nnx.Module:
         """The layer, with the shared module it is called with."""
@@ -114,8 +137,11 @@ class Block(nnx.Module):
         embedding: [B, T, features], what the stream began with. shared: what blocks share.
         source: what `cross` looks at."""
         keys = (None, None) if key is None else jax.random.split(key)
-        layer = self.whole(shared)
+        layer, more = self.whole(shared), None
         z = x if self.norm is None else self.norm(x)
+        if self.connection is not None:
+            z, more = self.connection.given(x)
+        h, after = h if isinstance(self.post, Layer) else (h, None)
         y = jnp.concatenate([z, embedding], axis=-1) if self.with_embedding else z
         if isinstance(layer, Layer):
             beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
@@ -126,9 +152,15 @@ class Block(nnx.Module):
             y, h = layer(y, h, flow.resets, flow.mask, **beside)
         else:
             y = layer(y)  # pyright: ignore[reportCallIssue]
-        for part in (self.project, self.post):
-            y = y if part is None else part(y)
-        if getattr(layer, "block", False):  # bitwise y where nothing is dropped
+        y = y if self.project is None else self.project(y)
+        if isinstance(self.post, Layer):
+            y, after = self.post(y, after, flow.resets, flow.mask, cu_seqlens=flow.cu_seqlens)
+            h = h, after
+        elif self.post is not None:
+            y = self.post(y)
+        if self.connection is not None:
+            x = self.connection.joined(x, self.drop(y, keys[0]), more)
+        elif getattr(layer, "block", False):  # bitwise y where nothing is dropped
             x = x + self.drop(y - x, keys[0]) if self.rate and key is not None else y
         else:
             base = z if self.from_norm else x
@@ -194,7 +226,8 @@ class Using(Layer):
 class Head(nnx.Module):
     """cap(scale (W x + b)) in at least float32, cap(y) = c tanh(y / c) of softcap c.
 
-    W is a matrix of its own or, tied, the table of the embedding (arXiv:1608.05859).
+    W is a matrix of its own or, tied, the table of the embedding (arXiv:1608.05859). It may have
+    more `rows` than there are classes, of which nothing is read.
     """
 
     def __init__(
@@ -206,15 +239,17 @@ class Head(nnx.Module):
         bias: bool = True,
         scale: float = 1.0,
         softcap: float | None = None,
+        rows: int | None = None,
         rngs: nnx.Rngs,
     ):
         # Small, so that the first answers are near uniform, and the first loss near its baseline.
-        self.kernel = None if tied else linear(features, size, 0.1, rngs).kernel
+        self.kernel = None if tied else linear(features, rows or size, 0.1, rngs).kernel
         self.bias = nnx.Param(jnp.zeros(size, jnp.float32)) if bias else None
-        self.scale, self.softcap = scale, softcap
+        self.size, self.scale, self.softcap = size, scale, softcap
 
     def __call__(self, x: jax.Array, embed: Embedding) -> jax.Array:
-        y = x @ (embed.table[...].T if self.kernel is None else self.kernel[...])
+        W = embed.table[...].T if self.kernel is None else self.kernel[...]
+        y = x @ W[:, : self.size]
         if self.bias is not None:
             y = y + jnp.broadcast_to(self.bias[...], y.shape)
         y = scaled(self.scale, y.astype(accumulation_dtype(y.dtype)))
