@@ -13,10 +13,11 @@ from seqjax.data.files import DataError, File, data_folder, data_path
 from seqjax.data.prepared import Prepared, prepare, prepared_folder
 from seqjax.data.sets import (
     cifar10,
+    genome,
     mnist,
+    texts,
     uea,
 )
-from seqjax.data.sets import genome, mnist, texts, uea
 
 __all__ = [
     "DATASETS", "DataError", "Dataset", "File", "Layout", "Prepared", "data_folder", "data_path",
@@ -30,7 +31,8 @@ DATASETS: dict[str, Dataset] = {
         mnist.MNIST,
         cifar10.CIFAR10,
         *uea.SETS,
-        mnist.DIGITS, mnist.MNIST, *uea.SETS, *texts.TEXTS, *genome.GENOMES,
+        *texts.TEXTS,
+        *genome.GENOMES,
     )
 }  # fmt: skip
 
