@@ -6,6 +6,7 @@ import sys
 import tarfile
 import zipfile
 
+import cloudpickle
 import jax
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_examples_are_those_of_the_files_and_outlive_them(mnist, capsys):
     again = prepared("mnist")
     assert capsys.readouterr().err == "" and again.fingerprint == data.fingerprint
     np.testing.assert_array_equal(again.source("test")[3]["image"], data.source("test")[3]["image"])
+
+
+def test_examples_are_decoded_once_while_there_is_room(mnist, monkeypatch):
+    source = prepared("mnist").source("train")
+    assert source[3] is source[3] and source[-1] is source[22] and len(source) == 23
+    with pytest.raises(ValueError, match="read-only"):
+        source[3]["image"][0, 0] = 1
+    other = cloudpickle.loads(cloudpickle.dumps(source))  # as workers do
+    np.testing.assert_array_equal(other[3]["image"], source[3]["image"])
+    with pytest.raises(IndexError):
+        source[23]
+    monkeypatch.setattr(sys.modules["seqjax.data.prepared"], "KEEP", 2 * (784 + 500))
+    source = prepared("mnist").source("train")
+    assert [source[i] is source[i] for i in range(4)] == [True, True, False, False]
 
 
 def test_other_files_are_other_data(mnist):

@@ -9,9 +9,13 @@ worker processes too, and these leave the order as it is.
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 
@@ -108,5 +112,16 @@ def _iterator(dataset: Any, reading: Reading) -> Any:
         if not flags.FLAGS.is_parsed():  # the workers are told them
             flags.FLAGS(["seqjax"], known_only=True)
         options = grain.multiprocessing.MultiprocessingOptions(num_workers=reading.workers)
-        dataset = dataset.mp_prefetch(options)
-    return iter(dataset)
+        # out of the memory they share, which the workers take with them
+        dataset = dataset.mp_prefetch(options).map(partial(jax.tree.map, np.array))
+    iterator = iter(dataset)
+    if reading.workers:
+        atexit.register(_close, weakref.ref(iterator))
+    return iterator
+
+
+def _close(reference: weakref.ref) -> None:
+    """End the workers before the interpreter ends what they need."""
+    iterator = reference()
+    if iterator is not None:
+        iterator.close()

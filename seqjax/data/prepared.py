@@ -23,11 +23,15 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
+
 from seqjax.core.common import unknown
 from seqjax.data.dataset import Dataset, Layout, Paths
 from seqjax.data.files import DataError, data_folder, digest
 
 VERSION = "1.0.0"
+KEEP = 2**28  # bytes of examples of a source that stay in memory
+OVERHEAD = 500  # bytes of an example beside its arrays, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,16 @@ class Prepared:
     """A dataset whose examples are read one by one, in any order."""
 
     dataset: Dataset
-    builder: Any  # of tensorflow_datasets
+    path: Path  # of the folder they are in
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{self.size(split)} {split}" for split in self.splits)
-        return f"<{self.dataset.title}: {sizes}; {self.builder.data_path}>"
+        return f"<{self.dataset.title}: {sizes}; {self.path}>"
+
+    @cached_property
+    def builder(self) -> Any:
+        """Of tensorflow_datasets."""
+        return tfds().builder_from_directory(self.path)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -61,7 +70,41 @@ class Prepared:
         name = split.partition("[")[0]
         if name not in self.splits:
             raise DataError(unknown(f"split of {self.dataset.name}", name, self.splits))
-        return self.builder.as_data_source(split=split)
+        return Kept(self.path, split, self.builder.as_data_source(split=split))
+
+
+class Kept(Sequence):
+    """A source whose examples stay in memory once they are read, as many as fit in KEEP bytes.
+
+    They are decoded again by those who unpickle it, as workers do. Their arrays are read-only.
+    """
+
+    def __init__(self, path: Path, split: str, source: Any):
+        self.path, self.split, self.source = path, split, source
+        self.known, self.room = {}, KEEP
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        index = range(len(self))[index]
+        if index in self.known:
+            return self.known[index]
+        example = self.source[index]
+        arrays = [value for value in example.values() if isinstance(value, np.ndarray)]
+        for array in arrays:
+            array.flags.writeable = False
+        self.room -= OVERHEAD + sum(array.nbytes for array in arrays)
+        if self.room >= 0:
+            self.known[index] = example
+        return example
+
+    def __reduce__(self):
+        return _again, (self.path, self.split)
+
+
+def _again(path: Path, split: str) -> Kept:
+    return Kept(path, split, tfds().builder_from_directory(path).as_data_source(split=split))
 
 
 def tfds() -> Any:
@@ -98,27 +141,25 @@ def prepare(dataset: Dataset) -> Prepared:
     try:
         layout, paths = dataset.find()
     except DataError:
-        known = {layout.name: layout for layout in dataset.layouts}
-        for path in sorted(folder.glob(f"*-*/{VERSION}")):
-            layout = known.get(path.parent.name.rpartition("-")[0])
-            if layout is not None:
-                return Prepared(dataset, _builder(dataset, layout, path.parent.name))
+        known = [layout.name for layout in dataset.layouts]
+        for made in sorted(folder.glob(f"*-*/{VERSION}/dataset_info.json")):
+            if made.parent.parent.name.rpartition("-")[0] in known:
+                return Prepared(dataset, made.parent)
         raise
     key = f"{layout.name}-{_sizes(paths)}"
-    builder = _builder(dataset, layout, key)
-    if builder.is_prepared():
-        return Prepared(dataset, builder)
-    print(f"preparing {dataset.name} ({layout.name}) in {builder.data_path}", file=sys.stderr)
-    began, unfinished = time.monotonic(), _builder(dataset, layout, key, paths)
+    found = Prepared(dataset, folder / key / VERSION)
+    made = found.path / "dataset_info.json"
+    if made.exists():
+        return found
+    builder, began = _builder(dataset, layout, key, paths), time.monotonic()
+    print(f"preparing {dataset.name} ({layout.name}) in {found.path}", file=sys.stderr)
     try:
         with redirect_stdout(StringIO()):
-            unfinished.download_and_prepare()
+            builder.download_and_prepare()
     except Exception:
-        # of two processes that prepare the same files one is first
-        if not _builder(dataset, layout, key).is_prepared():
+        if not made.exists():  # of two processes that prepare the same files one is first
             _forget(folder)
             raise
-    found = Prepared(dataset, _builder(dataset, layout, key))
     print(f"{found} in {time.monotonic() - began:.1f} s", file=sys.stderr)
     return found
 
@@ -140,11 +181,11 @@ def _sizes(paths: Paths) -> str:
     return sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
-def _builder(dataset: Dataset, layout: Layout, key: str, paths: Paths | None = None) -> Any:
-    """The builder in the folder `key`; paths: of the raw files, to prepare it from."""
+def _builder(dataset: Dataset, layout: Layout, key: str, paths: Paths) -> Any:
+    """What prepares the raw files, in the folder `key`."""
     package = tfds()
     config = package.core.BuilderConfig(name=key, version=VERSION)
-    files = [path for role in sorted(paths or ()) for path in (paths or {})[role]]
+    files = [path for role in sorted(paths) for path in paths[role]]
 
     class Builder(package.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
         VERSION = package.core.Version(VERSION)
@@ -161,7 +202,7 @@ def _builder(dataset: Dataset, layout: Layout, key: str, paths: Paths | None = N
 
         def _split_generators(self, dl_manager):
             del dl_manager
-            return {split: enumerate(rows) for split, rows in layout.examples(paths or {}).items()}
+            return {split: enumerate(rows) for split, rows in layout.examples(paths).items()}
 
         def _generate_examples(self):
             raise NotImplementedError

@@ -4,8 +4,10 @@ from seqjax.recipes import (
     captions,
     copy_memory,
     demo,
+    gen_mnist,
     mqar,
     parity,
+    smnist,
     uea,
 )
 from seqjax.train.config import Config
@@ -17,4 +19,6 @@ RECIPES: dict[str, Config] = {
     "uea": uea.CONFIG,
     "demo": demo.CONFIG,
     "captions": captions.CONFIG,
+    "smnist": smnist.CONFIG,
+    "gen_mnist": gen_mnist.CONFIG,
 }

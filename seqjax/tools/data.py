@@ -29,7 +29,7 @@ def data(name: Name = "", json: bool = False) -> int:
     found = prepared(name)
     shown = {split: _shown(found.source(split)[0]) for split in found.splits}
     if json:
-        print_json({"name": name, "path": str(found.builder.data_path),
+        print_json({"name": name, "path": str(found.path),
                     "examples": {split: found.size(split) for split in found.splits},
                     "first": shown, "fingerprint": found.fingerprint})  # fmt: skip
         return 0
@@ -38,7 +38,7 @@ def data(name: Name = "", json: bool = False) -> int:
         print(f"\n{split}: {found.size(split)} examples, the first of which is")
         for field, value in example.items():
             print(f"    {field:12}{value}")
-    print(f"\nin {found.builder.data_path}")
+    print(f"\nin {found.path}")
     return 0
 
 
