@@ -229,7 +229,53 @@ def hg38_intervals(folder):
     return {"train": 2, "validation": 1, "test": 1}
 
 
+REVIEWS = {
+    "train/pos/0_9.txt": b"A good film.<br /><br />Good!",
+    "train/neg/0_1.txt": b"Bad.",
+    "train/pos/1_7.txt": b"It's good",
+    "train/unsup/0_0.txt": b"No one knows.",
+    "test/neg/10_3.txt": b"Bad, b\xc3\xa4d film",
+    "test/pos/11_10.txt": b"Good",
+    "train/urls_pos.txt": b"http://",
+}
+
+
+def reviews(folder, name, kind, root):
+    files = {f"{root}aclImdb/{path}": content for path, content in REVIEWS.items()}
+    write(folder / "imdb" / name, tarred(files, kind))
+    return {"train": 3, "test": 2}
+
+
+def imdb_full(folder):
+    return reviews(folder, "aclImdb_v1.tar.gz", "gz", "")
+
+
+def imdb_subset(folder):
+    return reviews(folder, "imdb_5k_5k.tar.xz", "xz", "data/")
+
+
+def aan(folder):
+    lines = ['1.0\tP00-1\tP00-2\tA "paper on trees.\tOn trees again', "0.0\ta\tb\tSo\tNot so"]
+    for n, part in enumerate(("train", "eval", "test"), 1):
+        text = "".join(f"{line}\n" for line in lines * n)
+        write(folder / f"lra_release/tsv_data/new_aan_pairs.{part}.tsv", text.encode())
+    return {"train": 2, "validation": 4, "test": 6}
+
+
+SENTENCE = b"The DT B-NP\n2,000 CD I-NP\ncats NNS I-NP\nsleep VBP B-VP\n. . O\n\n"
+
+
+def conll2000(folder):
+    write(folder / "conll2000/train.txt.gz", gzip.compress(SENTENCE * 3))
+    write(folder / "conll2000/test.txt.gz", gzip.compress(SENTENCE * 2))
+    return {"train": 3, "test": 2}
+
+
 MADE = {
+    ("imdb", "full"): imdb_full,
+    ("imdb", "subset_5k_5k"): imdb_subset,
+    ("aan", "full"): aan,
+    ("conll2000", "full"): conll2000,
     ("mnist", "full"): mnist_files,
     ("cifar10", "full"): cifar10_binary,
     ("cifar10", "jpeg_subset"): cifar10_jpeg,

@@ -8,6 +8,7 @@ Models, training, evaluation and generation ask a kind for what they need, and n
 
 from seqjax.answers.answer import Answer, Metrics
 from seqjax.answers.bernoullis import Bernoullis
+from seqjax.answers.chunks import Chunks
 from seqjax.answers.classes import Classes
 from seqjax.answers.counts import NegativeBinomial, Poisson
 from seqjax.answers.inputs import Features, Input, Pair, Paired, Tokens, Vector
@@ -18,7 +19,7 @@ from seqjax.answers.spans import Spans
 from seqjax.answers.values import Values
 
 __all__ = [
-    "Answer", "Bernoullis", "Classes", "Features", "Input", "Labels", "Metrics", "Mixture",
-    "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans", "Strokes", "Tokens",
-    "Values", "Vector",
+    "Answer", "Bernoullis", "Chunks", "Classes", "Features", "Input", "Labels", "Metrics",
+    "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans", "Strokes",
+    "Tokens", "Values", "Vector",
 ]  # fmt: skip

@@ -5,6 +5,7 @@
     frame_nll, pinball, crps            of distributions
     rmse, nrmse, mae                    of real numbers
     edit_distance, word_error_rate      of sequences
+    chunk_counts                        of tags: what precision, recall and f1 are formed of
     bleu                                of translations
 
 Those of arrays can be traced. A rate of several batches is the ratio of the sums, not a mean of
@@ -124,13 +125,38 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
     return float(jnp.sum(distances)) / words
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], **options: Any) -> float:
+def chunk_counts(
+    kinds: jax.Array, begins: jax.Array, kinds_y: jax.Array, begins_y: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Chunks that are right in kind and both ends, those of the first tagging, of the second.
+
+    kinds [B, T]: of the chunk that a step is in, -1 for none; begins [B, T]: whether its tag is one
+    that begins a chunk. As conlleval has them: one begins there, and where no chunk of its kind
+    stands before; it ends before the next one, or where the kind ends.
+    """
+    starts, ends = zip(*(_chunks(*side) for side in ((kinds, begins), (kinds_y, begins_y))))
+    hits = starts[0] & starts[1] & (ends[0] == ends[1]) & (kinds == kinds_y)
+    return jnp.sum(hits), jnp.sum(starts[0]), jnp.sum(starts[1])
+
+
+def _chunks(kinds: jax.Array, begins: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B, T]: where a chunk begins, and the first step that is no more in the one of a step."""
+    before = jnp.pad(kinds, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    changes = begins | (kinds != before)
+    t = kinds.shape[1]
+    ends = jnp.where(changes, jnp.arange(t, dtype=jnp.int32)[None], t)
+    ends = jnp.pad(ends, ((0, 0), (0, 1)), constant_values=t)[:, 1:]
+    return changes & (kinds >= 0), lax.cummin(ends, axis=1, reverse=True)
+
+
+def bleu(hypotheses: Sequence[str], *references: Sequence[str], **options: Any) -> float:
     """BLEU of a corpus, 0 to 100, as sacrebleu computes it (arXiv:1804.08771); options are its own.
 
+    references: one of each hypothesis, and more where there are several translations.
     Raises ImportError without sacrebleu, the extra `metrics`.
     """
     try:
         sacrebleu = import_module("sacrebleu")
     except ImportError as error:
         raise ImportError("bleu needs sacrebleu: pip install 'seqjax[metrics]'") from error
-    return sacrebleu.corpus_bleu(list(hypotheses), [list(references)], **options).score
+    return sacrebleu.corpus_bleu(list(hypotheses), [list(r) for r in references], **options).score

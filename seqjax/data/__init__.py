@@ -12,8 +12,11 @@ from seqjax.data.dataset import Dataset, Layout
 from seqjax.data.files import DataError, File, data_folder, data_path
 from seqjax.data.prepared import Prepared, prepare, prepared_folder
 from seqjax.data.sets import (
+    aan,
     cifar10,
+    conll2000,
     genome,
+    imdb,
     mnist,
     texts,
     uea,
@@ -32,6 +35,9 @@ DATASETS: dict[str, Dataset] = {
         cifar10.CIFAR10,
         *uea.SETS,
         *texts.TEXTS,
+        imdb.IMDB,
+        aan.AAN,
+        conll2000.CONLL2000,
         *genome.GENOMES,
     )
 }  # fmt: skip

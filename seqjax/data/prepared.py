@@ -51,6 +51,11 @@ class Prepared:
         return tfds().builder_from_directory(self.path)
 
     @property
+    def layout(self) -> str:
+        """Which of the layouts of the dataset it was made from."""
+        return self.builder.builder_config.name.rpartition("-")[0]
+
+    @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.builder.info.splits)
 

@@ -18,8 +18,10 @@ from seqjax.tasks import (
     dna,
     dyck,
     gen_mnist,
+    imdb,
     induction_heads,
     lra_image,
+    lra_retrieval,
     lstm_2b,
     mackey_glass,
     majority,
@@ -33,6 +35,7 @@ from seqjax.tasks import (
     smnist,
     state_tracking,
     string_copy,
+    tagging,
     uea,
     word_lm,
 )
@@ -153,6 +156,15 @@ TASKS: dict[str, Entry] = {
         "many", length=32, smoke=dict(glob="json/*.py", held_out=5_000),
     ),
     "word_lm": Entry(word_lm.word_lm, "Word language modelling (PTB, WikiText)", "many", length=35),
+    "imdb": Entry(imdb.imdb, "Sentiment of reviews, by words", "Maas et al. 2011", length=64),
+    "lra_text": Entry(
+        imdb.lra_text, "LRA Text: sentiment of reviews, by bytes", "2011.04006", length=128
+    ),
+    "lra_retrieval": Entry(
+        lra_retrieval.lra_retrieval, "LRA Retrieval: are two papers related, by bytes",
+        "2011.04006", length=65,
+    ),
+    "tagging": Entry(tagging.tagging, "Tagging of sequences: chunks (CoNLL-2000)", "1997"),
     "dna": Entry(dna.dna, "Nucleotide language modelling", "2306.15794", length=64),
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
-from seqjax.tasks.language import LanguageModel, Order, Spelling, language_model
+from seqjax.tasks.language import BYTES, LanguageModel, Order, Spelling, language_model
 from seqjax.tasks.task import Classes, Spec, Tokens
 from seqjax.tasks.text import Text, joined, read_files, split_text, stdlib_text
 
@@ -135,4 +135,4 @@ def spelling_of(symbols: bytes) -> Spelling:
         """Bytes; "?" where a model that knows more tokens than these writes another."""
         return bytes(symbols[t] if t < len(symbols) else ord("?") for t in tokens)
 
-    return Spelling([repr(bytes([one]))[2:-1] for one in symbols], encode, decode)
+    return Spelling([BYTES[one] for one in symbols], encode, decode)

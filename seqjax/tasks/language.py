@@ -42,6 +42,9 @@ Order = Literal["windows", "streams", "packed"]
 Unit = Literal["bits", "perplexity"]  # what is reported beside the loss
 
 
+BYTES = tuple(repr(bytes([n]))[2:-1] for n in range(256))  # as they are shown
+
+
 class Spelling(NamedTuple):
     """Tokens of a text, and what stands for each."""
 

@@ -44,6 +44,8 @@ def from_records(
     ragged: bool = False,
     collate: Callable[[list[Encoded], int], Batch] | None = None,
     workers: int = 0,
+    tokens: Sequence[str] = (),
+    classes: Sequence[str] = (),
 ) -> RecordTask:
     """The task of answering the y of each example to its x.
 
@@ -54,6 +56,7 @@ def from_records(
     steps: of the longest example; the default length of batches.
     ragged: examples differ in their steps, or batches in their length.
     collate: in place of `padded`, for inputs that are no array.
+    tokens, classes: their names, as `Task` has them.
     Raises ValueError.
     """
     if held_out not in parts or held_out == "train":
@@ -77,7 +80,7 @@ def from_records(
 
     return RecordTask(
         name, spec, sample, baseline, data=data, train=train, apart=apart, encode=encode,
-        gather=gather, steps=steps, ragged=ragged, workers=workers,
+        gather=gather, steps=steps, ragged=ragged, workers=workers, tokens=tokens, classes=classes,
     )  # fmt: skip
 
 
@@ -103,9 +106,9 @@ class RecordTask(Task):
     @property
     def description(self) -> str:
         return (
-            f"{self.name}, {self.data.dataset.title}: {self.spec.inputs} in, {self.spec.outputs} "
-            f"out; {len(self.train)} examples of {'up to ' * self.ragged}{self.steps} steps to "
-            f"train on, {len(self.apart)} held out"
+            f"{self.name}, {self.data.dataset.title} ({self.data.layout}): {self.spec.inputs} in, "
+            f"{self.spec.outputs} out; {len(self.train)} examples of "
+            f"{'up to ' * self.ragged}{self.steps} steps to train on, {len(self.apart)} held out"
         )
 
     def __repr__(self) -> str:
