@@ -32,8 +32,8 @@ import seqjax  # noqa: E402
 LOG = logging.getLogger("mkdocs.seqjax")
 NOTEBOOKS = ROOT / "runs" / "notebooks"  # executed
 # Packages whose public names have a page; layers have theirs with their family.
-PACKAGES = ("core", "ops", "nn", "answers", "tasks", "testing", "zoo", "stacks", "learn", "train",
-            "hf")  # fmt: skip
+PACKAGES = ("core", "ops", "nn", "answers", "data", "tasks", "testing", "zoo", "stacks", "learn",
+            "train", "hf")  # fmt: skip
 Page = tuple[str, str | bytes]  # path below docs/, content
 
 

@@ -85,6 +85,14 @@ def test_examples_run(kind, name, tmp_path, monkeypatch):
     assert main([*words, *(["--tiny"] if words[0] == "train" else [])]) == 0
 
 
+def test_a_task_without_its_files_has_the_rest_of_its_sheet(tmp_path, monkeypatch, capsys):
+    for name in ("SEQJAX_DATA", "TFDS_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert main(["show", "word_lm"]) == 0
+    printed = capsys.readouterr().out
+    assert "no sample: no files of ptb in" in printed and "held_out" in printed
+
+
 def test_a_sample_can_be_read():
     assert sheet("tasks", "counting", letters=3)["sample"][:2] == [
         "x      a   a   b   b   c   c",

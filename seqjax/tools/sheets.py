@@ -22,6 +22,7 @@ from flax import nnx
 import seqjax
 from seqjax import models, ops
 from seqjax.core.ranges import describe
+from seqjax.data import DataError
 from seqjax.learn import LEARNERS
 from seqjax.nn import Layer
 from seqjax.ops.op import Call
@@ -94,18 +95,23 @@ def task_sheet(row: Row, _: int, options: Mapping[str, Any]) -> Sheet:
     check_task(row.name, options)
     given = {**entry.smoke, **options}
     flags = " ".join([" --task.options", *show_options(options)]) if options else ""
-    task = entry.make(**given)
-    length = entry.length or task.decides.get("length", TaskConfig.length)
     document = documented(entry.make)
-    return {
+    sheet: Sheet = {
         "equation": "\n".join(first_block(document)),
         "document": document,
         "options": _options(entry.make),
+        "example": f"seqjax train {row.name}{flags}{_brought(entry.make)}",
+    }
+    try:
+        task = entry.make(**given)
+    except DataError as error:  # the rest can be read without its files
+        return sheet | {"missing": str(error)}
+    length = entry.length or task.decides.get("length", TaskConfig.length)
+    return sheet | {
         "input": str(task.spec.inputs),
         "answer": str(task.spec.outputs),
         "baseline": {"steps": length, **given, **task.baseline(length)},
         "sample": sample_lines(task, length),
-        "example": f"seqjax train {row.name}{flags}{_brought(entry.make)}",
     }
 
 

@@ -93,6 +93,8 @@ def _print(sheet: Sheet) -> None:
     for name in ("input", "answer", "family", "kind"):
         if sheet.get(name):
             print(f"{name:8}{sheet[name]}")
+    if "missing" in sheet:
+        print(f"no sample: {sheet['missing']}\n")
     if sheet.get("layers"):
         print(f"layers  {', '.join(sheet['layers'])}")
     if sheet.get("sample"):
