@@ -16,8 +16,9 @@ from math import log, pi
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from seqjax.answers.answer import Answer
+from seqjax.answers.answer import Answer, Metrics, Targets
 from seqjax.answers.inputs import Features
 from seqjax.core.ranges import Count
 
@@ -98,6 +99,18 @@ class Strokes(Answer):
         log_n = -z / (2 * left) - log(2 * pi) - log_1 - log_2 - jnp.log(left) / 2  # eq 24
         lifted = jax.nn.softplus(jnp.where(y[..., 2] > 0, e_hat, -e_hat))
         return lifted - _log_mixture(pi_hat, log_n)
+
+    def baseline(self, train: Targets, held_out: Targets) -> Metrics:
+        """The loss of one Gaussian and of the frequency of lifting, one yes and one no more."""
+        (y, mask), (new, weights) = ((y.reshape(-1, 3).astype(np.float64), mask.ravel())
+                                     for y, mask in (train, held_out))  # fmt: skip
+        covariance = np.cov(y[:, :2].T, aweights=mask, ddof=0) + 1e-8 * np.eye(2)
+        away = new[:, :2] - np.average(y[:, :2], axis=0, weights=mask)
+        distance = (away @ np.linalg.inv(covariance) * away).sum(-1)
+        p = (mask @ y[:, 2] + 1) / (mask.sum() + 2)
+        nll = distance / 2 + log(2 * pi) + np.linalg.slogdet(covariance)[1] / 2
+        nll -= np.where(new[:, 2] > 0, np.log(p), np.log1p(-p))
+        return {"loss": float(np.average(nll, weights=weights))}
 
     def predict(self, y_hat):
         e_hat, (pi_hat, mu_1, mu_2, *_) = self._parts(y_hat)

@@ -14,7 +14,7 @@ from seqjax.core.ranges import Count
 
 @dataclass(frozen=True)
 class Values(Answer):
-    """`dimension` real numbers; the loss is their mean squared error, mse.
+    """`dimension` real numbers; the loss is their mean squared error, mse. Metrics: mae beside it.
 
     It is one point and no distribution: a sample is the answer itself.
     """
@@ -38,7 +38,7 @@ class Values(Answer):
         return jnp.mean((y_hat - y) ** 2, axis=-1)
 
     def measures(self, y_hat, y):
-        return {"mse": self.loss(y_hat, y)}
+        return {"mse": self.loss(y_hat, y), "mae": jnp.mean(jnp.abs(y_hat - y), axis=-1)}
 
     def baseline(self, train: Targets, held_out: Targets) -> Metrics:
         """The mean."""

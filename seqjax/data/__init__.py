@@ -15,9 +15,12 @@ from seqjax.data.sets import (
     aan,
     cifar10,
     conll2000,
+    forecasting,
     genome,
     imdb,
     mnist,
+    polymusic,
+    strokes,
     texts,
     uea,
 )
@@ -39,6 +42,9 @@ DATASETS: dict[str, Dataset] = {
         aan.AAN,
         conll2000.CONLL2000,
         *genome.GENOMES,
+        *forecasting.SERIES,
+        *polymusic.MUSIC,
+        *strokes.STROKES,
     )
 }  # fmt: skip
 

@@ -17,7 +17,9 @@ from seqjax.tasks import (
     counting,
     dna,
     dyck,
+    forecasting,
     gen_mnist,
+    handwriting,
     imdb,
     induction_heads,
     lra_image,
@@ -30,6 +32,7 @@ from seqjax.tasks import (
     needle,
     npcifar,
     phonebook,
+    polyphonic,
     reverse,
     selective_copy,
     smnist,
@@ -150,6 +153,18 @@ TASKS: dict[str, Entry] = {
     "captions": Entry(
         captions.captions, "One to many: a picture in, its name spelt out",
         "Karpathy & Fei-Fei 2015",
+    ),
+    "forecasting": Entry(
+        forecasting.forecasting, "Long-horizon forecasting: ETT, weather and others",
+        "2012.07436", length=8, smoke=dict(dataset="illness", horizon=3),
+    ),
+    "polyphonic": Entry(
+        polyphonic.polyphonic, "Polyphonic music: 88 keys, frame by frame",
+        "1206.6392, 1412.3555",
+    ),
+    "handwriting": Entry(
+        handwriting.handwriting, "Handwriting and drawings: where the pen goes next",
+        "1308.0850, 1704.03477",
     ),
     "char_lm": Entry(
         char_lm.char_lm, "Character and byte language modelling on any text",

@@ -40,6 +40,8 @@ def from_records(
     *,
     parts: Mapping[str, str],
     steps: int,
+    whole: int | None = None,
+    cut: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
     held_out: str = "validation",
     ragged: bool = False,
     collate: Callable[[list[Encoded], int], Batch] | None = None,
@@ -53,7 +55,9 @@ def from_records(
         [T] and mask ([T], or one number), as `Batch` has them. Pure: it runs in the workers.
     parts: splits of the data, or slices of them, by what they are for: "train", and those that
         `held_out` may name.
-    steps: of the longest example; the default length of batches.
+    steps: of the longest example that is trained on; the default length of batches.
+    whole: of the longest one held out, where they differ.
+    cut: from the training examples to the pieces of them that are trained on.
     ragged: examples differ in their steps, or batches in their length.
     collate: in place of `padded`, for inputs that are no array.
     tokens, classes: their names, as `Task` has them.
@@ -62,6 +66,7 @@ def from_records(
     if held_out not in parts or held_out == "train":
         raise ValueError(unknown("held_out", held_out, [part for part in parts if part != "train"]))
     train, apart = (data.source(parts[part]) for part in ("train", held_out))
+    train = cut(train) if cut else train
     gather = collate or (lambda encoded, length: padded(encoded, length, spec, ragged))
 
     def sample(key: jax.Array, batch: int, length: int) -> Batch:
@@ -74,13 +79,14 @@ def from_records(
         sides = []
         for source in (train, apart):
             found = [encode(source[i], length) for i in range(min(len(source), COUNTED))]
-            batch = gather(found, length)
+            batch = gather(found, max(length, whole or 0))
             sides.append((np.asarray(batch.y), np.asarray(batch.mask)))
         return spec.outputs.baseline(*sides)
 
     return RecordTask(
         name, spec, sample, baseline, data=data, train=train, apart=apart, encode=encode,
-        gather=gather, steps=steps, ragged=ragged, workers=workers, tokens=tokens, classes=classes,
+        gather=gather, steps=steps, whole=whole or steps, ragged=ragged, workers=workers,
+        tokens=tokens, classes=classes,
     )  # fmt: skip
 
 
@@ -94,6 +100,7 @@ class RecordTask(Task):
     encode: Callable[[Any, int], Encoded]
     gather: Callable[[list[Encoded], int], Batch]
     steps: int
+    whole: int
     ragged: bool
     workers: int
 
@@ -101,7 +108,8 @@ class RecordTask(Task):
 
     @property
     def decides(self) -> Mapping[str, Any]:
-        return {"length": self.steps, "evaluation_batches": None}
+        longer = {"evaluation_length": self.whole} if self.whole != self.steps else {}
+        return {"length": self.steps, "evaluation_batches": None, **longer}
 
     @property
     def description(self) -> str:

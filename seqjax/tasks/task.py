@@ -121,6 +121,8 @@ class Task:
     # How `seqjax show` writes tokens and classes; empty: as numbers.
     tokens: Sequence[str] = field(default=(), kw_only=True, repr=False)
     classes: Sequence[str] = field(default=(), kw_only=True, repr=False)
+    # From the targets of a sequence to the lines [n, 2] that they draw, to the right and down.
+    lines: Callable[[Any], list[Any]] | None = field(default=None, kw_only=True, repr=False)
 
     validation_carries_state: ClassVar[bool] = False  # the same of the validation batches
 

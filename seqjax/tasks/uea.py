@@ -52,9 +52,10 @@ def uea(
     if dataset in VITAL:
         raise ValueError(f"the targets of {dataset} are numbers, and no classes: task bidmc")
     data = prepare(archived(dataset))
-    examples = [one for split in data.splits for one in data.source(split)]
-    channels, classes = (int(examples[0][name]) for name in ("channels", "classes"))
-    steps = [len(one["values"]) // channels for one in examples]
+    train, test = (data.source(split)[0] for split in ("train", "test"))
+    channels, classes = (int(train[name]) for name in ("channels", "classes"))
+    steps = max(int(one["longest"]) for one in (train, test))
+    ragged = any(int(one["shortest"]) < steps for one in (train, test))
 
     def encode(example: Any, length: int) -> Encoded:
         return {"x": whole_series(example), "y": example["label"]}
@@ -64,5 +65,5 @@ def uea(
     return from_records(
         "uea", spec, data, encode,
         parts={"train": "train", "test": "test"} if held_out == "test" else parts,
-        held_out=held_out, steps=max(steps), ragged=len({*steps}) > 1, workers=workers,
+        held_out=held_out, steps=steps, ragged=ragged, workers=workers,
     )  # fmt: skip

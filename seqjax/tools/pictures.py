@@ -161,7 +161,9 @@ def task_picture(name: str, options: Mapping[str, Any]) -> Figure:
 
 def recipe_picture(name: str, _: Mapping[str, Any]) -> Figure:
     c = RECIPES[name].task
-    return batch_picture(make_task(c.name, **c.options), c.length)
+    task = make_task(c.name, **c.options)
+    decided = task.decides.get("length", c.length) if c.length == TaskConfig.length else c.length
+    return batch_picture(task, decided)
 
 
 def batch_picture(task: Task, length: int) -> Figure:
@@ -175,6 +177,14 @@ def batch_picture(task: Task, length: int) -> Figure:
         hidden = mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim))
         panels[f"y{jax.tree_util.keystr(path)}"] = np.where(hidden, y, np.nan)
     title = f"{task.name}: {task.spec.inputs} -> {task.spec.outputs}"
+    if task.lines:
+        figure = _figure(12, 2.2, title)
+        for axes, y, counts in zip(figure.subplots(1, ROWS), np.asarray(batch.y), mask):
+            for x, down in (line.T for line in task.lines(y[counts])):
+                axes.plot(x, -down, color="black", linewidth=1)
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_axis_off()
+        return figure
     figure = _figure(9, 0.6 + 2.1 * len(panels), title)
     for axes, (name, v) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0],
                                panels.items(), strict=True):  # fmt: skip

@@ -2,7 +2,8 @@
 
 Steps go from left to right, those of the input above those of the target. A dot stands where no
 target counts, padding is left out, and numbers have two digits. Frames are drawn with characters,
-the darker the smaller the number; a character is as high as two are wide.
+the darker the smaller the number; a character is as high as two are wide. Of a task of strokes the
+lines are drawn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ROWS = 2  # sequences
 MOST = 400  # steps of a sequence
 FRAMES, ASIDE = 4, 3  # frames of a sequence, and characters between them
 LARGEST = 8  # numbers of a step that are written rather than drawn
+PAGE = 40  # characters across a drawing
 SHADES = " .:-=+*#%@"
 
 Row = tuple[str, list[str]]  # a name, and a cell for each step
@@ -39,6 +41,9 @@ def sample_lines(task: Task, length: int) -> list[str]:
 
 def _sequence(task: Task, one: Batch) -> list[str]:
     steps = np.ndim(one.mask) == 1
+    if task.lines:
+        there = slice(None) if one.present is None else one.present
+        return _pen(task.lines(one.y[there]))
     shown: list[Row] = []
     lines: list[str] = []
     for path, x in jax.tree.leaves_with_path(one.x):
@@ -99,6 +104,10 @@ def _wrapped(rows: list[Row]) -> list[str]:
 
 def _frames(name: str, x: np.ndarray) -> list[str]:
     """Frames of [T, H, W], or of the numbers of vectors as squares, evenly spread over time."""
+    if x.ndim == 2 and LARGEST < x.shape[1] <= WIDTH and int(x.shape[1] ** 0.5) ** 2 != x.shape[1]:
+        steps = x[: WIDTH if len(x) > WIDTH else None].T
+        head = f"{name}, {len(steps)} numbers a step, from {x.min():.3g} to {x.max():.3g}"
+        return [head, *_drawn((steps - x.min()) / max(np.ptp(x), 1e-30))]
     if x.ndim == 2:
         side = int(x.shape[1] ** 0.5)
         x = x.reshape(len(x), *((side, side) if side**2 == x.shape[1] else (1, -1)))
@@ -109,6 +118,19 @@ def _frames(name: str, x: np.ndarray) -> list[str]:
     drawn = [_drawn(frame) for frame in level]
     heads = f"{name} of the steps {', '.join(map(str, places))}, from {low:.3g} to {high:.3g}"
     return [heads, *((" " * ASIDE).join(line) for line in zip(*drawn))]
+
+
+def _pen(lines: Sequence[np.ndarray]) -> list[str]:
+    """What a pen drew, `PAGE` characters wide at most and half as many high."""
+    points = np.concatenate(lines)
+    low, size = points.min(0), np.maximum(np.ptp(points, axis=0), 1e-30)
+    scale = (PAGE - 1) / size.max()
+    page = np.full(np.ceil((size * scale)[::-1] / (2, 1)).astype(int) + 1, " ")
+    for line in (scale * (line - low) for line in lines):
+        pace = np.linspace(0, len(line) - 1, 2 * PAGE * len(line))
+        x, y = (np.interp(pace, np.arange(len(line)), v) for v in line.T)
+        page[np.rint(y / 2).astype(int), np.rint(x).astype(int)] = "#"
+    return ["".join(row).rstrip() for row in page]
 
 
 def _drawn(frame: np.ndarray) -> list[str]:

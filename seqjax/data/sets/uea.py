@@ -5,6 +5,7 @@ the one of Monash, UEA and UCR whose targets are numbers (arXiv:2006.10996): .ts
     channels  D
     label     0 .. classes - 1, in the order of the file; or target, a number
     classes   how many there are
+    shortest, longest  T of the shortest and the longest series of the split
 
 Of each set the archives have a folder, and a .zip, with its two files.
 """
@@ -93,8 +94,10 @@ def _values(channels: list[str], number: int) -> np.ndarray:
 
 
 def _examples(series: Series) -> Iterator[Example]:
+    steps = [len(values) for values in series.values]
+    ends = {"shortest": min(steps), "longest": max(steps)}
     for values, y in zip(series.values, series.y):
-        example = {"values": values.reshape(-1), "channels": values.shape[1]}
+        example = {"values": values.reshape(-1), "channels": values.shape[1], **ends}
         if series.classes is None:
             yield example | {"target": float(y)}
         else:
@@ -143,7 +146,8 @@ def _features(kind: str):
 
         f = tfds().features
         y = {"target": np.float32} if kind == "target" else {"label": np.int64, "classes": np.int64}
-        return {"values": f.Tensor(shape=(None,), dtype=np.float32), "channels": np.int64, **y}
+        numbers = dict.fromkeys(("channels", "shortest", "longest"), np.int64)
+        return {"values": f.Tensor(shape=(None,), dtype=np.float32), **numbers, **y}
 
     return features
 
@@ -165,7 +169,7 @@ def archived(name: str) -> Dataset:
     ]  # fmt: skip
     if name in PACKED:
         packed = File("ucr-uea/ucr_uea_sktime.tar.xz", 2851236, SKTIME)
-        layouts.append(Layout("packed", {"archive": packed}, partial(archive_examples, name=name)))
+        layouts.append(Layout("tar", {"archive": packed}, partial(archive_examples, name=name)))
     found = Dataset(
         f"uea_{name.lower().replace('-', '_')}", f"{name} of UEA and UCR",
         "arXiv:1811.00075, arXiv:1810.07758", "as its donor has it", _features("class"),
