@@ -1,6 +1,7 @@
 """What the solvers of tasks do not see: the laws the inputs are drawn by."""
 
 from itertools import permutations
+from random import Random
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from oracle_tasks import CASES
 from test_tasks import BATCH, built, draw, same, score
 
+from seqjax.tasks import listops
 from seqjax.tasks.mackey_glass import scale
 from seqjax.tasks.state_tracking import GROUPS
 from seqjax.tasks.task import draw_distinct
@@ -204,6 +206,54 @@ def test_brackets_are_drawn_by_the_published_recursion():
     assert [word.translate(str.maketrans("01234", "ddddd")) for word in found] == [
         "d", "-d", "(d)", "(-d)",
     ]  # fmt: skip
+
+
+def published_length(random, depth, levels, arguments):
+    """Tokens of a tree, as the generator of arXiv:2011.04006 draws it."""
+    if depth == levels or random.random() > 0.25:
+        return 1
+    count = random.randint(2, arguments)
+    return 2 + sum(published_length(random, depth + 1, levels, arguments) for _ in range(count))
+
+
+def test_expressions_are_as_long_as_those_of_the_published_generator():
+    law, random = listops.length_law(60, 5, 5), Random(0)
+    found = [published_length(random, 1, 5, 5) for _ in range(20_000)]
+    seen = np.bincount([n for n in found if n <= 60], minlength=61) / len(found)
+    assert (abs(seen - law) < 5 * (law / len(found)) ** 0.5 + 1e-12).all()
+    # at the published sizes: the share of trees that are kept, and their mean
+    long = listops.length_law(1999, 10, 10)
+    assert abs(long[1] - 0.75) < 1e-12 and abs(long[501:].sum() - 0.0828) < 5e-5
+    assert abs(np.arange(501, 2000) @ long[501:] / long[501:].sum() - 1035.0) < 0.1
+
+
+def test_listops_draws_lengths_operators_and_arguments_by_the_law():
+    shortest, T = 6, 30
+    batch = draw("listops", T, shortest=shortest, depth=4, arguments=5)
+    x, present = np.asarray(batch.x), np.asarray(batch.present)
+    law = listops.length_law(T, 4, 5)
+    law[:shortest] = 0
+    law /= law.sum()
+    seen = np.bincount(present.sum(axis=1), minlength=T + 1) / BATCH
+    assert (abs(seen - law) <= 5 * (law / BATCH) ** 0.5).all()
+    written, depth, count, counts = x[present], [], [], []
+    for row, there in zip(x, present):
+        level = np.cumsum(np.where(row >= 14, -1, (row >= 10).astype(int)) * there)
+        depth.append(level.max() + 1)
+        assert level[there.sum() - 1] == 0 and (level[: there.sum() - 1] > 0).all()
+        for token in row[there]:  # how many arguments each operator has
+            if token == 14:
+                counts.append(count.pop())
+            if (token < 10 or token == 14) and count:
+                count[-1] += 1
+            if 10 <= token < 14:
+                count.append(0)
+    assert max(depth) == 4 and set(counts) == {2, 3, 4, 5}
+    operators = np.bincount(written[(written >= 10) & (written < 14)] - 10)
+    n = operators.sum()
+    assert (abs(operators / n - 1 / 4) < 5 * (3 / 16 / n) ** 0.5).all()
+    digits = np.bincount(written[written < 10])
+    assert (abs(digits / digits.sum() - 0.1) < 5 * (0.09 / digits.sum()) ** 0.5).all()
 
 
 @pytest.mark.parametrize(

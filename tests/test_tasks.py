@@ -78,7 +78,7 @@ def guess(task, batch):
 COUNTED = [n for n in CASES if n.startswith("tomita")] + ["cycle_navigation", "majority"]
 # What of a step of the inputs the predictor knows: the clock t and the symbol x.
 FREQUENT = {"dyck": "tx", "dyck-1": "tx", "counting": "x", "counting-3": "x", "brackets": "",
-            "no_brackets": ""}  # fmt: skip
+            "no_brackets": "", "listops": ""}  # fmt: skip
 APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED, *FREQUENT}
 GUESSED = [name for name in CASES if name not in APART]
 
@@ -205,6 +205,7 @@ def test_validation_is_fixed_and_apart_from_training():
         ("mqar", {}, 33, "even length >= 32"),
         ("counting", dict(letters=3), 2, ">= 3"),
         ("modular_arithmetic", dict(brackets=False), 8, "odd length"),
+        ("listops", dict(depth=2, arguments=4), 600, "501 to 600 tokens to be likelier than 0.001"),
         ("capacity", {}, 50, "a window of 50 needs more steps"),
         ("lstm_2b", {}, 1, ">= 2"),
         ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),

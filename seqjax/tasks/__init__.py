@@ -24,6 +24,7 @@ from seqjax.tasks import (
     induction_heads,
     lra_image,
     lra_retrieval,
+    listops,
     lstm_2b,
     mackey_glass,
     majority,
@@ -108,6 +109,10 @@ TASKS: dict[str, Entry] = {
     "capacity": Entry(
         capacity.capacity, "Capacity: a sliding window",
         "Voelker et al. 2019", length=12, smoke=dict(window=6, delays=3),
+    ),
+    "listops": Entry(
+        listops.listops, "ListOps: the value of a long nested list",
+        "2011.04006", length=24, smoke=dict(shortest=8, depth=4, arguments=4),
     ),
     "lstm_2b": Entry(
         lstm_2b.lstm_2b, "Task 2b: the first symbol after a long time",

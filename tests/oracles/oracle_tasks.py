@@ -198,6 +198,21 @@ def solve_arithmetic(x, modulus):
     return np.array([eval(expression) % modulus for expression in expressions])
 
 
+def solve_list(words):
+    """The value of [MIN 1 [MAX 2 3 ] ], by recursion over an iterator of its words."""
+    word = next(words)
+    if not word.startswith("["):
+        return word if word == "]" else int(word)
+    found = list(iter(partial(solve_list, words), "]"))
+    middle = int(np.median(found))
+    return {"[MIN": min(found), "[MAX": max(found), "[MED": middle, "[SM": sum(found) % 10}[word]
+
+
+def solve_listops(x):
+    symbols = [*map(str, range(10)), "[MIN", "[MAX", "[MED", "[SM", "]"]
+    return np.array([solve_list(iter([symbols[token] for token in row])) for row in x])
+
+
 CASES = {  # id: task, length, options, solver; the published forms
     "adding": ("adding", 50, {}, solve_adding),
     "copy": ("copy", 30, {}, solve_copy),
@@ -248,6 +263,7 @@ CASES = {  # id: task, length, options, solver; the published forms
         *("modular_arithmetic", 15, dict(brackets=False, modulus=3)),
         partial(solve_arithmetic, modulus=3),
     ),
+    "listops": ("listops", 30, dict(shortest=6, depth=4, arguments=5), solve_listops),
     "lstm_2b": ("lstm_2b", 20, {}, solve_lstm_2b),
     "phonebook": ("phonebook", 32, dict(names=9), partial(solve_phonebook, digits=7)),
     "string_copy": ("string_copy", 15, {}, solve_string_copy),
