@@ -1,6 +1,7 @@
 """What the solvers of tasks do not see: the laws the inputs are drawn by."""
 
-from itertools import permutations
+import re
+from itertools import permutations, product
 from random import Random
 
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracle_tasks import CASES
+from scipy import ndimage
 from test_tasks import BATCH, built, draw, same, score
 
-from seqjax.tasks import listops
+from seqjax.tasks import letter_stream, listops, pathfinder
 from seqjax.tasks.mackey_glass import scale
+from seqjax.tasks.pathfinder import PADDING
 from seqjax.tasks.state_tracking import GROUPS
 from seqjax.tasks.task import draw_distinct
 
@@ -206,6 +209,76 @@ def test_brackets_are_drawn_by_the_published_recursion():
     assert [word.translate(str.maketrans("01234", "ddddd")) for word in found] == [
         "d", "-d", "(d)", "(-d)",
     ]  # fmt: skip
+
+
+def test_streams_are_groups_and_sentences_as_often_as_they_should():
+    """And what can be known of the next letter, from those before, is right."""
+    task, batch = built("letter_stream"), draw("letter_stream", 20)
+    same(batch.x[:, 1:], batch.y[:, :-1])
+    rows = ["".join(task.tokens[i] for i in row) for row in np.asarray(batch.x)]
+    assert all(re.fullmatch("(ba|dii|guuu)*(b|d|di|g|gu|guu)?", row) for row in rows)
+    y_hat = np.zeros((BATCH, 20, 6), np.float32)
+    for row, out in zip(rows, y_hat):
+        for t in range(20):
+            last = re.split("(?=[bdg])", row[: t + 1])[-1]
+            certain = next((g[len(last)] for g in ("ba", "dii", "guuu")
+                            if g.startswith(last) and g != last), None)  # fmt: skip
+            likely = [certain] if certain else ["b", "d", "g"]
+            out[t] = [0 if letter in likely else -1e4 for letter in task.tokens]
+    metrics, weights = score(task, y_hat, batch), task.weights(batch)
+    assert all(abs(float(metrics[f"loss_{c}"]) - np.log(3)) < 1e-5 for c in "bdg")
+    assert all(float(metrics[f"loss_{v}"]) == 0 for v in "aiu")
+    assert all(float(weights[f"loss_{c}"]) == np.sum(np.asarray(batch.y) == task.tokens.index(c))
+               for c in task.tokens)  # fmt: skip
+    groups = re.findall("[bdg]", "".join(row[:-4] for row in rows))
+    assert all(abs(groups.count(c) / len(groups) - 1 / 3) < 5 * (2 / 9 / len(groups)) ** 0.5
+               for c in "bdg")  # fmt: skip
+
+    task = built("letter_stream", stream="words")
+    rows = np.array(task.tokens)[np.asarray(draw("letter_stream", 20, stream="words").x)]
+    known = {" ".join(words): p for p, words in letter_stream.sentences()}
+    for row in rows:  # there is a way to read it
+        starts = {0}
+        for i, size in product(range(20), (2, 3)):
+            if i in starts and " ".join(row[i : i + size]) in known:
+                starts.add(i + size)
+        assert max(starts) >= 18
+    p = np.zeros(len(task.tokens))  # of the first word
+    for sentence, share in known.items():
+        p[task.tokens.index(sentence.split()[0])] += share
+    seen = np.array([np.mean(rows[:, 0] == word) for word in task.tokens])
+    assert abs(sum(known.values()) - 1) < 1e-12 and len(task.tokens) == 29
+    assert (abs(seen - p) <= 5 * (p / BATCH) ** 0.5).all()
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("side, contour", [(16, 3), (32, 14)])
+def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, contour):
+    """Along the paths without their gaps, eight times as fine; dots are found in the image."""
+    key, n, fine = jax.random.key(5), 24, 8
+    batch = built("pathfinder", contour=contour).sample(key, n, side**2)
+    keys = jax.random.split(jax.random.split(key, 3)[0], n)
+    draw = jax.jit(jax.vmap(lambda key: pathfinder.draw(key, side, contour)))
+    ends, there = map(np.asarray, draw(keys))
+    images = np.asarray(batch.x).reshape(n, side, side)
+    assert images.min() == 0 and images.max() == 1 and 0 < np.mean(batch.y) < 1
+    for image, strokes, used, y in zip(images, ends, there, np.asarray(batch.y)):
+        assert used[: 2 * contour].all() and PADDING <= strokes[used].min()
+        assert strokes[used].max() <= side - 1 - PADDING
+        along = np.linspace(0, 1, 20 * fine)[:, None, None]
+        points = (1 - along) * strokes[used][:, 0] + along * strokes[used][:, 1]
+        lines = np.zeros((side * fine, side * fine), bool)
+        lines[tuple(np.rint(points * fine).astype(int).reshape(-1, 2).T)] = True
+        parts, count = ndimage.label(ndimage.binary_dilation(lines, iterations=2))
+        assert count == 2 + (used[2 * contour :].sum()) // max(1, contour // 3)
+        bright, dots = ndimage.uniform_filter(image, 3), []
+        for _ in range(2):
+            dots.append(np.array(np.unravel_index(bright.argmax(), bright.shape)))
+            away = np.linalg.norm(np.indices(bright.shape).T - dots[-1], axis=2).T
+            bright[away < pathfinder.SIZES[side].radius + 1] = 0
+        nearest = ndimage.distance_transform_edt(parts == 0, return_indices=True)[1]
+        one, other = (parts[tuple(nearest[:, r * fine, c * fine])] for r, c in dots)
+        assert (one == other) == y
 
 
 def published_length(random, depth, levels, arguments):

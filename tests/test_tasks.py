@@ -75,10 +75,12 @@ def guess(task, batch):
     return y_hat
 
 
+STREAMS = {"letters": ("letter_stream", 20, {}, None),
+           "words": ("letter_stream", 20, dict(stream="words"), None)}  # fmt: skip
 COUNTED = [n for n in CASES if n.startswith("tomita")] + ["cycle_navigation", "majority"]
 # What of a step of the inputs the predictor knows: the clock t and the symbol x.
 FREQUENT = {"dyck": "tx", "dyck-1": "tx", "counting": "x", "counting-3": "x", "brackets": "",
-            "no_brackets": "", "listops": ""}  # fmt: skip
+            "no_brackets": "", "listops": "", "letters": "", "words": ""}  # fmt: skip
 APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED, *FREQUENT}
 GUESSED = [name for name in CASES if name not in APART]
 
@@ -117,7 +119,7 @@ def test_a_predictor_that_knows_the_clock_scores_the_stated_baseline(case):
 @pytest.mark.share(4)
 @pytest.mark.parametrize("case", FREQUENT)
 def test_a_predictor_that_knows_frequencies_scores_the_stated_baseline(case):
-    name, length, options, _ = CASES[case]
+    name, length, options, _ = {**CASES, **STREAMS}[case]
     task, batch = built(name, **options), draw(name, length, **options)
     y, mask = np.asarray(batch.y), np.asarray(batch.mask)
     known = np.zeros_like(y)
@@ -206,6 +208,7 @@ def test_validation_is_fixed_and_apart_from_training():
         ("counting", dict(letters=3), 2, ">= 3"),
         ("modular_arithmetic", dict(brackets=False), 8, "odd length"),
         ("listops", dict(depth=2, arguments=4), 600, "501 to 600 tokens to be likelier than 0.001"),
+        ("pathfinder", {}, 784, "a length of 256, 1024, 4096, 16384, 65536 pixels"),
         ("capacity", {}, 50, "a window of 50 needs more steps"),
         ("lstm_2b", {}, 1, ">= 2"),
         ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),
@@ -237,6 +240,8 @@ def test_typos_are_answered_with_the_nearest_names():
         make("mackey_glass", series="narma", horizon=2)
     with pytest.raises(ValueError, match="unknown form 'rk4'"):
         narma(jnp.ones(3), form="rk4")
+    with pytest.raises(ValueError, match="unknown stream 'word'; did you mean 'words'"):
+        make("letter_stream", stream="word")
     with pytest.raises(ValueError, match="vocabulary >= 18"):
         make("mqar", pairs=8, vocabulary=16)
 

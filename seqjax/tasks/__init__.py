@@ -22,9 +22,10 @@ from seqjax.tasks import (
     handwriting,
     imdb,
     induction_heads,
+    letter_stream,
+    listops,
     lra_image,
     lra_retrieval,
-    listops,
     lstm_2b,
     mackey_glass,
     majority,
@@ -32,6 +33,7 @@ from seqjax.tasks import (
     mqar,
     needle,
     npcifar,
+    pathfinder,
     phonebook,
     polyphonic,
     reverse,
@@ -110,9 +112,17 @@ TASKS: dict[str, Entry] = {
         capacity.capacity, "Capacity: a sliding window",
         "Voelker et al. 2019", length=12, smoke=dict(window=6, delays=3),
     ),
+    "letter_stream": Entry(
+        letter_stream.letter_stream, "Elman's letter stream and grammar: what comes next",
+        "Elman 1990", length=20,
+    ),
     "listops": Entry(
         listops.listops, "ListOps: the value of a long nested list",
         "2011.04006", length=24, smoke=dict(shortest=8, depth=4, arguments=4),
+    ),
+    "pathfinder": Entry(
+        pathfinder.pathfinder, "Pathfinder and Path-X: are two dots connected",
+        "2011.04006", length=256, smoke=dict(contour=3),
     ),
     "lstm_2b": Entry(
         lstm_2b.lstm_2b, "Task 2b: the first symbol after a long time",

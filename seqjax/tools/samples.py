@@ -9,6 +9,7 @@ lines are drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ MOST = 400  # steps of a sequence
 FRAMES, ASIDE = 4, 3  # frames of a sequence, and characters between them
 LARGEST = 8  # numbers of a step that are written rather than drawn
 PAGE = 40  # characters across a drawing
+IMAGE = 196  # steps of one number, as many as the pixels of a square, are drawn as one
 SHADES = " .:-=+*#%@"
 
 Row = tuple[str, list[str]]  # a name, and a cell for each step
@@ -52,6 +54,8 @@ def _sequence(task: Task, one: Batch) -> list[str]:
             continue
         if x.ndim > 2 or x.ndim == 2 and x.shape[1] > LARGEST:
             lines += _frames(name, x)
+        elif x.shape[1:] == (1,) and len(x) >= IMAGE and isqrt(len(x)) ** 2 == len(x):
+            lines += _frames(f"{name}, as rows of an image,", x.T)
         else:
             shown += _cells(name, x, task.tokens)
     if one.dt is not None:
@@ -116,7 +120,8 @@ def _frames(name: str, x: np.ndarray) -> list[str]:
     low, high = x.min(), x.max()
     level = (x[places] - low) / max(high - low, 1e-30)
     drawn = [_drawn(frame) for frame in level]
-    heads = f"{name} of the steps {', '.join(map(str, places))}, from {low:.3g} to {high:.3g}"
+    steps = "" if len(x) == 1 else f" of the steps {', '.join(map(str, places))},"
+    heads = f"{name}{steps} from {low:.3g} to {high:.3g}"
     return [heads, *((" " * ASIDE).join(line) for line in zip(*drawn))]
 
 
