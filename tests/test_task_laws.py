@@ -3,6 +3,7 @@
 import re
 from itertools import permutations, product
 from random import Random
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -251,6 +252,10 @@ def test_streams_are_groups_and_sentences_as_often_as_they_should():
     assert (abs(seen - p) <= 5 * (p / BATCH) ** 0.5).all()
 
 
+def components(lines) -> Any:
+    return ndimage.label(lines)
+
+
 @pytest.mark.share(1)
 @pytest.mark.parametrize("side, contour", [(16, 3), (32, 14)])
 def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, contour):
@@ -269,13 +274,14 @@ def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, cont
         points = (1 - along) * strokes[used][:, 0] + along * strokes[used][:, 1]
         lines = np.zeros((side * fine, side * fine), bool)
         lines[tuple(np.rint(points * fine).astype(int).reshape(-1, 2).T)] = True
-        parts, count = ndimage.label(ndimage.binary_dilation(lines, iterations=2))
+        parts, count = components(ndimage.binary_dilation(lines, iterations=2))
         assert count == 2 + (used[2 * contour :].sum()) // max(1, contour // 3)
         bright, dots = ndimage.uniform_filter(image, 3), []
+        rows, columns = np.mgrid[:side, :side]
         for _ in range(2):
-            dots.append(np.array(np.unravel_index(bright.argmax(), bright.shape)))
-            away = np.linalg.norm(np.indices(bright.shape).T - dots[-1], axis=2).T
-            bright[away < pathfinder.SIZES[side].radius + 1] = 0
+            r, c = divmod(int(bright.argmax()), side)
+            dots.append((r, c))
+            bright[np.hypot(rows - r, columns - c) < pathfinder.SIZES[side].radius + 1] = 0
         nearest = ndimage.distance_transform_edt(parts == 0, return_indices=True)[1]
         one, other = (parts[tuple(nearest[:, r * fine, c * fine])] for r, c in dots)
         assert (one == other) == y

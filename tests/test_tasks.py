@@ -79,8 +79,12 @@ STREAMS = {"letters": ("letter_stream", 20, {}, None),
            "words": ("letter_stream", 20, dict(stream="words"), None)}  # fmt: skip
 COUNTED = [n for n in CASES if n.startswith("tomita")] + ["cycle_navigation", "majority"]
 # What of a step of the inputs the predictor knows: the clock t and the symbol x.
-FREQUENT = {"dyck": "tx", "dyck-1": "tx", "counting": "x", "counting-3": "x", "brackets": "",
-            "no_brackets": "", "listops": "", "letters": "", "words": ""}  # fmt: skip
+FREQUENT = {
+    **dict.fromkeys(("dyck", "dyck-1"), "tx"),
+    **dict.fromkeys(("counting", "counting-3"), "x"),
+    **dict.fromkeys(("brackets", "brackets-every", "no_brackets", "listops"), ""),
+    **dict.fromkeys(STREAMS, ""),
+}
 APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED, *FREQUENT}
 GUESSED = [name for name in CASES if name not in APART]
 
@@ -122,7 +126,7 @@ def test_a_predictor_that_knows_frequencies_scores_the_stated_baseline(case):
     name, length, options, _ = {**CASES, **STREAMS}[case]
     task, batch = built(name, **options), draw(name, length, **options)
     y, mask = np.asarray(batch.y), np.asarray(batch.mask)
-    known = np.zeros_like(y)
+    known = np.zeros(y.shape, int)
     if "x" in FREQUENT[case]:
         known = np.asarray(batch.x)
     if "t" in FREQUENT[case]:

@@ -11,10 +11,16 @@ digits and operators alternate and a product goes before a sum: a finite automat
 
     tokens   the digits 0 .. modulus - 1, then + - * ( )
 
+With `every` the answer is due after each digit and each bracket that closes: the value of what
+stands since the innermost bracket that is open, at the end that of the whole.
+
+    input    ( ( 3 * - 2 ) - ( 4 ) )      target   . . 3 . . 4 4 . . 4 0 0
+
 Metric: accuracy.  The papers train on lengths up to 40 and test on longer ones up to 500
 (arXiv:2207.02098) or 256 (arXiv:2405.04517).
 
-Baseline: the likeliest value, by its exact distribution at length T (0 is likely: products).
+Baseline: the likeliest value, by its exact distribution at length T (0 is likely: products), with
+`every` by its frequencies in 1024 expressions.
 Length generalisation: longer expressions, with brackets deeper ones.
 """
 
@@ -31,12 +37,13 @@ OPERATORS = "+-*"
 
 
 def modular_arithmetic(
-    *, modulus: Annotated[int, Range(2, 1000)] = 5, brackets: bool = True
+    *, modulus: Annotated[int, Range(2, 1000)] = 5, brackets: bool = True, every: bool = False
 ) -> Task:
     """The value of an expression of T symbols; T must be odd without brackets.
 
     modulus: of the digits and of the value
     brackets: off for digits and operators alone
+    every: the value so far on every step at which there is one
     """
     draw = with_brackets if brackets else without_brackets
 
@@ -47,13 +54,20 @@ def modular_arithmetic(
                 f"modular_arithmetic without brackets needs an odd length, got {length}"
             )
         x = draw(key, batch, length, modulus)
-        return Batch(x, value(x, modulus), jnp.ones(batch, jnp.float32))
+        y, due = values(x, modulus)
+        if every:
+            return Batch(x, jnp.where(due, y, 0), due.astype(jnp.float32))
+        return Batch(x, y[:, -1], jnp.ones(batch, jnp.float32))
 
     def baseline(length: int) -> Metrics:
+        if every:
+            drawn = sample(jax.random.key(0), 1024, length)
+            seen = np.asarray(drawn.y), np.asarray(drawn.mask)
+            return spec.outputs.baseline(seen, seen)
         p = (bracketed_law if brackets else flat_law)(length, modulus)
         return {"loss": float(-p[p > 0] @ np.log(p[p > 0])), "accuracy": float(p.max())}
 
-    spec = Spec(Tokens(modulus + 5), Classes(modulus, per_step=False))
+    spec = Spec(Tokens(modulus + 5), Classes(modulus, per_step=every))
     digits = [str(d) for d in range(modulus)]
     return Task("modular_arithmetic", spec, sample, baseline,
                 tokens=[*digits, *OPERATORS, *"()"], classes=digits)  # fmt: skip
@@ -98,8 +112,9 @@ def with_brackets(key: jax.Array, batch: int, length: int, modulus: int) -> jax.
     return jax.lax.scan(step, (start, ones), jax.random.split(key, length))[1].T
 
 
-def value(x: jax.Array, modulus: int) -> jax.Array:
-    """Of expressions [B, T]: int32 [B].
+def values(x: jax.Array, modulus: int) -> tuple[jax.Array, jax.Array]:
+    """Of expressions [B, T]: the value of what stands since the innermost bracket that is open,
+    int32 [B, T], and whether there is one, behind a digit or a bracket that closes.
 
     In each bracket the value so far is a + b, b the last product: + and - add b to a, a digit and a
     bracket that closes multiply b.  A minus after a digit or a bracket is the operator.
@@ -119,11 +134,12 @@ def value(x: jax.Array, modulus: int) -> jax.Array:
         new_a = jnp.where(opens, 0, jnp.where(closes, outer[:, 0], jnp.where(adds, a + b, a)))
         new_b = jnp.where(opens | adds, 1, jnp.where(closes, outer[:, 1], b)) * factor
         depth = depth + jnp.where(opens, 1, jnp.where(closes, -1, 0))
-        return (stack, depth, new_a % modulus, new_b % modulus, digit | closes), None
+        now = (new_a + new_b) % modulus, digit | closes
+        return (stack, depth, new_a % modulus, new_b % modulus, now[1]), now
 
     start = (jnp.zeros((batch, length, 2), jnp.int32), zeros, zeros, zeros + 1, zeros > 0)
-    _, _, a, b, _ = jax.lax.scan(step, start, x.T)[0]
-    return (a + b) % modulus
+    found, due = jax.lax.scan(step, start, x.T)[1]
+    return found.T, due.T
 
 
 def bracketed_law(length: int, modulus: int) -> np.ndarray:

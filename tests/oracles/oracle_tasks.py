@@ -161,6 +161,19 @@ def solve_navigation(x, places):
     return np.cumsum(np.array([0, 1, -1])[x], axis=1) % places
 
 
+def solve_partial_arithmetic(x, modulus):
+    """Of what stands since the innermost bracket that is open, where that is an expression."""
+    symbols, answer = [*map(str, range(modulus)), *"+-*()"], np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        words, since = [symbols[token] for token in row], [0]
+        for t, word in enumerate(words):
+            since += [t + 1] if word == "(" else []
+            since = since[:-1] if word == ")" else since
+            if word not in "+-*(":
+                out[t] = eval(" ".join(words[since[-1] : t + 1])) % modulus
+    return answer
+
+
 def solve_dyck(x, kinds):
     answer = np.zeros_like(x)
     for row, out in zip(x, answer, strict=True):
@@ -259,6 +272,10 @@ CASES = {  # id: task, length, options, solver; the published forms
     "counting": ("counting", 17, {}, partial(solve_counting, letters=2)),
     "counting-3": ("counting", 17, dict(letters=3), partial(solve_counting, letters=3)),
     "brackets": ("modular_arithmetic", 24, {}, partial(solve_arithmetic, modulus=5)),
+    "brackets-every": (
+        *("modular_arithmetic", 24, dict(every=True)),
+        partial(solve_partial_arithmetic, modulus=5),
+    ),
     "no_brackets": (
         *("modular_arithmetic", 15, dict(brackets=False, modulus=3)),
         partial(solve_arithmetic, modulus=3),
