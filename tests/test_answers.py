@@ -13,6 +13,7 @@ import pytest
 
 import seqjax.answers as answers
 from seqjax.answers import (
+    Actions,
     Answer,
     Bernoullis,
     Classes,
@@ -108,6 +109,14 @@ def spans(z, y):
     return classes(z[:, 0], y[0]) + classes(z[:, 1], y[1])
 
 
+def actions(z, y):  # arXiv:1707.06347, eqs 7 and 9; clip 0.3, c_1 = 0.7, c_2 = 0.2
+    *logits, V = z
+    p = np.exp(logits) / np.exp(logits).sum()
+    a, old, A, R = int(y[0]), *y[1:4]
+    r = p[a] / exp(old)
+    return -min(r * A, min(max(r, 0.7), 1.3) * A) + 0.7 * (V - R) ** 2 + 0.2 * (p @ np.log(p))
+
+
 LEVELS = (0.1, 0.5, 0.8)
 KINDS = {
     Classes(4, True): classes,
@@ -120,6 +129,7 @@ KINDS = {
     Quantiles(LEVELS, True, 2): quantiles,
     Labels(2): labels,
     Spans(): spans,
+    Actions(2, clip=0.3, value=0.7, entropy=0.2): actions,
 }
 NAMED = [pytest.param(kind, id=type(kind).__name__) for kind in KINDS]
 every = pytest.mark.parametrize("kind", NAMED)
@@ -139,6 +149,8 @@ def targets(kind):
     draws = np.random.default_rng(1).integers(0, 2, (*lead, *kind.shape))
     if type(kind) in (Values, Mixture, Quantiles, Poisson, NegativeBinomial):
         draws = draws * 2 + 1
+    if type(kind) is Actions:
+        draws = draws - np.array([0, 1.2, 0.5, 0, 0, 0, 0])
     if type(kind) is Strokes:
         draws = draws * np.array([-0.5, 2, 1])
     return draws.astype(kind.dtype), np.resize([1.0, 0, 0, 2, 1], lead)
@@ -165,16 +177,21 @@ def test_the_loss_is_the_plain_formula_and_what_has_no_weight_does_not_reach_it(
 def test_the_gradient_is_finite_at_extremes(kind):
     y, mask = targets(kind)
     loss = jax.jit(jax.value_and_grad(lambda z, y: kind.score(z, y, mask)["loss"]))
+    far = 100 * y
+    if type(kind) is Actions:
+        far[..., 0] = y[..., 0]  # there are no others
     for scale in (0.0, 1e2, 1e4):
         z = np.sign(head(kind)).astype(np.float32) * np.float32(scale)
         for answer in (z, -np.abs(z), np.abs(z)):
-            for target in (y, 0 * y) if kind.dtype == np.int32 else (y, 0 * y, 100 * y):
+            for target in (y, 0 * y) if kind.dtype == np.int32 else (y, 0 * y, far):
                 value, grad = loss(answer, target)
                 assert value.dtype == jnp.float32
                 assert np.isfinite(value) and np.isfinite(grad).all(), (scale, target.max())
 
 
-@pytest.mark.parametrize("kind", [k for k in NAMED if type(k.values[0]) is not Quantiles])
+@pytest.mark.parametrize(
+    "kind", [k for k in NAMED if type(k.values[0]) not in (Quantiles, Actions)]
+)
 def test_samples_follow_the_distribution_that_the_loss_is_of(kind):
     """The expected gradient of a negative log likelihood under its own distribution is zero."""
     y_hat, N = head(kind, 5)[0], 20_000
@@ -225,6 +242,26 @@ def test_labels_are_decoded_and_counted():
     metrics = kind.summary(kind.score(y_hat, y, np.ones(2)))
     assert set(metrics) == {"loss", "label_error_rate"}
     np.testing.assert_allclose(metrics["label_error_rate"], 2 / 5)
+
+
+def test_actions_are_drawn_and_episodes_that_ended_are_counted():
+    kind, z = Actions(3), jnp.array([1.0, -1, 0.5, 7])
+    draws = np.asarray(
+        jax.vmap(kind.sample, (0, None))(jax.random.split(jax.random.key(0), 5000), z)
+    )
+    p = np.exp(z[:3]) / np.exp(z[:3]).sum()
+    shares = np.bincount(draws[:, 0].astype(int), minlength=3) / 5000
+    assert (abs(shares - p) < 5 * (p * (1 - p) / 5000) ** 0.5).all()
+    np.testing.assert_allclose(draws[:, 1], np.log(p)[draws[:, 0].astype(int)], 1e-6)
+    np.testing.assert_allclose(kind.predict(z), [0, np.log(p[0]), 0, 0, 0, 0, 0], 1e-6)
+    y = np.zeros((1, 3, 7), np.float32)
+    y[0, :, 4:] = [[1, 5, 1], [0, 9, 1], [1, -2, 0]]
+    metrics = kind.score(np.zeros((1, 3, 4)), y, np.ones((1, 3)))
+    assert metrics["return"] == 1.5 and metrics["success"] == 0.5
+    np.testing.assert_allclose(metrics["entropy"], log(3), 1e-6)
+    found = kind.summary(metrics)
+    assert found["loss"] == -1.5 and found["surrogate"] == metrics["loss"]
+    assert kind.weights(y, np.ones((1, 3))) == {"return": 2, "success": 2}
 
 
 def test_spans_are_the_likeliest_of_all_spans():

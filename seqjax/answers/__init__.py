@@ -6,6 +6,7 @@
 Models, training, evaluation and generation ask a kind for what they need, and never which it is.
 """
 
+from seqjax.answers.actions import Actions
 from seqjax.answers.answer import Answer, Metrics
 from seqjax.answers.bernoullis import Bernoullis
 from seqjax.answers.chunks import Chunks
@@ -19,7 +20,7 @@ from seqjax.answers.spans import Spans
 from seqjax.answers.values import Values
 
 __all__ = [
-    "Answer", "Bernoullis", "Chunks", "Classes", "Features", "Input", "Labels", "Metrics",
-    "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans", "Strokes",
-    "Tokens", "Values", "Vector",
+    "Actions", "Answer", "Bernoullis", "Chunks", "Classes", "Features", "Input", "Labels",
+    "Metrics", "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans",
+    "Strokes", "Tokens", "Values", "Vector",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ from seqjax.tasks import (
     phonebook,
     polyphonic,
     reverse,
+    rl_memory,
     selective_copy,
     smnist,
     state_tracking,
@@ -148,6 +149,10 @@ TASKS: dict[str, Entry] = {
     "reverse": Entry(
         reverse.reverse, "Reversal: a pair of a source and a target",
         "1409.3215", length=6, smoke=dict(vocabulary=4),
+    ),
+    "rl_memory": Entry(
+        rl_memory.rl_memory, "Control with memory: T-maze, masked CartPole, key and door, pairs",
+        "Bakker 2001, 1707.06347", length=12, smoke=dict(size=2, limit=8, epochs=2),
     ),
     "smnist": Entry(
         smnist.smnist, "sMNIST, psMNIST, row-wise: a digit by its pixels", "1504.00941",

@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     resets: Any = None  # bool [B, T]: forget the past before consuming step t; None: never
     present: Any = None  # bool [B, T]: not set for padding, which is left out; None: all are there
     dt: Any = None  # float32 [B, T]: the time since the step before; None: steps are even
+    keys: Any = None  # uint32 [B, 2], of each row, where the model makes it (`Task.collect`)
 
     @property
     def beside(self) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Task:
     sample: Callable[[jax.Array, int, int], Batch] = field(repr=False)
     baseline: Callable[[int], Metrics] = field(repr=False)
     carries_state: bool = field(default=False, kw_only=True)  # batch n+1 continues batch n
+    epochs: int = field(default=1, kw_only=True)  # updates from the same batch
     # How `seqjax show` writes tokens and classes; empty: as numbers.
     tokens: Sequence[str] = field(default=(), kw_only=True, repr=False)
     classes: Sequence[str] = field(default=(), kw_only=True, repr=False)
@@ -150,6 +152,14 @@ class Task:
         if count is None:
             raise ValueError(f"{self.name} is generated without end: say how many batches, count=")
         return islice(Generator(self.sample, _stream(0, 1), batch, length), count)
+
+    def example(self) -> Sequence[str]:
+        """Lines that `seqjax show` prints in place of the arrays of a batch; empty: those."""
+        return ()
+
+    def collect(self, model: Any, batch: Batch) -> Batch:
+        """What is learned from, or scored: the batch, or what the model does by its keys."""
+        return batch
 
     def score(self, y_hat: jax.Array, batch: Batch) -> Metrics:
         """Averages over the mask of what the kind of answer measures, "loss" among them."""

@@ -30,7 +30,9 @@ Row = tuple[str, list[str]]  # a name, and a cell for each step
 
 
 def sample_lines(task: Task, length: int) -> list[str]:
-    """The first sequences of the first training batch."""
+    """The first sequences of the first training batch, or what the task has in their place."""
+    if lines := task.example():
+        return list(lines)
     batch = next(task.batches(0, ROWS, length))
     first = task.spec.inputs.pair[1]
     frames = len(first.shape) == 2 or len(first.shape) == 1 and first.shape[0] > LARGEST

@@ -110,17 +110,20 @@ class Streams(NamedTuple):
         answer, carry = self.rebuild(point, state.frozen)(batch.x, state.carry, **batch.beside)
         return grads, answer, state._replace(learner=learner, carry=carry)
 
-    def along(self, descend: Callable, state: TrainState, batch: Batch, share: jax.Array):
+    def along(
+        self, descend: Callable, state: TrainState, batch: Batch, share: jax.Array, epoch: Any = 0
+    ):
         """(state, scores, others) of a batch: descend(state, window, share, number) along it.
 
-        The scores are those of the whole batch, others means over the windows.
+        epoch: how often it went along this batch before. The scores are those of the whole batch,
+        others means over the windows.
         """
         if not self.task.carries_state:
             state = self.begin(state)
         if self.windows == 1:
-            state, answer, others = descend(state, batch, share)
+            state, answer, others = descend(state, batch, share, epoch)
         else:
-            numbers = jnp.arange(self.windows, dtype=jnp.int32)
+            numbers = jnp.arange(self.windows, dtype=jnp.int32) + epoch * self.windows
 
             def body(state, now):
                 state, answer, others = descend(state, now[0], share, now[1])

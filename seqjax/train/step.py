@@ -120,11 +120,15 @@ def make_update(
     gradient: Callable[..., Any]
     gradient = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
 
+    def point_of(state: TrainState) -> Arrays:
+        """Where the gradient is taken."""
+        if average is None or state.average is None:
+            return state.params
+        return average.point(state.params, state.average)
+
     def descend(state: TrainState, batch: Batch, share: jax.Array, number: Any = 0):
         """One update of the parameters; what was scored, or answered, before it; measures of it."""
-        point = state.params
-        if average is not None and state.average is not None:
-            point = average.point(point, state.average)
+        point = point_of(state)
         grads, seen, state = gradient(state, point, batch)
         noise = jax.random.fold_in(jax.random.wrap_key_data(state.key), LARGEST)  # no step is it
         noise = jax.random.fold_in(jax.random.fold_in(noise, state.step), number)
@@ -146,8 +150,19 @@ def make_update(
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
+        batch = task.collect(rebuild(point_of(state), state.frozen), batch)
         along = descend if streams is None else partial(streams.along, descend)
-        state, scores, others = along(state, batch, share)
+
+        def epoch(state: TrainState, number: jax.Array):
+            state, scores, others = along(state, batch, share, number)
+            return state, (scores, others)
+
+        if task.epochs == 1:
+            state, scores, others = along(state, batch, share)
+        else:  # means over the epochs
+            numbers = jnp.arange(task.epochs, dtype=jnp.int32)
+            state, found = lax.scan(epoch, state, numbers)
+            scores, others = jax.tree.map(partial(jnp.mean, axis=0), found)
         return state._replace(step=state.step + 1), {**task.summary(scores), **others}
 
     return update
@@ -201,7 +216,9 @@ def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
 
     @jax.jit
     def measure(params, frozen, batch, carry):
-        answer, carry = forward(rebuild(params, frozen), batch, carry)
+        model = rebuild(params, frozen)
+        batch = task.collect(model, batch)
+        answer, carry = forward(model, batch, carry)
         metrics = task.score(answer, batch)
         weights = dict.fromkeys(metrics, jnp.sum(batch.mask)) | task.weights(batch)
         return metrics, {name: weights[name] for name in metrics}, carry
