@@ -6,8 +6,6 @@ of each split they hold.
 
 import gzip
 import io
-import json
-import pickle
 import tarfile
 import zipfile
 
@@ -273,105 +271,6 @@ def conll2000(folder):
     return {"train": 3, "test": 2}
 
 
-DATED = "date,HUFL,OT\n" + "".join(
-    f"2016-07-01 {hour:02}:00:00,{5 + hour / 3:.12f},{30.531000137329 - hour}\n"
-    for hour in range(24)
-)
-BARE = "".join(f"{0.7855 + n / 100:.6f},{1.611:.6f},{n % 3:.6f}\n" for n in range(20))
-
-
-def series_file(name, text):
-    def make(folder):
-        content = text.encode()
-        packed = gzip.compress(content) if name.endswith(".gz") else content
-        write(folder / "forecasting" / name, packed)
-        return {"series": 1}
-
-    return make
-
-
-CHORALES = {  # MIDI numbers of the keys of each frame, of each piece
-    "train": [[[60, 72], [], [21]], [[108, 64, 67]]],
-    "valid": [[[60], [61]]],
-    "test": [[[50, 60, 70]], [[40]], [[41], [42]]],
-}
-COUNTS = {"train": 2, "validation": 1, "test": 3}
-
-
-def rolls(pieces):
-    """Cells of 0 and 1, as MATLAB has them."""
-    cell = np.empty((1, len(pieces)), object)
-    for i, piece in enumerate(pieces):
-        cell[0, i] = np.array([[key in frame for key in range(21, 109)] for frame in piece], "u1")
-    return cell
-
-
-def music_mat(folder):
-    from scipy.io import savemat
-
-    out = io.BytesIO()
-    savemat(out, {f"{part}data": rolls(pieces) for part, pieces in CHORALES.items()},
-            do_compression=True)  # fmt: skip
-    write(folder / "polymusic/JSB_Chorales.mat", out.getvalue())
-    return COUNTS
-
-
-def music_pickle(folder):
-    tuples = {part: [[tuple(f) for f in piece] for piece in ps] for part, ps in CHORALES.items()}
-    write(folder / "polymusic/JSB Chorales.pickle", pickle.dumps(tuples, protocol=0))
-    return COUNTS
-
-
-def music_json(folder):
-    write(folder / "polymusic/jsb-chorales-quarter.json", json.dumps(CHORALES).encode())
-    return COUNTS
-
-
-DRAWINGS = {
-    "train": [[[0, 0, 0], [5, -3, 1], [2000, 4, 1]], [[1, 2, 1]]],
-    "valid": [[[0, 7, 0], [1, 1, 1]]],
-    "test": [[[3, 3, 1]], [[4, 4, 0], [5, 5, 1]], [[6, 6, 1]]],
-}
-
-
-def drawings(folder):
-    out = io.BytesIO()
-    arrays = {}
-    for part, ones in DRAWINGS.items():
-        arrays[part] = np.empty(len(ones), object)
-        arrays[part][:] = [np.array(one, np.int16) for one in ones]
-    np.savez_compressed(out, **arrays)
-    write(folder / "sketchrnn/omniglot.npz", out.getvalue())
-    return COUNTS
-
-
-IAM_LISTS = {"train": "a01-000u\na01-000w\n", "testset_v": " a02-001\n", "testset_f": "b01-049z"}
-
-
-def iam_line(points):
-    strokes = "".join(
-        "<Stroke colour='black' start_time='1' end_time='2'>"
-        + "".join(f"<Point x='{x}' y='{y}' time='3.5'/>" for x, y in stroke)
-        + "</Stroke>"
-        for stroke in points
-    )
-    return f"""<?xml version="1.0" encoding="ISO-8859-1"?>
-<WhiteboardCaptureSession><WhiteboardDescription><SensorLocation corner="top_left"/>
-</WhiteboardDescription><StrokeSet>{strokes}</StrokeSet></WhiteboardCaptureSession>""".encode()
-
-
-def iam(folder):
-    line = iam_line([[(10, 20), (13, 18)], [(12, 30)]])
-    names = ["a01/a01-000/a01-000u-01", "a01/a01-000/a01-000w-02", "a02/a02-001/a02-001c-01",
-             "b01/b01-049/b01-049z-01", "h09/h09-999/h09-999z-01"]  # fmt: skip
-    files = {f"lineStrokes/{name}.xml": line for name in names}
-    write(folder / "iam-online/lineStrokes-all.tar.gz", tarred(files, "gz"))
-    for part, forms in IAM_LISTS.items():
-        name = "trainset" if part == "train" else part
-        write(folder / f"iam-online/{name}.txt", forms.encode())
-    return {"train": 2, "validation": 1, "test": 1}
-
-
 MADE = {
     ("imdb", "full"): imdb_full,
     ("imdb", "subset_5k_5k"): imdb_subset,
@@ -396,15 +295,6 @@ MADE = {
     ("uea_gunpoint", "folder"): uea_folder,
     ("uea_gunpoint", "zip"): uea_zip,
     ("uea_gunpoint", "tar"): uea_packed,
-    ("etth1", "csv_gz"): series_file("ETTh1.csv.gz", DATED),
-    ("weather", "csv"): series_file("weather.csv", DATED),
-    ("exchange", "txt_gz"): series_file("exchange_rate.txt.gz", BARE),
-    ("electricity", "csv"): series_file("electricity.csv", DATED),
-    ("jsb", "mat"): music_mat,
-    ("jsb", "pickle"): music_pickle,
-    ("jsb", "json"): music_json,
-    ("omniglot", "sketch_rnn"): drawings,
-    ("iam_online", "archive"): iam,
 }
 
 # A text without an end of its own: the half of one is a text.

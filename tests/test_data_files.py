@@ -2,10 +2,12 @@
 
 import pytest
 from made_files import ENDLESS, MADE, halves
+from made_series import MADE_SERIES
 
 from seqjax.data import DATASETS, DataError
 
-CASES = list(MADE)
+WRITERS = MADE | MADE_SERIES
+CASES = list(WRITERS)
 
 
 def read_all(dataset, layout):
@@ -26,7 +28,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dataset, layout", CASES)
 def test_files_in_the_published_format_are_read_and_broken_ones_named(dataset, layout, folder):
-    counts = MADE[dataset, layout](folder)
+    counts = WRITERS[dataset, layout](folder)
     assert read_all(dataset, layout) == counts
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         whole = path.read_bytes()

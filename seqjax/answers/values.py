@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 
 from seqjax.answers.answer import Answer, Metrics, Targets
 from seqjax.answers.inputs import Features
-from seqjax.core.ranges import Count
+from seqjax.core.ranges import Count, Range
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class Values(Answer):
     """`dimension` real numbers; the loss is their mean squared error, mse. Metrics: mae beside it.
 
     It is one point and no distribution: a sample is the answer itself.
+    deviation: by which targets were divided; then rmse, in their own unit, is a metric too.
     """
 
     dimension: Count
     per_step: bool
+    deviation: Annotated[float, Range(above=0)] | None = None
 
     @property
     def size(self) -> int:
@@ -39,6 +42,10 @@ class Values(Answer):
 
     def measures(self, y_hat, y):
         return {"mse": self.loss(y_hat, y), "mae": jnp.mean(jnp.abs(y_hat - y), axis=-1)}
+
+    def summary(self, means: Metrics) -> Metrics:
+        rest = {} if self.deviation is None else {"rmse": self.deviation * means["mse"] ** 0.5}
+        return means | rest
 
     def baseline(self, train: Targets, held_out: Targets) -> Metrics:
         """The mean."""

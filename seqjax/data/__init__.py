@@ -17,8 +17,10 @@ from seqjax.data.sets import (
     conll2000,
     forecasting,
     genome,
+    har,
     imdb,
     mnist,
+    physionet,
     polymusic,
     strokes,
     texts,
@@ -45,6 +47,8 @@ DATASETS: dict[str, Dataset] = {
         *forecasting.SERIES,
         *polymusic.MUSIC,
         *strokes.STROKES,
+        physionet.SEPSIS,
+        har.HAR,
     )
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from seqjax.core.ranges import check_options
 from seqjax.tasks import (
     adding,
     associative_recall,
+    bidmc,
     capacity,
     captions,
     char_lm,
@@ -20,6 +21,7 @@ from seqjax.tasks import (
     forecasting,
     gen_mnist,
     handwriting,
+    har2,
     imdb,
     induction_heads,
     letter_stream,
@@ -35,6 +37,7 @@ from seqjax.tasks import (
     npcifar,
     pathfinder,
     phonebook,
+    physionet,
     polyphonic,
     reverse,
     rl_memory,
@@ -182,6 +185,12 @@ TASKS: dict[str, Entry] = {
         polyphonic.polyphonic, "Polyphonic music: 88 keys, frame by frame",
         "1206.6392, 1412.3555",
     ),
+    "physionet": Entry(
+        physionet.physionet, "Sepsis in intensive care: uneven times, missing numbers",
+        "2005.08926",
+    ),
+    "har2": Entry(har2.har2, "HAR-2: what a person with a phone is doing", "2013, 1901.02358"),
+    "bidmc": Entry(bidmc.bidmc, "BIDMC vital signs", "2006.10996"),
     "handwriting": Entry(
         handwriting.handwriting, "Handwriting and drawings: where the pen goes next",
         "1308.0850, 1704.03477",

@@ -185,3 +185,18 @@ def padded(encoded: list[Encoded], length: int, spec: Spec, ragged: bool) -> Bat
         fill("x", spec.inputs.dtype), y, mask, present=present if ragged else None,
         dt=fill("dt", np.float32) if spec.timed else None,
     )  # fmt: skip
+
+
+def moments(
+    source: Sequence[Any], rows: Callable[[Any], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [D] of the rows [n, D] of the first 2,000 examples.
+
+    NaNs do not count; a column that does not vary has the deviation 1, one of NaNs the mean 0.
+    """
+    found = np.concatenate([rows(source[i]) for i in range(min(len(source), COUNTED))])
+    there = ~np.isnan(found)
+    count = np.maximum(there.sum(0), 1)
+    mean = np.where(there, found, 0).sum(0, dtype=np.float64) / count
+    variance = (np.where(there, found - mean, 0) ** 2).sum(0, dtype=np.float64) / count
+    return mean, np.where(variance > 0, np.sqrt(variance), 1)
