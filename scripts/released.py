@@ -140,7 +140,7 @@ def saved(how: str, folder: Path) -> tuple[dict[str, list[int]], dict[str, np.nd
     model = models.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
-    buffers = {name for name, buffer in model.named_buffers() if buffer.any()}
+    buffers = {n for n, b in model.named_buffers() if b.any() or not b.is_floating_point()}
     constants = {name: tensor for name, tensor in tensors.items() if name in buffers}
     return {name: list(tensor.shape) for name, tensor in tensors.items()}, constants
 

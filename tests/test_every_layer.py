@@ -14,6 +14,7 @@ from seqjax.hf.inkling import DistanceAttention, LogScale, ResidualConv
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.hf.plamo import NormedMamba2
+from seqjax.hf.qwen4 import Engram, PooledQueries
 from seqjax.hf.zaya import CCA, Attended
 from seqjax.layers.attention.attention import Attention
 from seqjax.layers.elementwise.hgru import HGRU
@@ -74,6 +75,17 @@ PARTS = {
         log_scale=LogScale(2, 0.3),
         rngs=rngs,
     ),
+    Engram: lambda rngs: Engram(
+        D,
+        streams=2,
+        size=6,
+        conv=2,
+        norm_eps=1e-6,
+        multipliers=(7, 9, 11),
+        divisors=(5, 7),
+        end=1,
+        rngs=rngs,
+    ),
     GatedConv: lambda rngs: GatedConv(D, inner=6, conv=3, rngs=rngs),
     GatedNormAttention: lambda rngs: GatedNormAttention(D, heads=2, rngs=rngs),
     GatedShortConv: lambda rngs: GatedShortConv(D, rngs=rngs),
@@ -99,6 +111,19 @@ PARTS = {
         shared_size=0,
         query_latent=3,
         window=6,
+        heads_i=4,
+        size=3,
+        top=4,
+        pool=2,
+        rngs=rngs,
+    ),
+    PooledQueries: lambda rngs: PooledQueries(
+        D,
+        heads=2,
+        window=6,
+        qk_norm="head",
+        norm_eps=1e-6,
+        gate=True,
         heads_i=4,
         size=3,
         top=4,

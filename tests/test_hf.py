@@ -155,8 +155,9 @@ def _tensors(config, seed):
     shapes = expected(model, table)
     found = {n: 0.3 * rng.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
     follow = [dict(zip(rule.theirs, rule.give([]))) for rule in table if not rule.ours]
-    constants = {n: a.astype(np.float32) for some in follow for n, a in some.items()}
-    return found | constants
+    constants = {n: a for some in follow for n, a in some.items()}
+    whole = {n: a for n, a in constants.items() if a.dtype.kind == "i"}
+    return found | {n: a.astype(np.float32) for n, a in constants.items()} | whole
 
 
 def checkpoint(folder, config=MAMBA, **changed):

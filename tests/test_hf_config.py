@@ -148,10 +148,16 @@ def test_ignored_fields_change_nothing_and_used_ones_do(name):
         ("delta_net-1.3b-100b", dict(qk_norm="max"), "unknown qk_norm: 'max'"),
         ("rwkv7-goose-world-1.5b", dict(value_dim=16), "as wide as the features"),
         ("mamba-130m", dict(model_type=["mamba"]), "unknown model_type"),
-        ("mamba-130m", dict(model_type="qwen4_exp"), "qwen4_exp is not read: embeddings of"),
         ("mamba-130m", dict(model_type="inkling2"), "inkling2 is not read: its blocks"),
         ("glm-5.3-flash", dict(text_config={**GLM, "index_topk": 3}), "= 2 has to divide it"),
         ("glm-5.3-flash", dict(text_config={**GLM, "indexer_types": ["shared"] * 3}), "chose"),
+        ("qwen4_exp_text", dict(indexer_kv_heads=2), "keys of the indexer; only 1"),
+        ("qwen4_exp_text", dict(indexer_budget=5), "indexer_compress_ratio = 2 has to divide it"),
+        ("qwen4_exp_text", dict(indexer_n_heads=None), "lacks 'indexer_n_heads'"),
+        ("qwen4_exp-options", dict(ple_layer_ids=[2]), "blocks with the recurrence, from 1 on"),
+        ("qwen4_exp-options", dict(eos_token_id=[]), "stands a token below 13"),
+        ("qwen4_exp-options", dict(ngram_vocab_size_base=2**30), "tables have at least so many"),
+        ("qwen4_exp-options", dict(output_gate_type="relu"), "unknown output_gate_type: 'relu'"),
         ("zaya1-8b", dict(num_experts_per_tok=2), "the experts of a token"),
         ("zaya1-8b", dict(layer_types=["hybrid_sliding"] * 3), "see a window, and none is given"),
         ("inkling-options", dict(q_bias=True), "queries have a bias"),
@@ -212,6 +218,24 @@ def test_tensors_that_no_logit_needs_are_kept_for_export(tmp_path):
     same(folder, tmp_path / "out")
     with pytest.raises(ValueError, match="1 unknown: mtp.fc.weight"):
         read(checkpoint(tmp_path / "mamba", MAMBA, **{"mtp.fc.weight": extra["mtp.fc.weight"]}))
+
+
+def test_whole_numbers_that_follow_from_the_config_are_kept_to_the_last_one(tmp_path):
+    config = PUBLISHED["qwen4_exp-options"]
+    folder = checkpoint(tmp_path / "in", config)
+    found = read(folder)
+    at = "model.layers.0.ple.ple_embedding.layer_multipliers"
+    numbers = found.constants[at]
+    assert numbers.dtype == np.int64 and numbers.max() > 2**53
+    store(found, tmp_path / "ours")
+    write(load(tmp_path / "ours"), tmp_path / "out")
+    same(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="layer_multipliers should follow from the config"):
+        read(checkpoint(tmp_path / "other", config, **{at: numbers + 2}))
+    norm = "model.layers.0.linear_attn.dt_bias"
+    whole = {norm: np.ones(2, np.int64)}
+    with pytest.raises(ValueError, match="dt_bias is stored as whole numbers, which no weights"):
+        read(checkpoint(tmp_path / "whole", config, **whole))
 
 
 def test_a_tied_head_may_be_stored_too(tmp_path):

@@ -26,6 +26,7 @@ from seqjax.hf import (
     nemotron,
     plamo,
     qwen,
+    qwen4,
     rwkv,
     xlstm,
     zamba,
@@ -51,6 +52,8 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "qwen3_5_text": qwen.qwen3_5_text,
     "qwen3_5_moe": qwen.qwen3_5_moe,
     "qwen3_5_moe_text": qwen.qwen3_5_moe_text,
+    "qwen4_exp": qwen4.qwen4_exp,
+    "qwen4_exp_text": qwen4.qwen4_exp_text,
     "nemotron_h": nemotron.nemotron_h,
     "olmo_hybrid": delta.olmo_hybrid,
     "xlstm": xlstm.xlstm,
@@ -91,10 +94,6 @@ NOT_READ = {
     **dict.fromkeys(
         ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
         "its blocks attend to what those before them added; nothing here does",
-    ),
-    **dict.fromkeys(
-        ("qwen4_exp", "qwen4_exp_text"),
-        "embeddings of hashed n-grams and attention to compressed blocks have no layers here",
     ),
     **dict.fromkeys(
         (

@@ -50,6 +50,7 @@ class Branch:
     beta: float = 1.0
     from_norm: bool = False  # the normed stream is what the branch is added to
     with_embedding: bool = False  # the layer sees [x, embedding], as in Zamba
+    with_tokens: bool = False  # the layer sees [x, digits of the token]
     shared: int | None = None  # the layer is called with this one of the shared modules
     connection: Callable[..., Connection] | None = None  # in place of the norm and of the residual
     then: Callable[..., Layer] | None = None  # a second layer, in place of the norm after the first
@@ -71,6 +72,7 @@ class Branch:
             beta=self.beta,
             from_norm=self.from_norm,
             with_embedding=self.with_embedding,
+            with_tokens=self.with_tokens,
             shared=self.shared,
         )
 
@@ -88,7 +90,7 @@ class Description:
     head_bias: bool = False
     first: str | None = None  # a norm of the embedding
     enter: Callable[[], Any] | None = None  # or what makes a wider stream of it
-    leave: Callable[[], Any] | None = None  # and its end before the head: norm is in it
+    leave: Callable[..., Any] | None = None  # (rngs=...) -> its end before the head: norm is in it
     embed_scale: float = 1.0
     logits_scale: float = 1.0
     softcap: float | None = None
@@ -219,6 +221,6 @@ class Decoder(Model):
         else:
             head = Head(D, spec.outputs.size, rngs=rngs)
         shared = [make(rngs=rngs) for make in d.shared]
-        last = d.leave() if d.leave else d.norm(D)
+        last = d.leave(rngs=rngs) if d.leave else d.norm(D)
         self._put(config, embed=embed, tail=tail, norm=last, features=D, shared=shared)
         self._answer(config, spec, head, context=d.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -42,7 +43,7 @@ def delta(config: Config, eps: float, **options):
     )
 
 
-def linear(config: Config, depth: int) -> list[bool]:
+def linear(config: Config, depth: int, kinds: Mapping[str, bool] = KINDS) -> list[bool]:
     """Which blocks have the recurrence: all but every fourth, unless the config lists them."""
     interval = "full_attention_interval"
 
@@ -50,7 +51,7 @@ def linear(config: Config, depth: int) -> list[bool]:
         every = config.size(interval, 4)
         return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(depth)]
 
-    return config.each("layer_types", depth, KINDS, words, interval)
+    return config.each("layer_types", depth, kinds, words, interval)
 
 
 def olmo_hybrid(config: Config) -> Description:

@@ -45,6 +45,7 @@ DTYPES = {
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
+    "I64": "int64",  # of constants alone
 }
 
 
@@ -252,6 +253,9 @@ def _fill(model: Decoder, table: Iterable[Rule], where: Mapping[str, Any]) -> di
         arrays = [where[name].get_tensor(name) for name in rule.theirs]
         bad += [name for name, array in zip(rule.theirs, arrays) if not np.isfinite(array).all()]
         if rule.ours:
+            whole = [n for n, a in zip(rule.theirs, arrays) if a.dtype.kind == "i"]
+            if whole:
+                raise ValueError(f"{whole[0]} is stored as whole numbers, which no weights are")
             put(model, rule, arrays)
         elif not bad:
             _check_constant(rule, arrays)
@@ -290,7 +294,11 @@ def _check_copy(where: Mapping[str, Any], name: str, source: str) -> None:
 
 def _check_constant(rule: Rule, arrays: list[np.ndarray]) -> None:
     for name, found, value in zip(rule.theirs, arrays, rule.give([]), strict=True):
-        if not np.allclose(found.astype(np.float64), value, rtol=1e-2, atol=1e-6):
+        if value.dtype.kind == "i":
+            same = np.array_equal(found, value)
+        else:
+            same = np.allclose(found.astype(np.float64), value, rtol=1e-2, atol=1e-6)
+        if not same:
             raise ValueError(f"{name} should follow from the config, and has other numbers")
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from seqjax.hf.config import UNREAD, Config
 from seqjax.hf.decoder import Branch, Description, Names, moved
@@ -25,6 +24,7 @@ from seqjax.nn.experts import MoE
 from seqjax.nn.linear import GLU, merge_heads, split_heads, wide
 from seqjax.nn.norms import Norm
 from seqjax.ops.look_back import Cache, empty, look_back
+from seqjax.ops.pools import choose, members
 from seqjax.ops.positions import places
 from seqjax.ops.softmax_attention import attend
 
@@ -95,30 +95,18 @@ class PooledAttention(LatentAttention):
     def look(self, queries: Any, items: Any, i, j, seen):
         q, iq, weight, t = queries
         c, ik, gate, s = items
-        chosen = self.chosen(iq, weight, ik, gate, s, seen)
-        n, m = seen.shape
-        end = jnp.arange(m, dtype=jnp.int32) + self.pool - 1 - s % self.pool  # of the pool of s
-        kept = (end < m)[None] & jnp.take(chosen, jnp.minimum(end, m - 1), axis=1)
-        kept |= s[None] >= (t[:, None] + 1) // self.pool * self.pool  # the pool that is not over
-        k, v = self.expand(c, jnp.zeros((m, 0), c.dtype))
-        return attend(q, k, v, seen & kept, scale=self.K**-0.5)
+        score = self.score(iq, weight, ik, gate)
+        seen = choose(score, s, t, seen, size=self.pool, best=self.best)
+        k, v = self.expand(c, jnp.zeros((len(c), 0), c.dtype))
+        return attend(q, k, v, seen, scale=self.K**-0.5)
 
-    def chosen(self, iq, weight, ik, gate, s, seen):
-        """bool [n, m]: whether the pool that ends at item m is one of the best of query n."""
-        n, m = seen.shape
-        back = jnp.arange(self.pool - 1, -1, -1, dtype=jnp.int32)
-        member = jnp.arange(m, dtype=jnp.int32)[:, None] - back[None]
-        first, member = member[:, 0], jnp.maximum(member, 0)
-        share = jax.nn.softmax(wide(gate)[member] + self.ape[...][None], axis=1)
-        pooled = jnp.sum(share * wide(ik)[member], axis=1)
+    def score(self, iq, weight, ik, gate):
+        """[n, m], of the pool that ends at each item."""
+        pool = members(len(ik), self.pool)
+        share = jax.nn.softmax(wide(gate)[pool] + self.ape[...][None], axis=1)
+        pooled = jnp.sum(share * wide(ik)[pool], axis=1)
         scores = jax.nn.relu(self.size**-0.5 * jnp.einsum("nhk,mk->nhm", wide(iq), pooled))
-        score = jnp.einsum("nh,nhm->nm", wide(weight), scores)
-        over = (
-            ((s % self.pool == self.pool - 1) & (first >= 0))[None] & seen & seen[:, member[:, 0]]
-        )
-        score = jnp.where(over, score, -jnp.inf)
-        best = lax.top_k(lax.stop_gradient(score), min(self.best, m))[1]
-        return over & jnp.zeros((n, m), bool).at[jnp.arange(n)[:, None], best].set(True)
+        return jnp.einsum("nh,nhm->nm", wide(weight), scores)
 
 
 LATENT: Names = {

@@ -46,7 +46,9 @@ class Scaled:
         return self.f(self.scale * z)
 
 
-def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
+def attention(
+    config: Config, *, layer: Any = Attention, **options: Any
+) -> Callable[..., nnx.Module]:
     """Grouped-query attention with the fields that most configs have."""
     features, heads = config.size("hidden_size"), config.size("num_attention_heads")
     settings = dict(
@@ -56,7 +58,7 @@ def attention(config: Config, **options: Any) -> Callable[..., nnx.Module]:
         settings["head_size"] = config.size("head_dim", features // heads)
     if "bias" not in options:
         settings["bias"] = config("attention_bias", False)
-    return partial(Attention, features, **{**settings, **options})
+    return partial(layer, features, **{**settings, **options})
 
 
 def feed(

@@ -53,13 +53,13 @@ TOWERS = """
 MTP = "mtp_num_hidden_layers mtp_use_dedicated_embeddings"
 
 
-def gated(config: Config, eps: float) -> Part:
+def gated(config: Config, eps: float, turned: float = 0.25, **more) -> Part:
     """Attention with a gate, of which q_proj makes a head's queries and gate side by side."""
     heads = config.size("num_attention_heads")
     size = config.size("head_dim", config.size("hidden_size") // heads)
     names = {**ATTENTION, "q_proj": Split("W_q", ("W_gate",), interleaved(heads, size, size))}
     options = dict(head_size=size, qk_norm="head", norm_offset=1.0, norm_eps=eps, gate=True)
-    return attention(config, **options, **config.rope(0.25)), names, "self_attn"
+    return attention(config, **options, **config.rope(turned), **more), names, "self_attn"
 
 
 def routed(config: Config, names: Names, renormalise: bool = True, top: int = 8) -> Part:

@@ -35,9 +35,12 @@ def positions(
     if home.fields.get("rope_theta", base) is None:
         return dict(rotary_fraction=0.0)
     theta = home.positive("rope_theta", base)
-    share = given.positive(
-        "partial_rotary_factor", config.positive("partial_rotary_factor", fraction)
-    )
+    turns = "partial_rotary_factor"
+    if given.fields.get(turns) is not None:
+        config.ignore(f"that of {name} is read", turns)
+        share = given.positive(turns)
+    else:
+        share = config.positive(turns, fraction)
     heads = config.size("num_attention_heads")
     own: int = size or config.size("head_dim", config.size("hidden_size") // heads)
     turned = int(own * share)

@@ -1,16 +1,20 @@
-"""Residual streams side by side: hyper-connections, and the ends of a model that has them.
+"""Residual streams side by side: what connects layers to them, and the ends of such a model.
 
 The stream of the model holds n streams of D channels, [B, T, n D]: `Copied` fills it from the
-embedding, every branch is connected to it, and `MeanNorm` makes one of them for the head.
+embedding, every branch is connected to it, and `MeanNorm` or `GatedMix` makes one of them for the
+head.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seqjax.nn.activations import silu
 from seqjax.nn.base import Precise
 from seqjax.nn.linear import wide
 from seqjax.nn.norms import Norm
@@ -34,7 +38,8 @@ class Copied(nnx.Module):
 class MeanNorm(nnx.Module):
     """norm(mean over the streams)."""
 
-    def __init__(self, count: int, features: int, eps: float):
+    def __init__(self, count: int, features: int, eps: float, *, rngs: nnx.Rngs | None = None):
+        del rngs
         self.count, self.norm = count, Norm(features, eps=eps)
 
     def __call__(self, x: Array) -> Array:
@@ -87,3 +92,56 @@ class HyperConnection(nnx.Module):
         b, M = weights
         X = jnp.einsum("...ji,...jd->...id", M, x.reshape(*x.shape[:-1], self.streams, -1))
         return (X + b[..., None] * y[..., None, :]).reshape(x.shape).astype(x.dtype)
+
+
+class GatedMix(nnx.Module):
+    """One of n streams X, mixed channel by channel.
+
+        z = mean_i a_i * m_i        m = rms(X), stream by stream;  a = sigmoid(V silu(W m / n))
+
+    Of the gated residual of Qwen4-exp, as transformers 5.24 has it.
+    """
+
+    def __init__(
+        self, features: int, *, streams: int, rank: int, norm_eps: float = 1e-6, rngs: nnx.Rngs
+    ):
+        self.streams, channels = streams, streams * features
+        self.norm = Norm(streams, features, offset=1.0, eps=norm_eps)
+
+        def linear(n, m):
+            return nnx.Linear(n, m, use_bias=False, rngs=rngs)
+
+        self.W, self.V = linear(channels, rank), linear(rank, channels)
+
+    def __call__(self, x: Array) -> Array:
+        return self.mixed(self.normed(x))
+
+    def normed(self, x: Array) -> Array:
+        """m [.., n D]."""
+        return self.norm(x.reshape(*x.shape[:-1], self.streams, -1)).reshape(x.shape)
+
+    def mixed(self, m: Array) -> Array:
+        z = jax.nn.sigmoid(self.V(silu(self.W(m) / self.streams))) * m
+        return jnp.mean(z.reshape(*z.shape[:-1], self.streams, -1), axis=-2)
+
+
+class GatedConnection(nnx.Module):
+    """The gated residual of Qwen4-exp: a layer is given the z of a `GatedMix`, and after its y
+
+        X_i <- X_i + b_i y          b = 2 sigmoid(U m / n)
+
+    with the same m.
+    """
+
+    def __init__(self, features: int, *, streams: int, rngs: nnx.Rngs, **rest: Any):
+        self.streams = streams
+        self.mix = GatedMix(features, streams=streams, rngs=rngs, **rest)
+        self.U = nnx.Linear(streams * features, streams, use_bias=False, rngs=rngs)
+
+    def given(self, x: Array) -> tuple[Array, Array]:
+        m = self.mix.normed(x)
+        return self.mix.mixed(m), 2 * jax.nn.sigmoid(self.U(m) / self.streams)
+
+    def joined(self, x: Array, y: Array, weights: Array) -> Array:
+        new = weights[..., :, None] * y[..., None, :]
+        return x + new.reshape(x.shape).astype(x.dtype)

@@ -52,7 +52,8 @@ class Entered(nnx.Module):
 class Left(nnx.Module):
     """The norm of the stream without the router's channels."""
 
-    def __init__(self, features: int, eps: float):
+    def __init__(self, features: int, eps: float, *, rngs: nnx.Rngs | None = None):
+        del rngs
         self.norm, self.features = Norm(features, eps=eps), features
 
     def __call__(self, x: Array) -> Array:

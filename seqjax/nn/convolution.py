@@ -12,9 +12,9 @@ from seqjax.ops.convolution import short_convolution
 
 
 class ShortConv(nnx.Module):
-    """y_t = bias + sum_j weight[j] x_{t - width + 1 + j}, per channel; state: the last width - 1 x.
+    """y_t = bias + sum_j weight[j] x_{t - d (width - 1 - j)}, per channel; d: `dilation`.
 
-    Drawn as torch.nn.Conv1d draws it: uniform in +- width^-1/2.
+    State: the last d (width - 1) x. Drawn as torch.nn.Conv1d draws it: uniform in +- width^-1/2.
     """
 
     ops = ("short_convolution",)
@@ -22,18 +22,31 @@ class ShortConv(nnx.Module):
     def op_options(self, steps: int) -> dict[str, Any]:
         """What decides how the op runs."""
         del steps
-        return dict(kernel=range(self.weight.shape[0]))
+        return dict(kernel=range(self.span))
 
-    def __init__(self, channels: int, width: int, *, bias: bool = True, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        bias: bool = True,
+        dilation: int = 1,
+        rngs: nnx.Rngs,
+    ):
         if width < 1:
             raise ValueError(f"a convolution spans at least 1 step, got {width}")
+        self.dilation = dilation
         draw = nnx.initializers.uniform(2 * width**-0.5)
         self.weight = nnx.Param(draw(rngs.params(), (width, channels)) - width**-0.5)
         self.bias = nnx.Param(jnp.zeros(channels)) if bias else None
 
+    @property
+    def span(self) -> int:
+        """How many steps it sees, the present one among them."""
+        return self.dilation * (self.weight.shape[0] - 1) + 1
+
     def initial(self) -> Array:
-        width, channels = self.weight.shape
-        return jnp.zeros((width - 1, channels))
+        return jnp.zeros((self.span - 1, self.weight.shape[1]))
 
     # as a part of a layer: nothing came before
 
@@ -48,15 +61,19 @@ class ShortConv(nnx.Module):
     def __call__(
         self, x: Array, window: Any, flow: Flow | None = None, **flags: Any
     ) -> tuple[Array, Array]:
-        """x [T, channels] and a window [width - 1, channels] to outputs and the next window.
+        """x [T, channels] and a window [span - 1, channels] to outputs and the next window.
 
         With a flow the window is a Carry; without one the flags are those of the op.
         """
         if flow is not None:
             flags = dict(flow=flow.of())
+        kernel = self.weight[...]
+        if self.dilation > 1:
+            shape = self.span, kernel.shape[1]
+            kernel = jnp.zeros(shape, kernel.dtype).at[:: self.dilation].set(kernel)
         return short_convolution(
             x,
-            self.weight[...],
+            kernel,
             window,
             bias=None if self.bias is None else self.bias[...],
             **flags,

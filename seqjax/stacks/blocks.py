@@ -23,6 +23,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow
 from seqjax.nn.base import Layer, draws_noise, reads_time
 from seqjax.nn.linear import GLU, MLP, per_head
+from seqjax.nn.ngrams import digits
 from seqjax.nn.norms import Norm
 from seqjax.ops.softmax_attention import attend
 from seqjax.stacks.config import LayerConfig, ModelConfig
@@ -50,6 +51,7 @@ class Block(nnx.Module):
     connection: in place of `norm` and of the residual.
     alpha, beta, from_norm: of the formula above; from_norm: r = norm(x).
     with_embedding: the layer is given [x, embedding], as in Zamba.
+    with_tokens: the layer is given [x, digits of the token] (`seqjax.nn.ngrams`).
     shared: the layer is called with this one of the modules that several blocks share.
     config: its dropout and evaluator are this block's.
     """
@@ -71,6 +73,7 @@ class Block(nnx.Module):
         beta: float = 1.0,
         from_norm: bool = False,
         with_embedding: bool = False,
+        with_tokens: bool = False,
         shared: int | None = None,
     ):
         self.layer, self.norm, self.project, self.post = layer, norm, project, post
@@ -78,7 +81,8 @@ class Block(nnx.Module):
         self.cross_norm, self.cross = cross_norm, cross
         self.mlp_norm, self.mlp = mlp_norm, mlp
         self.alpha, self.beta, self.from_norm = alpha, beta, from_norm
-        self.with_embedding, self.shared = with_embedding, shared
+        self.with_embedding, self.with_tokens = with_embedding, with_tokens
+        self.shared = shared
         self.rate, self.variational = config.dropout, config.variational
         known = config.evaluator in getattr(layer, "evaluators", ())
         self.evaluator = config.evaluator if known else None
@@ -131,11 +135,12 @@ class Block(nnx.Module):
         embedding: Any = None,
         shared: Any = None,
         source: Source | None = None,
+        tokens: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
         key: of dropout and of layers that draw noise; None: as in evaluation.
         embedding: [B, T, features], what the stream began with. shared: what blocks share.
-        source: what `cross` looks at."""
+        source: what `cross` looks at. tokens: int [B, T], what the stream was embedded from."""
         keys = (None, None) if key is None else jax.random.split(key)
         layer, more = self.whole(shared), None
         z = x if self.norm is None else self.norm(x)
@@ -143,6 +148,8 @@ class Block(nnx.Module):
             z, more = self.connection.given(x)
         h, after = h if isinstance(self.post, Layer) else (h, None)
         y = jnp.concatenate([z, embedding], axis=-1) if self.with_embedding else z
+        if self.with_tokens and tokens is not None:
+            y = jnp.concatenate([y, digits(tokens, y.dtype)], axis=-1)
         if isinstance(layer, Layer):
             beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
             if reads_time(layer):

@@ -121,16 +121,17 @@ class Stack(nnx.Module):
             repetitions = len(jax.tree.leaves(stacked)[0])
             keys = None if first is None else jax.random.split(first, repetitions)
             y, repeated = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
-        y, tail = self._apply(self.tail, y, h[1], flow, last, source, embedding)
+        tokens = x if jnp.issubdtype(x.dtype, jnp.integer) else None
+        y, tail = self._apply(self.tail, y, h[1], flow, last, source, embedding, tokens)
         return self.norm(y), (repeated, tail)
 
-    def _apply(self, blocks, x, h, flow, key, source, embedding=None):
+    def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None):
         """One block after the other."""
         call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new = []
         for block, state, k in zip(blocks, h, keys, strict=False):
-            x, state = call(block, x, state, flow, k, embedding, self.shared, source)
+            x, state = call(block, x, state, flow, k, embedding, self.shared, source, tokens)
             new.append(state)
         return x, tuple(new)
 

@@ -140,11 +140,15 @@ class Attention(Layer):
             gain=self.gain,
             flow=flow,
         )
+        return self.joined(x, y), h
+
+    def joined(self, x, y):
+        """What comes out of heads y [T, heads, K]."""
         y = merge_heads(y).astype(x.dtype)
         if self.W_gate is not None:
             open_ = jax.nn.sigmoid(self.W_gate(x))
             y = y * (jnp.repeat(open_, self.K, axis=1) if self.head_gate else open_)
-        return self.W_o(y), h
+        return self.W_o(y)
 
     def normed(self, z, heads, norm):
         z = norm(z) if norm is not None and self.qk_norm == "all" else z
