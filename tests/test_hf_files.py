@@ -128,7 +128,7 @@ def damaged(folder, how):
         (-1, "is damaged or cut off"),
         ("header of 1e12 bytes", "is damaged or cut off"),
         ("a tensor of 1e12 numbers", "is damaged or cut off"),
-        ("integers", "is stored as I8; only F64, F32, F16, BF16 are read"),
+        ("integers", "is stored as I8; only F64, F32, F16, BF16, I64 are read"),
         ("a folder", "there is no model.safetensors in"),
         ("a link to itself", "there is no model.safetensors in"),
         ("config links to itself", "has no config.json"),
