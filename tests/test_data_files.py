@@ -1,12 +1,13 @@
 """Loaders of datasets: made-up files in the published formats, whole and broken."""
 
 import pytest
-from made_files import ENDLESS, MADE, halves
+from made_files import MADE, halves
 from made_series import MADE_SERIES
+from made_texts import ENDLESS, MADE_TEXTS
 
 from seqjax.data import DATASETS, DataError
 
-WRITERS = MADE | MADE_SERIES
+WRITERS = MADE | MADE_SERIES | MADE_TEXTS
 CASES = list(WRITERS)
 
 

@@ -5,7 +5,8 @@ from itertools import islice
 import jax
 import numpy as np
 import pytest
-from made_files import MADE, zipped
+from made_files import zipped
+from made_texts import MADE_TEXTS
 
 from seqjax.answers.metrics import bits
 from seqjax.data import DATASETS, DataError
@@ -80,7 +81,7 @@ def penn(tmp_path, monkeypatch):
     """A small Penn Treebank, and its lines."""
     monkeypatch.setenv("SEQJAX_DATA", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
-    MADE["ptb", "plain"](tmp_path)
+    MADE_TEXTS["ptb", "plain"](tmp_path)
     lines = {
         part: (tmp_path / f"ptb/ptb.{part[:5]}.txt").read_text().splitlines()
         for part in ("train", "validation", "test")
@@ -170,7 +171,7 @@ def test_what_does_not_count_has_no_weight():
 def test_lower_case_and_unknown_bases(tmp_path, monkeypatch):
     monkeypatch.setenv("SEQJAX_DATA", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
-    MADE["hg38", "intervals"](tmp_path)
+    MADE_TEXTS["hg38", "intervals"](tmp_path)
     task = make("dna", data="hg38", held_out="test")
     assert task.spelling.decode(task.text.train.tolist()) == b"ACGTNACGTACGTNNN"
     assert task.spelling.decode(task.text.validation.tolist()) == b"GATTACA"

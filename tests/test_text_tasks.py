@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from made_files import MADE, SENTENCE
+from made_texts import MADE_TEXTS, SENTENCE
 
 from seqjax.answers import Chunks
 from seqjax.data import DATASETS, prepared
@@ -88,7 +88,7 @@ def test_conll2000_is_what_was_published():
 
 
 def test_words_are_tagged(folder, monkeypatch):
-    MADE["conll2000", "full"](folder)
+    MADE_TEXTS["conll2000", "full"](folder)
     monkeypatch.setattr("seqjax.tasks.tagging.PARTS", {"train": "train", "validation": "test"})
     task = make("tagging")
     assert task.tokens == ["<unk>", ".", "0,0", "The", "cats", "sleep"]
@@ -105,7 +105,7 @@ def test_words_are_tagged(folder, monkeypatch):
 
 
 def test_reviews_by_words_and_by_bytes(folder, monkeypatch):
-    MADE["imdb", "full"](folder)
+    MADE_TEXTS["imdb", "full"](folder)
     parts = {"train": "train", "validation": "test", "test": "test"}
     monkeypatch.setattr("seqjax.tasks.imdb.PARTS", parts)
     task = make("imdb", vocabulary=6)
@@ -135,7 +135,7 @@ def test_all_reviews_of_the_subset():
 
 
 def test_two_papers_are_one_sequence(folder):
-    MADE["aan", "full"](folder)
+    MADE_TEXTS["aan", "full"](folder)
     task = make("lra_retrieval")
     (batch,) = task.validation(4, 13)
     text = {y: row for row, y in zip(batch.x.tolist(), batch.y.tolist())}

@@ -24,6 +24,7 @@ from seqjax.data.sets import (
     polymusic,
     strokes,
     texts,
+    translation,
     uea,
 )
 
@@ -43,6 +44,7 @@ DATASETS: dict[str, Dataset] = {
         imdb.IMDB,
         aan.AAN,
         conll2000.CONLL2000,
+        *translation.TRANSLATIONS,
         *genome.GENOMES,
         *forecasting.SERIES,
         *polymusic.MUSIC,

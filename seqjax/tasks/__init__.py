@@ -46,6 +46,7 @@ from seqjax.tasks import (
     state_tracking,
     string_copy,
     tagging,
+    translation,
     uea,
     word_lm,
 )
@@ -209,6 +210,10 @@ TASKS: dict[str, Entry] = {
         "2011.04006", length=65,
     ),
     "tagging": Entry(tagging.tagging, "Tagging of sequences: chunks (CoNLL-2000)", "1997"),
+    "translation": Entry(
+        translation.translation, "Translation, BLEU (Multi30k, IWSLT, WMT)", "many",
+        length=24, smoke=dict(units="bytes"),
+    ),
     "dna": Entry(dna.dna, "Nucleotide language modelling", "2306.15794", length=64),
 }  # fmt: skip
 

@@ -6,13 +6,17 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from seqjax.core.common import printable
 from seqjax.core.ranges import Count, NotNegative, Range, Seed
 from seqjax.models import find
+
+if TYPE_CHECKING:
+    from seqjax.stacks.model import Model
+    from seqjax.tasks.translation import TranslationTask
 
 Step = Annotated[int, Range(0)]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -38,6 +42,7 @@ def evaluate(
         weights: of a run with an average of weights: that, which is the default, or the last
         held_out: of a task of data: the part to score, as test; by default as in training
     """
+    from seqjax.tasks.translation import TranslationTask
     from seqjax.train.config import check_config, task_of
     from seqjax.train.loop import load
     from seqjax.train.progress import table
@@ -65,7 +70,24 @@ def evaluate(
     print(f"step {at}    {table(metrics)}")
     if baseline := task.baseline(length):
         print(f"baseline  {table(baseline)}")
+    if isinstance(task, TranslationTask):
+        print(f"bleu {translated(model, task, config.task.batch):.2f}")
     return 0
+
+
+def translated(model: Model, task: TranslationTask, batch: int) -> float:
+    """BLEU of what is held out, by the likeliest token at every step."""
+    from seqjax.answers.metrics import bleu
+    from seqjax.train.generate import generate
+
+    sources, references = task.texts()
+    written: list[str] = []
+    for start in range(0, len(sources), batch):
+        part = sources[start : start + batch]
+        prompts = [task.prompt(one) for one in [*part, *part[-1:] * (batch - len(part))]]
+        rows = generate(model, prompts, task.steps, temperature=0)[: len(part)]
+        written += [task.spelling.decode(row.tolist()).decode(errors="replace") for row in rows]
+    return bleu(written, references)
 
 
 def generate(
@@ -103,6 +125,7 @@ def generate(
 
     from seqjax.tasks.char_lm import SPEC, spelling_of
     from seqjax.tasks.language import LanguageModel
+    from seqjax.tasks.translation import TranslationTask
     from seqjax.train.config import task_of
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
@@ -112,6 +135,7 @@ def generate(
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
     run = find(run)
+    between = b""
     if stored(run):
         if step is not None:
             raise ValueError(f"{run} is an imported model: it has no steps to choose from")
@@ -120,11 +144,13 @@ def generate(
     else:
         config = read_config(run)
         spec, spelling = SPEC, spelling_of(bytes(range(256)))  # of bytes: needs no data
-        if config.task.name != "char_lm" or "data" in config.task.options:
+        if config.task.name != "char_lm" or config.task.options.get("data") is not None:
             task = task_of(config)
             spec = task.spec
-            if isinstance(task, LanguageModel):
+            if isinstance(task, LanguageModel | TranslationTask):
                 spelling = task.spelling
+            if isinstance(task, TranslationTask):
+                between = b"\n"
             elif spec != SPEC:
                 raise ValueError(
                     f"{run} was trained on {config.task.name}: only a language model of text writes"
@@ -144,10 +170,10 @@ def generate(
         top_p=top_p,
     )
     for text, row in zip(prompt, rows, strict=True):
+        whole = os.fsencode(text) + between + decode(row)
         if raw:
-            sys.stdout.buffer.write(os.fsencode(text) + decode(row) + b"\n")
+            sys.stdout.buffer.write(whole + b"\n")
         else:
-            whole = os.fsencode(text) + decode(row)
             print(printable(whole.decode(errors="backslashreplace")))
     return 0
 
