@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import wave
 
 import numpy as np
 from made_files import MADE, tarred, write, zipped
@@ -186,6 +187,45 @@ def vital_signs(folder):
     return {"train": 20, "test": 3}
 
 
+def wav(sound, rate=16_000):
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.asarray(sound, "<i2").tobytes())
+    return out.getvalue()
+
+
+def spoken():
+    """Five recordings of three words, noise that is none, and the two lists."""
+    names = ["yes/a_nohash_0.wav", "yes/b_nohash_0.wav", "no/a_nohash_1.wav", "bed/a_nohash_0.wav",
+             "yes/c_nohash_0.wav", "_background_noise_/tap.wav"]  # fmt: skip
+    files = {name: wav(100 * np.arange(1, 4 + n)) for n, name in enumerate(names)}
+    lists = {"validation_list.txt": b"no/a_nohash_1.wav\n",
+             "testing_list.txt": b"yes/c_nohash_0.wav\n"}  # fmt: skip
+    return files | lists
+
+
+def speech_folder(folder):
+    for name, content in spoken().items():
+        write(folder / "speech_commands" / name, content)
+    return {"train": 3, "validation": 1, "test": 1}
+
+
+def speech_archive(folder):
+    files = {f"./{name}": content for name, content in spoken().items()}
+    write(folder / "speech_commands/speech_commands_v0.02.tar.gz", tarred(files, "gz"))
+    return {"train": 3, "validation": 1, "test": 1}
+
+
+def commands_folder(folder):
+    speech_folder(folder)
+    (folder / "speech_commands/_background_noise_/tap.wav").unlink()
+    (folder / "speech_commands/bed/a_nohash_0.wav").unlink()
+    return {"train": 2, "validation": 1, "test": 1}
+
+
 MADE_SERIES = {
     ("etth1", "csv_gz"): series_file("ETTh1.csv.gz", DATED),
     ("weather", "csv"): series_file("weather.csv", DATED),
@@ -196,6 +236,8 @@ MADE_SERIES = {
     ("jsb", "json"): music_json,
     ("omniglot", "sketch_rnn"): drawings,
     ("iam_online", "archive"): iam,
+    ("speech_commands", "archive"): speech_archive,
+    ("sc10", "folder"): commands_folder,
     ("physionet_sepsis", "folders"): sepsis_folders,
     ("physionet_sepsis", "zips"): sepsis_zips,
     ("har", "folder"): har_folder,

@@ -22,6 +22,7 @@ from seqjax.data.sets import (
     mnist,
     physionet,
     polymusic,
+    speech,
     strokes,
     texts,
     translation,
@@ -51,6 +52,7 @@ DATASETS: dict[str, Dataset] = {
         *strokes.STROKES,
         physionet.SEPSIS,
         har.HAR,
+        *speech.SPEECH,
     )
 }  # fmt: skip
 

@@ -43,6 +43,7 @@ from seqjax.tasks import (
     rl_memory,
     selective_copy,
     smnist,
+    speech_commands,
     state_tracking,
     string_copy,
     tagging,
@@ -192,6 +193,10 @@ TASKS: dict[str, Entry] = {
     ),
     "har2": Entry(har2.har2, "HAR-2: what a person with a phone is doing", "2013, 1901.02358"),
     "bidmc": Entry(bidmc.bidmc, "BIDMC vital signs", "2006.10996"),
+    "speech_commands": Entry(
+        speech_commands.speech_commands, "Speech Commands: a spoken word, raw or MFCC",
+        "1804.03209",
+    ),
     "handwriting": Entry(
         handwriting.handwriting, "Handwriting and drawings: where the pen goes next",
         "1308.0850, 1704.03477",
