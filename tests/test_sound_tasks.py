@@ -65,7 +65,7 @@ def test_recordings_are_read_and_others_refused():
     for content, message in (
         (wav(sound, 8000), "at 8000 Hz, and should have one of 16 at 16000"),
         (wav([]), "it has 0 numbers of 0"),
-        (b"RIFF", ""),
+        (b"RIFF", None),
         (b"RIFX" + wav(sound)[4:], "RIFF"),
     ):
         with pytest.raises((ValueError, EOFError), match=message):
