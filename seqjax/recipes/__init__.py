@@ -7,6 +7,7 @@ from seqjax.recipes import (
     forecasting,
     gen_mnist,
     handwriting,
+    lra_image,
     mqar,
     parity,
     polyphonic,
@@ -27,4 +28,5 @@ RECIPES: dict[str, Config] = {
     "captions": captions.CONFIG,
     "smnist": smnist.CONFIG,
     "gen_mnist": gen_mnist.CONFIG,
+    "lra_image": lra_image.CONFIG,
 }
