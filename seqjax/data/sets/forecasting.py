@@ -69,8 +69,8 @@ def _series(name: str, title: str, licence: str, *files: File) -> Dataset:
         Layout(file.path.partition(".")[2].replace(".", "_"), {"series": file}, series_examples)
         for file in files
     )
-    references = {ETT: "arXiv:2012.07436", LSTNET: "arXiv:1703.07015"}
-    reference = references.get(files[0].origin, "arXiv:2106.13008")
+    references = {ETT: "2012.07436", LSTNET: "1703.07015"}
+    reference = references.get(files[0].origin, "2106.13008")
     return Dataset(name, title, reference, licence, _features, tuple(layouts))
 
 
@@ -86,7 +86,7 @@ def _transformer(name: str, size: int | None) -> Dataset:
 def _table(name: str, title: str, file: str, size: int | None = None) -> Dataset:
     """Of LSTNet, without dates, or of Autoformer, with them."""
     files = (_file(f"{file}.txt.gz", size, LSTNET), _file(f"{file}.csv", None, AUTOFORMER))
-    return _series(name, title, "not given", *files)
+    return _series(name, title, "not stated", *files)
 
 
 SERIES = (
@@ -95,7 +95,7 @@ SERIES = (
     _table("exchange", "Exchange rates of eight countries", "exchange_rate", 177142),
     _table("electricity", "Electricity of 321 clients (ECL)", "electricity"),
     _table("traffic", "Occupancy of 862 roads", "traffic"),
-    _series("weather", "Weather of Jena, 2020", "not given",
+    _series("weather", "Weather of Jena, 2020", "not stated",
             _file("weather.csv", None, AUTOFORMER)),
     _series("illness", "Influenza-like illness in the United States", "public domain",
             _file("national_illness.csv", 66653, AUTOFORMER)),

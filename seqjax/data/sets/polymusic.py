@@ -105,7 +105,7 @@ def _set(name: str, title: str, mat: str, size: int, pickled: str, *others: Layo
         Layout("pickle", {"pieces": File(f"polymusic/{pickled}.pickle", None, PICKLES)},
                pickle_examples),
     )  # fmt: skip
-    return Dataset(name, title, "arXiv:1206.6392", "not given", _features, layouts + others)
+    return Dataset(name, title, "1206.6392", "not stated", _features, layouts + others)
 
 
 MUSIC = (

@@ -101,7 +101,7 @@ def _speech(name: str, title: str, words: tuple[str, ...]) -> Dataset:
     folder["sounds"] = File("speech_commands/[a-z]*/*.wav", None, ORIGIN)
     archive = File("speech_commands/speech_commands_v0.02.tar.gz", 2428923189, ORIGIN)
     return Dataset(
-        name, title, "arXiv:1804.03209", "CC BY 4.0", features,
+        name, title, "1804.03209", "CC BY 4.0", features,
         (Layout("folder", folder, partial(folder_examples, words=words)),
          Layout("archive", {"archive": archive}, partial(archive_examples, words=words))),
     )  # fmt: skip

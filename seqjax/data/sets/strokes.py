@@ -153,7 +153,7 @@ def quickdraw(category: str) -> Dataset:
     file = File(f"sketchrnn/{category}.npz", None, QUICK_DRAW)
     return Dataset(
         f"quickdraw_{re.sub('[ -]', '_', category)}", f"Quick, Draw! of {category}",
-        "arXiv:1704.03477", "CC BY 4.0", _features,
+        "1704.03477", "CC BY 4.0", _features,
         (Layout("sketch_rnn", {"drawings": file}, sketch_examples),),
     )  # fmt: skip
 

@@ -172,12 +172,12 @@ def archived(name: str) -> Dataset:
         layouts.append(Layout("tar", {"archive": packed}, partial(archive_examples, name=name)))
     found = Dataset(
         f"uea_{name.lower().replace('-', '_')}", f"{name} of UEA and UCR",
-        "arXiv:1811.00075, arXiv:1810.07758", "as its donor has it", _features("class"),
+        "1811.00075, 1810.07758", "not stated", _features("class"),
         tuple(layouts),
     )  # fmt: skip
     if not vital:
         return found
-    return replace(found, title=f"{name} of Monash, UEA and UCR", reference="arXiv:2006.10996",
+    return replace(found, title=f"{name} of Monash, UEA and UCR", reference="2006.10996",
                    licence="ODC-BY 1.0", features=_features("target"))  # fmt: skip
 
 
