@@ -102,7 +102,9 @@ def test_training_pieces_are_cut_and_held_out_ones_are_whole(made):
     made("jsb", "json")
     task = make("polyphonic", frames=2, held_out="test")
     assert task.decides == {"length": 2, "evaluation_batches": None}
-    assert make("polyphonic", frames=1).decides["evaluation_length"] == 2
+    for held_out in ("validation", "test"):  # a run is scored on either
+        decides = make("polyphonic", frames=1, held_out=held_out).decides
+        assert decides["length"] == 1 and decides["evaluation_length"] == 2
     assert len(task.train) == 3 and len(task.apart) == 3
     shown = {tuple(map(tuple, (np.flatnonzero(f) + 21 for f in one["roll"]))): one.get("before")
              for one in task.train}  # fmt: skip

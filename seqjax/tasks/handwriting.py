@@ -49,14 +49,14 @@ def handwriting(
     train = data.source("train")
     some = [held(train[i]) for i in range(min(len(train), COUNTED))]
     scale = float(np.std(np.concatenate(some)[:, :2], dtype=np.float64)) or 1.0
-    steps = max(int(data.source(part)[0]["longest"]) for part in ("train", held_out))
+    parts = {part: part for part in ("train", "validation", "test")}
+    steps = max(int(data.source(part)[0]["longest"]) for part in parts)
 
     def encode(example: Any, length: int) -> Encoded:
         y = held(example) / np.array([scale, scale, 1])
         return {"x": np.concatenate([np.zeros((1, 3)), y[:-1]]), "y": y}
 
     spec = Spec(Features(3), Strokes(components, per_step=True))
-    parts = {part: part for part in ("train", "validation", "test")}
     task = from_records(
         "handwriting", spec, data, encode, parts=parts, held_out=held_out, steps=steps,
         ragged=True, workers=workers,

@@ -27,6 +27,8 @@ from seqjax.data.sets.polymusic import KEYS
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Features, Spec
 
+PARTS = ("train", "validation", "test")
+
 
 class Segments(Sequence[Any]):
     """Pieces cut into segments of at most `frames`, each of which is read by itself."""
@@ -59,7 +61,8 @@ def polyphonic(
     workers: processes that read the pieces ahead.
     """
     data = prepared(dataset)
-    trained, whole = (int(data.source(part)[0]["longest"]) for part in ("train", held_out))
+    trained, *apart = (int(data.source(part)[0]["longest"]) for part in PARTS)
+    whole = max(apart)  # of either part: a run is scored on both
     if frames is None or frames >= trained:
         frames = whole = max(trained, whole)  # one length of batches for all
 
@@ -73,6 +76,6 @@ def polyphonic(
 
     return from_records(
         "polyphonic", Spec(Features(KEYS), Bernoullis(KEYS, per_step=True)), data, encode,
-        parts={part: part for part in ("train", "validation", "test")}, held_out=held_out,
+        parts={part: part for part in PARTS}, held_out=held_out,
         steps=frames, whole=whole, cut=cut, ragged=True, workers=workers,
     )  # fmt: skip
