@@ -7,6 +7,7 @@ All modelling code and all kernels are the original ones; what is put in their p
 
     the search for the fastest form of a kernel     the first one is taken
     flash-attn, which needs a GPU                   softmax attention as torch has it
+    the chunks of MesaNet, which it cannot run      the exact loop that the package tests them with
 """
 
 from __future__ import annotations
@@ -32,9 +33,22 @@ def flash_attn_func(q, k, v, causal: bool = True, window_size=(-1, -1)):
     return torch.einsum("bhts,bshv->bthv", weights, v)
 
 
+def mesa_net(q, k, v, g, beta, lamb, h_kk_init=None, h_kv_init=None, **options):
+    """The outputs and both states, q and k brought to length one first."""
+    from fla.modules.l2norm import l2_norm  # pyright: ignore[reportMissingImports]
+    from fla.ops.mesa_net.naive import (  # pyright: ignore[reportMissingImports]
+        naive_mesa_net_exact,
+    )
+
+    del options
+    return naive_mesa_net_exact(l2_norm(q), l2_norm(k), v, g, lamb, beta, h_kk_init, h_kv_init)
+
+
 def prepare() -> None:
     import fla.layers.attn  # pyright: ignore[reportMissingImports]
+    import fla.layers.mesa_net  # pyright: ignore[reportMissingImports]
     from triton.runtime.autotuner import Autotuner  # pyright: ignore[reportMissingImports]
 
     Autotuner._bench = lambda self, *args, config, **options: [0.0, 0.0, 0.0]
     fla.layers.attn.flash_attn_func = flash_attn_func
+    fla.layers.mesa_net.chunk_mesa_net = mesa_net

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import seqjax
+from seqjax.hf.fla_linear import Hedgehog, NormedAttention
 from seqjax.hf.fla_rwkv import Stack
 from seqjax.hf.glm import PooledAttention
 from seqjax.hf.inkling import DistanceAttention, LogScale, ResidualConv
@@ -97,6 +98,18 @@ PARTS = {
     MLSTMBlock: lambda rngs: MLSTMBlock(D, heads=2, conv=3, expand=2, block=2, rngs=rngs),
     MovingAverage: lambda rngs: MovingAverage(D, ndim=2, rngs=rngs),
     NormAttention: lambda rngs: NormAttention(D, heads=2, phi=relu, norm=Norm(D), rngs=rngs),
+    NormedAttention: lambda rngs: NormedAttention(
+        D,
+        heads=2,
+        kv_heads=1,
+        key_size=2,
+        value_size=3,
+        phi=Hedgehog,
+        sums=(True, True),
+        norm="rms",
+        norm_eps=1e-6,
+        rngs=rngs,
+    ),
     NormedMamba2: lambda rngs: NormedMamba2(
         D, heads=2, head_size=2, state=2, rank=3, conv=3, norm_eps=1e-6, rngs=rngs
     ),

@@ -13,6 +13,7 @@ from seqjax.hf import (
     delta,
     fla,
     fla_gated,
+    fla_linear,
     fla_rwkv,
     gemma,
     glm,
@@ -84,6 +85,8 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "hgrn2": fla_gated.hgrn2,
     "hgrn": fla_gated.hgrn,
     "gsa": fla_gated.gsa,
+    "linear_attn": fla_linear.linear_attn,
+    "mesa_net": fla_linear.mesa_net,
     "rwkv6": fla_rwkv.rwkv6,
     "rwkv7": fla_rwkv.rwkv7,
 }
@@ -95,19 +98,12 @@ NOT_READ = {
         ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
         "its blocks attend to what those before them added; nothing here does",
     ),
-    **dict.fromkeys(
-        (
-            "abc",
-            "deltaformer",
-            "lightnet",
-            "linear_attn",
-            "log_linear_mamba2",
-            "mamba3",
-            "mesa_net",
-            "path_attn",
-        ),
-        "of flash-linear-attention, whose other models are; this one was compared with nothing yet",
-    ),
+    "abc": "its clamp of slots, its positions and its output gate have no layer here",
+    "deltaformer": "attention to values that are corrected by attention has no layer here",
+    "lightnet": "additive decays (a running softmax of keys) have no layer here",
+    "log_linear_mamba2": "its code runs on GPUs alone: it was compared with nothing yet",
+    "mamba3": "its kernels, of mamba_ssm, run on GPUs alone: it was compared with nothing yet",
+    "path_attn": "positions by products of Householder matrices have no layer here",
 }
 
 

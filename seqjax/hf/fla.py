@@ -3,8 +3,8 @@
     x <- x + mixer(RMSNorm(x)),   x <- x + W_3 (SiLU(W_1 RMSNorm(x)) * W_2 RMSNorm(x))      a block
 
 around a mixer of the zoo, or softmax attention in the blocks that `attn` lists. Here is the shell,
-and the mixers that are delta rules; those of the other families are in `seqjax.hf.fla_gated` and
-`seqjax.hf.fla_rwkv`.
+and the mixers that are delta rules; those of the other families are in `seqjax.hf.fla_gated`,
+`seqjax.hf.fla_linear` and `seqjax.hf.fla_rwkv`.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class MesaNet(Layer):
         output_gate: bool = False,
         floor: float = 0.25,
         iterations: int = 30,
+        norm_eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
         if not 0 <= floor < 1:
@@ -70,7 +71,7 @@ class MesaNet(Layer):
         self.conv = ShortConv(2 * heads * self.K, conv, bias=False, rngs=rngs)
         self.W_gamma, self.W_beta = linear(heads, bias=True), linear(heads, bias=True)
         self.lam = Precise(jnp.full((heads, self.K), jnp.log(jnp.expm1(1 - floor))))
-        self.norm = Norm(self.V, eps=1e-5)
+        self.norm = Norm(self.V, eps=norm_eps)
         self.W_g = linear(heads * self.V) if output_gate else None
         self.W_o = nnx.Linear(heads * self.V, features, use_bias=False, rngs=rngs)
 
