@@ -123,14 +123,9 @@ def generate(
     """
     import jax
 
-    from seqjax.tasks.char_lm import SPEC, spelling_of
-    from seqjax.tasks.language import LanguageModel
-    from seqjax.tasks.translation import TranslationTask
-    from seqjax.train.config import task_of
+    from seqjax.tools.writers import writer
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
-    from seqjax.train.loop import load_model
-    from seqjax.train.record import read_config
 
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
@@ -142,23 +137,10 @@ def generate(
         model = load_imported(run, context=context).model
         encode, decode = _numbers, _spaced
     else:
-        config = read_config(run)
-        spec, spelling = SPEC, spelling_of(bytes(range(256)))  # of bytes: needs no data
-        if config.task.name != "char_lm" or config.task.options.get("data") is not None:
-            task = task_of(config)
-            spec = task.spec
-            if isinstance(task, LanguageModel | TranslationTask):
-                spelling = task.spelling
-            if isinstance(task, TranslationTask):
-                between = b"\n"
-            elif spec != SPEC:
-                raise ValueError(
-                    f"{run} was trained on {config.task.name}: only a language model of text writes"
-                )
         if context is not None:
             raise ValueError("--context is for imported models: what a trained one sees is "
                              "an option of its layers")  # fmt: skip
-        model, _ = load_model(run, spec, step)
+        model, spelling, _, between = writer(run, step)
         encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
     rows = write_on(
         model,
