@@ -10,6 +10,7 @@ from seqjax.tasks import (
     adding,
     associative_recall,
     bidmc,
+    bouncing_mnist,
     capacity,
     captions,
     char_lm,
@@ -36,6 +37,7 @@ from seqjax.tasks import (
     needle,
     npcifar,
     pathfinder,
+    pendulum,
     phonebook,
     physionet,
     polyphonic,
@@ -129,6 +131,14 @@ TASKS: dict[str, Entry] = {
     "pathfinder": Entry(
         pathfinder.pathfinder, "Pathfinder and Path-X: are two dots connected",
         "2011.04006", length=256, smoke=dict(contour=3),
+    ),
+    "pendulum": Entry(
+        pendulum.pendulum, "A pendulum in noisy frames at irregular times",
+        "Becker et al. 2019, 2208.04933", length=12,
+    ),
+    "bouncing_mnist": Entry(
+        bouncing_mnist.bouncing_mnist, "Bouncing digits: the next frame",
+        "1502.04681, 1810.07411", length=8,
     ),
     "lstm_2b": Entry(
         lstm_2b.lstm_2b, "Task 2b: the first symbol after a long time",
