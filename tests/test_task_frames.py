@@ -1,0 +1,137 @@
+"""Tasks of frames: what is drawn is where the geometry, the equation or the motion puts it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.integrate import solve_ivp
+from test_tasks import BATCH, built, draw, score
+
+from seqjax.tasks import bouncing_mnist, pathfinder, pendulum
+from seqjax.tasks.pathfinder import PADDING
+
+
+def components(lines) -> Any:
+    return ndimage.label(lines)
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("side, contour", [(16, 3), (32, 14)])
+def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, contour):
+    """Along the paths without their gaps, eight times as fine; dots are found in the image."""
+    key, n, fine = jax.random.key(5), 24, 8
+    batch = built("pathfinder", contour=contour).sample(key, n, side**2)
+    keys = jax.random.split(jax.random.split(key, 3)[0], n)
+    draw = jax.jit(jax.vmap(lambda key: pathfinder.draw(key, side, contour)))
+    ends, there = map(np.asarray, draw(keys))
+    images = np.asarray(batch.x).reshape(n, side, side)
+    assert images.min() == 0 and images.max() == 1 and 0 < np.mean(batch.y) < 1
+    for image, strokes, used, y in zip(images, ends, there, np.asarray(batch.y)):
+        assert used[: 2 * contour].all() and PADDING <= strokes[used].min()
+        assert strokes[used].max() <= side - 1 - PADDING
+        along = np.linspace(0, 1, 20 * fine)[:, None, None]
+        points = (1 - along) * strokes[used][:, 0] + along * strokes[used][:, 1]
+        lines = np.zeros((side * fine, side * fine), bool)
+        lines[tuple(np.rint(points * fine).astype(int).reshape(-1, 2).T)] = True
+        parts, count = components(ndimage.binary_dilation(lines, iterations=2))
+        assert count == 2 + (used[2 * contour :].sum()) // max(1, contour // 3)
+        bright, dots = ndimage.uniform_filter(image, 3), []
+        rows, columns = np.mgrid[:side, :side]
+        for _ in range(2):
+            r, c = divmod(int(bright.argmax()), side)
+            dots.append((r, c))
+            bright[np.hypot(rows - r, columns - c) < pathfinder.SIZES[side].radius + 1] = 0
+        nearest = ndimage.distance_transform_edt(parts == 0, return_indices=True)[1]
+        one, other = (parts[tuple(nearest[:, r * fine, c * fine])] for r, c in dots)
+        assert (one == other) == y
+
+
+def test_a_pendulum_swings_as_its_equation_and_never_higher_than_at_the_start():
+    dt, n = 0.02, 6
+    quiet = dict(interval=dt, transition=0.0, noise=False)
+    for friction in (0.0, 0.5):
+        task = built("pendulum", friction=friction, **quiet)
+        batch = task.sample(jax.random.key(3), n, 40)
+        times = np.cumsum(np.asarray(batch.dt), axis=1) - 1
+        assert times.min() >= 0 and times.max() < 80 and (np.asarray(batch.dt) >= 1).all()
+        keys = jax.random.split(jax.random.split(jax.random.key(3), 4)[0])
+        starts = np.asarray(jax.random.uniform(keys[0], (n,), jnp.float32, 0, 2 * np.pi))
+        for start, t, y in zip(starts.astype(float), times * dt, np.asarray(batch.y)):
+            found = solve_ivp(
+                lambda _, s, c: [s[1], 3 * 9.81 * np.sin(s[0]) - c * s[1]],
+                (0, t[-1]), [start, 0], t_eval=t, rtol=1e-9, atol=1e-9, args=(friction,),
+            )  # fmt: skip
+            b = found.y[0] - np.pi
+            np.testing.assert_allclose(y, np.stack([np.sin(b), np.cos(b)], axis=1), atol=2e-3)
+            assert (y[:, 1] >= -np.cos(start) - 1e-3).all()  # at rest first, and energy is kept
+
+
+def test_frames_of_a_pendulum_show_its_angle_where_they_are_clear():
+    batch = draw("pendulum", 12)
+    x, y = np.asarray(batch.x), np.asarray(batch.y)
+    assert x.min() >= 0 and x.max() <= 1
+    clear = np.asarray(draw("pendulum", 12, noise=False).x)
+    np.testing.assert_array_equal(draw("pendulum", 12, noise=False).y, y)
+    place = np.arange(24) - 11.5
+    right, down = (np.einsum("bthw,w->bt", v, place) for v in (clear, clear.swapaxes(2, 3)))
+    middle = np.stack([right, down], axis=2)
+    middle /= np.linalg.norm(middle, axis=2, keepdims=True)
+    assert (np.sum(middle * y, axis=2) > 0.999).all()
+    assert abs(clear.sum(axis=(2, 3)) - 1.5 * 10.3).max() < 3  # pixels of the rod: width x length
+    # the noise of a pixel beside the rod: uniform, times one factor for all of a frame
+    seen = np.cumsum(np.asarray(batch.dt), axis=1) - 1
+    np.testing.assert_array_equal(x[seen < 5], clear[seen < 5])
+    beside = clear == 0
+    share = np.array([[2 * frame[b].mean() for frame, b in zip(*row)] for row in zip(x, beside)])
+    assert share.max() > 0.9 and (share < 0.05).mean() > 0.3
+    f = np.asarray(pendulum.clearness(jax.random.key(0), BATCH, 200))
+    inner = (f[:, 5:-1] > 0.01) & (f[:, 5:-1] < 0.99) & (f[:, 6:] > 0.01) & (f[:, 6:] < 0.99)
+    assert abs(np.diff(f[:, 5:], axis=1))[inner].max() <= 0.2 / 0.5
+    assert 0.05 < (f == 0).mean() < 0.4 and 0.05 < (f == 1).mean() < 0.4
+
+
+@pytest.mark.parametrize("data, side, size", [("digits", 18, 8), ("mnist", 64, 28)])
+def test_digits_move_straight_on_and_turn_back_at_walls(data, side, size):
+    """Of one digit, whose places are found by looking for its image."""
+    T, n = 30, 4
+    images = np.random.default_rng(0).integers(1, 256, (7, size, size)).astype(np.uint8)
+    video = np.asarray(bouncing_mnist.videos(jnp.asarray(images), jax.random.key(2), n, T, side, 1))
+    walls, speed = side - size, 0.1 * (side - size)
+    turns = 0
+    for frames in video:
+        found = [np.argwhere(frame) for frame in frames]
+        corners = np.array([one.min(axis=0) for one in found])
+        cut = np.stack([f[r : r + size, c : c + size] for f, (r, c) in zip(frames, corners)])
+        assert (cut == cut[0]).all() and any(np.allclose(cut[0], i / 255) for i in images)
+        assert all(len(one) == size * size for one in found), "all of it is in the frame"
+        moves = np.diff(corners, axis=0)
+        free = (
+            (corners[1:] > 0) & (corners[1:] < walls) & (corners[:-1] > 0) & (corners[:-1] < walls)
+        )
+        way = np.array([np.abs(m[f]).mean() for m, f in zip(moves.T, free.T)])
+        assert abs(np.hypot(*way) - speed) < 1
+        for m, f, v in zip(moves.T, free.T, way):
+            assert (abs(np.abs(m[f]) - v) < 1.5).all()
+        before, after = moves[:-1], moves[1:]
+        turned = before * after < 0
+        turns += turned.sum()
+        at_wall = (corners[1:-1] < 1) | (corners[1:-1] > walls - 1)
+        assert (~turned | at_wall).all(), "it turns back nowhere else"
+    assert turns > n
+
+
+def test_the_next_frame_is_the_target_and_held_out_digits_are_others():
+    task, batch = built("bouncing_mnist"), draw("bouncing_mnist", 8)
+    x, y = np.asarray(batch.x), np.asarray(batch.y)
+    np.testing.assert_array_equal(x[:, 1:].reshape(BATCH, 7, -1), y[:, :-1])
+    same = next(iter(task.validation(4, 8, 1)))
+    again = next(iter(task.validation(4, 8, 1)))
+    np.testing.assert_array_equal(same.x, again.x)
+    assert not np.array_equal(same.x, next(task.batches(0, 4, 8)).x)
+    p = np.clip(y.mean(axis=(0, 1)), 1e-4, 1 - 1e-4)
+    mean = np.broadcast_to(np.log(p / (1 - p)), y.shape).astype(np.float32)
+    loss = float(score(task, mean, batch)["loss"])
+    assert abs(loss / task.baseline(8)["loss"] - 1) < 0.05
