@@ -1,6 +1,6 @@
 """Rollouts, what they are worth, and policies whose returns have a closed form."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.tasks.environments.tmaze import EAST, MEMORYLESS, NORTH, SOUTH, WEST
 from seqjax.tasks.rollout import advantages
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig
+from seqjax.train.step import prepare, take_apart
 from seqjax.zoo import LAYERS
 
 ROWS = 256
@@ -143,7 +145,7 @@ def test_what_was_done_before_is_seen_where_it_is_wished():
 POLICIES = [n for n in LAYERS if n != "bidirectional"]
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_by_steps_is_that_by_whole_rows(name, maze):
     """With an episode's resets: the ratio of the first descent is one."""
@@ -180,3 +182,37 @@ def test_mistakes_are_one_line(maze):
     assert "optimal return 4" in maze.description
     lines = replace(maze).example()
     assert lines[0].startswith("@..T  the goal is") and ", reward " in lines[1]
+
+
+@pytest.mark.thorough
+def test_an_update_descends_along_what_it_collected_once(maze):
+    """Two epochs are two updates of the parameters from the batch that the first ones made."""
+
+    class Given(type(maze)):
+        def collect(self, model, batch):
+            return batch
+
+    two = replace(maze, epochs=2)
+    given = Given(**{f.name: getattr(maze, f.name) for f in fields(maze)} | {"epochs": 1})
+    config = Config(
+        TaskConfig(maze.name, batch=4, length=20, evaluation_batches=1),
+        ModelConfig(layer=(LayerConfig("elman"),), features=4, depth=1),
+        OptimiserConfig(name="sgd", schedule="constant", warmup=0),
+    )
+    batch, share = next(two.batches(0, 4, 20)), np.float32(0)
+    model = Model(config.model, maze.spec, rngs=nnx.Rngs(0))
+    made = jax.device_get(nnx.jit(maze.collect)(model, batch))
+    params, frozen, *_ = take_apart(model)
+    copies = [jax.tree.map(jnp.array, (params, frozen)) for _ in range(2)]
+    programs = prepare(config, task=two)
+    found, metrics = programs.update(programs.start(*copies[0]), batch, share)
+    programs = prepare(config, task=given)
+    state = programs.start(*copies[1])
+    losses = []
+    for _ in range(2):
+        state, one = programs.update(state, made, share)
+        losses.append(one["surrogate"])
+    for name, value in state.params.items():
+        np.testing.assert_allclose(found.params[name], value, 1e-5, 1e-7, err_msg=name)
+    np.testing.assert_allclose(metrics["surrogate"], np.mean(losses), 1e-5)
+    assert found.step == 1 and losses[0] != losses[1]

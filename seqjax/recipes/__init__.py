@@ -4,6 +4,7 @@ from seqjax.recipes import (
     associative_recall,
     bouncing_mnist,
     captions,
+    concentration,
     copy_memory,
     counting,
     demo,
@@ -22,6 +23,7 @@ from seqjax.recipes import (
     pendulum,
     polyphonic,
     smnist,
+    tmaze,
     uea,
 )
 from seqjax.train.config import Config
@@ -36,6 +38,8 @@ RECIPES: dict[str, Config] = {
     "induction_heads": induction_heads.CONFIG,
     "needle": needle.CONFIG,
     "copy": copy_memory.CONFIG,
+    "tmaze": tmaze.CONFIG,
+    "concentration": concentration.CONFIG,
     "uea": uea.CONFIG,
     "forecasting": forecasting.CONFIG,
     "polyphonic": polyphonic.CONFIG,

@@ -22,7 +22,8 @@ ones. `loss` is minus the return, so that the best checkpoint is the best policy
 
 Baseline: the policy that draws all actions alike, measured in 512 rows. Departures: a row goes on
 across the ends of episodes but not across batches; no minibatches, an epoch is one step of the
-optimiser.
+optimiser; the limit is an end as any other, after which no value is expected; a model with noise
+acts without it.
 Length: steps of a row, at least `limit`; longer rows have more episodes.
 """
 
