@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.answers import metrics
+from seqjax.answers import Detection, metrics
 
 
 def close(value, expected):
@@ -27,6 +27,32 @@ def test_of_classes_and_of_yes_or_no():
     close(metrics.f1(3, 4, 6), 2 * (3 / 4) * (3 / 6) / (3 / 4 + 3 / 6))
     close(metrics.jaccard(3, 4, 6), 3 / 7)
     close(metrics.f1(0, 0, 0), 0)
+
+
+def test_the_area_is_the_share_of_pairs_in_the_right_order():
+    rng = np.random.RandomState(0)
+    y, score = rng.randint(0, 2, 60).astype(np.int32), rng.randint(-9 * 8, 9 * 8, 60) / 8
+    score[:20] = np.floor(4 * rng.rand(20)) / 8  # many are ties
+    counted = np.where(np.arange(60) % 7 == 0, 0, 1).astype(np.float32)
+    rows = [(s, label) for s, label, weight in zip(score, y, counted) if weight]
+    pairs = [
+        (np.clip(a, -8, 7.875), np.clip(b, -8, 7.875))
+        for a, first in rows for b, other in rows if first and not other
+    ]  # fmt: skip
+    expected = np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs])
+    answer = Detection(per_step=False)
+    y_hat = np.stack([np.ones(60), 1 + score], axis=1)
+    means = {}
+    for part in (slice(0, 13), slice(13, 60)):  # of batches of other sizes
+        found = answer.score(jnp.asarray(y_hat[part]), y[part], counted[part])
+        for name, value in found.items():
+            share = counted[part].sum() / counted.sum()
+            means[name] = means.get(name, 0) + share * float(value)
+    summary = answer.summary(means)
+    assert set(summary) == {"loss", "accuracy", "auroc"}
+    close(summary["auroc"], expected)
+    for one, area in ((np.eye(2)[y], 1), (np.eye(2)[1 - y], 0), (np.zeros((60, 2)), 0.5)):
+        close(answer.summary(answer.score(jnp.asarray(one), y, counted))["auroc"], area)
 
 
 def test_of_distributions():

@@ -252,7 +252,14 @@ def test_stays_have_uneven_steps_and_missing_numbers(made):
     (batch,) = task.validation(len(task.apart), 72)
     assert batch.dt is not None and batch.x.shape[1:] == (72, 73)
     np.testing.assert_array_equal(batch.dt > 0, batch.present)
+    right = task.score(60 * np.eye(2, dtype=np.float32)[batch.y], batch)
+    assert right["accuracy"] == 1 and set(task.baseline(72)) <= set(right)
     assert make("physionet", intensity=False).spec.inputs.shape == (39,)
+    within = make("physionet", times="input", held_out="test")
+    (other,) = within.validation(len(task.apart), 72)
+    assert other.dt is None and not within.spec.timed
+    np.testing.assert_array_equal(other.x[..., -1], batch.dt)
+    np.testing.assert_array_equal(other.x[..., :-1], batch.x)
 
 
 def test_people_who_train_are_not_those_held_out(made):

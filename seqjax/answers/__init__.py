@@ -12,6 +12,7 @@ from seqjax.answers.bernoullis import Bernoullis
 from seqjax.answers.chunks import Chunks
 from seqjax.answers.classes import Classes
 from seqjax.answers.counts import NegativeBinomial, Poisson
+from seqjax.answers.detection import Detection
 from seqjax.answers.inputs import Features, Input, Pair, Paired, Tokens, Vector
 from seqjax.answers.labels import Labels
 from seqjax.answers.mixtures import Mixture, Strokes
@@ -20,7 +21,7 @@ from seqjax.answers.spans import Spans
 from seqjax.answers.values import Values
 
 __all__ = [
-    "Actions", "Answer", "Bernoullis", "Chunks", "Classes", "Features", "Input", "Labels",
-    "Metrics", "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles", "Spans",
-    "Strokes", "Tokens", "Values", "Vector",
+    "Actions", "Answer", "Bernoullis", "Chunks", "Classes", "Detection", "Features", "Input",
+    "Labels", "Metrics", "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles",
+    "Spans", "Strokes", "Tokens", "Values", "Vector",
 ]  # fmt: skip

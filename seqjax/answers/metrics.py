@@ -1,7 +1,7 @@
 """The metrics of the field, under their names.
 
     perplexity, bits                    of a loss in nats: per word, byte, dimension
-    accuracy, f1, jaccard               of classes and of yes or no
+    accuracy, f1, jaccard, area         of classes and of yes or no
     frame_nll, pinball, crps            of distributions
     rmse, nrmse, mae                    of real numbers
     edit_distance, word_error_rate      of sequences
@@ -56,6 +56,13 @@ def f1(hits: Any, predicted: Any, actual: Any) -> Any:
 def jaccard(hits: Any, predicted: Any, actual: Any) -> Any:
     """TP / (TP + FP + FN), the frame accuracy of music transcription (Bay et al. 2009)."""
     return ratio(hits, predicted + actual - hits)
+
+
+def area(absent: jax.Array, present: jax.Array) -> jax.Array:
+    """The area under the ROC of counts [N] of either class by score, rising; 1/2 without both."""
+    below = jnp.cumsum(absent) - absent / 2
+    pairs = jnp.sum(absent) * jnp.sum(present)
+    return jnp.where(pairs > 0, jnp.sum(present * below) / jnp.where(pairs > 0, pairs, 1), 0.5)
 
 
 def frame_nll(logits: jax.Array, y: jax.Array) -> jax.Array:

@@ -5,15 +5,17 @@
     target   whether the stay has sepsis, in its first 72 hours or later       one class per stay
 
 A step is an hour of the first 72 in which anything was measured: stays differ in their steps, and
-steps in the time between them, which is beside the input for layers that read it (1 at the first).
+steps in the time between them (1 at the first), which is beside the input for layers that read it;
+with times="input" it is one more number of x, for all others.
 Numbers are less the mean and over the standard deviation of those of the first 2,000 patients
 trained on. What was not measured is the last value that was, and 0 before the first.
 
 The challenge has no public test part: 70, 15 and 15 per cent of the patients of both hospitals,
 always the same ones, are those of training, validation and held_out="test".
 
-Baseline: the frequencies of the classes, accuracy about 0.93; papers state the area under the ROC.
-In the literature, by that: neural CDE 0.880 with intensity and 0.776 without (2005.08926).
+Baseline: the frequencies of the classes, accuracy about 0.93; auroc is what papers state, 0.5 by
+chance.
+In the literature: neural CDE 0.880 with intensity and 0.776 without (2005.08926).
 """
 
 from collections.abc import Mapping
@@ -21,11 +23,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from seqjax.answers import Detection
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
 from seqjax.data.sets.physionet import MEASURED, STATIC
 from seqjax.tasks.records import Encoded, RecordTask, from_records, moments
-from seqjax.tasks.task import Classes, Features, Spec
+from seqjax.tasks.task import Features, Spec
 
 HOURS = 72
 
@@ -33,12 +36,14 @@ HOURS = 72
 def physionet(
     *,
     intensity: bool = True,
+    times: Literal["beside", "input"] = "beside",
     held_out: Literal["validation", "test"] = "validation",
     workers: Annotated[int, Range(0)] = 0,
 ) -> RecordTask:
     """Whether a patient gets sepsis.
 
     intensity: what was measured when goes in ("observational intensity").
+    times: where the hours since the step before go in.
     workers: processes that read the stays ahead.
     """
     data = prepared("physionet_sepsis")
@@ -54,12 +59,13 @@ def physionet(
         filled = carried((values - mean) / deviation)
         static = np.nan_to_num((example["static"] - typical) / spread)
         beside = np.broadcast_to(static, (len(hours), len(static)))
-        x = np.concatenate([filled, beside, *([taken] if intensity else [])], axis=1)
         dt = np.diff(hours, prepend=hours[0] - 1)
-        return {"x": x, "y": int(example["sepsis"].any()), "dt": dt}
+        x = [filled, beside, *([taken] if intensity else []), *([] if timed else [dt[:, None]])]
+        return {"x": np.concatenate(x, axis=1), "y": int(example["sepsis"].any()), "dt": dt}
 
-    width = len(MEASURED) * (2 if intensity else 1) + len(STATIC)
-    spec = Spec(Features(width), Classes(2, per_step=False), timed=True)
+    timed = times == "beside"
+    width = len(MEASURED) * (2 if intensity else 1) + len(STATIC) + (not timed)
+    spec = Spec(Features(width), Detection(per_step=False), timed)
     return from_records(
         "physionet", spec, data, encode, parts=parts, held_out=held_out, steps=HOURS, ragged=True,
         workers=workers, classes=("none", "sepsis"),
