@@ -276,6 +276,15 @@ def test_people_who_train_are_not_those_held_out(made):
     assert make("har2", kinds=6).spec.outputs.count == 6
 
 
+def test_a_table_that_is_absent_is_named(made, tmp_path):
+    made("har", "folder")
+    (tmp_path / "har/UCI HAR Dataset/test/Inertial Signals/body_gyro_y_test.txt").unlink()
+    with pytest.raises(
+        DataError, match="UCI HAR Dataset has no test/Inertial Signals/body_gyro_y_test.txt"
+    ):
+        make("har2")
+
+
 def test_errors_of_vital_signs_are_in_their_own_unit(made):
     made("uea_bidmc32hr", "folder")
     task = make("bidmc", vital="HR", held_out="test")

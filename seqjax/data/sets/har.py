@@ -77,7 +77,9 @@ def folder_examples(paths: Paths) -> Splits:
     files = {path.name: path for found in paths.values() for path in found}
 
     def find(name: str) -> tuple[Path, bytes]:
-        path = files[name.rpartition("/")[2]]
+        path = files.get(name.rpartition("/")[2])
+        if path is None:
+            raise DataError(f"{paths['activities'][0].parents[1]} has no {name}")
         return path, read(path)
 
     return _examples(find)
@@ -103,8 +105,11 @@ def _features():
             "activity": f.ClassLabel(num_classes=6), "person": np.int64}  # fmt: skip
 
 
-FILES = {f"{part} {role}": File(f"har/{ROOT}/{name}", None, ORIGIN)
-         for part in ("train", "test") for role, name in _names(part).items()}  # fmt: skip
+FILES = {
+    role: File(f"har/{ROOT}/t*/{pattern}", None, ORIGIN)
+    for role, pattern in (("signals", "Inertial Signals/*_t*.txt"), ("activities", "y_t*.txt"),
+                          ("persons", "subject_t*.txt"))
+}  # fmt: skip
 HAR = Dataset(
     "har", "Human activity recognition with smartphones", "Anguita et al. 2013", "CC BY 4.0",
     _features,
