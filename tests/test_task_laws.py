@@ -241,6 +241,10 @@ def test_streams_are_groups_and_sentences_as_often_as_they_should():
             if i in starts and " ".join(row[i : i + size]) in known:
                 starts.add(i + size)
         assert max(starts) >= 18
+    choices = {"lion eat man": 3 * 4, "mouse break": 3 * 2, "rock move": 3 * 2,
+               "woman see car": 4 * 2 * 3, "boy see man": 4 * 3 * 4}  # fmt: skip
+    for sentence, count in choices.items():
+        assert abs(known[sentence] - 1 / 16 / count) < 1e-12, "of 16 templates"
     p = np.zeros(len(task.tokens))  # of the first word
     for sentence, share in known.items():
         p[task.tokens.index(sentence.split()[0])] += share
