@@ -176,7 +176,7 @@ def test_mistakes_are_one_line(maze):
     config = ModelConfig(
         layer=(LayerConfig("bidirectional", {"layer": "gru"}),), features=4, depth=1
     )
-    model = Model(config, maze.spec, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: Model(config, maze.spec, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="goes step by step, and a layer sees the future"):
         maze.collect(model, None)
     assert "optimal return 4" in maze.description
