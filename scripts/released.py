@@ -112,9 +112,17 @@ def plamo(fields: Mapping[str, Any]) -> Any:
     return released_plamo.prepare(fields)
 
 
+def inkling2(fields: Mapping[str, Any]) -> Any:
+    """The same of transformers, in float64 where that is wanted."""
+    from scripts import released_inkling2
+
+    return released_inkling2.prepare(fields)
+
+
 HOW = {
     "base": (base, ("transformers", "torch")),
     "transformers": (transformers, ("transformers", "torch")),
+    "inkling2": (inkling2, ("transformers", "torch")),
     "minimax": (minimax, ("transformers", "torch")),
     "rwkv6": (rwkv6, ("transformers", "torch")),
     "plamo": (plamo, ("mlx",)),

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from functools import partial
+from typing import Any
 
 import pytest
 from flax import nnx
@@ -12,6 +13,7 @@ from seqjax.hf.fla_linear import Hedgehog, NormedAttention
 from seqjax.hf.fla_rwkv import Stack
 from seqjax.hf.glm import PooledAttention
 from seqjax.hf.inkling import DistanceAttention, LogScale, ResidualConv
+from seqjax.hf.inkling2 import ClippedAttention, DynamicConv
 from seqjax.hf.minimax import LightningAttention
 from seqjax.hf.parts import GatedShortConv, Parallel
 from seqjax.hf.plamo import NormedMamba2
@@ -55,6 +57,9 @@ BASES = {
 CONVOLVED = partial(
     CCA, D, heads=4, kv_heads=2, head_size=2, taps=(2, 3), window=4, bias=True, rotary_fraction=1.0
 )
+DISTANCES: dict[str, Any] = dict(
+    heads=4, kv_heads=2, head_size=2, window=4, conv=3, size=3, extent=3, log_scale=LogScale(2, 0.3)
+)
 # Layers that are parts of rows, or of models that are read: class -> one of it.
 PARTS = {
     Attended: lambda rngs: Attended(CONVOLVED, 2, norm_eps=1e-6, rngs=rngs),
@@ -64,18 +69,18 @@ PARTS = {
     CCA: lambda rngs: CONVOLVED(rngs=rngs),
     Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
-    DistanceAttention: lambda rngs: DistanceAttention(
+    ClippedAttention: lambda rngs: ClippedAttention(
         D,
-        heads=4,
-        kv_heads=2,
-        head_size=2,
-        window=4,
-        conv=3,
-        size=3,
-        extent=3,
-        log_scale=LogScale(2, 0.3),
+        **DISTANCES,
+        limit=0.5,
+        limit_p=0.7,
+        dynamic=True,
+        apart=True,
+        norm_eps=1e-6,
         rngs=rngs,
     ),
+    DistanceAttention: lambda rngs: DistanceAttention(D, **DISTANCES, rngs=rngs),
+    DynamicConv: lambda rngs: DynamicConv(D, 3, 3, heads=2, scale=0.6, rngs=rngs),
     Engram: lambda rngs: Engram(
         D,
         streams=2,

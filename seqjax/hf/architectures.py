@@ -18,6 +18,8 @@ from seqjax.hf import (
     gemma,
     glm,
     inkling,
+    inkling2,
+    inkling2_loop,
     jamba,
     kimi,
     lara,
@@ -65,6 +67,10 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
     "glm5_next": glm.glm5_next,
     "inkling_text": inkling.inkling_text,
     "inkling_mm_model": inkling.inkling_mm_model,
+    "inkling2": inkling2.inkling2,
+    "inkling2_text": inkling2.inkling2_text,
+    "inkling2_loop": inkling2_loop.inkling2_loop,
+    "inkling2_loop_text": inkling2_loop.inkling2_loop_text,
     "zaya": zaya.zaya,
     "plamo2": plamo.plamo2,
     "lara_mini": lara.lara_mini,
@@ -94,10 +100,6 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
 
 # Other recurrent models of the transformers library, and why they are not read.
 NOT_READ = {
-    **dict.fromkeys(
-        ("inkling2", "inkling2_text", "inkling2_loop", "inkling2_loop_text"),
-        "its blocks attend to what those before them added; nothing here does",
-    ),
     "abc": "its clamp of slots, its positions and its output gate have no layer here",
     "deltaformer": "attention to values that are corrected by attention has no layer here",
     "lightnet": "additive decays (a running softmax of keys) have no layer here",

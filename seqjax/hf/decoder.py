@@ -96,7 +96,7 @@ class Description:
     softcap: float | None = None
     rows: int | None = None  # of the embedding and of the head, where some are of no token
     context: int | None = None  # what full attention can see; None: there is none
-    shared: tuple[Callable[..., nnx.Module], ...] = ()
+    shared: tuple[Callable[..., nnx.Module] | Branch, ...] = ()
     names: Names = field(default_factory=dict)  # of all other tensors -> our paths, in full
     layouts: int = 1  # in how many ways the reference saved the same numbers
     layout: int = 0  # and which of them this is
@@ -220,7 +220,10 @@ class Decoder(Model):
             head = Head(D, V, scale=scale, softcap=cap, **options, rngs=rngs)
         else:
             head = Head(D, spec.outputs.size, rngs=rngs)
-        shared = [make(rngs=rngs) for make in d.shared]
+        shared = [
+            one.block(d, config, rngs=rngs) if isinstance(one, Branch) else one(rngs=rngs)
+            for one in d.shared
+        ]
         last = d.leave(rngs=rngs) if d.leave else d.norm(D)
         self._put(config, embed=embed, tail=tail, norm=last, features=D, shared=shared)
         self._answer(config, spec, head, context=d.context)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -77,10 +78,15 @@ class DistanceAttention(Layer):
 
     c_k, c_v: short convolutions beside the identity. r [size, extent] is zero for larger distances;
     tau as in `LogScale`, or 1. heads / kv_heads queries in a row share a key (arXiv:2305.13245).
+    A subclass may have other norms, also of p and v; `apart`: x has inputs of its own for q and p,
+    k, and v, side by side; a sink W_sink x (`softmax_attention`) and sigmoid(W_gate x) times the
+    result before W_o.
     """
 
     ops = ("softmax_attention",)
     learned = ""  # a cache begins empty
+    apart = False
+    p_norm = v_norm = W_sink = W_gate = None
 
     def __init__(
         self,
@@ -121,24 +127,33 @@ class DistanceAttention(Layer):
         )
 
     def run(self, x, h, flow):
-        q = self.q_norm(split_heads(self.W_q(x), self.heads))
-        p = split_heads(self.W_p(x), self.heads)
-        k, window_k = self.conv_k.run(self.W_k(x), h.k, flow)
-        v, window_v = self.conv_v.run(self.W_v(x), h.v, flow)
-        k = self.k_norm(split_heads(k, self.kv_heads))
+        x, x_k, x_v = jnp.split(x, 3, axis=1) if self.apart else (x, x, x)
+        k, window_k = self.convolved(self.W_k, self.conv_k, x_k, h.k, flow)
+        v, window_v = self.convolved(self.W_v, self.conv_v, x_v, h.v, flow)
+        q = self.normed(self.W_q(x), self.heads, self.q_norm)
+        p = self.normed(self.W_p(x), self.heads, self.p_norm)
         (q, p), place = self.scaled(q, p, h.place, flow)
         y, cache = softmax_attention(
             q,
-            k,
-            split_heads(v, self.kv_heads),
+            self.normed(k, self.kv_heads, self.k_norm),
+            self.normed(v, self.kv_heads, self.v_norm),
             h.cache,
             p=p,
             r=self.by_distance(),
+            sink=None if self.W_sink is None else self.W_sink(x),
             scale=self.scale,
             flow=flow,
         )
-        y = self.W_o(merge_heads(y).astype(x.dtype))
-        return y, DistanceState(cache, window_k, window_v, place)
+        y = merge_heads(y).astype(x.dtype)
+        y = y if self.W_gate is None else y * jax.nn.sigmoid(self.W_gate(x))
+        return self.W_o(y), DistanceState(cache, window_k, window_v, place)
+
+    def convolved(self, W, conv, x, h, flow):
+        return conv.run(W(x), h, flow)
+
+    def normed(self, z, heads, norm):
+        z = split_heads(z, heads)
+        return z if norm is None else norm(z)
 
     def scaled(self, q, p, place, flow):
         """tau q and tau p, and the position of the next step."""
