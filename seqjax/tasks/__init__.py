@@ -213,7 +213,7 @@ TASKS: dict[str, Entry] = {
     ),
     "char_lm": Entry(
         char_lm.char_lm, "Character and byte language modelling on any text",
-        "many", length=32, smoke=dict(glob="json/*.py", held_out=5_000),
+        "many", length=32, smoke=dict(data=None, glob="json/*.py", held_out=5_000),
     ),
     "word_lm": Entry(word_lm.word_lm, "Word language modelling (PTB, WikiText)", "many", length=35),
     "imdb": Entry(imdb.imdb, "Sentiment of reviews, by words", "Maas et al. 2011", length=64),
