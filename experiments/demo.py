@@ -32,8 +32,8 @@ def main() -> int:
     from rich.table import Table
 
     from seqjax.core.files import write_atomically
-    from seqjax.tasks.char_lm import char_lm
-    from seqjax.tasks.text import compression_baselines
+    from seqjax.tasks.texts.char_lm import char_lm
+    from seqjax.tasks.texts.text import compression_baselines
     from seqjax.train.generate import generate
     from seqjax.train.loop import train
     from seqjax.train.step import make_evaluate, take_apart

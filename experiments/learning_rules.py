@@ -70,8 +70,8 @@ from seqjax.learn.learner import Learner, Loss, batched, cross_entropy, follow
 from seqjax.learn.rtrl import rtrl, rtrl_elementwise
 from seqjax.learn.snap import snap
 from seqjax.learn.uoro import uoro
-from seqjax.tasks.char_lm import char_lm
-from seqjax.tasks.copy import copy
+from seqjax.tasks.synthetic.copy import copy
+from seqjax.tasks.texts.char_lm import char_lm
 from seqjax.zoo import make
 
 RUN = Path("runs/learning_rules")

@@ -17,7 +17,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from seqjax.tasks.gen_mnist import PixelTask
+from seqjax.tasks.images.gen_mnist import PixelTask
 from seqjax.train.generate import generate
 from seqjax.train.loop import load
 

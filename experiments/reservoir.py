@@ -27,7 +27,7 @@ import numpy as np
 from experiments import words
 from seqjax.learn.readout import closed_loop, merge, solve, statistics
 from seqjax.nn.base import cast_parameters
-from seqjax.tasks import series
+from seqjax.tasks.synthetic import series
 from seqjax.zoo import make
 
 TRAIN, WASHOUT, PIECE = 3000, 1000, 500

@@ -18,8 +18,8 @@ from seqjax.data.files import File, members, read
 from seqjax.data.pipeline import Reading, packed, rows
 from seqjax.data.sets.mnist import read_idx
 from seqjax.tasks import make
+from seqjax.tasks.images.smnist import SIZES
 from seqjax.tasks.records import padded
-from seqjax.tasks.smnist import SIZES
 from seqjax.tasks.task import Features, Spec
 
 
@@ -63,7 +63,7 @@ def test_examples_are_decoded_once_while_there_is_room(mnist, monkeypatch):
     np.testing.assert_array_equal(other[3]["image"], source[3]["image"])
     with pytest.raises(IndexError):
         source[23]
-    monkeypatch.setattr(sys.modules["seqjax.data.prepared"], "KEEP", 2 * (784 + 500))
+    monkeypatch.setattr("seqjax.data.records.KEEP", 2 * (784 + 500))
     source = prepared("mnist").source("train")
     assert [source[i] is source[i] for i in range(4)] == [True, True, False, False]
 

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 
 from seqjax.tasks import make as make_task
-from seqjax.tasks.environments import ENVIRONMENTS, CartPole, Concentration, KeyDoor, TMaze, make
-from seqjax.tasks.environments.cartpole import State as CartState
-from seqjax.tasks.environments.concentration import expected_pairs
-from seqjax.tasks.environments.key_door import State as Room
-from seqjax.tasks.environments.tmaze import State as MazeState
+from seqjax.tasks.control.environments import (
+    ENVIRONMENTS,
+    CartPole,
+    Concentration,
+    KeyDoor,
+    TMaze,
+    make,
+)
+from seqjax.tasks.control.environments.cartpole import State as CartState
+from seqjax.tasks.control.environments.concentration import expected_pairs
+from seqjax.tasks.control.environments.key_door import State as Room
+from seqjax.tasks.control.environments.tmaze import State as MazeState
 
 B, T = 48, 40
 SMALL = [TMaze(2), CartPole(), KeyDoor(2), Concentration(3)]

@@ -11,8 +11,8 @@ from flax import nnx
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
-from seqjax.tasks.char_lm import SPEC, spelling_of
-from seqjax.tasks.translation import byte_pairs
+from seqjax.tasks.texts.char_lm import SPEC, spelling_of
+from seqjax.tasks.texts.translation import byte_pairs
 from seqjax.tools.cli import main
 from seqjax.tools.harness import CHUNK, WRITTEN, Scorer, adapter
 from seqjax.tools.writers import Writer, any_writer, first_token, of_tokenizer

@@ -10,9 +10,9 @@ from made_files import cifar10_binary
 from seqjax.data import prepared
 from seqjax.data.sets import cifar10
 from seqjax.tasks import make
-from seqjax.tasks.captions import END, NAMES, spelt
-from seqjax.tasks.gen_mnist import PixelTask
-from seqjax.tasks.lra_image import grey
+from seqjax.tasks.images.captions import END, NAMES, spelt
+from seqjax.tasks.images.gen_mnist import PixelTask
+from seqjax.tasks.images.lra_image import grey
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from seqjax.answers.metrics import bits
 from seqjax.data import DATASETS, DataError
 from seqjax.data.sets.texts import articles, shared_out, stories
 from seqjax.tasks import make
-from seqjax.tasks.char_lm import by_character, spelling_of
-from seqjax.tasks.language import language_model
-from seqjax.tasks.text import joined
-from seqjax.tasks.word_lm import words
+from seqjax.tasks.texts.char_lm import by_character, spelling_of
+from seqjax.tasks.texts.language import language_model
+from seqjax.tasks.texts.text import joined
+from seqjax.tasks.texts.word_lm import words
 
 
 def documents(name, split):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import columns, feedback, learning_rules, lifelong, smt_figures
-from seqjax.tasks.char_lm import char_lm
+from seqjax.tasks.texts.char_lm import char_lm
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from flax import nnx
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
-from seqjax.tasks.environments.tmaze import EAST, MEMORYLESS, NORTH, SOUTH, WEST
-from seqjax.tasks.rollout import advantages
+from seqjax.tasks.control.environments.tmaze import EAST, MEMORYLESS, NORTH, SOUTH, WEST
+from seqjax.tasks.control.rollout import advantages
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig
 from seqjax.train.step import prepare, take_apart
 from seqjax.zoo import LAYERS

@@ -10,8 +10,8 @@ from made_series import prepares, raw
 from seqjax.data import DataError
 from seqjax.data.sets.uea import parse
 from seqjax.tasks import make
-from seqjax.tasks.forecasting import parts_of, time_features
-from seqjax.tasks.uea import whole_series
+from seqjax.tasks.signals.forecasting import parts_of, time_features
+from seqjax.tasks.signals.uea import whole_series
 
 
 @pytest.fixture

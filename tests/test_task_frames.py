@@ -10,8 +10,8 @@ from scipy import ndimage
 from scipy.integrate import solve_ivp
 from test_tasks import BATCH, built, draw, score
 
-from seqjax.tasks import bouncing_mnist, pathfinder, pendulum
-from seqjax.tasks.pathfinder import PADDING
+from seqjax.tasks.images import bouncing_mnist, pathfinder, pendulum
+from seqjax.tasks.images.pathfinder import PADDING
 
 
 def components(lines) -> Any:

@@ -11,9 +11,9 @@ import pytest
 from oracle_tasks import CASES
 from test_tasks import BATCH, built, draw, same, score
 
-from seqjax.tasks import letter_stream, listops
-from seqjax.tasks.mackey_glass import scale
-from seqjax.tasks.state_tracking import GROUPS
+from seqjax.tasks.synthetic import letter_stream, listops
+from seqjax.tasks.synthetic.mackey_glass import scale
+from seqjax.tasks.synthetic.state_tracking import GROUPS
 from seqjax.tasks.task import draw_distinct
 
 

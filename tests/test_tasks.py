@@ -9,7 +9,7 @@ import pytest
 from oracle_tasks import CASES
 
 from seqjax.tasks import TASKS, Batch, make
-from seqjax.tasks.series import narma
+from seqjax.tasks.synthetic.series import narma
 
 # One batch size and cached tasks: a sampler takes a second to compile and no time to run.
 BATCH = 512

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.tasks import TASKS, make
-from seqjax.tasks.text import compression_baselines, read_files, split_text, stdlib_text
+from seqjax.tasks.texts.text import compression_baselines, read_files, split_text, stdlib_text
 
 
 def same(one, two):

@@ -9,7 +9,7 @@ from seqjax.answers import Chunks
 from seqjax.data import DATASETS, prepared
 from seqjax.data.sets.conll2000 import read_sentences
 from seqjax.tasks import make
-from seqjax.tasks.tagging import LONGEST, TAGS
+from seqjax.tasks.texts.tagging import LONGEST, TAGS
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_conll2000_is_what_was_published():
 
 def test_words_are_tagged(folder, monkeypatch):
     MADE_TEXTS["conll2000", "full"](folder)
-    monkeypatch.setattr("seqjax.tasks.tagging.PARTS", {"train": "train", "validation": "test"})
+    monkeypatch.setattr(
+        "seqjax.tasks.texts.tagging.PARTS", {"train": "train", "validation": "test"}
+    )
     task = make("tagging")
     assert task.tokens == ["<unk>", ".", "0,0", "The", "cats", "sleep"]
     (batch,) = task.validation(2, 7)
@@ -107,7 +109,7 @@ def test_words_are_tagged(folder, monkeypatch):
 def test_reviews_by_words_and_by_bytes(folder, monkeypatch):
     MADE_TEXTS["imdb", "full"](folder)
     parts = {"train": "train", "validation": "test", "test": "test"}
-    monkeypatch.setattr("seqjax.tasks.imdb.PARTS", parts)
+    monkeypatch.setattr("seqjax.tasks.texts.imdb.PARTS", parts)
     task = make("imdb", vocabulary=6)
     assert task.tokens == ["<unk>", "good", ".", "!", "a", "bad"]
     texts = sorted(e["text"] for e in prepared("imdb").source("test"))

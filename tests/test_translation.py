@@ -9,7 +9,7 @@ from made_texts import CAPTIONS, MADE_TEXTS, lines_of
 from seqjax.data import DATASETS, DataError
 from seqjax.data.sets.translation import read_lines
 from seqjax.tasks import make
-from seqjax.tasks.translation import BEGIN, END, byte_pairs
+from seqjax.tasks.texts.translation import BEGIN, END, byte_pairs
 from seqjax.tools import runs
 
 

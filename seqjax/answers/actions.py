@@ -6,8 +6,9 @@
     r    = pi(a | s) / pi_old(a | s)
     loss = -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) + c_1 (V - R)^2 - c_2 H(pi)    eqs 7, 9
 
-A is the advantage and R the return that V is a regression on (`seqjax.tasks.rollout`). At the last
-step of an episode that counts e is 1, G the sum of its rewards and w whether it was a success.
+A is the advantage and R the return that V is a regression on (`seqjax.tasks.control.rollout`). At
+the last step of an episode that counts e is 1, G the sum of its rewards and w whether it was a
+success.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 from seqjax.core.common import unknown
 from seqjax.data.dataset import Dataset, Layout
 from seqjax.data.files import DataError, File, data_folder, data_path
-from seqjax.data.prepared import Prepared, prepare, prepared_folder
+from seqjax.data.records import Prepared, prepare, prepared_folder
 from seqjax.data.sets import (
     aan,
     cifar10,

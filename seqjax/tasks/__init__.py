@@ -6,55 +6,54 @@ from inspect import signature
 from typing import Any
 
 from seqjax.core.ranges import check_options
-from seqjax.tasks import (
+from seqjax.tasks.arrays import from_arrays
+from seqjax.tasks.control import (
+    rl_memory,
+)
+from seqjax.tasks.images import (
+    bouncing_mnist,
+    captions,
+    gen_mnist,
+    lra_image,
+    npcifar,
+    pathfinder,
+    pendulum,
+    smnist,
+)
+from seqjax.tasks.signals import (
+    bidmc,
+    forecasting,
+    handwriting,
+    har2,
+    physionet,
+    polyphonic,
+    speech_commands,
+    uea,
+)
+from seqjax.tasks.sources import from_batches, from_source
+from seqjax.tasks.synthetic import (
     adding,
     associative_recall,
-    bidmc,
-    bouncing_mnist,
     capacity,
-    captions,
-    char_lm,
     composition,
     copy,
     counting,
-    dna,
     dyck,
-    forecasting,
-    gen_mnist,
-    handwriting,
-    har2,
-    imdb,
     induction_heads,
     letter_stream,
     listops,
-    lra_image,
-    lra_retrieval,
     lstm_2b,
     mackey_glass,
     majority,
     modular_arithmetic,
     mqar,
     needle,
-    npcifar,
-    pathfinder,
-    pendulum,
     phonebook,
-    physionet,
-    polyphonic,
     reverse,
-    rl_memory,
     selective_copy,
-    smnist,
-    speech_commands,
     state_tracking,
     string_copy,
-    tagging,
-    translation,
-    uea,
-    word_lm,
 )
-from seqjax.tasks.arrays import from_arrays
-from seqjax.tasks.sources import from_batches, from_source
 from seqjax.tasks.task import (
     Batch,
     Classes,
@@ -66,6 +65,15 @@ from seqjax.tasks.task import (
     Tokens,
     Values,
 )
+from seqjax.tasks.texts import (
+    char_lm,
+    dna,
+    imdb,
+    lra_retrieval,
+    tagging,
+    translation,
+    word_lm,
+)
 
 __all__ = [
     "TASKS", "Batch", "Classes", "DataIterator", "Entry", "Features", "Spec", "Task", "Tokens",
@@ -74,6 +82,7 @@ __all__ = [
 ]  # fmt: skip
 
 TASKS: dict[str, Entry] = {
+    # synthetic
     "adding": Entry(adding.adding, "Adding task", "1997", length=20),
     "copy": Entry(
         copy.copy, "Copy memory task",
@@ -128,18 +137,6 @@ TASKS: dict[str, Entry] = {
         listops.listops, "ListOps: the value of a long nested list",
         "2011.04006", length=24, smoke=dict(shortest=8, depth=4, arguments=4),
     ),
-    "pathfinder": Entry(
-        pathfinder.pathfinder, "Pathfinder and Path-X: are two dots connected",
-        "2011.04006", length=256, smoke=dict(contour=3),
-    ),
-    "pendulum": Entry(
-        pendulum.pendulum, "A pendulum in noisy frames at irregular times",
-        "Becker et al. 2019, 2208.04933", length=12,
-    ),
-    "bouncing_mnist": Entry(
-        bouncing_mnist.bouncing_mnist, "Bouncing digits: the next frame",
-        "1502.04681, 1810.07411", length=8,
-    ),
     "lstm_2b": Entry(
         lstm_2b.lstm_2b, "Task 2b: the first symbol after a long time",
         "1997", length=8, smoke=dict(inputs=4),
@@ -165,15 +162,21 @@ TASKS: dict[str, Entry] = {
         reverse.reverse, "Reversal: a pair of a source and a target",
         "1409.3215", length=6, smoke=dict(vocabulary=4),
     ),
-    "rl_memory": Entry(
-        rl_memory.rl_memory, "Control with memory: T-maze, masked CartPole, key and door, pairs",
-        "Bakker 2001, 1707.06347", length=12, smoke=dict(size=2, limit=8, epochs=2),
+    # images
+    "pathfinder": Entry(
+        pathfinder.pathfinder, "Pathfinder and Path-X: are two dots connected",
+        "2011.04006", length=256, smoke=dict(contour=3),
+    ),
+    "pendulum": Entry(
+        pendulum.pendulum, "A pendulum in noisy frames at irregular times",
+        "Becker et al. 2019, 2208.04933", length=12,
+    ),
+    "bouncing_mnist": Entry(
+        bouncing_mnist.bouncing_mnist, "Bouncing digits: the next frame",
+        "1502.04681, 1810.07411", length=8,
     ),
     "smnist": Entry(
         smnist.smnist, "sMNIST, psMNIST, row-wise: a digit by its pixels", "1504.00941",
-    ),
-    "uea": Entry(
-        uea.uea, "Classification of time series, UEA and UCR", "1811.00075, 1810.07758",
     ),
     "lra_image": Entry(
         lra_image.lra_image, "LRA Image (sCIFAR): a photograph by its pixels", "2011.04006",
@@ -188,6 +191,30 @@ TASKS: dict[str, Entry] = {
     "captions": Entry(
         captions.captions, "One to many: a picture in, its name spelt out",
         "Karpathy & Fei-Fei 2015",
+    ),
+    # texts
+    "char_lm": Entry(
+        char_lm.char_lm, "Character and byte language modelling on any text",
+        "many", length=32, smoke=dict(data=None, glob="json/*.py", held_out=5_000),
+    ),
+    "word_lm": Entry(word_lm.word_lm, "Word language modelling (PTB, WikiText)", "many", length=35),
+    "imdb": Entry(imdb.imdb, "Sentiment of reviews, by words", "Maas et al. 2011", length=64),
+    "lra_text": Entry(
+        imdb.lra_text, "LRA Text: sentiment of reviews, by bytes", "2011.04006", length=128
+    ),
+    "lra_retrieval": Entry(
+        lra_retrieval.lra_retrieval, "LRA Retrieval: are two papers related, by bytes",
+        "2011.04006", length=65,
+    ),
+    "tagging": Entry(tagging.tagging, "Tagging of sequences: chunks (CoNLL-2000)", "1997"),
+    "translation": Entry(
+        translation.translation, "Translation, BLEU (Multi30k, IWSLT, WMT)", "many",
+        length=24, smoke=dict(units="bytes"),
+    ),
+    "dna": Entry(dna.dna, "Nucleotide language modelling", "2306.15794", length=64),
+    # signals
+    "uea": Entry(
+        uea.uea, "Classification of time series, UEA and UCR", "1811.00075, 1810.07758",
     ),
     "forecasting": Entry(
         forecasting.forecasting, "Long-horizon forecasting: ETT, weather and others",
@@ -211,25 +238,11 @@ TASKS: dict[str, Entry] = {
         handwriting.handwriting, "Handwriting and drawings: where the pen goes next",
         "1308.0850, 1704.03477",
     ),
-    "char_lm": Entry(
-        char_lm.char_lm, "Character and byte language modelling on any text",
-        "many", length=32, smoke=dict(data=None, glob="json/*.py", held_out=5_000),
+    # control
+    "rl_memory": Entry(
+        rl_memory.rl_memory, "Control with memory: T-maze, masked CartPole, key and door, pairs",
+        "Bakker 2001, 1707.06347", length=12, smoke=dict(size=2, limit=8, epochs=2),
     ),
-    "word_lm": Entry(word_lm.word_lm, "Word language modelling (PTB, WikiText)", "many", length=35),
-    "imdb": Entry(imdb.imdb, "Sentiment of reviews, by words", "Maas et al. 2011", length=64),
-    "lra_text": Entry(
-        imdb.lra_text, "LRA Text: sentiment of reviews, by bytes", "2011.04006", length=128
-    ),
-    "lra_retrieval": Entry(
-        lra_retrieval.lra_retrieval, "LRA Retrieval: are two papers related, by bytes",
-        "2011.04006", length=65,
-    ),
-    "tagging": Entry(tagging.tagging, "Tagging of sequences: chunks (CoNLL-2000)", "1997"),
-    "translation": Entry(
-        translation.translation, "Translation, BLEU (Multi30k, IWSLT, WMT)", "many",
-        length=24, smoke=dict(units="bytes"),
-    ),
-    "dna": Entry(dna.dna, "Nucleotide language modelling", "2306.15794", length=64),
 }  # fmt: skip
 
 

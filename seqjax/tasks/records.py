@@ -25,7 +25,7 @@ import numpy as np
 
 from seqjax.core.common import unknown
 from seqjax.data.pipeline import Reading, rows
-from seqjax.data.prepared import Prepared
+from seqjax.data.records import Prepared
 from seqjax.tasks.task import Batch, DataIterator, Metrics, Spec, Task
 
 Encoded = Mapping[str, Any]  # of one example, without the axis of the batch

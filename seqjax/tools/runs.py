@@ -16,7 +16,7 @@ from seqjax.models import find
 
 if TYPE_CHECKING:
     from seqjax.stacks.model import Model
-    from seqjax.tasks.translation import TranslationTask
+    from seqjax.tasks.texts.translation import TranslationTask
 
 Step = Annotated[int, Range(0)]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -42,7 +42,7 @@ def evaluate(
         weights: of a run with an average of weights: that, which is the default, or the last
         held_out: of a task of data: the part to score, as test; by default as in training
     """
-    from seqjax.tasks.translation import TranslationTask
+    from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.config import check_config, task_of
     from seqjax.train.loop import load
     from seqjax.train.progress import table

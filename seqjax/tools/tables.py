@@ -115,7 +115,9 @@ def _learners() -> Iterator[Row]:
 
 def _tasks() -> Iterator[Row]:
     for name, entry in TASKS.items():
-        yield Row(name, entry.title, entry.reference)
+        module = entry.make.__module__
+        family = module.split(".")[2] if module.startswith("seqjax.tasks.") else "own"
+        yield Row(name, entry.title, entry.reference, family)
 
 
 def _recipes() -> Iterator[Row]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from seqjax.models import find
 from seqjax.stacks.model import Model
-from seqjax.tasks.char_lm import SPEC, spelling_of
-from seqjax.tasks.language import LanguageModel, Spelling
-from seqjax.tasks.translation import BEGIN, TranslationTask
+from seqjax.tasks.texts.char_lm import SPEC, spelling_of
+from seqjax.tasks.texts.language import LanguageModel, Spelling
+from seqjax.tasks.texts.translation import BEGIN, TranslationTask
 from seqjax.train.config import task_of
 from seqjax.train.imported import load as load_imported, stored
 from seqjax.train.loop import load_model

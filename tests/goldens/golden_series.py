@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from seqjax.tasks import series
+from seqjax.tasks.synthetic import series
 
 
 def spaced(inputs, meta, run):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from oracle_tasks import solve_list
 
-from seqjax.tasks import listops
+from seqjax.tasks.synthetic import listops
 
 
 def words_of(inputs):

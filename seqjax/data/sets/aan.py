@@ -39,7 +39,7 @@ def pairs(paths: Paths) -> Splits:
 
 
 def features() -> Mapping[str, Any]:
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     return {"text1": f.Text(), "text2": f.Text(), "label": f.ClassLabel(num_classes=2)}

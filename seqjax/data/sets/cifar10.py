@@ -70,7 +70,7 @@ def _jpeg(path: Path, split: str) -> Iterator[Example]:
 
 
 def features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     image = f.Tensor(shape=(32, 32, 3), dtype=np.uint8)

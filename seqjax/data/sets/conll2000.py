@@ -41,7 +41,7 @@ def sentences(paths: Paths) -> Splits:
 
 
 def features() -> Mapping[str, Any]:
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     return dict.fromkeys(COLUMNS, tfds().features.Text())
 

@@ -55,7 +55,7 @@ def series_examples(paths: Paths) -> Splits:
 
 
 def _features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     return {

@@ -86,7 +86,7 @@ def intervals(paths: Paths) -> Splits:
 
 
 def features() -> Mapping[str, Any]:
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     text = tfds().features.Text()
     return {"name": text, "sequence": text}

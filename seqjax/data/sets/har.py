@@ -98,7 +98,7 @@ def zip_examples(paths: Paths) -> Splits:
 
 
 def _features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     return {"signals": f.Tensor(shape=(STEPS, len(SIGNALS)), dtype=np.float32),

@@ -35,7 +35,7 @@ def reviews(paths: Paths) -> Splits:
 
 
 def features() -> Mapping[str, Any]:
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     return {"text": f.Text(), "label": f.ClassLabel(names=LABELS)}

@@ -63,7 +63,7 @@ def _files(suffix: str) -> dict[str, File]:
 
 def _features(size: int):
     def features():
-        from seqjax.data.prepared import tfds
+        from seqjax.data.records import tfds
 
         f = tfds().features
         image = f.Tensor(shape=(size, size), dtype=np.uint8)

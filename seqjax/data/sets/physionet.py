@@ -79,7 +79,7 @@ def _zipped(path: Path) -> Iterator[tuple[Path, str, bytes]]:
 
 
 def _features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     f = tfds().features
     arrays = {"values": np.float32, "hours": np.int64, "sepsis": np.int64}

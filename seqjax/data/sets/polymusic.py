@@ -93,7 +93,7 @@ def mat_examples(paths: Paths) -> Splits:
 
 
 def _features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     roll = tfds().features.Tensor(shape=(None, KEYS), dtype=np.uint8)
     return {"roll": roll, "longest": np.int64}

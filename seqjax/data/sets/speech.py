@@ -91,7 +91,7 @@ def archive_examples(paths: Paths, words: tuple[str, ...]) -> Splits:
 
 def _speech(name: str, title: str, words: tuple[str, ...]) -> Dataset:
     def features():
-        from seqjax.data.prepared import tfds
+        from seqjax.data.records import tfds
 
         f = tfds().features
         return {"sound": f.Tensor(shape=(None,), dtype=np.int16),

@@ -139,7 +139,7 @@ def numerals(paths: Paths) -> Splits:
 
 
 def _features():
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     strokes = tfds().features.Tensor(shape=(None, 3), dtype=np.float32)
     return {"strokes": strokes, "longest": np.int64}

@@ -30,7 +30,7 @@ ARTICLE = re.compile(rb"(?m)^ ?\n(?= = [^=\n].* = \n ?\n)")
 
 
 def features() -> Mapping[str, Any]:
-    from seqjax.data.prepared import tfds
+    from seqjax.data.records import tfds
 
     return {"text": tfds().features.Text()}
 

@@ -77,7 +77,7 @@ def iwslt(paths: Paths) -> Splits:
 
 def features(*languages: str) -> Callable[[], Mapping[str, Any]]:
     def made() -> Mapping[str, Any]:
-        from seqjax.data.prepared import tfds
+        from seqjax.data.records import tfds
 
         return dict.fromkeys(languages, tfds().features.Text())
 

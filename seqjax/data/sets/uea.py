@@ -142,7 +142,7 @@ def archive_examples(paths: Paths, name: str) -> Splits:
 
 def _features(kind: str):
     def features():
-        from seqjax.data.prepared import tfds
+        from seqjax.data.records import tfds
 
         f = tfds().features
         y = {"target": np.float32} if kind == "target" else {"label": np.int64, "classes": np.int64}

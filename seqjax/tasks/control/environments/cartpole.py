@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.core.ranges import Count
-from seqjax.tasks.environments.environment import Environment
+from seqjax.tasks.control.environments.environment import Environment
 
 GRAVITY, POLE, MASS, HALF, FORCE, TAU = 9.8, 0.1, 1.1, 0.5, 10.0, 0.02
 X, THETA = 2.4, 12 * pi / 180

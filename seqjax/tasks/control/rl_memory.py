@@ -9,11 +9,13 @@ learns from it: B rows of T steps, streamed through its state, each row episode 
 batch, and R = A + V; from each batch it then descends `epochs` times along the gradient of the
 clipped surrogate (arXiv:1707.06347), the rows run as whole sequences.
 
-    tmaze          which way to turn is seen at the start alone     (`seqjax.tasks.environments`
-    cartpole       positions are seen, velocities are not            has their rules, and their
-    key_door       a key is found, and the door of its colour        optimal returns)
+    tmaze          which way to turn is seen at the start alone
+    cartpole       positions are seen, velocities are not
+    key_door       a key is found, and the door of its colour
     concentration  pairs of cards among cards that lie face down
     gymnax:NAME    any environment of gymnax with numbered actions, of the extra seqjax[control]
+
+`seqjax.tasks.control.environments` has their rules, and their optimal returns.
 
 Metrics: `return`, the mean undiscounted return of an episode, and `success`. Actions are drawn from
 the policy, in validation too. Those episodes count that began T - limit steps before the end at the
@@ -37,9 +39,9 @@ import jax.numpy as jnp
 
 from seqjax.answers import Actions, Features, Metrics
 from seqjax.core.ranges import Count, NotNegative, Range
-from seqjax.tasks import environments
-from seqjax.tasks.environments import Environment
-from seqjax.tasks.rollout import Act, Played, advantages, play, uniform, width
+from seqjax.tasks.control import environments
+from seqjax.tasks.control.environments import Environment
+from seqjax.tasks.control.rollout import Act, Played, advantages, play, uniform, width
 from seqjax.tasks.task import Batch, Spec, Task, sampler
 
 Share = Annotated[float, Range(0, 1)]

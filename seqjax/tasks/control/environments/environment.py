@@ -4,7 +4,7 @@
     state, o, reward, done = environment.step(state, action, key)
 
 Both are pure functions of one world; `jax.vmap` puts B side by side. An episode ends where `done`
-is set, or after `limit` steps, which who plays counts (`seqjax.tasks.rollout`).
+is set, or after `limit` steps, which who plays counts (`seqjax.tasks.control.rollout`).
 """
 
 from __future__ import annotations

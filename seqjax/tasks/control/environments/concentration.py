@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.core.ranges import Count, Range
-from seqjax.tasks.environments.environment import Environment
+from seqjax.tasks.control.environments.environment import Environment
 
 
 class State(NamedTuple):

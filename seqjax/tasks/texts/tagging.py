@@ -26,7 +26,7 @@ from seqjax.core.ranges import Range
 from seqjax.data import prepared
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Spec, Tokens
-from seqjax.tasks.vocabulary import Vocabulary
+from seqjax.tasks.texts.vocabulary import Vocabulary
 
 PARTS = {"train": "train[:-1000]", "validation": "train[-1000:]", "test": "test"}
 KINDS = "ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from seqjax.core.common import unknown
-from seqjax.tasks.environments.cartpole import CartPole
-from seqjax.tasks.environments.concentration import Concentration
-from seqjax.tasks.environments.environment import Environment
-from seqjax.tasks.environments.key_door import KeyDoor
-from seqjax.tasks.environments.tmaze import TMaze
+from seqjax.tasks.control.environments.cartpole import CartPole
+from seqjax.tasks.control.environments.concentration import Concentration
+from seqjax.tasks.control.environments.environment import Environment
+from seqjax.tasks.control.environments.key_door import KeyDoor
+from seqjax.tasks.control.environments.tmaze import TMaze
 
 __all__ = ["ENVIRONMENTS", "CartPole", "Concentration", "Environment", "KeyDoor", "TMaze", "make"]
 
@@ -38,6 +38,6 @@ def make(name: str, size: int | None = None, limit: int | None = None) -> Enviro
         given[SIZE[name]] = size
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name](**given)
-    from seqjax.tasks.environments.from_gymnax import of_gymnax
+    from seqjax.tasks.control.environments.from_gymnax import of_gymnax
 
     return of_gymnax(name.removeprefix(GYMNAX), **given)

@@ -36,7 +36,7 @@ import numpy as np
 from seqjax.answers.metrics import bits, perplexity
 from seqjax.data.pipeline import ALONE, packed
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
-from seqjax.tasks.text import Text
+from seqjax.tasks.texts.text import Text
 
 Order = Literal["windows", "streams", "packed"]
 Unit = Literal["bits", "perplexity"]  # what is reported beside the loss

@@ -25,7 +25,7 @@ import numpy as np
 
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
-from seqjax.tasks.lra_image import PARTS, scaled
+from seqjax.tasks.images.lra_image import PARTS, scaled
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Classes, Features, Spec
 

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.core.ranges import Count, Range
-from seqjax.tasks.environments.environment import Environment
+from seqjax.tasks.control.environments.environment import Environment
 
 FLOOR, WALL, KEY, DOOR, KINDS = 0, 1, 2, 4, 6  # of keys and doors the colour, 0 or 1, is added
 HEADINGS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # rows down, columns right: north, east, south, west

@@ -1,7 +1,7 @@
 """Character and byte language modelling of any text, and of the texts of papers.
 
-Each step shows a character, the next one is the target; `seqjax.tasks.language` has the orders in
-which batches come, and validation:
+Each step shows a character, the next one is the target; `seqjax.tasks.texts.language` has the
+orders in which batches come, and validation:
 
     x_t = character t      y_t = character t + 1      `bits` per character beside the loss
 
@@ -33,9 +33,9 @@ import numpy as np
 
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
-from seqjax.tasks.language import BYTES, LanguageModel, Order, Spelling, language_model
 from seqjax.tasks.task import Classes, Spec, Tokens
-from seqjax.tasks.text import Text, joined, read_files, split_text, stdlib_text
+from seqjax.tasks.texts.language import BYTES, LanguageModel, Order, Spelling, language_model
+from seqjax.tasks.texts.text import Text, joined, read_files, split_text, stdlib_text
 
 SPEC = Spec(Tokens(256), Classes(256, per_step=True))  # of a model of bytes, whatever the text
 Data = Literal["ptb", "text8", "enwik8", "shakespeare", "wikitext2", "wikitext103", "tinystories",

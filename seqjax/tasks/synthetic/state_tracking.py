@@ -1,5 +1,5 @@
 """State tracking: the word problem of a finite group (arXiv:2404.08819; 2411.12537 for parity),
-or the answers of a finite automaton (`seqjax.tasks.automata`).
+or the answers of a finite automaton (`seqjax.tasks.synthetic.automata`).
 
 Each step shows an element x_t of a group G, uniformly random; the answer on each step is the
 running product
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.core.ranges import Range
-from seqjax.tasks.automata import AUTOMATA, Automaton
+from seqjax.tasks.synthetic.automata import AUTOMATA, Automaton
 from seqjax.tasks.task import (
     Batch,
     Classes,

@@ -1,7 +1,7 @@
 """Prediction of a chaotic series (Mackey & Glass 1977; Jaeger & Haas 2004), and NARMA.
 
-Every sequence is a piece of the attractor of `series` (`seqjax.tasks.series`), from another start,
-and the answer on each step is the series `horizon` steps later:
+Every sequence is a piece of the attractor of `series` (`seqjax.tasks.synthetic.series`), from
+another start, and the answer on each step is the series `horizon` steps later:
 
     x float32 [B, T, D] = s_t      y float32 [B, T, D] = s_{t + horizon}
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from seqjax.core.common import unknown
 from seqjax.core.ranges import Range
-from seqjax.tasks.series import from_key, narma
+from seqjax.tasks.synthetic.series import from_key, narma
 from seqjax.tasks.task import Batch, Features, Spec, Task, Values, sampler
 
 SERIES = {"mackey_glass": 1, "lorenz": 3, "rossler": 3, "henon": 2, "logistic": 1,

@@ -19,8 +19,8 @@ import numpy as np
 from seqjax.answers.inputs import Vector
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
+from seqjax.tasks.images.smnist import SIZES, image_parts
 from seqjax.tasks.records import Encoded, RecordTask, from_records
-from seqjax.tasks.smnist import SIZES, image_parts
 from seqjax.tasks.task import Batch, Classes, Spec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

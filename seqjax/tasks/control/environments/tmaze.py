@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.core.ranges import Count
-from seqjax.tasks.environments.environment import Environment
+from seqjax.tasks.control.environments.environment import Environment
 
 NORTH, EAST, SOUTH, WEST = range(4)
 RIGHT, WRONG = 4.0, -0.1

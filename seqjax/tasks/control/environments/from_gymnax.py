@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from seqjax.core.common import unknown
 from seqjax.core.ranges import Count
-from seqjax.tasks.environments.environment import Environment
+from seqjax.tasks.control.environments.environment import Environment
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ import numpy as np
 from seqjax.answers import Pair, Paired
 from seqjax.core.ranges import Count, Range
 from seqjax.data import DataError, prepared
-from seqjax.tasks.language import BYTES, Spelling
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Batch, Classes, Spec, Tokens
+from seqjax.tasks.texts.language import BYTES, Spelling
 
 Language = Literal["en", "de", "fr"]
 END, BEGIN, FIRST = 0, 1, 2  # the first token of a text

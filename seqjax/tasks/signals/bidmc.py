@@ -20,8 +20,8 @@ import numpy as np
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
 from seqjax.tasks.records import Encoded, RecordTask, from_records, moments
+from seqjax.tasks.signals.uea import whole_series
 from seqjax.tasks.task import Features, Spec, Values
-from seqjax.tasks.uea import whole_series
 
 
 def bidmc(

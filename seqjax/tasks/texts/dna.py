@@ -3,8 +3,8 @@
     x_t = base t of A C G T N      y_t = base t + 1      `bits` per base beside the loss
 
 Letters in lower case, which mask repeats, are as those in upper case; N, and what stands for
-several bases, is read, and is no target. `seqjax.tasks.language` has the orders in which batches
-come, and validation over the whole of what is held out.
+several bases, is read, and is no target. `seqjax.tasks.texts.language` has the orders in which
+batches come, and validation over the whole of what is held out.
 
 data      to train on / validate on / test
 ecoli     the first 90 % of its one chromosome, 4,639,675 bases / then 5 % / then 5 %
@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 
 from seqjax.data import prepared
-from seqjax.tasks.char_lm import spelling_of
-from seqjax.tasks.language import LanguageModel, Order, language_model
-from seqjax.tasks.text import joined
+from seqjax.tasks.texts.char_lm import spelling_of
+from seqjax.tasks.texts.language import LanguageModel, Order, language_model
+from seqjax.tasks.texts.text import joined
 
 BASES = b"ACGTN"
 UNKNOWN = BASES.index(b"N")

@@ -24,10 +24,10 @@ import numpy as np
 
 from seqjax.core.ranges import Count, Range
 from seqjax.data import prepared
-from seqjax.tasks.language import BYTES
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Classes, Spec, Tokens
-from seqjax.tasks.vocabulary import Vocabulary, plain_words
+from seqjax.tasks.texts.language import BYTES
+from seqjax.tasks.texts.vocabulary import Vocabulary, plain_words
 
 PARTS = {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
 

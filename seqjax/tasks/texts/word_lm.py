@@ -3,9 +3,9 @@
     x_t = word t      y_t = word t + 1      perplexity = exp(mean of -log p(word))
 
 A line is its words and <eos>. The vocabulary is that of the training text, what is not in it <unk>.
-`seqjax.tasks.language` has the orders in which batches come, and validation, which carries the
-state over the whole text and has each word, <eos> too, as a target exactly once: perplexity as the
-papers count it, per word (they leave out the first one, which here follows an <eos>).
+`seqjax.tasks.texts.language` has the orders in which batches come, and validation, which carries
+the state over the whole text and has each word, <eos> too, as a target exactly once: perplexity as
+the papers count it, per word (they leave out the first one, which here follows an <eos>).
 
 data            vocabulary     words to train on / validate on / test, each with its <eos>
 ptb             10,000         929,589 / 73,760 / 82,430
@@ -27,8 +27,8 @@ from typing import Literal
 import numpy as np
 
 from seqjax.data import prepared
-from seqjax.tasks.language import LanguageModel, Order, Spelling, language_model
-from seqjax.tasks.text import joined
+from seqjax.tasks.texts.language import LanguageModel, Order, Spelling, language_model
+from seqjax.tasks.texts.text import joined
 
 EOS, UNKNOWN = b"<eos>", b"<unk>"
 

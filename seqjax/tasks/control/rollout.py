@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqjax.answers import Actions
-from seqjax.tasks.environments import Environment
+from seqjax.tasks.control.environments import Environment
 
 Act = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 

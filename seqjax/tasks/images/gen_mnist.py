@@ -21,9 +21,9 @@ import numpy as np
 from seqjax.answers.metrics import bits
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
-from seqjax.tasks.lra_image import PARTS
+from seqjax.tasks.images.lra_image import PARTS
+from seqjax.tasks.images.smnist import image_parts
 from seqjax.tasks.records import Encoded, RecordTask, from_records
-from seqjax.tasks.smnist import image_parts
 from seqjax.tasks.task import Classes, Metrics, Spec, Tokens
 
 SHAPES = {"digits": (8, 8), "mnist": (28, 28), "cifar10": (32, 32, 3)}

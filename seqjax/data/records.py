@@ -151,7 +151,7 @@ def prepare(dataset: Dataset) -> Prepared:
             if made.parent.parent.name.rpartition("-")[0] in known:
                 return Prepared(dataset, made.parent)
         raise
-    key = f"{layout.name}-{_sizes(paths)}"
+    key = f"{layout.name}-{_hash(dataset, paths)}"
     found = Prepared(dataset, folder / key / VERSION)
     made = found.path / "dataset_info.json"
     if made.exists():
@@ -176,13 +176,14 @@ def _forget(folder: Path) -> None:
         rmtree(folder, ignore_errors=True)
 
 
-def _sizes(paths: Paths) -> str:
-    """Of the names and sizes of the raw files: eight characters."""
+def _hash(dataset: Dataset, paths: Paths) -> str:
+    """Of the names and sizes of the raw files and of what an example has: eight characters."""
     folder = data_folder()
     lines = [
         f"{role} {path.relative_to(folder)} {path.stat().st_size}"
         for role, found in sorted(paths.items()) for path in found
     ]  # fmt: skip
+    lines.append(str(tfds().features.FeaturesDict(dict(dataset.features()))))
     return sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 

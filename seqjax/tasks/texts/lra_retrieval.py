@@ -21,9 +21,9 @@ import numpy as np
 
 from seqjax.core.ranges import Range
 from seqjax.data import prepared
-from seqjax.tasks.language import BYTES
 from seqjax.tasks.records import Encoded, RecordTask, from_records
 from seqjax.tasks.task import Classes, Spec, Tokens
+from seqjax.tasks.texts.language import BYTES
 
 MARK, STEPS = 256, 4000
 

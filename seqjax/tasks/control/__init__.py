@@ -1,0 +1,1 @@
+"""Tasks of acting in environments that hide their state."""

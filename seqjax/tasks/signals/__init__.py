@@ -1,0 +1,1 @@
+"""Tasks of series and signals that were measured."""
