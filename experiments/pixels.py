@@ -17,6 +17,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
+from seqjax.core.files import save_figure
 from seqjax.tasks.images.gen_mnist import PixelTask
 from seqjax.train.generate import generate
 from seqjax.train.loop import load
@@ -42,7 +43,7 @@ def main(run: Path, out: Path, temperature: float = 1.0) -> np.ndarray:
         axis.set_axis_off()
     figure.suptitle("held out, above; drawn by the model, below")
     figure.tight_layout()
-    figure.savefig(out, dpi=150)
+    save_figure(figure, out, dpi=150)
     plt.close(figure)
     print(f"{len(drawn)} images in {out}")
     return images

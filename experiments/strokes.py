@@ -17,6 +17,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
+from seqjax.core.files import save_figure
 from seqjax.train.generate import generate
 from seqjax.train.loop import load
 
@@ -43,7 +44,7 @@ def main(run: Path, out: Path, temperature: float = 0.3) -> list[np.ndarray]:
         axis.set_axis_off()
     figure.suptitle("held out, above; drawn by the model, below")
     figure.tight_layout()
-    figure.savefig(out, dpi=150)
+    save_figure(figure, out, dpi=150)
     plt.close(figure)
     print(f"{len(drawn)} drawings in {out}")
     return strokes

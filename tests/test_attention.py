@@ -119,7 +119,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("evaluator", ["ragged", "dense"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_token_goes_to_its_best_experts(name, evaluator):

@@ -15,7 +15,7 @@ from seqjax.tools import bench, selfcheck
 scanning = sys.modules["seqjax.core.scan"]  # as an attribute of seqjax it is the function
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", bench.PEERS)
 def test_peers_compute_the_same(name):
     """A peer that computes something else would be no measure."""
@@ -30,7 +30,7 @@ def test_peers_compute_the_same(name):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ops.OPS)
 def test_every_op_can_be_timed(name):
     for case in bench.op_cases(name, True):

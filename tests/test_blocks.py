@@ -258,7 +258,7 @@ CASES = [
 ]
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name, oracle, options", CASES, ids=[case[0] for case in CASES])
 def test_a_block_is_its_equations(name, oracle, options):
     layer = layer_of(name, **options)

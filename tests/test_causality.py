@@ -74,7 +74,7 @@ def before(tree):
     }
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     "case, evaluator",
     one_of_each([*((case, "naive") for case in CASES), *PAIRS], of=lambda pair: pair[0]),
@@ -97,7 +97,7 @@ def test_the_past_does_not_see_the_future(case, evaluator):
             agree(found, gradient, 1e-5)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case", one_of_each(c for c in CASES if GROWING & varying(example(c)[0])))
 def test_growth_has_finite_gradients_as_in_the_loop(case):
     """Log decays of 1.1 over 70 steps in float32: states of 1e33, far from an overflow."""

@@ -28,7 +28,7 @@ def turned(x):
     return jax.tree.map(lambda v: jnp.asarray(np.asarray(v) * np.exp(0.7j) + 0.1j), x)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case, names", CASES.items(), ids=list(CASES))
 def test_evaluators_agree(case, names):
     """Each name alone: the naive loop sees the imaginary part, and the others see what it does."""

@@ -26,7 +26,7 @@ PAGES = sorted(
 )
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_of_a_page_runs(page):
     """As a user runs it, in float32; blocks with a title are the other library's."""
@@ -40,7 +40,7 @@ def test_code_of_a_page_runs(page):
             exec(code, namespace)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", seqjax.__all__)
 def test_example_of_a_public_name_runs(name):
     """Each has one; a reader has imported jax, jnp, nnx, seqjax and its algebras."""

@@ -39,7 +39,7 @@ def build(name, features=4, **options):
     return cast_parameters(make(name, features, rngs=nnx.Rngs(0), **options), jnp.float64)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", DIAGONAL)
 def test_the_transition_of_a_step_is_2_A_minus_1(name):
     leaf, options = DIAGONAL[name]

@@ -87,7 +87,7 @@ def test_cross_attention_looks_at_all_of_the_context(name):
     np.testing.assert_allclose(layer.cross(x, x), whole(x)[0], atol=1e-10)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_nothing_to_look_at_and_16_bits(name):
     layer = make(name, D, **ROWS[name], causal=False, rngs=nnx.Rngs(0))

@@ -17,7 +17,7 @@ from seqjax.nn.base import Frozen
 CASES = oracle_classic.CASES + oracle_fast_weights.CASES + oracle_linear_attention.CASES
 
 
-@pytest.mark.share(8)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name, oracle, options", CASES, ids=[case[0] for case in CASES])
 def test_a_layer_is_its_equations(name, oracle, options):
     layer = layer_of(name, **{"features": 6} | options)  # no size equal to another

@@ -53,7 +53,7 @@ def estimated(name, seed, **options):
     return y, attention(jnp.exp(products(q, k) * K**-0.5), v)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["favor+", "favor+-", "trigonometric", "rfa"])
 def test_random_features_approach_softmax_attention(name):
     """The error over the number of features falls like its root, and to little."""
@@ -116,7 +116,7 @@ def test_cosine_weights_decompose_the_quadratic_form():
     assert error(products(q, k), exact) < 1e-12
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", maps.FEATURE_MAPS)
 def test_a_linear_transformer_takes_any_map(name):
     """It is attention with the similarity phi(q).phi(k)."""

@@ -79,7 +79,7 @@ def repeated(x, axis, heads):
     return jnp.repeat(x, heads // x.shape[axis], axis=axis)
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_heads_that_share_are_heads_that_are_alike(name, shape):
@@ -154,7 +154,7 @@ def test_groups_of_a_signed_decay():
         np.testing.assert_allclose(found, one, atol=1e-10)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_steps_and_16_bits(name):
     """No step leaves the state as it is; of 16 bits the outputs are, and the state is not."""

@@ -65,7 +65,7 @@ def in_float64(checkpoint):
     return checkpoint.model
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("folder", models())
 def test_logits_are_the_stored_ones_at_once_and_one_by_one(folder):
     io, meta = numbers(folder)
@@ -119,7 +119,7 @@ def next_token_loss(logits, tokens):
     return -jnp.mean(right)
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("folder", models())
 def test_what_is_written_is_what_was_read(folder, tmp_path):
     write(read(folder), tmp_path)

@@ -25,7 +25,7 @@ ONLY_ELSEWHERE = {
 }
 
 
-@pytest.mark.share(10)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_are_read(name, tmp_path):
     config = PUBLISHED[name]

@@ -167,7 +167,7 @@ def one_batch(spec):
     return Task("one_batch", spec, lambda key, batch_size, length: batch, lambda length: {})
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", SPECS)
 def test_every_kind_trains_end_to_end(monkeypatch, name):
     task = one_batch(SPECS[name])

@@ -78,7 +78,7 @@ FORWARD, BACKWARD = dict(reverse=False), dict(reverse=True)
 ADJOINT, TRANSPOSE = dict(adjoint=True), dict(reverse=True, adjoint=True)
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("shape", "dtype", "a_shape", "reset", "mode"),
     [
@@ -170,7 +170,7 @@ def test_gpu_segments_only_where_processors_are_idle():
     assert linear_scan_gpu._segments(programs=1, tiles=5) == 1
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("mode", [FORWARD, BACKWARD, ADJOINT, TRANSPOSE])
 @pytest.mark.parametrize(
     ("shape", "dtype", "a_shape", "reset"),

@@ -347,7 +347,7 @@ LONG = {
 }
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", LONG)
 def test_an_endless_stream_takes_constant_memory(name):
     """10^5 online updates of a tracking task: it learns, stays finite, and needs no more memory."""

@@ -47,7 +47,7 @@ def test_diagonal_ssm_as_a_convolution(shared):
     np.testing.assert_allclose(impulse_response(*arguments[1:4], T).T, response, atol=1e-12)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -182,7 +182,7 @@ def test_gated_head_against_its_equation(weights, chunked, causal):
     np.testing.assert_allclose(o, expected, atol=1e-10)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",
     [

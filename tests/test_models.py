@@ -58,7 +58,7 @@ def flags(seed=3):
     return resets, ~mask
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 def test_a_stream_split_anywhere_is_the_whole(kind):
     model, spec, call = kind
     x, (resets, mask) = inputs(spec), flags()
@@ -135,7 +135,7 @@ def test_what_goes_in_and_out(name):
     assert shapes(h) == shapes(like)
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("name", LAYERS)
 def test_any_layer_makes_a_model_whose_state_streams(name):
     layer = (LayerConfig(name, LAYERS[name].smoke),)
@@ -148,7 +148,7 @@ def test_any_layer_makes_a_model_whose_state_streams(name):
     assert shapes(before) == shapes(after)
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("name", [name for name in LAYERS if LAYERS[name].kind != "wrapper"])
 def test_a_block_hands_its_input_on_and_a_mixer_does_not(name):
     """With all weights zero but those of norms, what is left is the stream, or its norm."""

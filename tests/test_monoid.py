@@ -117,7 +117,7 @@ def close(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.share(8)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", ALGEBRAS)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31 - 1))
@@ -151,7 +151,7 @@ def test_elements_are_associative_and_unital(name):
             close(gauge(c(p, unit)), gauge(p))
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ALGEBRAS)
 def test_a_nan_does_not_cross_a_reset(name):
     """Neither in value nor in gradient, however the elements are grouped."""

@@ -32,7 +32,7 @@ def sequential(step, xs, h):
     return lax.scan(lambda h, x: ((new := step(h, x)), new), h, xs)[1]
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("structure", STEPS)
 @pytest.mark.parametrize("way", ["newton", "parallel_backward"])
 def test_states_and_derivatives(structure, way):

@@ -181,7 +181,7 @@ def agree(found, expected, tolerance=1e-9):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.share(9)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("case, evaluator", PAIRS)
 def test_value_gradient_and_tangent(case, evaluator):
     for what in ("resets and masks", "strong decay"):
@@ -191,7 +191,7 @@ def test_value_gradient_and_tangent(case, evaluator):
         agree(found, expected)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("case", CASES)
 def test_a_nan_does_not_cross_a_reset(case):
     dirty = numbers(case, "nan")
@@ -213,7 +213,7 @@ def in_time(arrays, index):
     return {**arrays, **{k: arrays[k][:, index] for k in varying(arrays)}}
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_masked_step_is_left_out(case):
     arrays, flags, tangents, weights = numbers(case, "resets and masks")
@@ -227,7 +227,7 @@ def test_a_masked_step_is_left_out(case):
     assert not np.delete(y, keep, axis=1).any()
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_a_stream_in_pieces(case):
     """Pieces of 0, 1 and 10 steps, by the evaluators that are chosen, equal the naive whole."""

@@ -57,7 +57,7 @@ def test_step_by_step_is_at_once(bridge):
     np.testing.assert_allclose(short, whole[:1], atol=1e-10)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_gradients_reach_the_encoder_and_dropout_both(bridge):
     graph, params, rest = nnx.split(built(bridge, dropout=0.3, remat=True), nnx.Param, ...)

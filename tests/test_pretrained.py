@@ -11,7 +11,7 @@ from seqjax.tools import cli
 MEGABYTES = 2  # of a model at most
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_scores_what_its_card_has(name):
     files = sum(path.stat().st_size for path in (FOLDER / name).iterdir())

@@ -145,7 +145,7 @@ def test_what_was_done_before_is_seen_where_it_is_wished():
 POLICIES = [n for n in LAYERS if n != "bidirectional"]
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_by_steps_is_that_by_whole_rows(name, maze):
     """With an episode's resets: the ratio of the first descent is one."""

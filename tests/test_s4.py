@@ -140,7 +140,7 @@ def test_s4_matches_its_dense_matrices(hurwitz):
     np.testing.assert_allclose(layer.kernel(8)[0], K, atol=1e-10)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", ["zoh", "bilinear", "forward", "dirac", "async"])
 def test_s5_irregular_steps(how):
     """Each step runs by its own time: the equations of the discretisations in numpy."""

@@ -82,7 +82,7 @@ def everything(name, evaluator, reverse, flags):
     return value(run(*primals)), gradient, tangent
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize(
     "reverse, flags",

@@ -33,7 +33,7 @@ SETS = {  # training and test series, channels, fewest and most steps, classes: 
 }
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", SETS)
 def test_sets_are_those_that_the_archives_describe(name):
     found = raw(f"uea_{name.lower()}")
@@ -131,7 +131,7 @@ def test_parts_of_a_series_have_as_many_windows_as_published(name):
     assert tuple(found) == counts
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", REPEATED)
 def test_the_last_value_has_the_published_errors(name):
     task = make("forecasting", dataset=name, held_out="test")

@@ -62,7 +62,7 @@ def test_every_table_has_sheets():
     assert set(SHEETS) == set(TABLES)
 
 
-@pytest.mark.share(8)
+@pytest.mark.share(5)
 @pytest.mark.parametrize(
     "kind, name", [(kind, row.name) for kind, rows in TABLES.items() for row in rows()]
 )
@@ -75,7 +75,7 @@ def test_every_row_has_a_sheet(kind, name):
         assert "=" in found["equation"] or name in ("latent_attention",)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind, name", [
     ("evaluators", "newton"), ("layers", "gla"), ("optimisers", "lion"), ("tasks", "adding"),
 ])  # fmt: skip
@@ -177,7 +177,7 @@ def test_outputs_see_the_past_and_both_ways_where_there_are_two():
         np.testing.assert_allclose(M.max(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["adding", "indrnn", "linear_scan"])
 def test_a_picture_is_drawn(name, tmp_path, capsys):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):

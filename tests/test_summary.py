@@ -25,7 +25,7 @@ def built(config, spec=SPEC):
     return nnx.eval_shape(lambda: Model(config, spec, rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_budget_finds_the_width_of_every_row(name):
     """Or names the two widths beside it, between which there is none. Its default options are

@@ -31,7 +31,7 @@ def test_capacity_is_what_it_was():
     assert power[:, 8:].max() < 1e-6 * power.max() and abs(slow.std() - 1) < 1e-3
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("series", ["mackey_glass", "lorenz", "rossler", "superposed", "narma"])
 def test_series_are_scaled_and_go_on(series):
     task, batch = built("mackey_glass", series=series), draw("mackey_glass", 64, series=series)

@@ -42,7 +42,7 @@ def same(one, two):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-@pytest.mark.share(12)
+@pytest.mark.share(7)
 @pytest.mark.parametrize("case", CASES)
 def test_the_inputs_alone_determine_the_answer(case):
     name, length, options, solve = CASES[case]
@@ -89,7 +89,7 @@ APART = {"adding", "adding-short", "mqar-uniform", "string_copy", *COUNTED, *FRE
 GUESSED = [name for name in CASES if name not in APART]
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("case", GUESSED)
 def test_a_trivial_predictor_scores_the_stated_baseline(case):
     name, length, options, _ = CASES[case]
@@ -107,7 +107,7 @@ def test_a_trivial_predictor_scores_the_stated_baseline(case):
     assert abs(accuracy - expected["accuracy"]) < 5 * sigma
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("case", COUNTED)
 def test_a_predictor_that_knows_the_clock_scores_the_stated_baseline(case):
     name, length, options, _ = CASES[case]
@@ -120,7 +120,7 @@ def test_a_predictor_that_knows_the_clock_scores_the_stated_baseline(case):
         assert abs(float(metrics[what]) - expected[what]) < 0.04, what
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("case", FREQUENT)
 def test_a_predictor_that_knows_frequencies_scores_the_stated_baseline(case):
     name, length, options, _ = {**CASES, **STREAMS}[case]
@@ -156,6 +156,7 @@ def test_adding_baseline_is_the_variance_of_the_sum():
     assert abs(mse - task.baseline(50)["mse"]) < 5 * 0.197 / BATCH**0.5
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", TASKS)
 def test_rows_build_and_draw_what_they_specify_from_a_key(name):
     task = built(name, **TASKS[name].smoke)

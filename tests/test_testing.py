@@ -304,7 +304,7 @@ FAULTY = {
 }
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("cls", FAULTY, ids=lambda cls: cls.__name__)
 def test_faulty_layers_are_named(cls):
     with pytest.raises(LawBroken, match=FAULTY[cls]) as broken:

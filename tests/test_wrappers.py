@@ -130,7 +130,7 @@ def test_transformer_xl_of_one_length_sees_the_last_steps():
     assert jnp.abs(layer(turned)[0][:, 6] - layer(x)[0][:, 6]).max() > 1e-6
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ["gru", "min_gru", "slstm", "bidirectional", "transformer_xl"])
 def test_a_nan_before_a_reset_is_in_no_gradient(name):
     layer = build(name)

@@ -26,9 +26,9 @@ import numpy as np
 import tyro
 from jax import lax
 
-from seqjax.answers import Classes
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.ranges import Count, Range, Seed
+from seqjax.tasks import Spec
 from seqjax.tools.screen import print_json, print_table
 from seqjax.tools.writers import Writer, any_writer
 
@@ -118,7 +118,8 @@ class Scorer:
 
     def __init__(self, writer: Writer, batch: int = 8, seed: int = 0):
         self.model, self.spelling, self.before, _ = writer
-        if not isinstance(self.model.outputs, Classes) or self.model.encoder is not None:
+        spec = Spec(self.model.inputs, self.model.outputs)
+        if not spec.generates or spec.outputs.bound is None or self.model.encoder is not None:
             raise ValueError("the harness takes a language model, got an encoder and a decoder")
         self.batch, self.key = batch, jax.random.key(seed)
         self.chunk = min(CHUNK, self.model.context or CHUNK)
