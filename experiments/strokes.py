@@ -2,7 +2,7 @@
 
 command     python -m experiments.strokes RUN [--out strokes.png] [--temperature 0.3]
 hardware    2 CPU cores
-time        20 seconds, after `seqjax train handwriting --run RUN` (4 minutes)
+time        20 seconds, after `seqjax train handwriting --run RUN` (5 minutes)
 expected    a picture: a row of numerals held out, and three rows that the model drew, most of which
             can be read
 
