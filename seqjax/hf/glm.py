@@ -23,10 +23,10 @@ from seqjax.nn.base import Frozen
 from seqjax.nn.experts import MoE
 from seqjax.nn.linear import GLU, merge_heads, split_heads, wide
 from seqjax.nn.norms import Norm
+from seqjax.ops.dense_attention import attend
 from seqjax.ops.look_back import Cache, empty, look_back
 from seqjax.ops.pools import choose, members
 from seqjax.ops.positions import places
-from seqjax.ops.softmax_attention import attend
 
 
 def untrained(module: Any) -> Any:

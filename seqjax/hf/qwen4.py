@@ -30,10 +30,10 @@ from seqjax.nn.linear import split_heads, wide
 from seqjax.nn.ngrams import BITS, DIGITS, HashedNGrams, token_of
 from seqjax.nn.norms import Norm
 from seqjax.ops import rope
+from seqjax.ops.dense_attention import attend
 from seqjax.ops.look_back import empty, look_back
 from seqjax.ops.pools import choose, members
 from seqjax.ops.positions import places, rotary
-from seqjax.ops.softmax_attention import attend
 
 # ---- attention to pools -------------------------------------------------------------------------
 

@@ -28,9 +28,9 @@ from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import option
+from seqjax.ops.dense_attention import attend
 from seqjax.ops.look_back import empty, look_back
 from seqjax.ops.positions import places, rotary
-from seqjax.ops.softmax_attention import attend
 
 INIT = nnx.initializers.normal(0.02)  # as the released codes
 

@@ -13,8 +13,8 @@ from jax import Array, lax
 
 from seqjax.nn.linear import GLU, merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
+from seqjax.ops.dense_attention import attend
 from seqjax.ops.positions import rotary
-from seqjax.ops.softmax_attention import attend
 
 
 class Block(nnx.Module):

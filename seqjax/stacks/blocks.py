@@ -25,7 +25,7 @@ from seqjax.nn.base import Layer, draws_noise, reads_time
 from seqjax.nn.linear import GLU, MLP, per_head
 from seqjax.nn.ngrams import digits
 from seqjax.nn.norms import Norm
-from seqjax.ops.softmax_attention import attend
+from seqjax.ops.dense_attention import attend
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
 

@@ -47,13 +47,13 @@ from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
 from seqjax.ops.chunks import loop
+from seqjax.ops.dense_attention import attend
 from seqjax.ops.inner_learning import in_one_window, inner_learning
 from seqjax.ops.inner_model import Inner, Learner, Steps, where
 from seqjax.ops.look_back import Cache, empty, look_back
 from seqjax.ops.op import matmul_precision
 from seqjax.ops.positions import places, rotary
 from seqjax.ops.segments import SegmentState, scan_segments
-from seqjax.ops.softmax_attention import attend
 
 PLACEMENTS = ("gate", "layer", "context", "memory")
 

@@ -53,9 +53,10 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.convolution import ShortConv, token_shift
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
+from seqjax.ops.dense_attention import attend, forgotten
 from seqjax.ops.heads import share_heads
 from seqjax.ops.look_back import Cache, empty, look_back
-from seqjax.ops.softmax_attention import attend, forgotten, softmax_attention
+from seqjax.ops.softmax_attention import softmax_attention
 
 
 class FoXState(NamedTuple):

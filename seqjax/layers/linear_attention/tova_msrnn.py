@@ -29,7 +29,7 @@ from jax import Array, lax
 from seqjax.core.monoid import select
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
-from seqjax.ops.softmax_attention import attention_weights
+from seqjax.ops.dense_attention import attention_weights
 
 POLICIES = ("tova", "window", "h2o")
 

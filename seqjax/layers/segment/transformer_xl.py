@@ -42,10 +42,10 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
+from seqjax.ops.dense_attention import attend, relative_scores
 from seqjax.ops.positions import angles
 from seqjax.ops.segment_recurrence import segment_recurrence
 from seqjax.ops.segments import SegmentState
-from seqjax.ops.softmax_attention import attend, relative_scores
 
 INIT = nnx.initializers.normal(0.02)  # as the official code
 
