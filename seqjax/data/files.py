@@ -31,7 +31,7 @@ class DataError(ValueError):
 class File:
     """One raw file: its path in the folder of data, its bytes, and where it comes from.
 
-    A path that ends in * stands for all files of a folder that match; `size` is of all of them.
+    A path with * in it stands for all files that match; `size` is of all of them.
     """
 
     path: str

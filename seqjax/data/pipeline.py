@@ -1,17 +1,20 @@
 """Endless batches of examples that are read in any order: grain pipelines whose position is saved.
 
-    rows      an example is a row of the batch; each epoch has each once, shuffled anew
-    packed    documents one after the other, cut into rows that are all full
+    rows       an example is a row of the batch; each epoch has each once, shuffled anew
+    gathered   the same of what lies in memory, a batch at a time by its places
+    repeated   whole batches, in the same order in every epoch
+    packed     documents one after the other, cut into rows that are all full
+    in_order   each once and in order, for validation: batches of places
 
-Both go on over the end of an epoch. `get_state` and `set_state` of the iterators are exact, with
-worker processes too, and these leave the order as it is.
+All but the last go on over the end of an epoch. `get_state` and `set_state` of the iterators are
+exact, with worker processes too, and these leave the order as it is.
 """
 
 from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,6 +56,32 @@ def rows(
     one_by_one = examples.map(lambda example: collate([example]))
     batches = one_by_one if batch == 1 else examples.batch(batch, batch_fn=collate)
     return _iterator(batches.to_iter_dataset(_read_options()), reading)
+
+
+def gathered(count: int, gather: Callable[[np.ndarray], Any], *, seed: int, batch: int) -> Any:
+    """Batches gather(places), int [batch], of the places 0 .. count - 1."""
+    import grain
+
+    places = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    # of batches of one, `repeat` without end has more than an index can count
+    batches = places.batch(batch) if batch > 1 else places.map(np.atleast_1d)
+    return _iterator(batches.map(gather).to_iter_dataset(_read_options()), ALONE)
+
+
+def repeated(count: int, make: Callable[[int], Any]) -> Any:
+    """make(0) .. make(count - 1), in this order and again."""
+    import grain
+
+    return _iterator(
+        grain.MapDataset.range(count).repeat().map(make).to_iter_dataset(_read_options()), ALONE
+    )
+
+
+def in_order(count: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of places, int [batch], and whether they only fill up the last one, bool [batch]."""
+    for start in range(0, count, batch):
+        places = np.arange(start, start + batch)
+        yield np.minimum(places, count - 1), places >= count
 
 
 def packed(
@@ -109,7 +138,7 @@ def _iterator(dataset: Any, reading: Reading) -> Any:
         import grain
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # the workers are told them
+        if not flags.FLAGS.is_parsed():  # grain hands them to its workers
             flags.FLAGS(["seqjax"], known_only=True)
         options = grain.multiprocessing.MultiprocessingOptions(num_workers=reading.workers)
         # out of the memory they share, which the workers take with them

@@ -31,7 +31,7 @@ from seqjax.data.files import DataError, data_folder, digest
 
 VERSION = "1.0.0"
 KEEP = 2**28  # bytes of examples of a source that stay in memory
-OVERHEAD = 500  # bytes of an example beside its arrays, about
+OVERHEAD = 500  # bytes of an example beside its arrays and texts, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,8 @@ class Kept(Sequence):
         arrays = [value for value in example.values() if isinstance(value, np.ndarray)]
         for array in arrays:
             array.flags.writeable = False
-        self.room -= OVERHEAD + sum(array.nbytes for array in arrays)
+        texts = [value for value in example.values() if isinstance(value, str | bytes)]
+        self.room -= OVERHEAD + sum(one.nbytes for one in arrays) + sum(map(len, texts))
         if self.room >= 0:
             self.known[index] = example
         return example
@@ -161,7 +162,7 @@ def prepare(dataset: Dataset) -> Prepared:
     try:
         with redirect_stdout(StringIO()):
             builder.download_and_prepare()
-    except Exception:
+    except Exception:  # of any kind: nothing may be left behind
         if not made.exists():  # of two processes that prepare the same files one is first
             _forget(folder)
             raise
@@ -210,7 +211,7 @@ def _builder(dataset: Dataset, layout: Layout, key: str, paths: Paths) -> Any:
             del dl_manager
             return {split: enumerate(rows) for split, rows in layout.examples(paths).items()}
 
-        def _generate_examples(self):
+        def _generate_examples(self):  # required of a builder, whose splits have theirs here
             raise NotImplementedError
 
     Builder.name = dataset.name

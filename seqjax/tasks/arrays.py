@@ -23,8 +23,9 @@ import jax
 import numpy as np
 
 from seqjax.answers import Answer, Input
+from seqjax.data.pipeline import gathered, in_order
 from seqjax.tasks.given import as_batch
-from seqjax.tasks.task import Batch, DataIterator, Metrics, Task
+from seqjax.tasks.task import Batch, DataIterator, Metrics, Task, without
 
 FIELDS = ("x", "y", "lengths", "mask", "dt")  # of a set of rows
 
@@ -128,28 +129,21 @@ class ArrayTask(Task):
 
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches; the seed shuffles the rows of each epoch."""
-        import grain  # takes a second to import
-
         _check_length(self.name, self.rows, length)
-        places = grain.MapDataset.range(len(self.train)).seed(seed).shuffle().repeat()
-        # of batches of one, `repeat` without end has more than an index can count
-        batches = places.batch(batch) if batch > 1 else places.map(np.atleast_1d)
-        pipeline = batches.map(lambda places: _take(self.rows, self.train[places]))
-        # A batch is a gather of some microseconds: reading ahead in threads would only cost.
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        return cast(DataIterator, iter(pipeline.to_iter_dataset(options)))
+
+        def gather(places: np.ndarray) -> Batch:
+            return _take(self.rows, self.train[places])
+
+        return cast(DataIterator, gathered(len(self.train), gather, seed=seed, batch=batch))
 
     def validation(self, batch: int, length: int, count: int | None = None) -> Iterator[Batch]:
         """The rows held out, once and in order; at most `count` batches."""
         _check_length(self.name, self.rows, length)
-        starts = range(0, len(self.apart), batch)
-        return islice((self._held_out(start, batch) for start in starts), count)
-
-    def _held_out(self, start: int, batch: int) -> Batch:
-        places = np.arange(start, start + batch)
-        taken = _take(self.rows, self.apart[np.minimum(places, len(self.apart) - 1)])
-        taken.mask[places >= len(self.apart)] = 0
-        return taken
+        batches = (
+            without(_take(self.rows, self.apart[places]), beyond)
+            for places, beyond in in_order(len(self.apart), batch)
+        )
+        return islice(batches, count)
 
 
 def _take(rows: Batch, places: np.ndarray) -> Batch:

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from typing import Any, ClassVar, cast
+from itertools import islice, starmap
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from seqjax.core.common import unknown
-from seqjax.data.pipeline import Reading, rows
+from seqjax.data.pipeline import Reading, in_order, rows
 from seqjax.data.records import Prepared
-from seqjax.tasks.task import Batch, DataIterator, Metrics, Spec, Task
+from seqjax.tasks.task import Batch, DataIterator, Metrics, Spec, Task, without
 
 Encoded = Mapping[str, Any]  # of one example, without the axis of the batch
 COUNTED = 2000  # examples that the baseline counts
@@ -58,8 +58,10 @@ def from_records(
     steps: of the longest example that is trained on; the default length of batches.
     whole: of the longest one held out, where they differ.
     cut: from the training examples to the pieces of them that are trained on.
+    held_out: the part that is validated on.
     ragged: examples differ in their steps, or batches in their length.
     collate: in place of `padded`, for inputs that are no array.
+    workers: processes that read ahead.
     tokens, classes: their names, as `Task` has them.
     Raises ValueError.
     """
@@ -104,8 +106,6 @@ class RecordTask(Task):
     ragged: bool
     workers: int
 
-    whole_validation: ClassVar[bool] = True
-
     @property
     def decides(self) -> Mapping[str, Any]:
         longer = {"evaluation_length": self.whole} if self.whole != self.steps else {}
@@ -147,17 +147,12 @@ class RecordTask(Task):
 
     def validation(self, batch: int, length: int, count: int | None = None) -> Iterator[Batch]:
         """What is held out, once and in order; at most `count` batches."""
-        starts = range(0, len(self.apart), batch)
-        return islice((self._held_out(start, batch, length) for start in starts), count)
 
-    def _held_out(self, start: int, batch: int, length: int) -> Batch:
-        places = np.arange(start, start + batch)
-        last = len(self.apart) - 1
-        encoded = [self.encode(self.apart[min(int(place), last)], length) for place in places]
-        whole = self.gather(encoded, length)
-        mask = np.array(whole.mask)
-        mask[places > last] = 0
-        return whole._replace(mask=mask)
+        def batch_of(places: np.ndarray, beyond: np.ndarray) -> Batch:
+            encoded = [self.encode(self.apart[int(place)], length) for place in places]
+            return without(self.gather(encoded, length), beyond)
+
+        return islice(starmap(batch_of, in_order(len(self.apart), batch)), count)
 
 
 def padded(encoded: list[Encoded], length: int, spec: Spec, ragged: bool) -> Batch:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqjax.answers import Answer, Classes, Features, Input, Metrics, Tokens, Values
 from seqjax.core import table
@@ -181,6 +182,13 @@ class Entry(table.Entry):
     make: Callable[..., Task]
     length: int | None = None  # a valid short length for the smoke options; None: the config's
     smoke: Mapping[str, Any] = field(default_factory=dict)
+
+
+def without(batch: Batch, rows: np.ndarray) -> Batch:
+    """The batch with no weight in some of its rows, bool [B]."""
+    mask = np.array(batch.mask)
+    mask[rows] = 0
+    return batch._replace(mask=mask)
 
 
 # The decorator of every sampler: `batch` and `length` are static, so one compilation per shape.

@@ -10,7 +10,7 @@ white by the middle.
 Metrics: loss in nats per dimension, `bits` per dimension (a colour of a pixel is one), accuracy.
 Every pixel counts, the first one too, which is predicted from nothing.
 Baseline: the frequencies of the values.
-A trained model draws images: `python -m experiments.pixels RUN`.
+A trained model draws images: `python -m experiments.drawings RUN`.
 """
 
 from dataclasses import dataclass

@@ -34,7 +34,17 @@ import numpy as np
 from seqjax.answers import Quantiles
 from seqjax.core.ranges import Range
 from seqjax.data import Prepared, prepared
-from seqjax.tasks.task import Batch, DataIterator, Features, Metrics, Spec, Task, Values
+from seqjax.data.pipeline import gathered, in_order
+from seqjax.tasks.task import (
+    Batch,
+    DataIterator,
+    Features,
+    Metrics,
+    Spec,
+    Task,
+    Values,
+    without,
+)
 
 LEVELS = tuple(round(0.1 * n, 1) for n in range(1, 10))
 MONTH = 30 * 24  # hours
@@ -168,28 +178,21 @@ class Forecasting(Task):
 
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches: each epoch has every window once, shuffled anew."""
-        import grain  # takes a second to import
+        starts = self.starts("train", length)
 
-        count = len(self.starts("train", length))
-        places = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-        # of batches of one, `repeat` without end has more than an index can count
-        batches = places.batch(batch) if batch > 1 else places.map(np.atleast_1d)
-        pipeline = batches.map(lambda starts: self.windows(starts, length))
-        # A batch is a gather of some microseconds: reading ahead in threads would only cost.
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        return cast(DataIterator, iter(pipeline.to_iter_dataset(options)))
+        def gather(places: np.ndarray) -> Batch:
+            return self.windows(starts[places], length)
+
+        return cast(DataIterator, gathered(len(starts), gather, seed=seed, batch=batch))
 
     def validation(self, batch: int, length: int, count: int | None = None) -> Iterator[Batch]:
         """Every window held out, once and in order; at most `count` batches."""
         starts = self.starts(self.held_out, length)
-
-        def cut(first: int) -> Batch:
-            places = np.arange(first, first + batch)
-            windows = self.windows(starts[np.minimum(places, len(starts) - 1)], length)
-            windows.mask[places >= len(starts)] = 0
-            return windows
-
-        return islice(map(cut, range(0, len(starts), batch)), count)
+        batches = (
+            without(self.windows(starts[places], length), beyond)
+            for places, beyond in in_order(len(starts), batch)
+        )
+        return islice(batches, count)
 
     def naive(self, length: int) -> dict[str, Metrics]:
         """The errors of the last value seen and of the mean, over the windows held out."""

@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from seqjax.answers.metrics import bits, perplexity
-from seqjax.data.pipeline import ALONE, packed
+from seqjax.data.pipeline import gathered, packed, repeated
 from seqjax.tasks.task import Batch, Classes, DataIterator, Metrics, Spec, Task, Tokens
 from seqjax.tasks.texts.text import Text
 
@@ -113,8 +113,6 @@ class LanguageModel(Task):
 
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches; the seed shuffles them (streams keep their order)."""
-        import grain  # takes a second to import, and only text needs it
-
         _check_length(self.name, self.text, batch if self.carries_state else 1, length)
         text, offsets = self.text, np.arange(length + 1)
 
@@ -129,17 +127,11 @@ class LanguageModel(Task):
 
         if self.order == "packed":
             return self._packed(seed, batch, length)
-        if self.order == "streams":
-            per_stream = (len(text.train) - 1) // batch
-            pipeline = grain.MapDataset.range(per_stream // length).repeat().map(stream)
-        else:
-            windows = grain.MapDataset.range(len(text.train) - length).seed(seed).shuffle().repeat()
-            # of batches of one, `repeat` without end has more than an index can count
-            batches = windows.batch(batch) if batch > 1 else windows.map(np.atleast_1d)
-            pipeline = batches.map(window)
-        # A batch is a gather of some microseconds: reading ahead in threads would only cost.
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        return cast(DataIterator, iter(pipeline.to_iter_dataset(options)))
+        if self.order == "windows":
+            count = len(text.train) - length
+            return cast(DataIterator, gathered(count, window, seed=seed, batch=batch))
+        per_stream = (len(text.train) - 1) // batch
+        return cast(DataIterator, repeated(per_stream // length, stream))
 
     def windows(self, at: np.ndarray) -> Batch:
         """Training tokens at the places `at` [B, T + 1]."""
@@ -164,7 +156,7 @@ class LanguageModel(Task):
 
         iterator = packed(
             documents, lambda document: document, collate,
-            seed=seed, batch=batch, length=length, reading=ALONE,
+            seed=seed, batch=batch, length=length,
         )  # fmt: skip
         return cast(DataIterator, iterator)
 
