@@ -94,7 +94,7 @@ LARGE = Size(
 
 
 def needle(elements: int = 8) -> Task:
-    """`seqjax.tasks.synthetic.needle`: asked for at the end only."""
+    """`seqjax.tasks.synthetic.needle`, whose target is at the end alone."""
     task = tasks.make("needle", elements=elements)
 
     def sample(key, batch, length):

@@ -10,6 +10,7 @@ from scipy import ndimage
 from scipy.integrate import solve_ivp
 from test_tasks import BATCH, built, draw, score
 
+from seqjax.data import prepared
 from seqjax.tasks.images import bouncing_mnist, pathfinder, pendulum
 from seqjax.tasks.images.pathfinder import PADDING
 
@@ -123,7 +124,17 @@ def test_digits_move_straight_on_and_turn_back_at_walls(data, side, size):
     assert turns > n
 
 
-def test_the_next_frame_is_the_target_and_held_out_digits_are_others():
+def test_held_out_digits_are_those_of_other_writers():
+    task = built("bouncing_mnist", digits=1)
+    for part, batch in (("train", next(task.batches(0, 6, 2))),
+                        ("test", next(task.validation(6, 2, 1)))):  # fmt: skip
+        known = np.stack([e["image"].reshape(-1) for e in prepared("digits").source(part)])
+        for frame in np.rint(255 * np.asarray(batch.x)[:, 0]):
+            places = np.lib.stride_tricks.sliding_window_view(frame, (8, 8)).reshape(-1, 64)
+            assert any((known == one).all(axis=1).any() for one in places), part
+
+
+def test_the_next_frame_is_the_target():
     task, batch = built("bouncing_mnist"), draw("bouncing_mnist", 8)
     x, y = np.asarray(batch.x), np.asarray(batch.y)
     np.testing.assert_array_equal(x[:, 1:].reshape(BATCH, 7, -1), y[:, :-1])

@@ -31,8 +31,8 @@ class Actions(Answer):
 
     Metrics: the mean return of episodes and the share of them that succeeds; entropy of the policy,
     kl from the old one (as r - 1 - log r), clipped: the share of steps whose r is, value_mse; and
-    surrogate, the loss above. What is named loss at the end is minus the mean return: of two
-    policies the surrogate, which each has of its own steps, says nothing.
+    surrogate, the loss above. What is named loss at the end is minus the mean return: the
+    surrogate, which each policy has of its own steps, does not compare two of them.
 
     clip, value, entropy: epsilon, c_1 and c_2.
     """

@@ -12,7 +12,7 @@ from seqjax.answers.answer import Metrics
 from seqjax.answers.classes import Classes
 from seqjax.core.ranges import Count
 
-LARGEST, PER_UNIT = 8, 8  # of the scores that are told apart, and bins to a unit
+LARGEST, PER_UNIT = 8, 8  # of the scores that are distinguished, and bins to a unit
 BINS = 2 * LARGEST * PER_UNIT
 COUNTED = tuple(f"{kind} {n}" for kind in ("absent", "present") for n in range(BINS))
 

@@ -5,7 +5,7 @@ hardware    2 CPU cores
 time        2 minutes
 expected    1.87 bits per pixel of 16 values (their frequencies: 2.99)
 
-The digits are those of scikit-learn. `python -m experiments.pixels RUN` draws others.
+The digits are those of scikit-learn. `python -m experiments.drawings RUN` draws others.
 """
 
 from seqjax.stacks.config import LayerConfig, ModelConfig

@@ -120,7 +120,7 @@ class Scorer:
         self.model, self.spelling, self.before, _ = writer
         spec = Spec(self.model.inputs, self.model.outputs)
         if not spec.generates or spec.outputs.bound is None or self.model.encoder is not None:
-            raise ValueError("the harness takes a language model, got an encoder and a decoder")
+            raise ValueError(f"the harness takes a language model, got {spec}")
         self.batch, self.key = batch, jax.random.key(seed)
         self.chunk = min(CHUNK, self.model.context or CHUNK)
 
@@ -182,15 +182,15 @@ class Scorer:
         counts = [len(second) for _, second in rows]
         steps = -(-max(len(one) - 1 for one in tokens) // self.chunk) * self.chunk
         x, y = np.zeros((2, self.batch, steps), np.int32)
-        there, asked = np.zeros((2, self.batch, steps), bool)
+        there, counted = np.zeros((2, self.batch, steps), bool)
         for n, (one, count) in enumerate(zip(tokens, counts)):
             last = len(one) - 1
             x[n, :last], y[n, :last], there[n, :last] = one[:-1], one[1:], True
-            asked[n, last - count : last] = True
+            counted[n, last - count : last] = True
         h, total, greedy = self.model.start(self.batch), np.zeros(self.batch), np.ones(self.batch)
         for start in range(0, steps, self.chunk):
             at = np.s_[:, start : start + self.chunk]
-            log_p, likeliest, h = _score(self.model, x[at], y[at], there[at], asked[at], h)
+            log_p, likeliest, h = _score(self.model, x[at], y[at], there[at], counted[at], h)
             total, greedy = total + np.asarray(log_p), greedy * np.asarray(likeliest)
         return (Scored(float(total[n]), bool(greedy[n])) for n in range(len(rows)))
 
@@ -233,13 +233,13 @@ class Scorer:
 
 
 @jax.jit
-def _score(model, x, y, there, asked, h):
-    """Sums of log p of the targets asked for, whether each is the likeliest, the state after."""
+def _score(model, x, y, there, counted, h):
+    """Sums of log p of the targets that count, whether each is the likeliest, the state after."""
     y_hat, h = model(x, h, mask=there)
     logits = y_hat.astype(accumulation_dtype(y_hat.dtype))
     nats = model.outputs.loss(logits, y)
     right = model.outputs.predict(logits).astype(y.dtype) == y
-    return -jnp.sum(jnp.where(asked, nats, 0), axis=1), jnp.all(right | ~asked, axis=1), h
+    return -jnp.sum(jnp.where(counted, nats, 0), axis=1), jnp.all(right | ~counted, axis=1), h
 
 
 @jax.jit

@@ -117,8 +117,7 @@ def make_update(
     """
     average = averaging(config.optimiser, complete)
     optimiser = optax.with_extra_args_support(optimiser)
-    gradient: Callable[..., Any]
-    gradient = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
+    gradient: Any = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
 
     def point_of(state: TrainState) -> Arrays:
         """Where the gradient is taken."""
@@ -128,8 +127,7 @@ def make_update(
 
     def descend(state: TrainState, batch: Batch, share: jax.Array, number: Any = 0):
         """One update of the parameters; what was scored, or answered, before it; measures of it."""
-        point = point_of(state)
-        grads, seen, state = gradient(state, point, batch)
+        grads, seen, state = gradient(state, point := point_of(state), batch)
         noise = jax.random.fold_in(jax.random.wrap_key_data(state.key), LARGEST)  # no step is it
         noise = jax.random.fold_in(jax.random.fold_in(noise, state.step), number)
         with jax.numpy_dtype_promotion("standard"):  # optax divides by counts
