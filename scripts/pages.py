@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from prose import links, markdown, prose, table
 
 from seqjax.core.files import save_figure
 from seqjax.learn import LEARNERS
-from seqjax.tools.sheets import SHEETS, layer_sheet
+from seqjax.tools.sheets import SHEETS, Sheet, layer_sheet, optimiser_sheet, task_text
 from seqjax.tools.tables import Kind, Row, sorted_rows
 from seqjax.train.progress import short
 from seqjax.zoo import FAMILIES, LAYERS, family as family_of
@@ -47,8 +47,8 @@ def zoo() -> Iterator[Page]:
         lines.append(f"- **[{title.rstrip('.')}]({name}.md)**: {of}\n")
     yield "zoo/ops.md", ops()
     yield "zoo/learners.md", learners()
-    yield "zoo/tasks.md", listed("tasks", "Tasks", "What models are judged by.")
-    yield "zoo/optimisers.md", listed("optimisers", "Optimisers", OPTIMISERS)
+    yield "zoo/tasks.md", listed("tasks", task_text, "Tasks", "What models are judged by.")
+    yield "zoo/optimisers.md", listed("optimisers", optimiser_sheet, "Optimisers", OPTIMISERS)
     cards = (ROOT / "seqjax" / "models").glob("*/CARD.md")
     yield (
         "zoo/models.md",
@@ -180,11 +180,11 @@ def learners() -> str:
     )
 
 
-def listed(kind: Kind, title: str, head: str) -> str:
+def listed(kind: Kind, sheet_of: Callable[[Row], Sheet], title: str, head: str) -> str:
     """A page of the rows of a table: what each is, and its options."""
     parts = []
     for row in sorted_rows(kind):
-        sheet = SHEETS[kind](row)
+        sheet = sheet_of(row)
         reference = f" ({links(row.reference)})" if row.reference else ""
         # the page of an optimiser is that of optax
         rest = "" if kind == "optimisers" else sheet["document"].partition("\n")[2]

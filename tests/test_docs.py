@@ -13,6 +13,7 @@ from flax import nnx
 import seqjax
 from scripts.prose import markdown
 from seqjax.core import monoid
+from seqjax.tasks import TASKS
 from seqjax.tools import cli
 from seqjax.tools.tables import TABLES
 from seqjax.zoo import LAYERS
@@ -108,6 +109,8 @@ def test_pages_of_the_zoo(monkeypatch):
     assert "    S_t = Diag(alpha_t) S_{t-1} + k_t^T v_t " in page
     assert re.search(r"\| `tau` \| `16` \| a number above 0 \| temperature of the gate", page)
     assert re.search(r"\[`gla`\]\(#gla\) \| .* \| 2023 \| \d", page)
+    page = pages.listed("tasks", pages.task_text, "Tasks", "All of them.")
+    assert all(f"## {name}\n" in page and f"`seqjax train {name}`" in page for name in TASKS)
     assert pages.year("2102.11174, 2406.06484") == "2021"
     assert pages.year("Gers et al. 2000") == "2000" and pages.year("this page") == ""
     measured = {name for name, row in pages.ZOO["rows"].items() if "us" in row}

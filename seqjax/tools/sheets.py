@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import jax
@@ -90,18 +91,23 @@ def op_sheet(row: Row, *_: Any) -> Sheet:
     }
 
 
-def task_sheet(row: Row, _: int, options: Mapping[str, Any]) -> Sheet:
+def task_text(row: Row, options: Mapping[str, Any] = MappingProxyType({})) -> Sheet:
+    """What of a sheet needs no data."""
     entry = TASKS[row.name]
     check_task(row.name, options)
-    given = {**entry.smoke, **options}
     flags = " ".join([" --task.options", *show_options(options)]) if options else ""
     document = documented(entry.make)
-    sheet: Sheet = {
+    return {
         "equation": "\n".join(first_block(document)),
         "document": document,
         "options": _options(entry.make),
         "example": f"seqjax train {row.name}{flags}{_brought(entry.make)}",
     }
+
+
+def task_sheet(row: Row, _: int, options: Mapping[str, Any]) -> Sheet:
+    entry, sheet = TASKS[row.name], task_text(row, options)
+    given = {**entry.smoke, **options}
     try:
         task = entry.make(**given)
     except DataError as error:  # the rest can be read without its files
