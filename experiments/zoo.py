@@ -78,8 +78,9 @@ FITTING = {
     "gss": dict(reduced=4, hidden=64, state=32),
     # A block is all of its model, with no MLP behind it: with 2 heads it gets to 0.71.
     "srwm": dict(heads=4),
-    # With 2 rectified features to multiply, all of a head's query may start at 0: 4, as published.
-    "relit": dict(eta=4),
+    # With rectified features all of a head's query may start at 0, and stay there: then rounding
+    # decides what is learned.
+    "relit": dict(eta=4, f="elu+1"),
     # What the cache drops is a choice that no gradient sees: the paper trains with room for all.
     "tova_msrnn": dict(size=LENGTH),
     # Published for a width of hundreds, a start at 0.02 gives scores of 2e-4 here, squared, and a
