@@ -137,25 +137,22 @@ def packing(documents, **options):
 
 
 def test_packed_documents_do_not_see_each_other():
-    sizes = [3, 7, 1, 12, 5]
-    whole = [bytes(20 * i + np.arange(n, dtype=np.uint8)) for i, n in enumerate(sizes)]
-    pairs = sum(n - 1 for n in sizes)
-    task = packing(whole)
-    batches = list(islice(task.batches(0, 2, 6), 2 * pairs // 12))
+    sizes = [3, 7, 1, 12, 6]
+    whole = [bytes(20 * i + 1 + np.arange(n, dtype=np.uint8)) for i, n in enumerate(sizes)]
+    task, first = packing(whole), {one[0] for one in whole}
+    batches = list(islice(task.batches(0, 2, 6), 2 * sum(sizes) // 12 + 1))
     x, y, resets = (
         np.concatenate([np.asarray(part).reshape(-1) for part in parts])
         for parts in zip(*((b.x, b.y, b.resets) for b in batches))
     )
-    np.testing.assert_array_equal(y, x + 1)
-    assert sorted(x[:pairs]) == sorted(b for one in whole for b in one[:-1])
-    begins = np.flatnonzero(np.diff(x) != 1) + 1
-    assert resets[begins].all() and resets[::6].all()
-    assert resets.sum() == len({*begins, *range(0, len(x), 6)})
+    begins = np.isin(y, list(first))  # each after the separator, 0, and all else after its past
+    np.testing.assert_array_equal(x, np.where(begins, 0, y - 1))
+    assert sorted(y[: sum(sizes)]) == sorted(b"".join(whole))  # an epoch, each token once
+    np.testing.assert_array_equal(resets, begins | (np.arange(len(x)) % 6 == 0))
     assert task.baseline(6)["bits"] == bits(task.baseline(6)["loss"])
     (held_out,) = task.validation(1, 3)
-    assert held_out.y.tolist() == [[0, 1, 2]] and held_out.resets.tolist() == [[True, True, False]]
-    with pytest.raises(ValueError, match="no document of packing has two tokens"):
-        packing([b"a", b"b", b"c"]).batches(0, 1, 1)
+    assert held_out.x.tolist() == [[0, 1, 2]] and held_out.y.tolist() == [[1, 2, 3]]
+    assert held_out.resets.tolist() == [[True, False, False]]
 
 
 def test_what_does_not_count_has_no_weight():

@@ -142,19 +142,21 @@ def test_streams_run_on_from_batch_to_batch_and_reset_when_they_start_over(order
         assert batch.resets[:, 0].all() == (n % 3 == 0) and not batch.resets[:, 1:].any()
 
 
-@pytest.mark.parametrize("order", ["windows", "streams"])
-def test_resets_mark_the_first_byte_of_each_file(folder, order):
+@pytest.mark.parametrize("order", ["windows", "streams", "packed"])
+def test_the_first_byte_of_each_file_follows_a_separator_after_a_reset(folder, order):
     task = make(
         "char_lm", path=str(folder), glob="*.txt", held_out=70, order=order, reset_at_files=True
     )
-    drawn = task.sample(jax.random.key(0), 20, 30)
-    for batch in [*islice(task.batches(0, 2, 30), 10), drawn]:
-        begins = batch.x[:, 1:] != batch.x[:, :-1]  # in this folder, a new byte is a new file
-        same(np.asarray(batch.resets)[:, 1:], begins)
-    for batch in task.validation(2, 10):
-        asked = batch.mask[:, 1:] > 0
-        begins = batch.x[:, 1:] != batch.x[:, :-1]
-        same(batch.resets[:, 1:][asked], begins[asked])
+    batches = [*islice(task.batches(0, 2, 30), 10), task.sample(jax.random.key(0), 20, 30)]
+    seen = 0
+    for batch in [*batches, *task.validation(2, 10)]:
+        x, y, resets = (np.asarray(part)[:, 1:] for part in (batch.x, batch.y, batch.resets))
+        counted = np.asarray(batch.mask)[:, 1:] > 0
+        begins = y != np.asarray(batch.y)[:, :-1]  # in this folder, a new byte is a new file
+        seen += begins.sum()
+        same(resets[counted], begins[counted])
+        same(x[counted], np.where(begins, ord("\n"), y)[counted])
+    assert seen > 10
 
 
 @pytest.mark.parametrize("batch, length", [(1, 50), (3, 7), (4, 30)])

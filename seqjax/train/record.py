@@ -126,7 +126,7 @@ def plot(folder: Path) -> None:
     rows = read_metrics(folder)
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss")
     for name, label, color, marker in (
         ("loss", "training", "0.6", None),
         ("validation_loss", "validation", "C0", "."),

@@ -11,12 +11,13 @@ and restored exactly:
   a model carries its state from batch to batch (truncated BPTT).  `resets` marks the beginning of
   the streams; what is left of a stream after its last whole window is not used.
 - packed: the documents of the text, shuffled anew in each epoch, lie one after the other in rows
-  that are all full.  `resets` marks where each begins; its first token is no target.
+  that are all full.
 
-With `reset_at_files`, and in packed order, `resets` also marks the first token of every document in
-the other orders and in validation.  Validation runs over the held-out text once, in B streams, and
-each of its tokens is a target exactly once (the first follows `before`; the mask is 0 on the
-filling of the last batch).
+With `reset_at_files`, and in packed order, a document sees none before it, in all orders and in
+validation: in place of the last token of the one before, its first token follows `before`, a
+separator, and `resets` marks that step.  It is a target as all others are, as in the training of
+large models.  Validation runs over the held-out text once, in B streams, and each of its tokens is
+a target exactly once (the first follows `before`; the mask is 0 on the filling of the last batch).
 
 Baseline: the frequencies of the training tokens (order 0).
 """
@@ -67,7 +68,7 @@ def language_model(
 ) -> LanguageModel:
     """The task of predicting the next token of `text`, of `vocabulary` different ones.
 
-    before: the token that the first one held out follows.
+    before: the token that the first one held out follows, and that of each document after a reset.
     uncounted: a token that has no weight as a target.
     """
 
@@ -136,8 +137,11 @@ class LanguageModel(Task):
     def windows(self, at: np.ndarray) -> Batch:
         """Training tokens at the places `at` [B, T + 1]."""
         tokens = self.text.train[at].astype(np.int32)
-        resets = self.text.train_starts[at[:, :-1]] if self.reset_at_files else None
-        return Batch(tokens[:, :-1], tokens[:, 1:], self.counted(tokens[:, 1:]), resets)
+        x, y, resets = tokens[:, :-1], tokens[:, 1:], None
+        if self.reset_at_files:
+            resets = self.text.train_starts[at[:, 1:]]
+            x = np.where(resets, np.int32(self.before), x)
+        return Batch(x, y, self.counted(y), resets)
 
     def counted(self, y: np.ndarray) -> np.ndarray:
         """The weight of each target."""
@@ -146,16 +150,14 @@ class LanguageModel(Task):
 
     def _packed(self, seed: int, batch: int, length: int) -> DataIterator:
         ends = np.append(np.flatnonzero(self.text.train_starts), len(self.text.train))
-        documents = [self.text.train[a:b] for a, b in zip(ends, ends[1:]) if b - a > 1]
-        if not documents:
-            raise ValueError(f"no document of {self.name} has two tokens")
+        documents = [self.text.train[a:b] for a, b in zip(ends, ends[1:])]
 
         def collate(rows: dict[str, np.ndarray]) -> Batch:
             x, y = (rows[part].astype(np.int32) for part in ("x", "y"))
             return Batch(x, y, self.counted(y), rows["begins"])
 
         iterator = packed(
-            documents, lambda document: document, collate,
+            documents, lambda document: np.append(np.int32(self.before), document), collate,
             seed=seed, batch=batch, length=length,
         )  # fmt: skip
         return cast(DataIterator, iterator)
@@ -172,9 +174,10 @@ class LanguageModel(Task):
             rows = np.pad(values, (0, batch * per_stream - len(text))).reshape(batch, per_stream)
             return np.pad(rows, ((0, 0), (0, steps * length - per_stream)))
 
-        begins = np.concatenate([[True], starts[:-1]]) & self.reset_at_files
+        begins = starts & self.reset_at_files
         y = streams(text.astype(np.int32))
-        x = streams(np.append(np.int32(self.before), text[:-1].astype(np.int32)))
+        before = np.append(np.int32(self.before), text[:-1].astype(np.int32))
+        x = streams(np.where(begins, np.int32(self.before), before))
         mask = streams(self.counted(text))
         resets = streams(begins)
         resets[:, 0] = True
