@@ -219,6 +219,7 @@ def test_validation_is_fixed_and_apart_from_training():
         ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),
         ("phonebook", dict(names=3), 40, "a multiple of 8 from 16 to 32"),
         ("string_copy", dict(shortest=5), 11, ">= 12"),
+        ("reverse", dict(paired=False), 1, ">= 2"),
         ("composition", {}, 17, r"17 k \+ 1"),
         ("char_lm", TASKS["char_lm"].smoke, 10**8, "too short for 1 x 100000000"),
     ],

@@ -159,8 +159,8 @@ TASKS: dict[str, Entry] = {
     ),
     "majority": Entry(majority.majority, "Majority of the bits so far", "2009.11264", length=16),
     "reverse": Entry(
-        reverse.reverse, "Reversal: a pair of a source and a target",
-        "1409.3215", length=6, smoke=dict(vocabulary=4),
+        reverse.reverse, "Reversal: a source and a target, a pair or one sequence",
+        "1409.3215, 2207.06881", length=6, smoke=dict(vocabulary=4),
     ),
     # images
     "pathfinder": Entry(

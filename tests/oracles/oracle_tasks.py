@@ -124,6 +124,14 @@ def solve_string_copy(x):
     return answer
 
 
+def solve_reverse(x, vocabulary):
+    answer = np.zeros_like(x)
+    for row, out in zip(x, answer, strict=True):
+        n = list(row).index(vocabulary)
+        out[n : 2 * n] = row[:n][::-1]
+    return answer
+
+
 def solve_composition(x, size):
     answer = []
     for row in x:
@@ -284,6 +292,10 @@ CASES = {  # id: task, length, options, solver; the published forms
     "lstm_2b": ("lstm_2b", 20, {}, solve_lstm_2b),
     "phonebook": ("phonebook", 32, dict(names=9), partial(solve_phonebook, digits=7)),
     "string_copy": ("string_copy", 15, {}, solve_string_copy),
+    "reverse": (
+        *("reverse", 13, dict(vocabulary=9, paired=False)),
+        partial(solve_reverse, vocabulary=9),
+    ),
     "composition": ("composition", 19, dict(size=4), partial(solve_composition, size=4)),
     "majority": ("majority", 17, {}, solve_majority),
 }

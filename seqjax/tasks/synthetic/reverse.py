@@ -1,11 +1,15 @@
-"""A sequence written backwards: the least task of an encoder and a decoder (arXiv:1409.3215).
+"""A sequence written backwards, by an encoder and a decoder (arXiv:1409.3215) or in one sequence.
 
 A source of n uniformly random tokens is read whole; then the target is written, after the token
 that begins it.
 
     source   a b c .        target in   S c b .        target out   c b a .
 
-n is uniform in [length / 2, length]; what is left of the `length` steps of both is padding.
+n is uniform in [length / 2, length]; what is left of the `length` steps of both is padding.  With
+`paired=False` it is the task of arXiv:2207.06881, whose one model reads and writes, and n is
+uniform in [length / 4, length / 2]:
+
+    input    a b c S c b . .        target   . . . c b a . .
 
 Baseline: a guess among the tokens. Length generalisation: longer sources.
 """
@@ -20,23 +24,38 @@ from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 
-def reverse(*, vocabulary: Annotated[int, Range(1)] = 16) -> Task:
-    """The source backwards; the token that begins it has the id `vocabulary`."""
+def reverse(*, vocabulary: Annotated[int, Range(1)] = 16, paired: bool = True) -> Task:
+    """The source backwards; the token that begins it has the id `vocabulary`.
+
+    paired: source and target are two sequences, else one.
+    """
     begin = vocabulary
 
     @sampler
     def sample(key: jax.Array, batch: int, length: int) -> Batch:
+        most = length if paired else length // 2
+        if not most:
+            raise ValueError(f"reverse in one sequence needs length >= 2, got {length}")
         key_tokens, key_length = jax.random.split(key)
-        tokens = jax.random.randint(key_tokens, (batch, length), 0, vocabulary, jnp.int32)
-        shortest = (length + 1) // 2
-        n = jax.random.randint(key_length, (batch, 1), shortest, length + 1, jnp.int32)
+        tokens = jax.random.randint(key_tokens, (batch, most), 0, vocabulary, jnp.int32)
+        n = jax.random.randint(key_length, (batch, 1), (most + 1) // 2, most + 1, jnp.int32)
         t = jnp.arange(length, dtype=jnp.int32)[None]
-        there = t < n
-        y = jnp.take_along_axis(tokens, jnp.maximum(n - 1 - t, 0), axis=1)
-        before = jnp.concatenate([jnp.full((batch, 1), begin, jnp.int32), y[:, :-1]], axis=1)
-        source, target, y = (jnp.where(there, one, 0) for one in (tokens, before, y))
-        return Batch(Paired(source, target, there), y, there.astype(jnp.float32), present=there)
+        i = t if paired else t - n  # the place in the target
+
+        def token(place: jax.Array) -> jax.Array:
+            """Token number `place` [batch, length] of the source, from 0."""
+            return jnp.take_along_axis(tokens, jnp.clip(place, 0, most - 1), axis=1)
+
+        source, before, y = token(t), jnp.where(i == 0, begin, token(n - i)), token(n - 1 - i)
+        there, due = i < n, (0 <= i) & (i < n)
+        one = jnp.where(i < 0, source, before)
+        source, before, one = (jnp.where(there, x, 0) for x in (source, before, one))
+        x = Paired(source, before, there) if paired else one
+        return Batch(x, jnp.where(due, y, 0), due.astype(jnp.float32), present=there)
 
     tokens = Tokens(vocabulary + 1)
-    spec = Spec(Pair(tokens, tokens, begin), Classes(vocabulary + 1, per_step=True))
+    spec = (
+        Spec(Pair(tokens, tokens, begin), Classes(vocabulary + 1, per_step=True)) if paired
+        else Spec(tokens, Classes(vocabulary, per_step=True))
+    )  # fmt: skip
     return Task("reverse", spec, sample, lambda length: uniform_baseline(vocabulary))
