@@ -1,6 +1,7 @@
 """The recipes that `seqjax train` runs by name: a config, with what it needs and what it gives."""
 
 from seqjax.recipes import (
+    adding,
     associative_recall,
     bouncing_mnist,
     captions,
@@ -19,6 +20,9 @@ from seqjax.recipes import (
     letter_stream,
     listops,
     lra_image,
+    lstm_2b,
+    mackey_glass,
+    majority,
     modular_arithmetic,
     mqar,
     needle,
@@ -34,6 +38,7 @@ from seqjax.train.config import Config
 
 RECIPES: dict[str, Config] = {
     "parity": parity.CONFIG,
+    "majority": majority.CONFIG,
     "dyck": dyck.CONFIG,
     "counting": counting.CONFIG,
     "modular_arithmetic": modular_arithmetic.CONFIG,
@@ -42,6 +47,9 @@ RECIPES: dict[str, Config] = {
     "induction_heads": induction_heads.CONFIG,
     "needle": needle.CONFIG,
     "copy": copy_memory.CONFIG,
+    "adding": adding.CONFIG,
+    "lstm_2b": lstm_2b.CONFIG,
+    "mackey_glass": mackey_glass.CONFIG,
     "tmaze": tmaze.CONFIG,
     "concentration": concentration.CONFIG,
     "uea": uea.CONFIG,
