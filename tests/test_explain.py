@@ -39,9 +39,9 @@ def met(layer, evaluator):
         finally:
             depth.pop()
 
-    def noted_choice(structure):
+    def noted_choice(structure, platform):
         chosen.append(structure)
-        return choose(structure)
+        return choose(structure, platform)
 
     def noted_monoid(where, algebra, elements, state):
         if not depth and where == "elements":
@@ -80,7 +80,7 @@ def test_every_row_declares_the_ops_that_it_runs(name):
     """All that it meets by itself and by the evaluators of an op; its own, such as Newton's method
     or a Fourier transform, are another way to compute."""
     for options, layer in shapes_of_rows(name):
-        declared = {part for part in explain.parts_of(layer, 16) if "nonlinear" not in part}
+        declared = {part for part in explain.parts_of(layer) if "nonlinear" not in part}
         found = met(layer, None)[0]
         known = {one for part in declared for one in evaluators_of(part)}
         for evaluator in filter(known.__contains__, layer.evaluators):
@@ -96,7 +96,7 @@ def test_explain_names_the_parts_that_take_an_evaluator_and_every_one_is_taken(n
     for options, layer in shapes_of_rows(name):
         if options.get("placement") == "context":
             continue  # Titans in context runs "naive" for "sequential", and chooses for "chunked"
-        parts = [p for p in explain.each_part(layer, 16) if p.takes and "nonlinear" not in p.name]
+        parts = [p for p in explain.each_part(layer, {}) if p.takes and "nonlinear" not in p.name]
         names = {part.name for part in parts}
         own = {traced(layer, None): "None"} if met(layer, None)[0] & names else {}
         for evaluator in layer.evaluators:

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.export import export
 
 import seqjax
-from seqjax.core.forms import two_forms
+from seqjax.core.forms import by_platform, two_forms
 from seqjax.ops import OPS
+from seqjax.ops.op import calls_met
 
 x = jnp.linspace(0.1, 1.0, 5)
 
@@ -85,3 +87,41 @@ def test_mesa_answers_alike_with_and_without_a_derivative():
     q = given.pop("q")
     run = lambda q: seqjax.mesa(q, **given, iterations=1)[0]  # noqa: E731
     np.testing.assert_array_equal(run(q), jax.jvp(run, (q,), (q,))[0])
+
+
+@pytest.mark.parametrize(
+    "platform, function", [("cpu", "sine"), ("cuda", "cosine"), ("tpu", "tan")]
+)
+def test_a_form_is_chosen_where_the_program_is_lowered_for(platform, function):
+    run = by_platform({"cpu": jnp.sin, "gpu": jnp.cos, "tpu": jnp.tan})
+    np.testing.assert_array_equal(run(x), jnp.sin(x))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(jax.grad(run)))(x), jnp.cos(x))
+    program = export(jax.jit(run), platforms=[platform])(x).mlir_module()
+    found = {name for name in ("sine", "cosine", "tan") if f"stablehlo.{name} " in program}
+    assert found == {function}
+
+
+def test_an_op_is_lowered_to_the_form_of_another_machine():
+    op = OPS["linear_attention"]
+    given = jax.tree.map(jnp.asarray, op.example(op.specs[0], 0))
+
+    def products(platform, evaluator=None):
+        run = jax.jit(lambda given: seqjax.linear_attention(**given, evaluator=evaluator))
+        return export(run, platforms=[platform])(given).mlir_module().count("dot_general")
+
+    for platform, name in (("cpu", "sequential"), ("tpu", "chunked"), ("cuda", "chunked")):
+        assert products(platform) == products(platform, name)
+    assert products("cpu") != products("tpu")
+
+
+def test_a_call_sees_the_examples_and_the_shapes():
+    layer = seqjax.make("gla", 8, heads=2)
+    with calls_met() as met:
+        layer(jnp.zeros((3, 16, 8), jnp.float32))
+        jax.jit(jax.grad(lambda x: layer(x)[0].sum()))(jnp.zeros((5, 16, 8)))
+        q, v = jnp.zeros((7, 16, 2, 4), jnp.bfloat16), jnp.zeros((7, 16, 2, 3), jnp.bfloat16)
+        seqjax.linear_attention(q, q, v, None)
+    assert {op.name for op, _ in met} == {"linear_attention"}
+    assert [call.examples for _, call in met] == [3, 5, 7]
+    assert [call.shapes["v"] for _, call in met] == [(16, 2, 4), (16, 2, 4), (16, 2, 3)]
+    assert [call.dtype for _, call in met] == [jnp.float32, jnp.float64, jnp.bfloat16]

@@ -14,7 +14,8 @@ import pytest
 
 import seqjax
 from seqjax import ops
-from seqjax.ops.op import Spec, is_float
+from seqjax.ops.arguments import is_float
+from seqjax.ops.op import Spec
 from seqjax.tools import selfcheck
 
 T, RESET = 37, 20  # not a multiple of any chunk; the numbers with a NaN reset here

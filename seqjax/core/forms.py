@@ -1,14 +1,23 @@
-"""Two forms of one function: one for its value, and one for where a derivative is taken."""
+"""Forms of one function: one for its value and one where a derivative is taken, one per platform.
+
+What chooses a form knows where it will run only when the program is lowered, and an example knows
+nothing of those beside it, over which a layer maps: `by_platform` and `together` are for these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 Function = Callable[..., Any]
+PLATFORMS = ("cpu", "gpu", "tpu")
+_together = ContextVar("together", default=1)
 
 
 def two_forms(value: Function, differentiable: Function) -> Function:
@@ -40,3 +49,31 @@ def two_forms(value: Function, differentiable: Function) -> Function:
 
     run.defjvp(rule, symbolic_zeros=True)
     return run
+
+
+def by_platform(forms: Mapping[str, Function]) -> Function:
+    """forms["cpu"], forms["gpu"] or forms["tpu"], as the program is lowered for, also when that is
+    another machine's (`jax.export`). Functions that are the same are traced once."""
+    if len(set(forms.values())) == 1:
+        return forms["cpu"]
+
+    def run(*trees: Any) -> Any:
+        cpu, gpu, tpu = (forms[platform] for platform in PLATFORMS)
+        return lax.platform_dependent(*trees, cpu=cpu, tpu=tpu, cuda=gpu, rocm=gpu)
+
+    return run
+
+
+@contextmanager
+def together(examples: int) -> Iterator[None]:
+    """What is traced inside is mapped over so many examples, which `examples_together` counts."""
+    token = _together.set(_together.get() * examples)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+
+
+def examples_together() -> int:
+    """How many examples run what is now traced for one of them."""
+    return _together.get()

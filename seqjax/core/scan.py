@@ -17,6 +17,7 @@ All agree with `sequential` in value and in every derivative. Nonlinear steps ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from seqjax.core import primitive
 from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import takes_flow
+from seqjax.core.forms import PLATFORMS, by_platform
 from seqjax.core.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
 from seqjax.core.types import Array, Bool
 
@@ -49,7 +51,8 @@ def scan(
 
     elements: pytree with a leading time axis [T, ...]; a single example, batch with `jax.vmap`.
     state: h before the first step processed.
-    evaluator: a name of EVALUATORS; None chooses by device and structure (see `explain`).
+    evaluator: a name of EVALUATORS; None chooses by structure and the platform that the program is
+        lowered for (see `explain`).
     reverse: run from the last step to the first; states keep their places.
     resets: bool [T]; before step t the state becomes `start` (by default the `state` given).
     mask: bool [T]; a step whose mask is not set is the identity, its reset included.
@@ -65,15 +68,14 @@ def scan(
     [1.0, 1.5, 1.75, 1.875]
     """
     length = _length(elements)
-    name = evaluator or choose(monoid.structure)
+    names = {place: evaluator or choose(monoid.structure, place) for place in PLATFORMS}
     if axis is not None and not length:
         raise ValueError(f"there are no steps to split over the mesh axis {axis!r}")
-    run = EVALUATORS.get(name)
-    if run is None:
-        raise ValueError(unknown("evaluator", name, EVALUATORS))
-    reason = run.supports(monoid.structure)
-    if reason:
-        raise ValueError(f"evaluator {name!r} cannot run here: {reason}")
+    for name in names.values():
+        if name not in EVALUATORS:
+            raise ValueError(unknown("evaluator", name, EVALUATORS))
+        if reason := EVALUATORS[name].supports(monoid.structure):
+            raise ValueError(f"evaluator {name!r} cannot run here: {reason}")
     for label, flags in (("resets", resets), ("mask", mask)):
         if flags is not None and (flags.shape != (length,) or flags.dtype != jnp.bool_):
             raise ValueError(f"{label} must be bool [{length}], got {flags.dtype} {flags.shape}")
@@ -92,11 +94,17 @@ def scan(
     if axis is not None:
         piece = fold(monoid, wide if not reverse else _flip(wide))
         state, end = entering(monoid.act, piece, state, axis, reverse=reverse)
-    if name == "primitive":
+
+    if "primitive" in names.values():
         states, last = _primitive(elements, state, resets, start, reverse, **options)
     else:
         wide = _flip(wide) if reverse else wide
-        states, last = run.function(monoid, wide, state, **options)
+        forms = {
+            name: partial(EVALUATORS[name].function, monoid, **options)
+            for name in set(names.values())
+        }
+        run = by_platform({place: forms[name] for place, name in names.items()})
+        states, last = run(wide, state)
         states = _flip(states) if reverse else states
     return states, last if axis is None else end
 

@@ -27,6 +27,7 @@ from flax import nnx
 
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import Carry, Flow
+from seqjax.core.forms import together
 from seqjax.core.monoid import select
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS
@@ -304,7 +305,7 @@ class Layer(nnx.Module):
             y, h = example(x[::-1], h, replace(flow, cu_seqlens=len(x) - cu[::-1]))
             return y[::-1], jax.tree.map(lambda s: s[::-1], h)
 
-        with promotion(x.dtype):
+        with promotion(x.dtype), together(len(x)):
             flow = Flow(
                 resets,
                 mask,

@@ -19,11 +19,6 @@ class ShortConv(nnx.Module):
 
     ops = ("short_convolution",)
 
-    def op_options(self, steps: int) -> dict[str, Any]:
-        """What decides how the op runs."""
-        del steps
-        return dict(kernel=range(self.span))
-
     def __init__(
         self,
         channels: int,

@@ -17,8 +17,9 @@ from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_states, match
 from seqjax.ops.chunks import loop, sequential
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, full_states, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 
 
 class Inputs(NamedTuple):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from seqjax.ops.op import like, with_fill
+from seqjax.ops.arguments import like, with_fill
 from seqjax.ops.quarantine import finite, mark
 
 # exp of it is 0 in every dtype, and sums of it stay finite: products with 0/1 matrices are safe

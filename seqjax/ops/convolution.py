@@ -19,19 +19,9 @@ from jax import Array, lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, full_states, like, match, narrowed
 from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
-from seqjax.ops.op import (
-    Call,
-    Evaluator,
-    Op,
-    Rule,
-    Spec,
-    batch_letter,
-    full_states,
-    like,
-    match,
-    narrowed,
-)
+from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec
 from seqjax.ops.span import pushed, taken
 
 MOST_TAPS = 64  # that are worth one pass over the input each

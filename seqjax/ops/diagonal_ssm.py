@@ -22,21 +22,11 @@ from jax import Array
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float, Inexact
+from seqjax.ops.arguments import batch_letter, check_real, full_states, match, narrowed
 from seqjax.ops.chunks import loop
 from seqjax.ops.convolution import fft_convolution, same_kernel_everywhere
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
-from seqjax.ops.op import (
-    Call,
-    Evaluator,
-    Op,
-    Rule,
-    Spec,
-    batch_letter,
-    check_real,
-    full_states,
-    match,
-    narrowed,
-)
+from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec
 from seqjax.ops.span import elementwise
 
 FEW_STEPS = 64  # for which the scan is as good as the convolution

@@ -21,6 +21,7 @@ from jax import Array
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_states, match, narrowed
 from seqjax.ops.chunks import (
     decay_of,
     finite_rows,
@@ -34,17 +35,7 @@ from seqjax.ops.chunks import (
 )
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import full_decay, log_decays
-from seqjax.ops.op import (
-    LOOP_FORWARD_ON_CPU,
-    Evaluator,
-    Op,
-    Spec,
-    batch_letter,
-    check_real,
-    full_states,
-    match,
-    narrowed,
-)
+from seqjax.ops.op import LOOP_FORWARD_ON_CPU, Evaluator, Op, Spec
 from seqjax.ops.quarantine import mark
 from seqjax.ops.span import matrix
 

@@ -31,10 +31,11 @@ from jax import Array, lax
 
 from seqjax.core.flow import Carry, Flow, takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, match
 from seqjax.ops.chunks import sequential
 from seqjax.ops.inner_dual import by_part
 from seqjax.ops.inner_model import Inner, Learner, Steps, fold, weights, where
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, check_real, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.positions import places
 from seqjax.ops.segments import SegmentState, Window, scan_segments
 

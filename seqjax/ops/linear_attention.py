@@ -22,6 +22,15 @@ from jax import Array
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float, Inexact
+from seqjax.ops.arguments import (
+    batch_letter,
+    check_number,
+    check_real,
+    full_state,
+    match,
+    narrowed,
+    state_parts,
+)
 from seqjax.ops.chunks import (
     decay_of,
     decayed_sums,
@@ -37,19 +46,7 @@ from seqjax.ops.chunks import (
     values_at_end,
 )
 from seqjax.ops.heads import share_heads
-from seqjax.ops.op import (
-    LOOP_FORWARD_ON_CPU,
-    Evaluator,
-    Op,
-    Spec,
-    batch_letter,
-    check_number,
-    check_real,
-    full_state,
-    match,
-    narrowed,
-    state_parts,
-)
+from seqjax.ops.op import LOOP_FORWARD_ON_CPU, Evaluator, Op, Spec
 from seqjax.ops.quarantine import mark
 from seqjax.ops.span import elementwise
 

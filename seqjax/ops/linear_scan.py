@@ -21,7 +21,8 @@ from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
 from seqjax.core.types import Flags, Inexact
-from seqjax.ops.op import Evaluator, Op, Rule, Spec, batch_letter, full_states, match
+from seqjax.ops.arguments import batch_letter, full_states, match
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.span import elementwise
 
 

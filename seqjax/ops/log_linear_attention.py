@@ -24,6 +24,7 @@ from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_state, match, state_parts
 from seqjax.ops.chunks import (
     decay_of,
     finite_log,
@@ -34,17 +35,7 @@ from seqjax.ops.chunks import (
     within,
 )
 from seqjax.ops.heads import share_heads
-from seqjax.ops.op import (
-    STEPWISE_WHEN_SHORT,
-    Evaluator,
-    Op,
-    Spec,
-    batch_letter,
-    check_real,
-    full_state,
-    match,
-    state_parts,
-)
+from seqjax.ops.op import STEPWISE_WHEN_SHORT, Evaluator, Op, Spec
 from seqjax.ops.quarantine import mark
 
 

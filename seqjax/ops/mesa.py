@@ -21,18 +21,10 @@ from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_states, match
 from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.linear_attention import linear_attention
-from seqjax.ops.op import (
-    Evaluator,
-    Op,
-    Rule,
-    Spec,
-    batch_letter,
-    check_real,
-    full_states,
-    match,
-)
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.span import elementwise
 
 

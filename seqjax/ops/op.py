@@ -11,19 +11,27 @@ handled here, once. Letters in shapes: B batch, T time, H heads, K key, V value,
 N state size, G groups, C chunk.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from seqjax.core.common import accumulation_dtype, unknown
-from seqjax.core.forms import two_forms
+from seqjax.core.forms import PLATFORMS, by_platform, examples_together, two_forms
+from seqjax.ops.arguments import (
+    check_flags,
+    check_number,
+    is_array,
+    is_float,
+    like,
+    with_fill,
+)
 from seqjax.ops.heads import read_in_groups
 from seqjax.ops.quarantine import quarantined
 from seqjax.ops.span import Span
@@ -40,14 +48,23 @@ class Spec:
 
 @dataclass(frozen=True)
 class Call:
-    """What an evaluator may look at before it accepts or refuses."""
+    """What is known before an evaluator is chosen, and accepts or refuses.
+
+    platform: "cpu", "gpu" or "tpu", which the program is lowered for. differentiated: whether a
+    derivative is taken, which keeps states for it. examples: how many are run at once, by the op's
+    batch axis and the layers that map over theirs. shapes: of the fields of xs for one example,
+    [T, ...], as {"q": (T, H, K)}; dtype: of the inputs, before they are widened.
+    """
 
     steps: int
     platform: str
-    resets: bool
-    masked: bool
-    options: Mapping[str, Any]
-    differentiated: bool = True  # whether a derivative is taken, which keeps states for it
+    resets: bool = False
+    masked: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    differentiated: bool = True
+    examples: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtype: Any = jnp.float32
 
 
 def anywhere(call: Call) -> str | None:
@@ -141,6 +158,18 @@ class Op:
         reasons = "; ".join(f"{name}: {refusals[name]}" for name in order)
         raise ValueError(f"{self.name}: no evaluator can run here. {reasons}")
 
+    def _by_platform(self, call: Call, evaluator: Any) -> dict[str, str]:
+        """What is chosen on each platform; where nothing can run, what is chosen here."""
+        here = self.choose(call, evaluator).evaluator
+        chosen = {}
+        for platform in PLATFORMS:
+            try:
+                there = self.choose(replace(call, platform=platform), evaluator)
+                chosen[platform] = there.evaluator
+            except ValueError:
+                chosen[platform] = here
+        return chosen
+
     def explain(
         self,
         steps: int,
@@ -149,12 +178,13 @@ class Op:
         resets: bool = False,
         masked: bool = False,
         differentiated: bool = True,
+        examples: int = 1,
         evaluator: str | Sequence[str] | None = None,
         **options: Any,
     ) -> Choice:
         """What would run for `steps` steps on `platform` (default: the present one), and why."""
         where = platform or jax.default_backend()
-        call = Call(steps, where, resets, masked, options, differentiated)
+        call = Call(steps, where, resets, masked, options, differentiated, examples)
         return self.choose(call, evaluator)
 
     def __call__(
@@ -205,11 +235,19 @@ class Op:
             xs, resets = jax.tree.map(lambda x: jnp.flip(x, over_time), (xs, resets))
 
         call = Call(
-            shape[over_time], jax.default_backend(), resets is not None, mask is not None, options
+            shape[over_time],
+            jax.default_backend(),
+            resets is not None,
+            mask is not None,
+            options,
+            examples=examples_together() * (shape[0] if batched else 1),
+            shapes={n: x.shape[over_time:] for n, x in zip(xs._fields, xs) if is_array(x)},
+            dtype=dtype,
         )
+        if (met := _met.get()) is not None:
+            met.append((self, call))
         names = [
-            self.choose(replace(call, differentiated=taken), evaluator).evaluator
-            for taken in (False, True)
+            self._by_platform(replace(call, differentiated=d), evaluator) for d in (False, True)
         ]
         fixed = {n: o for n, o in options.items() if not any(map(is_array, jax.tree.leaves(o)))}
         arrays = {n: o for n, o in options.items() if n not in fixed}
@@ -227,9 +265,8 @@ class Op:
                     return read_in_groups(run, xs, state, self.readers)
                 return run(xs, state)
 
-            def evaluate(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
-                if axis is None or self.span is None:
-                    return piece(xs, state, resets, start, arrays)
+            def split(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
+                assert axis is not None and self.span is not None
 
                 def run(xs: Any, state: Any, start: Any) -> Any:
                     return piece(xs, state, resets, start, arrays)
@@ -237,14 +274,20 @@ class Op:
                 backwards = reverse or options.get("backward", False)
                 return self.span.over(axis, run, xs, state, resets, start, reverse=backwards)
 
+            evaluate = piece if axis is None else split
+            evaluate = jax.vmap(evaluate, (0, 0, 0, 0, None)) if batched else evaluate
+
             def run(*given: Any) -> tuple[Any, Any]:
-                axes = (0, 0, 0, 0, None)
                 with matmul_precision(dtype):
-                    return (jax.vmap(evaluate, axes) if batched else evaluate)(*given)
+                    return evaluate(*given)
 
             return run
 
-        value, differentiable = map(form, names)
+        forms = {name: form(name) for both in names for name in both.values()}
+        value, differentiable = (
+            by_platform({platform: forms[name] for platform, name in each.items()})
+            for each in names
+        )
         run = value if names[0] == names[1] else two_forms(value, differentiable)
         outputs, state = run(xs, state, resets, start, arrays)
         if reverse:
@@ -254,122 +297,17 @@ class Op:
         return outputs, state
 
 
-def match(
-    op: str, known: Mapping[str, int] | None = None, /, **arrays: tuple[Any, str]
-) -> dict[str, int]:
-    """The size of each letter, or one error that names the array that disagrees.
-
-    An array whose letters end in "?" may be None.
-    """
-    sizes = dict(known or {})
-    for name, (x, letters) in arrays.items():
-        optional, letters = letters.endswith("?"), letters.removesuffix("?")
-        if not hasattr(x, "dtype"):
-            if optional and x is None:
-                continue
-            expected = ", ".join(letters)
-            raise TypeError(f"{op}: {name} is {x!r:.40}, expected an array ({expected})")
-        if not is_float(x):
-            raise TypeError(f"{op}: {name} has dtype {x.dtype}, expected floating point")
-        want = [sizes.get(letter, letter) for letter in letters]
-        if len(want) != x.ndim or any(w not in (n, s) for w, n, s in zip(want, x.shape, letters)):
-            expected = ", ".join(f"{s}={w}" if w != s else s for w, s in zip(want, letters))
-            raise ValueError(f"{op}: {name} has shape {x.shape}, expected ({expected})")
-        sizes.update(zip(letters, x.shape))
-    return sizes
+_met: ContextVar[list[tuple[Op, Call]] | None] = ContextVar("met", default=None)
 
 
-def check_real(op: str, **arrays: Any) -> None:
-    """What is ordered or exponentiated as a logarithm is real, or one error names it."""
-    for name, x in arrays.items():
-        if x is not None and jnp.iscomplexobj(x):
-            raise TypeError(f"{op}: {name} has dtype {x.dtype}, expected real numbers")
-
-
-def narrowed(y: Array, dtype: Any) -> Array:
-    """Outputs in the dtype of the inputs; complex ones, whatever made them so, stay complex."""
-    return y if jnp.iscomplexobj(y) else y.astype(dtype)
-
-
-def batch_letter(op: str, letters: str, **array: Array) -> str:
-    """B if the array has an axis more than `letters`, which then are without it; else nothing."""
-    ((name, x),) = array.items()
-    if not hasattr(x, "dtype"):
-        match(op, **{name: (x, f"B{letters}")})
-    return "B" if x.ndim == len(letters) + 1 else ""
-
-
-def check_number(what: str, x: Any) -> None:
-    """A factor is one real number (or a scalar array), never None: nothing is filled in for it."""
-    shape = getattr(x, "shape", None)
-    real = isinstance(x, int | float) if shape is None else shape == () and jnp.isrealobj(x)
-    if not real or isinstance(x, bool):
-        got = f"{x!r:.40}" if shape is None else f"an array of shape {shape}"
-        raise TypeError(f"{what} is {got}, expected one real number")
-
-
-def state_parts(what: str, state: Any, names: Sequence[str]) -> Any:
-    """The parts of a state that is a tuple, or one error if it is none of so many."""
-    if not isinstance(state, tuple | list) or len(state) != len(names):
-        shapes = jax.tree.map(np.shape, state)
-        raise TypeError(f"{what} is {shapes}, expected ({', '.join(names)})")
-    return state
-
-
-def check_flags(what: str, flags: Array | None, shape: tuple[int, ...]) -> None:
-    """Flags over time are bool and have exactly the leading axes of the inputs."""
-    if flags is None:
-        return
-    if getattr(flags, "dtype", None) != jnp.bool_:
-        kind = getattr(flags, "dtype", type(flags).__name__)
-        raise TypeError(f"{what} has dtype {kind}, expected bool")
-    if flags.shape != shape:
-        raise ValueError(f"{what} has shape {flags.shape}, expected {shape}")
-
-
-def full_state(
-    what: str, state: Array | None, letters: str, sizes: Mapping[str, int], dtype: Any
-) -> Array:
-    """The state given, or zeros; a batch shares a state that has no batch axis."""
-    shape = tuple(sizes[letter] for letter in letters)
-    if state is None:
-        return jnp.zeros(shape, accumulation_dtype(dtype))
-    op, name = what.split(": ")
-    match(op, sizes, **{name: (state, letters[-getattr(state, "ndim", 0) :])})
-    return jnp.broadcast_to(state, shape)
-
-
-def full_states(
-    op: str,
-    state: Array | None,
-    start: Array | None,
-    letters: str,
-    sizes: Mapping[str, int],
-    dtype: Any,
-) -> tuple[Array, Array | None]:
-    """The state to start from, zeros if none is given, and the one resets go to, None if not."""
-    first = full_state(f"{op}: state", state, letters, sizes, dtype)
-    if start is None:
-        return first, None
-    return first, full_state(f"{op}: start", start, letters, sizes, dtype)
-
-
-def with_fill(function: Callable[[Array, Any], Array], xs: Any, fill: Any) -> Any:
-    """function(x, fill of x) for every array of xs; an input that is None stays None."""
-    return type(fill)(*(x if x is None else function(x, f) for x, f in zip(xs, fill)))
-
-
-def like(flags: Array, x: Array) -> Array:
-    """Flags [B?, T] given the rank of x [B?, T, ...]."""
-    return flags.reshape(flags.shape + (1,) * (x.ndim - flags.ndim))
-
-
-def is_array(x: Any) -> bool:
-    return hasattr(x, "dtype")
-
-
-def is_float(x: Any) -> bool:
-    return is_array(x) and jnp.issubdtype(x.dtype, jnp.inexact)
+@contextmanager
+def calls_met() -> Iterator[list[tuple[Op, Call]]]:
+    """The calls of ops that are traced inside, in order, each with what decides how it runs."""
+    token = _met.set(found := [])
+    try:
+        yield found
+    finally:
+        _met.reset(token)
 
 
 def matmul_precision(dtype: Any) -> Any:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from seqjax.core.flow import Flow, takes_flow
-from seqjax.ops.op import like
+from seqjax.ops.arguments import like
 
 
 class SegmentState(NamedTuple):

@@ -19,20 +19,11 @@ from jax import Array
 
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_state, match, state_parts
 from seqjax.ops.chunks import finite_log, loop
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
-from seqjax.ops.op import (
-    LOOP_FORWARD_ON_CPU,
-    Evaluator,
-    Op,
-    Spec,
-    batch_letter,
-    check_real,
-    full_state,
-    match,
-    state_parts,
-)
+from seqjax.ops.op import LOOP_FORWARD_ON_CPU, Evaluator, Op, Spec
 from seqjax.ops.span import elementwise
 
 

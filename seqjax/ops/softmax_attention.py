@@ -33,20 +33,11 @@ from jax import Array, lax
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_number, check_real, match, state_parts
 from seqjax.ops.chunks import finite_log, loop, sequential
 from seqjax.ops.dense_attention import attend, by_key, forgotten, relative_scores
 from seqjax.ops.look_back import Cache, look_back
-from seqjax.ops.op import (
-    Evaluator,
-    Op,
-    Rule,
-    Spec,
-    batch_letter,
-    check_number,
-    check_real,
-    match,
-    state_parts,
-)
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.positions import rotary
 from seqjax.ops.span import Run, Span, push
 

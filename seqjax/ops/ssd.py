@@ -23,21 +23,11 @@ from jax import Array
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float, Inexact
+from seqjax.ops.arguments import batch_letter, check_real, full_states, like, match, narrowed
 from seqjax.ops.chunks import loop, sequential as in_chunks
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
-from seqjax.ops.op import (
-    Evaluator,
-    Op,
-    Rule,
-    Spec,
-    batch_letter,
-    check_real,
-    full_states,
-    like,
-    match,
-    narrowed,
-)
+from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.quarantine import mark
 from seqjax.ops.span import elementwise
 

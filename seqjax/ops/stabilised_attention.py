@@ -22,6 +22,7 @@ from jax import Array
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import stabilised
 from seqjax.core.types import Flags, Float
+from seqjax.ops.arguments import batch_letter, check_real, full_state, match, state_parts
 from seqjax.ops.chunks import (
     LOG_ZERO,
     decay_of,
@@ -33,17 +34,7 @@ from seqjax.ops.chunks import (
     within,
 )
 from seqjax.ops.heads import share_heads
-from seqjax.ops.op import (
-    LOOP_FORWARD_ON_CPU,
-    Evaluator,
-    Op,
-    Spec,
-    batch_letter,
-    check_real,
-    full_state,
-    match,
-    state_parts,
-)
+from seqjax.ops.op import LOOP_FORWARD_ON_CPU, Evaluator, Op, Spec
 from seqjax.ops.quarantine import mark
 from seqjax.ops.span import Run, Span, since_reset
 

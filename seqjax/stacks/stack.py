@@ -127,11 +127,7 @@ class Stack(nnx.Module):
 
     def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None):
         """One block after the other."""
-
-        def call(block, *given):
-            return block(*given)
-
-        call = jax.checkpoint(call) if self.remat else call
+        call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new = []
         for block, state, k in zip(blocks, h, keys, strict=False):

@@ -176,7 +176,7 @@ def op_cases(name: str, every: bool) -> Iterator[Case]:
         arrays, options = example(op, spec)
         with jax.enable_x64(False):
             arrays = jax.tree.map(jnp.asarray, arrays)
-        call = Call(spec.sizes["T"], jax.default_backend(), False, False, {**arrays, **options})
+        call = Call(spec.sizes["T"], jax.default_backend(), options={**arrays, **options})
         able = [evaluator for evaluator, e in op.evaluators.items() if e.supports(call) is None]
         chosen = op.choose(call).evaluator
         programs = [*floors(jax.tree.leaves(arrays)[0])]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from tyro.conf import Positional
 
@@ -17,11 +18,12 @@ from seqjax.core.common import unknown
 from seqjax.core.ranges import Count
 from seqjax.core.scan import explain as explain_scan
 from seqjax.nn import Layer, Recurrent
-from seqjax.ops.op import Call, Op
+from seqjax.ops.op import Call, Op, calls_met
 from seqjax.tools.screen import print_json, print_table
 from seqjax.zoo import LAYERS, make
 
 FEATURES = 64  # of the layers looked at
+UNKNOWN = 1024  # steps of an op that a layer runs only by the evaluators of another
 
 
 Verdicts = dict[str, str]  # evaluator -> why it would run, or would not
@@ -36,13 +38,22 @@ class Part(NamedTuple):
     verdicts: Callable[[str], Verdicts]  # of a platform
 
 
-def parts_of(layer: Layer, T: int) -> dict[str, Callable[[str], Verdicts]]:
-    """What a layer runs over T time steps: an op, monoid or step -> verdicts(platform)."""
-    return {part.name: part.verdicts for part in each_part(layer, T)}
+def parts_of(layer: Layer) -> list[str]:
+    """The ops, monoids and steps that the modules of a layer declare."""
+    return list(dict.fromkeys(part.name for part in each_part(layer, {})))
 
 
-def each_part(layer: Layer, T: int) -> Iterator[Part]:
-    """What the modules of a layer declare, whose parameters may be shapes only."""
+def calls_of(layer: Layer, T: int, examples: int = 1) -> dict[str, Call]:
+    """How a layer, whose parameters may be shapes only, first calls each op: by the op's name."""
+    graph, parameters = nnx.split(layer)
+    x = jax.ShapeDtypeStruct((examples, T, layer.features), jnp.float32)
+    with calls_met() as met:
+        jax.eval_shape(lambda parameters, x: nnx.merge(graph, parameters)(x), parameters, x)
+    return {op.name: call for op, call in reversed(met)}
+
+
+def each_part(layer: Layer, calls: Mapping[str, Call]) -> Iterator[Part]:
+    """What the modules of a layer declare; calls: of its ops, those that are known."""
     for _, module in nnx.iter_modules(layer):
         here = type(module).__name__
         if isinstance(module, Recurrent) and "associative" not in module.evaluators:
@@ -52,8 +63,7 @@ def each_part(layer: Layer, T: int) -> Iterator[Part]:
         for name in dict.fromkeys((*getattr(module, "ops", ()), *getattr(module, "side_ops", ()))):
             verdicts = partial(explain_scan, name)
             if name in ops.OPS:
-                decides = getattr(module, "op_options", None)
-                call = Call(T, "", False, False, {} if decides is None else decides(T))
+                call = calls.get(name, Call(UNKNOWN, ""))
                 verdicts = partial(op_verdicts, ops.OPS[name], call, None)
             yield Part(name, here, name in own, verdicts)
 
@@ -100,6 +110,7 @@ def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
 def explain(
     name: Positional[str],
     T: Count = 2048,
+    examples: Count = 1,
     evaluator: str | None = None,
     platform: Literal["cpu", "gpu", "tpu"] | None = None,
     json: bool = False,
@@ -109,6 +120,7 @@ def explain(
     Args:
         name: a layer, an op, or the structure of a monoid.
         T: the number of time steps.
+        examples: how many sequences at once.
         evaluator: one that is requested by name: which parts take it, and what the others run.
         platform: a device that need not be present; by default this one.
         json: print JSON.
@@ -117,9 +129,9 @@ def explain(
     algebras = [v for v in vars(monoid).values() if isinstance(v, monoid.Monoid)]
     structures = [algebra.structure for algebra in (*algebras, monoid.shift(2))]
     if name in LAYERS:
-        found = _explain_layer(name, T, where, evaluator)
+        found = _explain_layer(name, T, examples, where, evaluator)
     elif name in ops.OPS:
-        call = Call(T, where, False, False, {})
+        call = Call(T, where, examples=examples)
         found = {name: op_verdicts(ops.OPS[name], call, None, where)}
     elif name in structures:
         found = {name: explain_scan(name, where)}
@@ -137,10 +149,13 @@ def explain(
     return 0
 
 
-def layer_verdicts(layer: Layer, name: str, T: int, platform: str) -> dict[str, Verdicts]:
+def layer_verdicts(
+    layer: Layer, name: str, T: int, examples: int, platform: str
+) -> dict[str, Verdicts]:
     """What a layer runs over T time steps: an op, monoid or step -> verdicts; under its own name
     the evaluators that are programs of its own."""
-    found = {part.name: part.verdicts(platform) for part in each_part(layer, T)}
+    parts = each_part(layer, calls_of(layer, T, examples))
+    found = {part.name: part.verdicts(platform) for part in parts}
     own = _own(layer, found)
     why = "the layer's own" + (", only by name" if any(found.values()) else "")
     return {**found, name: dict.fromkeys(own, why)} if own else found
@@ -151,13 +166,17 @@ def _own(layer: Layer, found: Mapping[str, Verdicts]) -> list[str]:
     return [evaluator for evaluator in layer.evaluators if evaluator not in named]
 
 
-def _explain_layer(name: str, T: int, platform: str, evaluator: str | None) -> dict[str, Verdicts]:
+def _explain_layer(
+    name: str, T: int, examples: int, platform: str, evaluator: str | None
+) -> dict[str, Verdicts]:
     layer = shape_of(name)
     if evaluator is None:
-        return layer_verdicts(layer, name, T, platform)
+        return layer_verdicts(layer, name, T, examples, platform)
     if evaluator not in layer.evaluators:
         raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
-    each = [(part, part.verdicts(platform)) for part in each_part(layer, T)]
+    each = [
+        (part, part.verdicts(platform)) for part in each_part(layer, calls_of(layer, T, examples))
+    ]
     found = {f"{part.name} of {part.module}": _requested(verdicts, evaluator, part.takes)
              for part, verdicts in each}  # fmt: skip
     own = _own(layer, {part.name: verdicts for part, verdicts in each})

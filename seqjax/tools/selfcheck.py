@@ -195,7 +195,7 @@ def op_problems(name: str, full: bool) -> Iterator[Problem]:
     for spec in specs:
         arrays, options = example(op, spec)
         steps = spec.sizes["T"]
-        call = Call(steps, jax.default_backend(), False, False, {**arrays, **options})
+        call = Call(steps, jax.default_backend(), options={**arrays, **options})
         able = tuple(n for n, e in op.evaluators.items() if e.supports(call) is None)
         yield Problem(
             name,

@@ -70,7 +70,7 @@ def layer_sheet(row: Row, features: int, options: Mapping[str, Any]) -> Sheet:
         ),
         "state": counted((shape_of(leaf, batched=True),) for leaf in jax.tree.leaves(state)),
         "costs": costs_of(layer, entry.state)._asdict(),
-        "runs": layer_verdicts(layer, row.name, STEPS, jax.default_backend()),
+        "runs": layer_verdicts(layer, row.name, STEPS, 1, jax.default_backend()),
         "evaluators": list(layer.evaluators),
         "exempt": dict(entry.exempt),
         "example": f"seqjax train state_tracking --model.layer {names}{_brought(entry.make)}",
@@ -85,7 +85,7 @@ def op_sheet(row: Row, *_: Any) -> Sheet:
         "equation": "\n".join(first_block(document)),
         "document": f"{document.strip()}\n\n{_call(function)}\n\n{inspect.getdoc(function)}",
         "options": _options(function),
-        "runs": {row.name: op_verdicts(op, Call(STEPS, where, False, False, {}), None, where)},
+        "runs": {row.name: op_verdicts(op, Call(STEPS, where), None, where)},
         "layers": [name for name, entry in LAYERS.items() if row.name in _ops_of(entry.make)],
         "example": f"seqjax bench {row.name}",
     }

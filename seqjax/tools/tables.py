@@ -78,9 +78,7 @@ def _traced(row: Row, priced: bool) -> Row:
 
     layer = shape_of(row.name)
     own = [getattr(module, "structure", "") for _, module in nnx.iter_modules(layer)]
-    structures = [
-        ops.OPS[part].structure if part in ops.OPS else part for part in parts_of(layer, 16)
-    ]
+    structures = [ops.OPS[part].structure if part in ops.OPS else part for part in parts_of(layer)]
     transition = ", ".join(dict.fromkeys(filter(None, [*structures, *own])))
     costs = costs_of(layer, LAYERS[row.name].state)._asdict() if priced else {}
     return replace(row, transition=transition, evaluators=tuple(layer.evaluators), costs=costs)

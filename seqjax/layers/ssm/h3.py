@@ -51,10 +51,6 @@ class ShiftSSM(nnx.Module):
         self.C = nnx.Param(C - size**-0.5)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (features,)))
 
-    def op_options(self, steps):
-        del steps
-        return dict(kernel=range(self.B.shape[1] + 1))
-
     def kernel(self) -> Array:
         """The taps [size + 1, features], present first: sum_i C_{i+l} B_i for the lag l."""
         size = self.B.shape[1]

@@ -142,10 +142,6 @@ class Hyena(Layer):
         self.bias = nnx.Param(jax.random.normal(rngs.params(), (order - 1, features)))
         self.W_out = nnx.Linear(features, features, rngs=rngs)
 
-    def op_options(self, steps):
-        del steps
-        return dict(kernel=range(self.length))
-
     def initial(self):
         long = tuple(jnp.zeros((self.length - 1, self.features)) for _ in range(self.order - 1))
         return HyenaState(self.conv.initial(), long)

@@ -139,9 +139,6 @@ class LaughingHyena(Hyena):
     ops = ("diagonal_ssm",)
     sequence_parallel = True
 
-    def op_options(self, steps):
-        return {}
-
     def __init__(self, features: int, *, order: int = 2, modes: int = 16, rngs: nnx.Rngs):
         if order < 2 or modes < 1:
             raise ValueError(f"order must be >= 2 and modes >= 1, got {order} and {modes}")

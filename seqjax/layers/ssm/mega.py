@@ -118,10 +118,6 @@ class MovingAverage(Layer):
     def initial(self):
         return self.forward.initial()
 
-    def op_options(self, steps):
-        del steps
-        return dict(kernel=range(self.forward.truncation))
-
     def average(self, x, h, flow):
         """o of x, and the state after it."""
         o, last = self.forward(x, h, flow)

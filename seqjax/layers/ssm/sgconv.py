@@ -95,10 +95,6 @@ class SGConv(Layer):
         wide = filters * features
         self.W = nnx.Linear(wide, 2 * features, rngs=rngs) if mix else None
 
-    def op_options(self, steps):
-        del steps
-        return dict(kernel=range(self.length))
-
     def initial(self):
         return jnp.zeros((self.length - 1, self.features))
 
