@@ -3,7 +3,8 @@
 command     seqjax train reverse
 hardware    2 CPU cores, shared with other work; jax 0.10.2, 2026-11-30
 time        2 minutes
-expected    accuracy 0.998 (chance: 0.0625); 0.980 of the sources of 6 to 12 tokens without a mistake
+expected    accuracy 0.998 (chance: 0.0625); 0.980 of the sources, of 6 to 12 tokens, without a
+            mistake
 """
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
