@@ -9,12 +9,14 @@ import numpy as np
 import oracle_classic
 import oracle_fast_weights
 import oracle_linear_attention
+import oracle_residual
 import pytest
 from oracle_tools import T, Weights, layer_of, numbers
 
 from seqjax.nn.base import Frozen
 
-CASES = oracle_classic.CASES + oracle_fast_weights.CASES + oracle_linear_attention.CASES
+CASES = oracle_classic.CASES + oracle_residual.CASES
+CASES += oracle_fast_weights.CASES + oracle_linear_attention.CASES
 
 
 @pytest.mark.share(5)

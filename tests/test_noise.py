@@ -17,6 +17,7 @@ NOISY = {
     "zoneout": dict(rate=0.4, cell_rate=0.3),
     "qrnn": dict(zoneout=0.4),
     "stacked": dict(layers=("gru", "gru"), dropout=0.4),
+    "highway_rnn": dict(depth=2, dropout=0.4),
     "bidirectional": dict(layer=("qrnn", {"zoneout": 0.4})),
 }
 same = partial(np.testing.assert_allclose, atol=1e-12)
@@ -29,7 +30,7 @@ def x():
 
 
 @pytest.mark.share(1)
-@pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked"])
+@pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked", "highway_rnn"])
 def test_a_stream_with_noise_is_the_whole(name, x):
     layer, keys = build(name), jax.random.split(jax.random.key(2), (B, T))
     mask = jnp.arange(T)[None].repeat(B, 0) % 4 != 1

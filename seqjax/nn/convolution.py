@@ -79,7 +79,7 @@ class Convolved(NamedTuple):
     """The state of a recurrence that a short convolution stands before."""
 
     window: Any
-    S: Array
+    S: Any
 
 
 def convolved(

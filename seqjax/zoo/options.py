@@ -22,16 +22,17 @@ SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
     **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
-                     "keep_first", "masks", "memory", "norm_groups", "persistent", "r"),
-                    Range(0, SIZE.high)),
+                     "keep_first", "masks", "memory", "non_recurrent", "norm_groups",
+                     "persistent", "r"), Range(0, SIZE.high)),
     # squared: matrices from state to state
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other
     **dict.fromkeys(("blocks", "degree", "depth", "experts", "iterations", "levels", "n_h",
-                     "substeps"), Range(1, 1000)),
+                     "rounds", "substeps"), Range(1, 1000)),
 }  # fmt: skip
 NUMBERS: dict[str, Range] = {
     "base": POSITIVE,  # of rotary angles
+    "beta": ANY,  # of a gate, against another; an inverse temperature
     "bias_scale": NOT_NEGATIVE,  # of random biases
     "bound": POSITIVE,  # of the size of recurrent weights
     "cell_clip": POSITIVE,
@@ -80,9 +81,11 @@ NUMBERS: dict[str, Range] = {
     "slow_decay": POSITIVE,
     "softcap": POSITIVE,  # of scores
     "spectral_radius": NOT_NEGATIVE,
+    "strength": ANY,  # of a second path through time
     "step_rescale": POSITIVE,  # of time steps
     "target": Range(above=0, below=1),  # of a window
     "tau": POSITIVE,  # temperature
+    "trace": BELOW_1,  # of state units
     "theta": POSITIVE,  # window of a delay, in steps
     "zoneout": BELOW_1,
 }

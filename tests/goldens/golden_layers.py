@@ -116,7 +116,7 @@ def gru_reset_before(inputs, meta, *, evaluator):
 
 
 def lstm_variant(inputs, meta, *, evaluator, gates="ifo", **options):
-    """Rows of the gates there are and of the cell's input; JANET keeps h = c and shows one."""
+    """Rows of the gates there are and of the cell's input."""
     blocks = [name for name in "ifgo" if f"W_{name}" in inputs]
     parameters = {
         "W.kernel": stack_gates(inputs, "W", blocks).T,
@@ -125,10 +125,10 @@ def lstm_variant(inputs, meta, *, evaluator, gates="ifo", **options):
     }
     if options.get("peepholes"):
         parameters["p"] = stack_gates(inputs, "p", gates).reshape(3, -1)
-    x, h = inputs["x"], LSTMState(inputs["h0"], inputs.get("c0", inputs["h0"]))
+    x, h = inputs["x"], LSTMState(inputs["h0"], inputs["c0"])
     options = dict(hidden=h.h.shape[1], gates=gates, **options)
     y, last = build("lstm", x.shape[2], parameters, **options)(x, h, evaluator=evaluator)
-    return {"y": y, "c": last.c} if "c0" in inputs else {"y": y}
+    return {"y": y, "c": last.c}
 
 
 def block_diagonal_lstm(inputs, meta, *, evaluator):
@@ -328,10 +328,10 @@ def segments(inputs, meta):
 elman = partial(torch_rnn, layer="elman", weights=elman_weights, blocks=1)
 tanh, relu = (partial(elman, options={"activation": name}) for name in ("tanh", "relu"))
 lstm = partial(torch_rnn, layer="lstm", weights=elman_weights, blocks=4)
+lstmp = partial(torch_rnn, layer="lstmp", weights=elman_weights, blocks=4,
+                options={"peepholes": False})  # fmt: skip
 gru = partial(torch_rnn, layer="gru", weights=gru_weights, blocks=3, options={"reset": "after"})
 cifg = partial(lstm_variant, gates="fo", coupled=True)
-no_forget = partial(lstm_variant, gates="io")
-janet = partial(lstm_variant, gates="f", coupled=True, output_activation="linear")
 CELL = ("sequential", "newton", "parallel_backward")
 SCAN = ("sequential", "associative", "chunked", "primitive")
 
@@ -339,13 +339,11 @@ ADAPTERS = {
     "torch_rnn_tanh": by_evaluator(tanh, "sequential", "newton"),
     "torch_rnn_relu": by_evaluator(relu, "sequential"),
     "torch_lstm": by_evaluator(lstm, "sequential"),
-    "torch_lstm_proj": by_evaluator(lstm, "sequential", "parallel_backward"),
+    "torch_lstm_proj": by_evaluator(lstmp, "sequential", "parallel_backward"),
     "torch_gru": by_evaluator(gru, "sequential", "parallel_backward"),
     "gru_reset_before": by_evaluator(gru_reset_before, *CELL),
     "lstm_peephole": by_evaluator(partial(lstm_variant, peepholes=True), *CELL),
     "lstm_cifg": by_evaluator(cifg, *CELL),
-    "lstm_no_forget": by_evaluator(no_forget, *CELL),
-    "janet": by_evaluator(janet, *CELL),
     "xlstm_lstm_blockdiag": by_evaluator(block_diagonal_lstm, "sequential"),
     "slstm": by_evaluator(slstm, "sequential", "parallel_backward"),
     "indrnn": by_evaluator(indrnn, *CELL),

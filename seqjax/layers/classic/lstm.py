@@ -16,13 +16,16 @@ The variants of Greff et al. (arXiv:1503.04069, sec. 4) are options; theirs all 
 
     gates        the gates that there are, of "ifo"; one that is not there is 1 (NIG, NFG, NOG)
     coupled      i_t = 1 - f_t, with no weights of its own (CIFG)
-    input_activation, output_activation     "tanh" or "linear" (NIAF, NOAF)
+    cap_input_gate      min(1 - f_t, i_t) in place of i_t, so that |c_t| <= 1 (arXiv:1707.05589)
+    input_activation, output_activation     "tanh" or "linear" (NIAF, NOAF); those of 1997 are
+                        "2tanh(a/2)" and "tanh(a/2)"
     full_recurrence     G [i; f; o]_{t-1} enters the gates, too, as in 1997 (FGR); then these gates
                         are part of the state; they and G start at zero
 
-gates "f", coupled, with a linear output activation is JANET (arXiv:1804.04849): h_t = c_t.
+gates "f", coupled, with a linear output activation is `janet` with beta 0: h_t = c_t.
 
-projection (arXiv:1402.1128): h_t = P (o_t * tanh(c_t)), of that size, enters U and is the output.
+projection (arXiv:1402.1128): h_t = P (o_t * tanh(c_t)), of that size, enters U and is the output;
+with `non_recurrent`, P has that many more rows, whose outputs enter nothing (`lstmp`).
 cell_clip holds c_t in [-cell_clip, cell_clip], as that paper's implementations do; where it binds,
 the gradient is zero. Left out of other constructors: a clip of h (proj_clip), and the dropouts,
 which are of weights or of what lies between layers (`stacked`).
@@ -42,11 +45,16 @@ from seqjax.nn.initialisation import gate_bias, recurrent_weights
 from seqjax.nn.norms import Norm
 from seqjax.nn.recurrent import Recurrent
 
-ACTIVATIONS = {"tanh": jnp.tanh, "linear": lambda x: x}
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "linear": lambda a: a,
+    "2tanh(a/2)": lambda a: 2 * jnp.tanh(a / 2),
+    "tanh(a/2)": lambda a: jnp.tanh(a / 2),
+}
 
 
 class LSTMState(NamedTuple):
-    h: jax.Array  # [hidden] or [projection], the output
+    h: jax.Array  # [hidden] or [projection + non_recurrent], the output
     c: jax.Array  # [hidden], the cell
 
 
@@ -64,11 +72,13 @@ class LSTM(Recurrent):
         hidden: int | None = None,
         gates: str = "ifo",
         coupled: bool = False,
+        cap_input_gate: bool = False,
         full_recurrence: bool = False,
         peepholes: bool = False,
         input_activation: str = "tanh",
         output_activation: str = "tanh",
         projection: int | None = None,
+        non_recurrent: int = 0,
         cell_clip: float | None = None,
         norm: bool = False,
         bias: bool = True,
@@ -81,15 +91,20 @@ class LSTM(Recurrent):
             raise ValueError(f"gates are some of 'ifo', in this order, got {gates!r}")
         if "f" not in gates and (coupled or chrono is not None):
             raise ValueError(f"coupled and chrono need a forget gate, got gates={gates!r}")
+        if cap_input_gate and (coupled or not {"i", "f"} <= set(gates)):
+            raise ValueError("cap_input_gate needs gates i and f, of their own")
         if full_recurrence and not gates:
             raise ValueError("full_recurrence is that of the gates: there are none")
         if chrono is not None and not bias:
             raise ValueError("chrono is how the biases start: it needs bias=True")
         if cell_clip is not None and cell_clip <= 0:
             raise ValueError(f"cell_clip is a bound on |c|, > 0; got {cell_clip}")
+        if non_recurrent and projection is None:
+            raise ValueError("non_recurrent is that of the projection, which must be set")
         self.features, self.coupled, self.cell_clip = features, coupled, cell_clip
+        self.capped = cap_input_gate
         H = self.hidden = hidden or features
-        self.out_features = projection or H
+        self.out_features = (projection or H) + non_recurrent
         self.input_activation = option("input_activation", input_activation, ACTIVATIONS)
         self.output_activation = option("output_activation", output_activation, ACTIVATIONS)
         self.gates = gates.replace("i", "") if coupled else gates
@@ -111,7 +126,7 @@ class LSTM(Recurrent):
         )
         if self.norm_x is not None and bias:
             self.norm_x.bias = Precise(bias_init(rngs.params(), (rows,), jnp.float32))
-        blocks, columns = len(self.blocks), self.out_features
+        blocks, columns = len(self.blocks), projection or H
         U = recurrent_weights(H, blocks, columns=columns, init=recurrent_init, rngs=rngs)
         self.U = nnx.Param(U)
         self.p = nnx.Param(jnp.zeros((len(self.gates), H))) if peepholes else None
@@ -129,9 +144,10 @@ class LSTM(Recurrent):
     def drive(self, x):
         return self.W(x) if self.norm_x is None else self.norm_x(self.W(x))
 
-    def step(self, state, z):
+    def step(self, state, z, added=None):
+        """added [hidden]: what else enters the cell, from a layer below (`highway_lstm`)."""
         h, c, *remembered = state
-        mixed = self.U @ h
+        mixed = self.U @ h[: self.U.shape[1]]
         mixed = z + (mixed if self.norm_h is None else self.norm_h(mixed))
         parts = dict(zip(self.blocks, jnp.split(mixed, len(self.blocks))))
         peeps = dict(zip(self.gates, () if self.p is None else self.p[...]))
@@ -146,7 +162,9 @@ class LSTM(Recurrent):
 
         f = gate("f", c)
         i = 1 - f if self.coupled else gate("i", c)
+        i = jnp.minimum(1 - f, i) if self.capped else i
         c = f * c + i * ACTIVATIONS[self.input_activation](parts["g"])
+        c = c if added is None else c + added
         if self.cell_clip is not None:
             c = jnp.clip(c, -self.cell_clip, self.cell_clip)
         o = gate("o", c)

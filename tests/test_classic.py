@@ -1,0 +1,122 @@
+"""What the classic networks claim beyond the contract: attractors, carousels, equal networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_layers import build
+from oracle_tools import layer_of, normal, numbers
+
+from seqjax.layers.classic.hopfield import (
+    at_once,
+    energy,
+    hebb,
+    modern_energy,
+    one_by_one,
+    retrieve,
+)
+from seqjax.zoo import make
+
+N = 60
+SIGNS = np.random.default_rng(0).choice([-1.0, 1.0], size=(4, N))
+
+
+def test_a_hopfield_network_recalls_and_loses_energy():
+    Xi, field = jnp.asarray(SIGNS), jnp.zeros(N)
+    W = hebb(Xi)
+    for pattern in Xi:
+        np.testing.assert_array_equal(at_once(W, pattern, field), pattern, "stored: a fixed point")
+        noisy = pattern.at[:8].multiply(-1)
+        np.testing.assert_array_equal(one_by_one(W, noisy, field), pattern, "recalled")
+    order = jnp.asarray(np.random.default_rng(1).permutation(N), jnp.int32)
+    s, field = jnp.where(normal(1, N) < 0, -1.0, 1.0), 0.1 * normal(2, N)
+    for _ in range(5):
+        steps = [s]
+        for i in order:
+            steps.append(one_by_one(W, steps[-1], field, order=i[None]))
+        np.testing.assert_array_equal(one_by_one(W, s, field, order=order), steps[-1])
+        energies = np.array([energy(W, s, field) for s in steps])
+        assert np.all(np.diff(energies) <= 1e-12)
+        s = steps[-1]
+    np.testing.assert_array_equal(one_by_one(W, s, field), s, "settled")
+
+
+def test_a_modern_hopfield_network_holds_more_patterns_than_it_has_units():
+    Xi, size = normal(3, 40, 12), 12
+    Xi = Xi / jnp.linalg.norm(Xi, axis=1, keepdims=True) * size**0.5
+    s, energies = Xi[5] + 0.3 * normal(4, size), []
+    for _ in range(4):
+        energies.append(modern_energy(Xi, s, 4.0))
+        s = retrieve(Xi, s, 4.0)
+    assert np.all(np.diff(energies) <= 1e-12)
+    np.testing.assert_allclose(s, Xi[5], atol=1e-3)
+
+
+def test_a_jordan_network_is_an_elman_network_of_few_ranks():
+    """A linear output folds into the recurrent weights, and its bias into that of the next step."""
+    jordan = layer_of("jordan", hidden=5, outputs=2)
+    p, x = numbers(jordan), normal(1, 2, 9, 4)
+    values = {
+        "W.kernel": p["W.kernel"],
+        "W.bias": p["W.bias"] + p["V.bias"] @ p["U.kernel"],
+        "U": (p["V.kernel"] @ p["U.kernel"]).T,
+        "C.kernel": p["V.kernel"],
+    }
+    elman = build("elman", 4, values, hidden=5, outputs=2)
+    first = jnp.broadcast_to(p["V.bias"], (2, 2))  # as if it had answered an h of 0
+    y = jordan(x, first)[0]
+    np.testing.assert_allclose(np.asarray(y) - p["V.bias"], elman(x)[0], atol=1e-12)
+
+
+def test_a_convlstm_of_kernel_1_is_an_lstm_in_each_place():
+    conv = layer_of("convlstm", shape=(2, 2), features=12, channels=5, kernel_size=(1,))
+    p, x = numbers(conv), normal(1, 2, 7, 2, 2, 3)
+    y = conv(x.reshape(2, 7, 12))[0].reshape(2, 7, 2, 2, 5)
+    order = np.r_[0:10, 10:15, 15:20]
+    for place in ((0, 0), (1, 0), (0, 1)):
+        values = {
+            "W.kernel": p["W_x.kernel"][0, 0][:, order],
+            "W.bias": p["W_x.bias"],
+            "U": p["W_h.kernel"][0, 0].T,
+            "p": p["W_c"][:, *place],
+        }
+        lstm = build("lstm", 3, values, hidden=5, peepholes=True)
+        np.testing.assert_allclose(y[:, :, *place], lstm(x[:, :, *place])[0], atol=1e-12)
+
+
+def test_the_carousel_of_1997_passes_an_error_on_unchanged():
+    """dc_T/dc_0 = I where the gates do not see the past; with a forget gate it fades."""
+    x, H = normal(1, 1, 1000, 3), 3
+
+    def through(layer, c):
+        h = layer.batch_state(1, x.dtype)
+        return layer(x, h._replace(c=c[None]))[1].c[0]
+
+    for name, kept in (("lstm_1997", True), ("lstm", False)):
+        layer = layer_of(name, features=3)
+        layer.U[...] = jnp.zeros_like(layer.U[...])
+        J = jax.jit(jax.jacrev(lambda c, layer=layer: through(layer, c)))(
+            jnp.linspace(-1.0, 1.0, H)
+        )
+        if kept:
+            np.testing.assert_array_equal(J, np.eye(H))
+        else:
+            assert np.abs(J).max() < 1e-6
+
+
+@pytest.mark.parametrize("name, options, named", [
+    ("convlstm", dict(shape=(3,)), "features=4 are no frames of shape"),
+    ("convlstm", dict(shape=(1, 1, 2, 2)), "one to three dimensions"),
+    ("convlstm", dict(kernel_size=(2,)), "kernel_size is one odd number"),
+    ("md_lstm", dict(columns=3), "features=4 are no rows of columns=3"),
+    ("on_lstm", dict(hidden=5, chunk=2), "hidden=5 is not a multiple of chunk=2"),
+    ("hopfield", dict(form="modern", asynchronous=True), "sets all units at once"),
+    ("lstm", dict(non_recurrent=2), "non_recurrent is that of the projection"),
+    ("lstm", dict(cap_input_gate=True, coupled=True), "cap_input_gate needs gates i and f"),
+    ("mgu", dict(bias=False, chrono=9.0), "needs bias=True"),
+    ("log_polynomial", dict(groups=3), "groups must divide the 4 units"),
+])  # fmt: skip
+def test_options_that_do_not_fit_are_refused(name, options, named):
+    with pytest.raises(ValueError, match=named) as refused:
+        make(name, 4, **options)
+    assert "\n" not in str(refused.value)
