@@ -32,6 +32,7 @@ from seqjax.layers.linear_attention.gateloop import SimpleGateLoop
 from seqjax.layers.linear_attention.retnet import Retention
 from seqjax.layers.linear_attention.transnormer import DiagonalAttention, NormAttention
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention
+from seqjax.layers.residual.e42 import Tied
 from seqjax.layers.rwkv.parts import RWKV
 from seqjax.layers.ssm.griffin import RecurrentBlock
 from seqjax.layers.ssm.lssl import TimeInvariant
@@ -165,6 +166,7 @@ PARTS = {
         D, heads=2, conv=3, expansion=1.3, mixing=True, depth=0.0, rngs=rngs
     ),
     Stack: lambda rngs: Stack(D, 2, heads=2, ranks=(2, 2, 2, 2), inner=3, rngs=rngs),
+    Tied: lambda rngs: Tied(D, init="orthogonal", scale=0.9, rngs=rngs),
     URCell: lambda rngs: URCell(D, rngs=rngs),
     Using: lambda rngs: Using(
         HybridBlock(D, partial(make, "mamba", D, state=2), rngs=rngs),
