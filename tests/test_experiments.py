@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import experiments
+from experiments import loading
 from seqjax import recipes
 from seqjax.recipes import RECIPES
-from seqjax.train.config import smoke
+from seqjax.train.config import smoke, task_of
 from seqjax.train.loop import train
 from seqjax.train.record import resolved
 
@@ -38,3 +39,15 @@ def test_it_says_what_to_expect(name):
     assert [h for h in heads if h in ("command", "hardware", "time", "expected")] == [
         "command", "hardware", "time", "expected",
     ]  # fmt: skip
+
+
+def test_loading_counts_what_is_read_and_taken(monkeypatch):
+    calls = []
+    monkeypatch.setattr(loading, "BATCHES", 3)
+    monkeypatch.setattr(loading, "perf_counter", lambda: 2.0 * len(calls))  # two seconds a call
+    assert loading.rate(lambda: calls.append(None), 8) == 3 * 8 / (3 * 2.0) and len(calls) == 5
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "BATCHES", 1)
+    config = smoke(RECIPES["captions"])
+    found = loading.measured(config, task_of(config), workers=0)
+    assert len(found) == 4 and min(found) > 0
