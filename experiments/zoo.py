@@ -5,16 +5,17 @@ hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
 time        5 s of CPU a row, 8 min in all, most of it compilation
 expected    accuracy, with the default seed:
 
-    hopfield       1.00   mamba3               1.00   deltanet               1.00
-    elman          1.00   rg_lru               1.00   gated_deltanet         1.00
-    jordan         1.00   griffin              1.00   deltaproduct           1.00
-    lstm           1.00   hawk                 1.00   recurrent_deltanet     1.00
-    lstm_1997      1.00   lmu                  1.00   srwm                   1.00
-    lstmp          1.00   mega                 1.00   kda                    1.00
-    janet          1.00   gss                  1.00   comba                  1.00
-    gru            1.00   h3                   1.00   gdn2                   1.00
-    mgu            1.00   hyena                1.00   longhorn               1.00
-    mogrifier_lstm 1.00   laughing_hyena       1.00   mesa_net               1.00
+    hopfield       1.00   mamba2               1.00   fwp                    1.00
+    elman          1.00   mamba3               1.00   deltanet               1.00
+    jordan         1.00   rg_lru               1.00   gated_deltanet         1.00
+    lstm           1.00   griffin              1.00   deltaproduct           1.00
+    lstm_1997      1.00   hawk                 1.00   recurrent_deltanet     1.00
+    lstmp          1.00   lmu                  1.00   srwm                   1.00
+    janet          1.00   mega                 1.00   kda                    1.00
+    gru            1.00   gss                  1.00   comba                  1.00
+    mgu            1.00   h3                   1.00   gdn2                   1.00
+    mogrifier_lstm 1.00   hyena                1.00   longhorn               1.00
+    awd_lstm       1.00   laughing_hyena       1.00   mesa_net               1.00
     on_lstm        1.00   sgconv               1.00   rwkv7                  1.00
     convlstm       1.00   linear_transformer   1.00   ttt_linear             1.00
     md_lstm        1.00   performer            1.00   ttt_mlp                1.00
@@ -44,7 +45,6 @@ expected    accuracy, with the default seed:
     dss            1.00   tova_msrnn           1.00   esn                    1.00
     dlr            1.00   gated_rnn_attention  1.00   transformer_xl         1.00
     mamba          1.00   log_linear_attention 1.00   smt_memory_rnn         1.00
-    mamba2         1.00   fwp                  1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts

@@ -1,13 +1,16 @@
 """Layers that draw noise: one key per step, so that noise is a part of the sequence."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from seqjax.core.flow import Flow
+from seqjax.core.flow import Carry, Flow
+from seqjax.layers.classic.awd_lstm import AWDLSTM
 from seqjax.nn.base import cast_parameters
 from seqjax.nn.recurrent import Recurrent
 from seqjax.zoo import make
@@ -121,3 +124,29 @@ def test_other_keys_are_one_error(x):
     for key in (jax.random.PRNGKey(0), jax.random.split(jax.random.key(0), (B,)), 7):
         with pytest.raises(ValueError, match=r"QRNN takes a key of jax.random.key, or \[3, 11\]"):
             layer(x, key=key)
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_recurrent_weights_are_dropped_once_a_call(by_rows, x):
+    class Seen(AWDLSTM):
+        def dropped(self, M):
+            masks.append(M)
+            return super().dropped(M)
+
+    @jax.jit
+    def run(layer, x, key=None):
+        h = Carry(layer.initial(), layer.initial())
+        return AWDLSTM.run(layer, x, h, Flow(key=key))[0]
+
+    made = Seen(4, weight_drop=0.4, by_rows=by_rows, dropout=0.5, rngs=nnx.Rngs(0))
+    layer, x, drawn = cast_parameters(made, jnp.float64), x[0], []
+    inputs = jnp.stack([x * jnp.array(m)[None] / 0.5 for m in product((0.0, 1.0), repeat=4)])
+    for seed in range(20):
+        masks, keys = [], jax.random.split(jax.random.key(seed), T)
+        noisy = layer.run(x, Carry(layer.initial(), layer.initial()), Flow(key=keys))[0]
+        drawn += masks
+        entered = jax.vmap(run, (None, 0))(layer.dropped(masks[0]), inputs)
+        assert float(jnp.min(jnp.max(abs(entered - noisy[None]), axis=(1, 2)))) < 1e-12
+    drawn = np.stack(drawn)
+    assert drawn.shape[1:] == (16, 1 if by_rows else 4)
+    assert abs(drawn.mean() - 0.6) < 5 * (0.24 / drawn.size) ** 0.5

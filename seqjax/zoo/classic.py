@@ -1,5 +1,6 @@
 """The classic networks."""
 
+from seqjax.layers.classic.awd_lstm import AWDLSTM
 from seqjax.layers.classic.bidirectional import Bidirectional
 from seqjax.layers.classic.convlstm import ConvLSTM
 from seqjax.layers.classic.elman import Elman
@@ -119,6 +120,14 @@ ROWS: dict[str, Entry] = {
             "low_rank": dict(hidden=3, rounds=2, rank=2, cap_input_gate=False),
             "coupled": dict(hidden=3, rounds=1, coupled=True),
         },
+    ),
+    "awd_lstm": Entry(
+        AWDLSTM,
+        "AWD-LSTM recipe: weight-dropped recurrent matrix",
+        "1708.02182",
+        state="out_features + hidden",
+        smoke=dict(hidden=3),
+        variants={"rows": dict(hidden=3, weight_drop=0.25, by_rows=True, dropout=0.5)},
     ),
     "on_lstm": Entry(
         ONLSTM,

@@ -22,6 +22,7 @@ MEANINGS: dict[str, str] = {
     "blocks": "diagonal blocks of a gate's matrices",
     "bound": "largest recurrent weight, in absolute value",
     "candidate": "activation of what is written",
+    "by_rows": "whole rows of the recurrent weights are dropped",
     "cap_input_gate": "the input gate is at most 1 - forget gate",
     "causal": "only the past is seen; False: all of the sequence, and nothing streams",
     "cell_clip": "bound of the cell, in absolute value",
@@ -238,6 +239,7 @@ MEANINGS: dict[str, str] = {
     "value_gate": "a decay for each value, too",
     "value_size": "channels of a value",
     "version": "form of the kernel",
+    "weight_drop": "share of the recurrent weights set to zero in training",
     "weights": "of attention: softmax, laplace or relu2",
     "widening": "width of the projected features, as a multiple of `size`",
     "width": "channels inside; by default as many as features",
@@ -247,6 +249,7 @@ MEANINGS: dict[str, str] = {
     # the same word for something else
     "aft.heads": "groups of channels with one kernel each, of kind conv",
     "aft.window": "steps with weights of their own",
+    "awd_lstm.dropout": "share of the input's features set to zero in training",
     "convlstm.channels": "of each place of a frame",
     "convlstm.kernel_size": "places that a convolution spans, in all dimensions or in each",
     "deltanet.qk_norm": "what q and k are divided by: their length or their sum",

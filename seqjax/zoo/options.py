@@ -87,6 +87,7 @@ NUMBERS: dict[str, Range] = {
     "tau": POSITIVE,  # temperature
     "trace": BELOW_1,  # of state units
     "theta": POSITIVE,  # window of a delay, in steps
+    "weight_drop": BELOW_1,
     "zoneout": BELOW_1,
 }
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from golden_layers import CELL, all_states, build, by_evaluator, stack_gates, under
+from golden_layers import CELL, all_states, build, by_evaluator, elman_weights, stack_gates, under
 
 from seqjax.layers.classic import hopfield
 from seqjax.layers.classic.lstm import LSTMState
@@ -187,7 +187,21 @@ def modern_hopfield(inputs, meta):
     return {"xi": s, "energy": jax.vmap(lambda s: hopfield.modern_energy(X, s, beta))(s)}
 
 
+def awd_weight_drop(inputs, meta, *, evaluator):
+    x, h, c = inputs["x"], inputs["h0"][0], inputs["c0"][0]
+    values = elman_weights(
+        *(inputs[name] for name in ("weight_ih_l0", "weight_hh_l0_raw", "bias_ih_l0", "bias_hh_l0"))
+    )
+    options = dict(hidden=h.shape[1], weight_drop=meta["p"], by_rows=meta["variational"])
+    layer = build("awd_lstm", x.shape[2], values, **options)
+    columns = 1 if layer.by_rows else h.shape[1]
+    assert inputs["mask"].shape == (len(layer.U[...]), columns)
+    y, last = layer.dropped(inputs["mask"])(x, LSTMState(h, c), evaluator=evaluator)
+    return {"y": y, "h_n": last.h[None], "c_n": last.c[None]}
+
+
 ADAPTERS = {
+    "awd_weight_drop": by_evaluator(awd_weight_drop, *CELL),
     "mgu": by_evaluator(partial(one_state, name="mgu", gates="fh"), *CELL),
     "janet": by_evaluator(partial(one_state, name="janet", gates="fg", beta=0.0), *CELL),
     "lstm_no_forget": by_evaluator(lstm_1997, *CELL),

@@ -1,4 +1,7 @@
-"""Residual stacked RNNs (Lakhal et al., ECCV workshops 2018): x^l_t = m^l_t + x^{l-1}_t.
+"""Residual stacked RNNs (Lakhal et al., ECCV workshops 2018).
+
+    m^l_t = layer_l(x^{l-1}_t)                                  x^0 = x
+    x^l_t = m^l_t + x^{l-1}_t,   y = x^last
 
 `stacked` with `residual`, under its name; see there.
 """
