@@ -18,6 +18,7 @@ from seqjax.zoo import make
 T, B = 11, 3
 NOISY = {
     "zoneout": dict(rate=0.4, cell_rate=0.3),
+    "noisy_rnn": dict(dt=0.5, add_noise=0.4, mult_noise=0.5),
     "qrnn": dict(zoneout=0.4),
     "stacked": dict(layers=("gru", "gru"), dropout=0.4),
     "highway_rnn": dict(depth=2, dropout=0.4),
@@ -33,7 +34,7 @@ def x():
 
 
 @pytest.mark.share(1)
-@pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked", "highway_rnn"])
+@pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked", "highway_rnn", "noisy_rnn"])
 def test_a_stream_with_noise_is_the_whole(name, x):
     layer, keys = build(name), jax.random.split(jax.random.key(2), (B, T))
     mask = jnp.arange(T)[None].repeat(B, 0) % 4 != 1

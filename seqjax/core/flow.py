@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.core.common import accumulation_dtype
 from seqjax.core.flags import ends
 
 R = TypeVar("R")
@@ -113,6 +114,12 @@ class Flow:
         if self.key is None:
             return None
         return jax.vmap(lambda key: jax.random.bernoulli(key, share, shape))(self.key)
+
+    def elapsed(self, x: Array) -> Array:
+        """The time [T] that passes before each step of x [T, ...]: dt, or 1, at least float32."""
+        if self.dt is None:
+            return jnp.ones(len(x), accumulation_dtype(x.dtype))
+        return self.dt
 
     def of(self, evaluators: Sequence[str] = ()) -> Flow:
         """For a part with these evaluators: without the name of one that it does not know."""

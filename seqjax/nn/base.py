@@ -115,7 +115,7 @@ class Layer(nnx.Module):
 
     ops: tuple[str, ...] = ()
     side_ops: tuple[str, ...] = ()
-    loops: ClassVar[tuple[str, ...]] = ("sequential",)
+    loops: tuple[str, ...] = ("sequential",)
     evaluators: Any = Evaluators()
     structure: ClassVar[str] = ""
     causal: bool = True

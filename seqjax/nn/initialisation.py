@@ -40,6 +40,15 @@ def recurrent_weights(
     return scale * jnp.concatenate([draw(rngs.params(), shape) for _ in range(blocks)])
 
 
+def within(bound: float) -> nnx.Initializer:
+    """Uniform from -bound to bound; with 1 / sqrt(inputs), as torch starts a linear map."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
 def chrono(u: Array, longest: float | Array) -> Array:
     """The forget bias of time scales up to `longest`, for u uniform in [0, 1)."""
     return jnp.log1p(u * (longest - 2))

@@ -26,7 +26,9 @@ class Recurrent(Layer):
 
     and may define `drive(x)`: what of the inputs [T, ...] enters the step, for all steps at once
     (the input projection of a gated network, for example). By default z = x. One that is `timed`
-    or `noisy` defines drive(x, flow).
+    or `noisy` defines drive(x, flow). Where all steps need something that is dear to make of the
+    parameters, an orthogonal matrix for example, `shared()` makes it once, and the step is
+    step(h, z, made=None), which makes it itself where it is not given.
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
         of `seqjax.core.newton.STRUCTURES`. A promise: under a false one their gradients are wrong,
@@ -44,6 +46,9 @@ class Recurrent(Layer):
         known: Any = (flow,) if self.timed or self.noisy else ()
         return self.drive(x, *known)
 
+    def shared(self) -> Any:
+        return None
+
     def step(self, h: State, z: Any) -> State:
         raise TypeError(f"{type(self).__name__} must define step()")
 
@@ -57,7 +62,7 @@ class Recurrent(Layer):
         def step(state, now):
             z, reset, keep = now
             before = state if reset is None else select(reset, h.start, state)
-            new = like_state(state, self.step(before, z), type(self).__name__)
+            new = like_state(state, self.step(before, z, *made), type(self).__name__)
             return new if keep is None else select(keep, new, state)
 
         def body(state, now):
@@ -65,7 +70,8 @@ class Recurrent(Layer):
             return state, state
 
         flow.undivided(f"{type(self).__name__}, a nonlinear step,")
-        z = self.driven(x, flow)
+        z, shared = self.driven(x, flow), self.shared()
+        made: Any = () if shared is None else (shared,)
         xs = (z, flow.resets, flow.mask)
         if flow.evaluator == "newton":
             return newton(step, xs, h.now, jacobian=self.jacobian)[:2]

@@ -19,10 +19,12 @@ from seqjax.nn.base import Layer
 from seqjax.zoo import (
     attention,
     classic,
+    constrained,
     elementwise,
     fast_weights,
     hybrid,
     linear_attention,
+    ode,
     reservoir,
     residual,
     segment,
@@ -35,6 +37,8 @@ from seqjax.zoo.options import check_options
 FAMILIES = (
     classic,
     elementwise,
+    constrained,
+    ode,
     ssm,
     linear_attention,
     fast_weights,

@@ -22,20 +22,23 @@ SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
     **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
-                     "keep_first", "masks", "memory", "non_recurrent", "norm_groups",
+                     "keep_first", "masks", "memory", "negative", "non_recurrent", "norm_groups",
                      "persistent", "r"), Range(0, SIZE.high)),
     # squared: matrices from state to state
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other
     **dict.fromkeys(("blocks", "degree", "depth", "experts", "iterations", "levels", "n_h",
-                     "rounds", "substeps"), Range(1, 1000)),
+                     "rounds", "substeps", "unfolds"), Range(1, 1000)),
 }  # fmt: skip
 NUMBERS: dict[str, Range] = {
+    "add_noise": NOT_NEGATIVE,
+    "alpha": ANY,  # a factor
     "base": POSITIVE,  # of rotary angles
-    "beta": ANY,  # of a gate, against another; an inverse temperature
+    "beta": ANY,  # of a gate, against another; of what is antisymmetric; an inverse temperature
     "bias_scale": NOT_NEGATIVE,  # of random biases
     "bound": POSITIVE,  # of the size of recurrent weights
     "cell_clip": POSITIVE,
+    "clip": POSITIVE,  # of a state
     "cell_rate": BELOW_1,  # of zoneout
     "chrono": Range(2),  # longest time scale, in steps
     "d": ANY,  # of a correction
@@ -49,13 +52,18 @@ NUMBERS: dict[str, Range] = {
     "dt_max": POSITIVE,
     "dt_min": POSITIVE,
     "eps": NOT_NEGATIVE,
+    "epsilon": NOT_NEGATIVE,  # a damping
     "eta_base": POSITIVE,  # inner learning rate
     "expansion": NOT_NEGATIVE,  # of a feed-forward part, as a multiple; 0: none, where it may be
     "fast_decay": POSITIVE,  # where a window falls to its target, as a share of the length
     "floor": NOT_NEGATIVE,
     "forget_bias": ANY,
+    "forcing": SHARE,  # of a state by the input
     "frequency": ANY,
     "gain": POSITIVE,
+    "gamma": NOT_NEGATIVE,  # a restoring force
+    "gamma_A": ANY,  # what moves eigenvalues to the left
+    "gamma_W": ANY,
     "gate_bias": ANY,
     "gate_cap": POSITIVE,
     "highway_bias": ANY,
@@ -65,8 +73,10 @@ NUMBERS: dict[str, Range] = {
     "longest": Range(2),  # time scale, in steps
     "lower_bound": BELOW_1,  # of a forget gate
     "max_phase": Range(0, TURN),
+    "init_std": NOT_NEGATIVE,
     "head_eps": NOT_NEGATIVE,
     "key_eps": NOT_NEGATIVE,
+    "mult_noise": SHARE,
     "norm_eps": NOT_NEGATIVE,
     "norm_offset": ANY,  # added to the weights of a norm
     "r_max": Range(above=0, high=1),  # ring of eigenvalues

@@ -18,45 +18,25 @@ which also places the softmax of oja where it bounds the rule.
 
 The release has no dt, and makes time a channel of x where it matters. The first observation adds
 the right side at x' = x, as the release starts (from W = 0). A step of `solver` covers 1 /
-`substeps` of an interval; the release takes rk4. The line, unlike the paper's splines,
-does not look ahead, so that the layer streams. Its feed-forward block is left to the model.
+`substeps` of an interval (`seqjax.nn.ode`); the release takes rk4. The line, unlike the paper's
+splines, does not look ahead, so that the layer streams. Its feed-forward block is left to the
+model.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import option
 from seqjax.nn.linear import per_head
 from seqjax.nn.norms import Norm
+from seqjax.nn.ode import SOLVERS, integrate
 from seqjax.nn.recurrent import Recurrent
 
 RULES, CONTROLS = ("hebb", "oja", "delta"), ("ode", "cde")
-
-
-def euler(f, s, ds, W):
-    return W + ds * f(s, W)
-
-
-def midpoint(f, s, ds, W):
-    return W + ds * f(s + ds / 2, W + ds / 2 * f(s, W))
-
-
-def rk4(f, s, ds, W):
-    a = f(s, W)
-    b = f(s + ds / 2, W + ds / 2 * a)
-    c = f(s + ds / 2, W + ds / 2 * b)
-    d = f(s + ds, W + ds * c)
-    return W + ds / 6 * (a + 2 * b + 2 * c + d)
-
-
-SOLVERS: dict[str, Callable[..., jax.Array]] = dict(euler=euler, midpoint=midpoint, rk4=rk4)
 
 
 class ODEState(NamedTuple):
@@ -119,23 +99,17 @@ class NeuralODEFWP(Recurrent):
         return beta * v[:, :, None] * k[:, None]
 
     def drive(self, x, flow):
-        if flow.dt is None:
-            return x, jnp.ones(len(x), accumulation_dtype(x.dtype))
-        return x, jnp.maximum(flow.dt, 0)
+        return x, jnp.maximum(flow.elapsed(x), 0)
 
     def step(self, h, z):
         x, dt = (v.astype(h.x.dtype) for v in z)
-        dx, ds = x - h.x, dt / self.substeps
+        dx = x - h.x
         velocity = dx / jnp.where(dt > 0, dt, 1)
 
         def f(s, W):
             return self.field(W, h.x + s * velocity, velocity).astype(W.dtype)
 
-        def substep(W, s):
-            return SOLVERS[self.solver](f, s, ds, W), None
-
-        times = jnp.arange(self.substeps, dtype=h.W.dtype) * ds
-        moved, _ = lax.scan(substep, h.W, times)
+        moved = integrate(f, h.W, dt, solver=self.solver, substeps=self.substeps)
         first = h.W + self.field(h.W, x, x).astype(h.W.dtype)
         return ODEState(jnp.where(h.seen, moved, first), x, jnp.ones_like(h.seen))
 

@@ -1,0 +1,1 @@
+"""Recurrences whose matrix is held to a set: antisymmetric, orthogonal, unitary."""

@@ -1,0 +1,1 @@
+"""Recurrences that are steps of a differential equation."""
