@@ -37,6 +37,7 @@ from seqjax.recipes import (
     tagging,
     tmaze,
     uea,
+    word_lm,
 )
 from seqjax.train.config import Config
 
@@ -70,6 +71,7 @@ RECIPES: dict[str, Config] = {
     "bouncing_mnist": bouncing_mnist.CONFIG,
     "demo": demo.CONFIG,
     "char_lm": char_lm.CONFIG,
+    "word_lm": word_lm.CONFIG,
     "dna": dna.CONFIG,
     "imdb": imdb.CONFIG,
     "tagging": tagging.CONFIG,
