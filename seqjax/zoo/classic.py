@@ -143,7 +143,7 @@ ROWS: dict[str, Entry] = {
         state="2 * out_features",
         smoke=dict(shape=(2, 2)),
         variants={
-            "line": dict(shape=(4,), channels=2, peepholes=False),
+            "line": dict(shape=(4,), channels=2, peepholes=False, bias=False),
             "volume": dict(shape=(1, 2, 2), kernel_size=(1, 3, 1)),
         },
     ),

@@ -125,20 +125,23 @@ def conv_lstm(inputs, meta, *, evaluator):
     x, values, layers = inputs["x"], {}, []
     inward, space = x.shape[2], x.shape[3:]
     for level in range(meta["num_layers"]):
-        weight, bias = (inputs[f"cell_list.{level}.conv.{name}"] for name in ("weight", "bias"))
-        C = len(bias) // 4
+        weight, bias = (inputs.get(f"cell_list.{level}.conv.{name}") for name in ("weight", "bias"))
+        C = len(weight) // 4
         i, f, o, g = (slice(n * C, (n + 1) * C) for n in range(4))
         kernel = jnp.concatenate([weight[rows] for rows in (i, f, g, o)]).transpose(2, 3, 1, 0)
         values |= under(
             f"layers.{level}",
             {
                 "W_x.kernel": kernel[:, :, :inward],
-                "W_x.bias": jnp.concatenate([bias[rows] for rows in (i, f, g, o)]),
                 "W_h.kernel": kernel[:, :, inward:],
             },
         )
+        if bias is not None:
+            bias = jnp.concatenate([bias[rows] for rows in (i, f, g, o)])
+            values[f"layers.{level}.W_x.bias"] = bias
         size = tuple(meta["kernel"])
         options = dict(shape=space, channels=C, kernel_size=size, peepholes=False)
+        options["bias"] = meta.get("bias", bias is not None)
         layers.append(("convlstm", options))
         inward = C
     stack = build("stacked", x.shape[2] * space[0] * space[1], values, layers=layers)

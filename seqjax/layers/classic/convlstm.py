@@ -15,7 +15,7 @@ sees its neighbours. With a kernel of 1 it is `lstm` in each place.
 
 Kernels of W_x and W_h span `kernel_size` places, one number for all dimensions or one for each, odd
 so that they have a middle. Gates are stacked in the order i, f, c, o; peepholes start at 0, b_f at
-1.
+1; `bias` False takes b out.
 """
 
 import math
@@ -37,6 +37,7 @@ class ConvLSTM(Recurrent):
         channels: int | None = None,
         kernel_size: tuple[int, ...] = (3,),
         peepholes: bool = True,
+        bias: bool = True,
         rngs: nnx.Rngs,
     ):
         self.features = features
@@ -55,10 +56,10 @@ class ConvLSTM(Recurrent):
         self.out_features = math.prod(space) * C
         size = kernel_size * len(space) if len(kernel_size) == 1 else kernel_size
 
-        def bias(key, shape, dtype):
+        def bias_init(key, shape, dtype):
             return jnp.zeros(shape, dtype).at[C : 2 * C].set(1)
 
-        self.W_x = nnx.Conv(inputs, 4 * C, size, bias_init=bias, rngs=rngs)
+        self.W_x = nnx.Conv(inputs, 4 * C, size, use_bias=bias, bias_init=bias_init, rngs=rngs)
         self.W_h = nnx.Conv(C, 4 * C, size, use_bias=False, rngs=rngs)
         self.W_c = nnx.Param(jnp.zeros((3, *space, C))) if peepholes else None  # of i, f, o
 

@@ -14,9 +14,12 @@ used other one has i_t as it is: cap_input_gate False. Both have the biases b^i,
 equations leave out; they start at 0, as b_f at `forget_bias`.
 """
 
+from typing import Annotated
+
 import jax
 from flax import nnx
 
+from seqjax.core.ranges import Range
 from seqjax.layers.classic.lstm import LSTM
 
 
@@ -26,7 +29,7 @@ class MogrifierLSTM(LSTM):
         features: int,
         *,
         hidden: int | None = None,
-        rounds: int = 5,
+        rounds: Annotated[int, Range(0, 1000)] = 5,
         rank: int | None = None,
         cap_input_gate: bool = True,
         coupled: bool = False,
