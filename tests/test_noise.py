@@ -127,6 +127,24 @@ def test_other_keys_are_one_error(x):
             layer(x, key=key)
 
 
+def test_a_piece_keeps_the_masks_that_it_began_with(x):
+    layer, (first, second) = build("highway_rnn"), jax.random.split(jax.random.key(4))
+    many = x[:1].repeat(400, 0)
+    _, h = layer(many, key=first)
+    assert set(np.unique(h.masks)) == {0, 1 / 0.6} and abs(np.mean(h.masks) - 1) < 0.1
+    assert len(np.unique(h.masks, axis=0)) > 100, "of each example its own"
+    _, later = layer(many, h, key=second)
+    np.testing.assert_array_equal(later.masks, h.masks)
+    again = layer(many, h, key=second, resets=jnp.zeros(many.shape[:2], bool).at[:, 3].set(True))[1]
+    assert np.mean(again.masks != h.masks) > 0.3
+    plain, evaluated = (
+        layer(x)[0],
+        layer(x, layer(x, key=first)[1]._replace(s=jnp.zeros((B, 4))))[0],
+    )
+    np.testing.assert_array_equal(plain, evaluated, "without a key masks wait")
+
+
+@pytest.mark.share(1)
 @pytest.mark.parametrize("by_rows", [False, True])
 def test_recurrent_weights_are_dropped_once_a_call(by_rows, x):
     class Seen(AWDLSTM):
