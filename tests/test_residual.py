@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle_tools import layer_of, normal
+from golden_layers import build
+from oracle_tools import layer_of, normal, numbers
 
 T, H = 1000, 3
 
@@ -57,6 +58,10 @@ def test_a_skip_through_time_is_a_shorter_way_back():
         layer.U[...] = jnp.zeros((H, H))
         run = jax.jit(lambda c, layer=layer: layer(x, c * jnp.ones((1, skip, H)))[0][0, -1])
         kept[s] = float(jax.jacfwd(run)(1.0).min())
+        if s == 0.0:
+            options = dict(hidden=H, activation="relu", leak=leak)
+            elman = build("elman", H, numbers(layer), **options)
+            np.testing.assert_allclose(layer(x)[0], elman(x)[0], atol=1e-12)
     assert kept[0.0] < 1e-40
     leaps = (strength / (strength + leak)) ** (T / skip)
     assert 0.5 * leaps < kept[strength] < 2 * leaps

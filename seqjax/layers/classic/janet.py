@@ -7,7 +7,7 @@
 beta = 1 (the paper's) writes more than is forgotten; beta = 0 is the LSTM of `lstm` with gates "f",
 coupled, and a linear output. h may exceed 1 in size. Half of an LSTM's parameters and state, for
 memory over long times, which is where b_f starts: with `chrono`, the longest time scale expected,
-at log U[1, chrono - 1] (arXiv:1804.11188), as in all of the paper's results; without, at 1.
+at log U[1, chrono - 1] (arXiv:1804.11188), as the paper has it; without, at 1.
 
 Rows of W, U and b are stacked in the order f, g. U starts orthogonal, block by block, or by
 `recurrent_init`.

@@ -5,10 +5,10 @@
     t_l = sigmoid(W_T x_t 1[l = 1] + R_T^l s_{l-1} + b_T^l)                            eq. 8
     c_l = sigmoid(W_C x_t 1[l = 1] + R_C^l s_{l-1} + b_C^l)                            eq. 9
 
-L = `depth`, y [hidden]. `coupled`: c_l = 1 - t_l, as in all of the paper's results and in its code;
-else c has weights of its own. b_T starts at `gate_bias`, below 0, and b_C above it by as much: the
-state passes through at first. More happens within a step than in a stack of as many layers, which
-see the past of their own level only: for language, and where what is next takes several turns.
+L = `depth`, y [hidden]. `coupled`: c_l = 1 - t_l, as in the authors' code; else c has weights of
+its own. b_T starts at `gate_bias`, below 0, and b_C above 0 by as much: the state passes through at
+first. More happens within a step than in a stack of as many layers, which see the past of their own
+level only: for language, and where what is next takes several turns.
 
 dropout (arXiv:1512.05287): while training, x_t and each s_{l-1} enter the products times masks that
 are the same for all layers and all steps of a piece; the s_{l-1} that is carried is not masked.

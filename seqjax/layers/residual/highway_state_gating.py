@@ -5,9 +5,10 @@ whose state may pass by the whole step.
     g_t = sigmoid(W_s y_{t-1} + W_L s_L + b)
     y_t = g_t * y_{t-1} + (1 - g_t) * s_L
 
-An error flows back through time along g, past all L layers: deep steps (the paper's go from 10 to
-40 layers) train no slower than shallow ones. b starts at 0. The paper describes the gate, of both
-states, in words and these letters; which of the two g_t multiplies is ours, and a change of sign.
+An error flows back through time along g, past all L layers, so that a step may have more of them:
+for the tasks of `highway_rnn`. b starts at 0. The paper's abstract has the gate in words, which
+chooses whether the state passes directly through time; that it sees both states, and which of them
+g_t multiplies, is our writing of it.
 """
 
 import jax

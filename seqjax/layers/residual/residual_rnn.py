@@ -8,9 +8,9 @@ learns what to add to the state.
 dh_t/dh_{t-1} = I + dF: the identity carries errors back whatever the weights are, and h grows with
 time by at most 1 a step, where a gated unit would forget; there is no gate to pay for. For series
 that end, and as the plain case against `e59` (F of x alone) and `heterogeneous_residual` (a share
-of h instead of all). K = `depth`. Yue et al. state the residual in words, "with reference to the
-hidden state"; the letters, and x_t in each F_k, are those of Wang & Tian, with their outer f and g
-the identity.
+of h instead of all). K = `depth`. The abstract of Yue et al. has the residual in words, "with
+reference to the hidden state"; letters, and x_t in each F_k, follow Wang & Tian, whose outer f and
+g are the identity here.
 
 U starts orthogonal, block by block, or by `recurrent_init`, times `recurrent_scale`, small by
 default: residuals begin near 0 in h.

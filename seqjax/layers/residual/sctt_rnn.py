@@ -5,12 +5,11 @@
 
 A rate network of neuroscience, r' = -r + f(W_rec r + W_in x + b) in steps of `leak`, f = relu, with
 a path of length T / tau for an error to go back T steps, where each step alone shrinks it. tau is
-`skip`, in steps, s is `strength`: h_{t-tau} before there is one is the start. The paper adds the
-path for training only, and takes it away by and by to be left with a plain network: `strength` 0 is
-that, an `elman` with a leak, of the same parameters. The state is the last tau h, [skip, hidden],
-the oldest first.
+`skip`, in steps, s is `strength`; h_{t-tau} before there is one is the start. The paper adds the
+path for training, and reverts to the plain network afterwards: `strength` 0 is that, an `elman`
+with a leak, of the same parameters. The state is the last tau h, [skip, hidden], the oldest first.
 
-The paper's text gives the idea in words and figures; the convex sum in h is our reading of it.
+The abstract has the skip in words; that it enters as a sum of weights 1 with h is our reading.
 """
 
 import jax.numpy as jnp
