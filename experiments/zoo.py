@@ -52,6 +52,13 @@ expected    accuracy, with the default seed:
     wave_rnn               0.77   gau                    1.00   smt_memory_rnn         1.00
     noisy_rnn              1.00   flash_gau              0.87
     lem                    1.00   gateloop               1.00
+    abc                    1.00   rebased                1.00   lightnet               1.00
+    rodimus                1.00   ffm                    1.00   iplr                   1.00
+    mom                    1.00   deltaformer            1.00   linoss                 1.00
+    hippo_rnn              1.00   pd_ssm                 1.00   elstm                  1.00
+    tcn                    0.78   residual_esn           1.00   deep_residual_esn      1.00
+    deep_esn               0.76   es2n                   0.77   nvar                   1.00
+    liquid_state_machine   1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts
@@ -104,6 +111,13 @@ FITTING = {
     # With rectified features all of a head's query may start at 0, and stay there: then rounding
     # decides what is learned.
     "relit": dict(eta=4, f="elu+1"),
+    # To see the whole sequence, which two blocks of two taps do not; a few channels as it starts,
+    # with weights of 0.01, are few paths.
+    "tcn": dict(channels=(16, 16, 16), width=3),
+    # The whole sequence, and no products of pairs: they are of 192 features.
+    "nvar": dict(delay=LENGTH, order=1),
+    # Neurons that see the inputs, and steps in which a potential may cross its threshold.
+    "liquid_state_machine": dict(hidden=64, dt=0.01, trace=0.1, input_density=1.0),
     # What the cache drops is a choice that no gradient sees: the paper trains with room for all.
     "tova_msrnn": dict(size=LENGTH),
     # Published for a width of hundreds, a start at 0.02 gives scores of 2e-4 here, squared, and a

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from seqjax.core.flow import Flow, takes_flow
 from seqjax.ops.convolution import short_convolution
@@ -73,6 +74,57 @@ class ShortConv(nnx.Module):
             bias=None if self.bias is None else self.bias[...],
             **flags,
         )
+
+
+@takes_flow
+def dilated_past(
+    x: Array, window: Array, *, width: int, dilation: int, resets=None, mask=None
+) -> tuple[Array, Array]:
+    """x_{t - d (width - 1 - j)} [T, width, C] for x [T, C] and the d (width - 1) steps before, and
+    those before the next step: zero across a reset; a masked step leaves nothing."""
+    steps, back = len(x), len(window)
+    kept = jnp.ones(steps, bool) if mask is None else mask
+    place = jnp.cumsum(kept, dtype=jnp.int32) - 1  # among the steps that are kept
+    begins = jnp.zeros(steps, bool) if resets is None else resets & kept
+    first = lax.cummax(jnp.where(begins, place, -back))
+    rows = jnp.concatenate([window.astype(x.dtype), x[jnp.argsort(~kept, stable=True)]])
+
+    def at(time: Array, first: Array) -> Array:
+        found = rows[jnp.maximum(time + back, 0)]
+        return jnp.where((time >= first)[..., None], found, 0)
+
+    lag = dilation * jnp.arange(width - 1, -1, -1, dtype=jnp.int32)
+    newest = place[-1] + 1 - jnp.arange(back, 0, -1, dtype=jnp.int32)
+    return at(place[:, None] - lag[None], first[:, None]), at(newest, first[-1:])
+
+
+class DilatedConv(nnx.Module):
+    """y_t = b + sum_j W_j x_{t - d (width - 1 - j)}: a convolution over time of all channels.
+
+    `normed`: W = g v / |v|, one g for each output channel (arXiv:1602.07868). State: the last
+    d (width - 1) x. v is normal with deviation 0.01, g its length, as in 1803.01271.
+    """
+
+    def __init__(
+        self, n: int, m: int, width: int, *, dilation: int = 1, normed: bool = True, rngs: nnx.Rngs
+    ):
+        self.width, self.dilation = width, dilation
+        self.v = nnx.Param(0.01 * jax.random.normal(rngs.params(), (width, n, m)))
+        self.g = nnx.Param(jnp.sqrt(jnp.sum(self.v[...] ** 2, axis=(0, 1)))) if normed else None
+        bound = (width * n) ** -0.5
+        self.b = nnx.Param(jax.random.uniform(rngs.params(), (m,), minval=-bound, maxval=bound))
+
+    def initial(self) -> Array:
+        return jnp.zeros(((self.width - 1) * self.dilation, self.v.shape[1]))
+
+    def __call__(self, x: Array, window: Any, flow: Flow) -> tuple[Array, Array]:
+        flow.undivided("a dilated convolution")
+        options = dict(width=self.width, dilation=self.dilation)
+        past, window = dilated_past(x, window, flow=flow, **options)
+        W = self.v[...]
+        if self.g is not None:
+            W = W * (self.g[...] * lax.rsqrt(jnp.sum(W * W, axis=(0, 1))))[None, None]
+        return jnp.einsum("tjn,jnm->tm", past, W) + self.b[...][None], window
 
 
 class Convolved(NamedTuple):

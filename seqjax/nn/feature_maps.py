@@ -5,7 +5,8 @@
     identity        x
     dpfp            r_i r_{i-j}, r = relu [x, -x], j = 1 .. nu                   arXiv:2102.11174
     taylor          outer powers of x up to `order`, over sqrt(n!): exp(q.k)     arXiv:2402.18668
-    square          x x^T: (q.k)^2, the core of ReBased                          arXiv:2402.10644
+    square          x_i x_j, i <= j: (q.k)^2, the core of ReBased                arXiv:2402.10644
+    rebased         square of gamma * norm(x) + beta, learned for q and for k    ibid.
     favor+          exp(W x - |x|^2/2): exp(q.k), positive                       arXiv:2009.14794
     favor+-         the same with W and -W: hyperbolic, of less variance         ibid., lemma 1
     trigonometric   exp(|x|^2/2) [sin W x, cos W x]: exp(q.k), of any sign       ibid., sec. 2.3
@@ -32,12 +33,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
 from seqjax.core.common import unknown
 from seqjax.nn.activations import identity, relu, relu2, sigmoid, silu
 from seqjax.nn.base import Frozen, Precise, option
+from seqjax.nn.norms import Norm
 
 # ---- functions ----------------------------------------------------------------------------------
 
@@ -74,8 +77,10 @@ def taylor(x: Array, order: int = 2) -> Array:
 
 
 def square(x: Array) -> Array:
-    """vec(x x^T)."""
-    return outer(x, x)
+    """[..., K (K + 1) / 2]: x x^T, where a pair off the diagonal stands once, times sqrt(2)."""
+    i, j = np.triu_indices(x.shape[-1])
+    counted = jnp.asarray(np.where(i == j, 1, 2**0.5), x.dtype)
+    return x[..., i] * x[..., j] * counted.reshape(*(1,) * (x.ndim - 1), -1)
 
 
 def outer(x: Array, y: Array) -> Array:
@@ -303,6 +308,41 @@ class Learned(FeatureMap):
         return jax.nn.relu(project(x, self.W[...]) + self.b[...][None])
 
 
+class ReBased(FeatureMap):
+    """`square` of gamma * norm(x) + beta, over sqrt(K), all heads alike.
+
+    gamma and beta [1 or 2, K]: queries have the first row, keys the last, the same if `shared`.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        K: int,
+        *,
+        shared: bool = False,
+        gamma: bool = True,
+        beta: bool = True,
+        normalise: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        del heads, rngs
+        shape = (1 if shared else 2), K
+        self.gamma = Precise(jnp.ones(shape)) if gamma else None
+        self.beta = Precise(jnp.zeros(shape)) if beta else None
+        self.norm = Norm(K, centre=True, weight=False, eps=1e-5) if normalise else None
+        self.size, self.scale = K * (K + 1) // 2, K**-0.25
+
+    def __call__(self, x, *, query=False):
+        row = slice(0, 1) if query else slice(-1, None)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.gamma is not None:
+            x = x * self.gamma[...][None, row].astype(x.dtype)
+        if self.beta is not None:
+            x = x + self.beta[...][None, row].astype(x.dtype)
+        return square(x * self.scale)
+
+
 class Hash(FeatureMap):
     """[b_1 .. b_count, sqrt(count)] / sqrt(2) of `count` bits: phi.phi is how many bits agree.
 
@@ -343,7 +383,8 @@ FEATURE_MAPS: dict[str, Callable[..., FeatureMap]] = {
     "taylor": partial(
         Fixed, f=taylor, size=lambda K, order=2: sum(K**n for n in range(order + 1)), tempered=True
     ),
-    "square": partial(Fixed, f=square, size=lambda K: K * K, tempered=True),
+    "square": partial(Fixed, f=square, size=lambda K: K * (K + 1) // 2, tempered=True),
+    "rebased": ReBased,
     "favor+": partial(Favor, f=given(favor, dict(eps=1e-4)), stabilised=True),
     "favor+-": partial(Favor, f=given(favor, dict(hyperbolic=True)), doubles=True),
     "trigonometric": partial(Favor, f=trigonometric, doubles=True),

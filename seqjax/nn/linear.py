@@ -1,6 +1,7 @@
 """Matrices for heads, gated linear units."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -92,6 +93,27 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.W_2(self.f(self.W_1(x)))
+
+
+class Bottleneck(nnx.Module):
+    """W_2 W_1 x, through `rank` channels."""
+
+    def __init__(
+        self,
+        n: int,
+        rank: int,
+        m: int,
+        *,
+        bias: bool = False,
+        init: Any = None,
+        rngs: nnx.Rngs,
+    ):
+        drawn: dict[str, Any] = {} if init is None else {"kernel_init": init}
+        self.W_1 = nnx.Linear(n, rank, use_bias=False, rngs=rngs, **drawn)
+        self.W_2 = nnx.Linear(rank, m, use_bias=bias, rngs=rngs, **drawn)
+
+    def __call__(self, x: Array) -> Array:
+        return self.W_2(self.W_1(x))
 
 
 class HeadLinear(nnx.Module):

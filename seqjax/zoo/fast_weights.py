@@ -1,14 +1,17 @@
 """Fast weights: delta rules and inner learners."""
 
 from seqjax.layers.fast_weights.comba import Comba
+from seqjax.layers.fast_weights.deltaformer import DeltaFormer
 from seqjax.layers.fast_weights.deltanet import DeltaNet
 from seqjax.layers.fast_weights.deltaproduct import DeltaProduct
 from seqjax.layers.fast_weights.fwp import FWP
 from seqjax.layers.fast_weights.gated_deltanet import GatedDeltaNet
 from seqjax.layers.fast_weights.gdn2 import GDN2
+from seqjax.layers.fast_weights.iplr import IPLR
 from seqjax.layers.fast_weights.kda import KDA
 from seqjax.layers.fast_weights.longhorn import Longhorn
 from seqjax.layers.fast_weights.mesa_net import MesaNet
+from seqjax.layers.fast_weights.mom import MoM
 from seqjax.layers.fast_weights.negative_eigenvalues import NegativeEigenvalues
 from seqjax.layers.fast_weights.neural_ode_fwp import NeuralODEFWP
 from seqjax.layers.fast_weights.recurrent_deltanet import RecurrentDeltaNet
@@ -178,5 +181,41 @@ ROWS: dict[str, Entry] = {
             "oja": dict(heads=2, rule="oja", control="cde", solver="midpoint", substeps=2),
             "delta": dict(heads=2, control="cde"),
         },
+    ),
+    "iplr": Entry(
+        IPLR,
+        "Generalised delta rule, identity plus low rank",
+        "2412.06464, fla",
+        state="((conv or 1) - 1) * heads * (2 * K + V) + heads * K * V",
+        smoke=dict(heads=2, key_size=3, value_size=2, conv=2),
+        variants={
+            "rates": dict(heads=2, key_size=2, rates=True, output_gate=True, conv=0),
+            "negative": dict(heads=1, key_size=3, conv=0, eigenvalues="[-1,1]"),
+        },
+    ),
+    "mom": Entry(
+        MoM,
+        "Mixture of memories",
+        "2502.13685",
+        state="held * heads * (((conv or 1) - 1) * (2 * K + V) + K * V)",
+        smoke=dict(heads=2, key_size=2, value_size=3, memories=3, conv=2),
+        variants={
+            "shared": dict(
+                heads=1, key_size=3, memories=2, top=1, shared_memory=True, output_gate=False
+            ),
+            "one": dict(heads=2, key_size=2, memories=3, top=3, one_projection=True, conv=0),
+        },
+    ),
+    "deltaformer": Entry(
+        DeltaFormer,
+        "DeltaFormer",
+        "2505.19488",
+        state="2 * (window - 1) * features",
+        smoke=dict(heads=2, window=4),
+        variants={
+            "normed": dict(heads=1, window=3, qk_norm=True, bias=True),
+            "plain": dict(heads=2, window=9, beta=False, rotary_fraction=0.0),
+        },
+        exempt={"finite at extremes": "beta is linear in x, as released: beyond 2 values grow"},
     ),
 }

@@ -1,10 +1,12 @@
 """Linear attention and its decays."""
 
 from seqjax.layers.linear_attention.aaren import Aaren
+from seqjax.layers.linear_attention.abc import ABC
 from seqjax.layers.linear_attention.aft import AFT
 from seqjax.layers.linear_attention.based import Based
 from seqjax.layers.linear_attention.cosformer import CosFormer
 from seqjax.layers.linear_attention.ecoformer import EcoFormer
+from seqjax.layers.linear_attention.ffm import FFM
 from seqjax.layers.linear_attention.flash_gau import FlashGAU
 from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gated_rnn_attention import GatedRNN
@@ -13,15 +15,18 @@ from seqjax.layers.linear_attention.gau import GAU
 from seqjax.layers.linear_attention.gla import GLA
 from seqjax.layers.linear_attention.gsa import GSA
 from seqjax.layers.linear_attention.hgrn2 import HGRN2
+from seqjax.layers.linear_attention.lightnet import LightNet
 from seqjax.layers.linear_attention.lightning_attention import LightningAttention
 from seqjax.layers.linear_attention.linear_transformer import LinearTransformer
 from seqjax.layers.linear_attention.log_linear_attention import LogLinearAttention
 from seqjax.layers.linear_attention.mao_decay import MaoDecay
 from seqjax.layers.linear_attention.mlstm import MLSTM
 from seqjax.layers.linear_attention.performer import Performer
+from seqjax.layers.linear_attention.rebased import ReBased
 from seqjax.layers.linear_attention.relit import ReLiT
 from seqjax.layers.linear_attention.retnet import RetNet
 from seqjax.layers.linear_attention.rfa import RFA
+from seqjax.layers.linear_attention.rodimus import Rodimus
 from seqjax.layers.linear_attention.tova_msrnn import MSRNN
 from seqjax.layers.linear_attention.transnormer import TransNormer
 from seqjax.layers.linear_attention.transnormer_llm import TransNormerLLM
@@ -284,7 +289,6 @@ ROWS: dict[str, Entry] = {
         smoke=dict(heads=2, slots=3),
         variants={
             "released": dict(heads=2, kv_heads=1, slots=3, norm="plain", qk_map="relu", conv=3),
-            "abc": dict(heads=2, slots=3, slots_by="softmax"),
             "grouped": dict(heads=4, kv_heads=2, key_size=3, value_size=2, slots=3),
         },
     ),
@@ -329,5 +333,55 @@ ROWS: dict[str, Entry] = {
         state="levels * heads * K * V",
         smoke=dict(heads=2, levels=4),
         variants={"full": dict(heads=2, key_heads=1, key_size=3, levels=2)},
+    ),
+    "abc": Entry(
+        ABC,
+        "ABC: attention with bounded-memory control",
+        "2110.02488",
+        state="heads * (K + V + 1) * slots + ((conv or 1) - 1) * heads * (2 * K + V)",
+        smoke=dict(heads=2, key_size=2, slots=3),
+        variants={
+            "paper": dict(
+                heads=1, key_size=3, rotary_fraction=0.0, clamp=None, norm=None, output_gate=False
+            ),
+            "convolved": dict(
+                heads=2, key_size=3, value_size=2, slots=3, norm="plain", input_gate=True, conv=3
+            ),
+        },
+    ),
+    "rebased": Entry(
+        ReBased,
+        "ReBased: learned quadratic feature map",
+        "2402.10644",
+        state="heads * size * (V + 1)",
+        smoke=dict(heads=2, key_size=3),
+        variants={
+            "shared": dict(heads=1, key_size=3, value_size=2, shared=True, normalise=False),
+            "plain": dict(heads=2, key_size=2, gamma=False, beta=False),
+        },
+    ),
+    "lightnet": Entry(
+        LightNet,
+        "LightNet: additive linear recurrence for several dimensions",
+        "2405.21022",
+        state="heads * K * (V + 1) + ((conv or 1) - 1) * (2 * heads * K + features)",
+        smoke=dict(heads=2, key_size=3, rank=2),
+        variants={"convolved": dict(heads=1, key_size=2, rank=3, norm="plain", conv=3)},
+    ),
+    "rodimus": Entry(
+        Rodimus,
+        "Rodimus: data-dependent tempered selection",
+        "2410.06577",
+        state="(K + (conv or 1) - 1) * inner",
+        smoke=dict(key_size=3, inner=6, rank=2, conv=3),
+        variants={"bare": dict(key_size=2, rank=3, conv=0)},
+    ),
+    "ffm": Entry(
+        FFM,
+        "Fast and forgetful memory",
+        "2310.04128",
+        state="2 * traces * contexts",
+        smoke=dict(traces=3, contexts=2),
+        variants={"spaced": dict(out_features=3, traces=2, contexts=3, log_spaced=True)},
     ),
 }

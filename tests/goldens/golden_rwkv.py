@@ -1,7 +1,5 @@
 """Goldens answered by the RWKV layers and the other gated attention layers."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,10 +9,10 @@ from golden_tools import with_parameters, without_resets
 from seqjax.layers.linear_attention.aaren import Means
 from seqjax.layers.linear_attention.fox import FoX
 from seqjax.layers.linear_attention.gateloop import SimpleGateLoop, gate_loop
-from seqjax.layers.linear_attention.gsa import GSA, Slots, attended
 from seqjax.layers.rwkv.parts import ChannelMixing
 from seqjax.ops.log_linear_attention import Levels, log_linear_attention
 from seqjax.ops.look_back import look_back
+from seqjax.ops.slot_attention import slot_attention
 
 SCAN = ("sequential", "associative", "chunked")
 MATRIX = ("naive", "chunked")
@@ -138,27 +136,14 @@ def gateloop_simple(inputs, meta, *, evaluator):
     return {"y": y[:, ::-1]} if backward else {"y": y, "h": h}
 
 
-def slots(inputs, meta, *, evaluator, slots_by):
-    q, k, v, s = (inputs[name] for name in "qkvs")
-    groups, heads = q.shape[2] // k.shape[2], k.shape[2]
+def gsa(inputs, meta, *, evaluator):
+    q, k, v, s, log_f = (inputs[name] for name in ("q", "k", "v", "s", "g"))
+    groups = q.shape[2] // k.shape[2]
     assert meta.get("options", {}).get("gqa", groups) == groups
-    empty = Slots(
-        jnp.zeros((heads, q.shape[3], s.shape[3])),
-        jnp.zeros((heads, s.shape[3], v.shape[3])),
-        jnp.full((heads, s.shape[3]), -jnp.inf) if slots_by == "softmax" else None,
-    )
-    h = jax.tree.map(lambda z: jnp.broadcast_to(z[None], (len(q), *z.shape)), empty)
-    if "hk0" in inputs:
-        h = h._replace(K=inputs["hk0"], V=inputs["hv0"])
-    if slots_by == "softmax":
-        layer = nnx.eval_shape(lambda: GSA(4, slots_by=slots_by, rngs=nnx.Rngs(0)))
-        attend = partial(layer.attend, scale=meta["scale"])
-        o, h = without_resets(attend, evaluator)(q, k, v, s, h)
-    else:
-        log_f = inputs["g"]
-        attend = partial(attended, scale=meta["scale"])
-        o, h = without_resets(attend, evaluator)(q, k, v, s, log_f, h)
-    return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
+    state = (inputs["hk0"], inputs["hv0"]) if "hk0" in inputs else None
+    options = dict(scale=meta["scale"], evaluator=evaluator)
+    o, (K, V) = slot_attention(q, k, v, s, log_f, state, **options)
+    return {"o": o} if groups > 1 else {"o": o, "hk": K, "hv": V}
 
 
 def path_attention(inputs, meta):
@@ -192,8 +177,7 @@ ADAPTERS = {
     "gateloop_op": by_evaluator(gateloop_op, *MATRIX),
     "gateloop_attention": by_evaluator(gateloop, *MATRIX),
     "gateloop_simple": by_evaluator(gateloop_simple, "sequential", "primitive"),
-    "gsa": by_evaluator(partial(slots, slots_by="gate"), *MATRIX),
-    "abc": by_evaluator(partial(slots, slots_by="softmax"), *MATRIX),
+    "gsa": by_evaluator(gsa, *MATRIX),
     "path_attn": {"whole": path_attention},
     "log_linear_attn": by_evaluator(log_linear, "sequential", "chunked"),
     "rwkv_cmix": {"whole": channel_mixing},

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 from oracle_linear_attention import channel_mixing
+from oracle_slots import turned
 from oracle_tools import (
     T,
     before,
@@ -181,6 +182,74 @@ def neural_ode_fwp(W, x, *, heads, rule="delta", control="ode", solver="rk4", su
     return np.array(y)
 
 
+def iplr(
+    W, x, *, heads, key_size, value_size, rates=False, output_gate=False, eigenvalues="[0,1]",
+    conv=4, **_,
+):  # fmt: skip
+    q, k, v = short(W, x, heads, key_size, value_size)
+    a = unit(heads_of(W.linear("W_a", x), heads))
+    beta = step_size(heads_of(W.linear("W_beta", x), heads), eigenvalues)
+    S, o = np.zeros((heads, key_size, value_size)), []
+    for t in range(T):
+        S = S - outer(beta[t] * a[t], read(S, a[t])) + outer(k[t, 0], v[t, 0])
+        o.append(read(S, q[t]) / key_size**0.5)
+    y = flat(W.rms("norm", np.array(o), 1e-6))
+    return W.linear("W_o", y * silu(W.linear("W_g", x)) if output_gate else y)
+
+
+def mom(
+    W, x, *, heads, key_size, memories, value_size=None, top=2, shared_memory=False,
+    one_projection=False, output_gate=True, conv=4, **_,
+):  # fmt: skip
+    """Each memory is a gated DeltaNet over the steps that chose it, and knows of no others."""
+    K, V, o = key_size, value_size or 2 * key_size, 0
+    p = softmax(W.linear("W_r", x))
+    for m in range(memories + shared_memory):
+        best = np.argsort(-p, axis=1)[:, :top]
+        chosen = (best == m).any(1) if m < memories else np.ones(T, bool)
+        z, row = x[chosen], 0 if one_projection else m
+        if not len(z):
+            continue
+        qkv = np.hstack([W.linear("W_q", z), z @ W["W_k"][row], z @ W["W_v"][row]])
+        if conv:
+            past = np.concatenate([np.zeros((conv - 1, qkv.shape[1])), qkv])
+            taps = W["conv.weight"]
+            qkv = np.stack([(taps * past[t : t + conv]).sum(0) for t in range(len(z))])
+        q, k, v = np.split(silu(qkv), (heads * K, 2 * heads * K), axis=1)
+        q, k, v = unit(heads_of(q, heads)), unit(heads_of(k, heads)), heads_of(v, heads)
+        beta = sigmoid(z @ W["W_beta"][row])
+        alpha = np.exp(-np.exp(W["A_log"]) * softplus(z @ W["W_a"][row] + W["dt_bias"]))
+        S, read_off = np.zeros((heads, K, V)), np.zeros((T, heads, V))
+        for t, step in enumerate(np.flatnonzero(chosen)):
+            S = alpha[t][:, None, None] * S
+            S = S + outer(beta[t][:, None] * k[t], v[t] - read(S, k[t]))
+            read_off[step] = read(S, q[t]) / K**0.5
+        weight = p[:, m] / np.take_along_axis(p, best, 1).sum(1) if m < memories else np.ones(T)
+        o = o + weight[:, None, None] * read_off
+    y = flat(W.rms("norm", o, 1e-5))
+    return W.linear("W_o", y * silu(W.linear("W_g", x)) if output_gate else y)
+
+
+def deltaformer(
+    W, x, *, heads, window, beta=True, qk_norm=False, rotary_fraction=1.0, bias=False, **_
+):
+    q, k, v = (heads_of((W.affine if bias else W.linear)(f"W_{n}", x), heads) for n in "qkv")
+    if qk_norm:
+        q, k = W.rms("q_norm", q, 1e-6), W.rms("k_norm", k, 1e-6)
+    if rotary_fraction:
+        q, k = turned(q), turned(k)
+    share = W.affine("w_beta", x) if beta else np.ones((T, heads))
+    u, o = np.array(v), np.zeros(v.shape)
+    for t in range(T):
+        for h in range(heads):
+            first = max(0, t - window + 1)
+            score = k[first : t + 1, h] @ q[t, h] / q.shape[-1] ** 0.5
+            if t > first:
+                u[t, h] -= share[t, h] * softmax(score[:-1]) @ u[first:t, h]
+            o[t, h] = softmax(score) @ u[first : t + 1, h]
+    return W.linear("W_o", flat(o))
+
+
 SMALL = dict(heads=2, key_size=3, value_size=5, conv=3)
 SHARED = SMALL | dict(key_heads=1)
 NEGATIVE = SMALL | dict(eigenvalues="[-1,1]")
@@ -211,4 +280,20 @@ CASES = [
         dict(heads=2, rule="oja", control="cde", solver="midpoint", substeps=2),
     ),
     ("neural_ode_fwp", neural_ode_fwp, dict(heads=2, control="cde")),
+    ("iplr", iplr, SMALL),
+    ("iplr", iplr, NEGATIVE | dict(rates=True, output_gate=True)),
+    ("mom", mom, dict(heads=2, key_size=4, memories=3, conv=3)),
+    ("mom", mom, dict(heads=3, key_size=4, value_size=5, memories=4, top=1, shared_memory=True)),
+    (
+        "mom",
+        mom,
+        dict(heads=2, key_size=4, memories=3, one_projection=True, output_gate=False, conv=0),
+    ),
+    ("deltaformer", deltaformer, dict(features=8, heads=2, window=3)),
+    ("deltaformer", deltaformer, dict(features=8, heads=2, window=9, qk_norm=True, bias=True)),
+    (
+        "deltaformer",
+        deltaformer,
+        dict(features=8, heads=4, window=5, beta=False, rotary_fraction=0.0),
+    ),
 ]

@@ -20,24 +20,13 @@ from seqjax.nn.activations import silu
 from seqjax.nn.base import Layer, Precise
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.initialisation import time_step_bias
-from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
+from seqjax.nn.linear import Bottleneck, merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm, unit
 
 
 class DeltaState(NamedTuple):
     window: jax.Array | tuple  # [conv - 1, channels of q, k and v]; (): no convolution
     S: jax.Array  # [heads, key, value]
-
-
-class Bottleneck(nnx.Module):
-    """W_2 W_1 x, through `rank` channels."""
-
-    def __init__(self, n: int, rank: int, m: int, *, bias: bool = False, rngs: nnx.Rngs):
-        self.W_1 = nnx.Linear(n, rank, use_bias=False, rngs=rngs)
-        self.W_2 = nnx.Linear(rank, m, use_bias=bias, rngs=rngs)
-
-    def __call__(self, x):
-        return self.W_2(self.W_1(x))
 
 
 class DeltaLayer(Layer):

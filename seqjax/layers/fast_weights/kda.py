@@ -23,11 +23,11 @@ from typing import Annotated
 from flax import nnx
 
 from seqjax.core.ranges import Range
-from seqjax.layers.fast_weights.delta_layer import Bottleneck, DeltaLayer, decay_parameters
+from seqjax.layers.fast_weights.delta_layer import DeltaLayer, decay_parameters
 from seqjax.nn.activations import sigmoid
 from seqjax.nn.base import option
 from seqjax.nn.gates import EIGENVALUES, log_decay, negative_bound, step_size
-from seqjax.nn.linear import per_head, split_heads
+from seqjax.nn.linear import Bottleneck, per_head, split_heads
 from seqjax.ops.delta_rule import gated_delta_rule
 
 
