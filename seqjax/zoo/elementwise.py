@@ -1,6 +1,7 @@
 """Elementwise recurrences: gates that act on each channel alone."""
 
 from seqjax.layers.elementwise.chrono_lstm import ChronoLSTM
+from seqjax.layers.elementwise.elstm import ELSTM
 from seqjax.layers.elementwise.gilr_lstm import GILRLSTM
 from seqjax.layers.elementwise.hgru import HGRN
 from seqjax.layers.elementwise.indrnn import IndRNN
@@ -10,6 +11,7 @@ from seqjax.layers.elementwise.qrnn import QRNN
 from seqjax.layers.elementwise.slstm import SLSTM
 from seqjax.layers.elementwise.sru import SRU
 from seqjax.layers.elementwise.sru_pp import SRUpp
+from seqjax.layers.elementwise.tcn import TCN
 from seqjax.layers.elementwise.ur_lstm import URLSTM
 from seqjax.layers.elementwise.xlstm import XLSTM
 from seqjax.zoo.entry import Entry
@@ -129,5 +131,20 @@ ROWS: dict[str, Entry] = {
             "real": dict(depth=3, complex_gate=False, expansion=0),
             "negative": dict(depth=2, complex_gate=False, expansion=0, eigenvalues="[-1,1]"),
         },
+    ),
+    "elstm": Entry(
+        ELSTM,
+        "Element-wise LSTM: gates see w*c",
+        "2305.19044",
+        state="out_features",
+        smoke=dict(hidden=3),
+    ),
+    "tcn": Entry(
+        TCN,
+        "Temporal convolutional network: the convolutional baseline",
+        "1803.01271",
+        state="held",
+        smoke=dict(channels=(3, 4)),
+        variants={"wide": dict(channels=(4,), width=3, dropout=0.3, normed=False)},
     ),
 }

@@ -7,8 +7,10 @@ from seqjax.layers.ssm.gss import GSS
 from seqjax.layers.ssm.h3 import H3
 from seqjax.layers.ssm.hawk import Hawk
 from seqjax.layers.ssm.hippo import HiPPO
+from seqjax.layers.ssm.hippo_rnn import HippoRNN
 from seqjax.layers.ssm.hyena import Hyena
 from seqjax.layers.ssm.laughing_hyena import LaughingHyena
+from seqjax.layers.ssm.linoss import LinOSS
 from seqjax.layers.ssm.liquid_s4 import LiquidS4
 from seqjax.layers.ssm.lmu import LMU
 from seqjax.layers.ssm.lru import LRU
@@ -17,6 +19,7 @@ from seqjax.layers.ssm.mamba import Mamba
 from seqjax.layers.ssm.mamba2 import Mamba2
 from seqjax.layers.ssm.mamba3 import Mamba3
 from seqjax.layers.ssm.mega import MEGA
+from seqjax.layers.ssm.pd_ssm import PDSSM
 from seqjax.layers.ssm.rg_lru import RGLRU
 from seqjax.layers.ssm.s4 import S4
 from seqjax.layers.ssm.s4d import S4D
@@ -279,5 +282,41 @@ ROWS: dict[str, Entry] = {
                 length=8, kernel_size=2, learned_decay=True, upsample="nearest", first_scale=1
             ),
         },
+    ),
+    "hippo_rnn": Entry(
+        HippoRNN,
+        "HiPPO memory inside a gated RNN",
+        "2008.07669",
+        state="hidden + memories * order",
+        smoke=dict(hidden=3, order=3),
+        variants={
+            "lmu": dict(
+                hidden=3,
+                memories=2,
+                order=3,
+                measure="lmu",
+                dt=0.2,
+                gate=False,
+                recurrent=True,
+                memory_feedback=True,
+                bias=False,
+            ),
+            "bounded": dict(hidden=2, order=3, max_length=4, recurrent=True),
+        },
+    ),
+    "linoss": Entry(
+        LinOSS,
+        "LinOSS: oscillatory state space, implicit and implicit-explicit",
+        "2410.03943",
+        state="4 * state",
+        smoke=dict(state=3),
+        variants={"imex": dict(state=3, discretisation="IMEX", mix=False)},
+    ),
+    "pd_ssm": Entry(
+        PDSSM,
+        "PD-SSM: permutation times diagonal transitions",
+        "2509.22284",
+        state="2 * state",
+        smoke=dict(state=3, dictionary=2),
     ),
 }
