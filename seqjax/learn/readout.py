@@ -162,6 +162,30 @@ def lms(features: int, outputs: int, *, rate: float = 1e-2, fit_bias: bool = Tru
     return Online(init, step)
 
 
+def memory_capacity(
+    layer: Layer, u: Array, *, longest: int, ridge: float = 0.0, test: float = 0.25
+) -> Array:
+    """MC_k [longest], the squared correlation of u_{t-k} and its readout at t, for k = 1 .. longest
+    (Jaeger 2002, Short term memory in echo state networks); their sum is the capacity.
+
+    u [T]: a series without memory of its own. The readouts are fitted to the first states, less
+    `longest` for a washout, and correlated on a share `test` of the steps, the last.
+    """
+    T, tested = len(u), round(test * len(u))
+    fitted = T - longest - tested
+    if longest < 1 or fitted <= longest or tested < 2:
+        raise ValueError(f"{T} steps are too few for {longest} delays and a test of {tested}")
+    states = layer(u[None, longest:, None])[0][0]
+    past = jnp.stack([u[longest - k : T - k] for k in range(1, longest + 1)], axis=1)
+    readout = ridge_readout(states[longest:fitted], past[longest:fitted], ridge)
+
+    def centred(z):
+        return z - jnp.mean(z, axis=0, keepdims=True)
+
+    y, past = centred(readout(states[fitted:])), centred(past[fitted:])
+    return jnp.sum(y * past, axis=0) ** 2 / (jnp.sum(y * y, axis=0) * jnp.sum(past * past, axis=0))
+
+
 def closed_loop(layer: Layer, readout: Readout, h: Any, x: Array, steps: int) -> tuple[Array, Any]:
     """`steps` predictions [B, steps, O] and the last state, the layer reading its own.
 

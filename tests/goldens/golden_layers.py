@@ -156,7 +156,7 @@ def slstm(inputs, meta, *, evaluator):
     return {"y": y, "states": jnp.stack(last)}
 
 
-# ---- elementwise, linear, residual, reservoir ---------------------------------------------------
+# ---- elementwise, linear, residual ----------------------------------------------------
 
 
 def indrnn(inputs, meta, *, evaluator):
@@ -245,18 +245,6 @@ def e59(inputs, meta, *, evaluator):
     layer = build("e59", x.shape[2], parameters, norm=True, expansion=expansion)
     y, h = layer(x, inputs.get("h0"), evaluator=evaluator)
     return {"y": y, "h": h}
-
-
-def esn(inputs, meta, *, evaluator):
-    x, W = inputs["x"], inputs["W"]
-    parameters = {
-        "W": W,
-        "W_in": inputs["Win"],
-        "b": inputs["bias"],
-        "a": jnp.broadcast_to(inputs["lr"], (len(W),)),
-    }
-    layer = build("esn", x.shape[2], parameters, hidden=len(W), activation=meta["activation"])
-    return {"h": layer(x, inputs["h0"], evaluator=evaluator)[0]}
 
 
 # ---- Transformer-XL -----------------------------------------------------------------------------
@@ -352,7 +340,6 @@ ADAPTERS = {
     "qrnn": by_evaluator(qrnn, *SCAN),
     "lru": by_evaluator(lru, *SCAN),
     "elman_e59": by_evaluator(e59, *CELL),
-    "esn_states": by_evaluator(esn, "sequential", "parallel_backward"),
     "txl_rel_attn": {"sequential": attention_sublayer},
     "txl_segments": {"sequential": segments},
 }

@@ -3,28 +3,40 @@
     h_t = (1 - a) * h_{t-1} + a * f(W h_{t-1} + W_in x_t + b) = y_t         h [hidden], a in (0, 1]
 
 A reservoir: W, W_in, b and the leak a are drawn once and `Frozen`; what is trained is a readout of
-the states, outside this layer. f is tanh or sigmoid; the leak is one number or one per unit.
+the states, outside this layer (`seqjax.learn.readout`). The leak is one number or one per unit.
 
-W has a fraction `density` of its entries, uniform on [-1, 1], scaled to the `spectral_radius` given
-for; below 1 (with tanh) the state forgets where it started, the echo state property. W_in and b are
-uniform on [-input_scale, input_scale] and [-bias_scale, bias_scale]; of W_in a fraction
-`input_density` is kept.
+W has a fraction `density` of its entries, by `law` uniform on [-1, 1], normal, or Bernoulli, 1 or
+-1, scaled to the `spectral_radius` given for; below 1 (with tanh) the state forgets where it
+started, the echo state property. W_in and b are of `input_law`, times `input_scale` and
+`bias_scale`; of W_in a fraction `input_density` is kept. The last `feedback` features of x are the
+outputs of the step before, by a teacher or by `closed_loop`, scaled by `feedback_scale`.
 
-Of the constructor of reservoirpy not here: other laws of W and W_in (normal and Bernoulli there), a
-scale for each input feature, which the data can carry, and matrices given: set `layer.W`.
+`plastic` units leak before f, which has a gain and a shift of its own per unit (Schrauwen et al.
+2008): z_t = (1 - a) * z_{t-1} + a * (W y_{t-1} + W_in x_t + b), y_t = f(gain * z_t + shift). The
+state is z; `intrinsic_plasticity` adapts gain and shift.
+
+Of the constructor of reservoirpy not here: noise, a scale for each input feature, which the data
+can carry, and matrices given: set `layer.W`.
 """
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
+from seqjax.nn.activations import identity, relu, sigmoid
 from seqjax.nn.base import Frozen, option
 from seqjax.nn.recurrent import Recurrent
 
-ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": sigmoid, "relu": relu, "linear": identity}
+LAWS = {
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1, maxval=1),
+    "normal": lambda key, shape: jax.random.normal(key, shape),
+    "bernoulli": lambda key, shape: jax.random.rademacher(key, shape, float),
+}
 
 
 def radius(W: jax.Array) -> jax.Array:
@@ -43,7 +55,66 @@ def radius(W: jax.Array) -> jax.Array:
     return jnp.exp(lax.fori_loop(0, 30, square, (W, 0 * one, one))[1])
 
 
-class ESN(Recurrent):
+def per_unit(name: str, value: float | Sequence[float], hidden: int) -> Frozen:
+    """[hidden] of one number, or of one for each unit."""
+    values = jnp.array(value, float)
+    if values.shape not in ((), (hidden,)):
+        raise ValueError(f"{name} must be one number or {hidden} of them, got {value}")
+    return Frozen(jnp.broadcast_to(values, (hidden,)))
+
+
+class Reservoir(Recurrent):
+    """Weights that are drawn; a subclass defines `step` with `excited`."""
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: int | None = None,
+        spectral_radius: float = 0.9,
+        density: float = 0.1,
+        law: str = "uniform",
+        input_density: float = 1.0,
+        input_scale: float = 1.0,
+        input_law: str = "uniform",
+        bias_scale: float = 0.0,
+        feedback: int = 0,
+        feedback_scale: float = 1.0,
+        activation: str = "tanh",
+        rngs: nnx.Rngs,
+    ):
+        self.features = features
+        H = self.out_features = hidden or features
+        self.activation = option("activation", activation, ACTIVATIONS)
+        if not 0 <= feedback <= features:
+            raise ValueError(f"feedback is 0 to features = {features} of them, got {feedback}")
+        draw, draw_in = (LAWS[option(*named, LAWS)] for named in (("law", law), ("law", input_law)))
+        joined = jax.random.bernoulli(rngs.params(), density, (H, H))
+        W = jnp.where(joined, draw(rngs.params(), (H, H)), 0)
+        self.W = Frozen(W * (spectral_radius / jnp.maximum(radius(W), 1e-6)))
+        scale = np.repeat([input_scale, feedback_scale], [features - feedback, feedback])
+        W_in = jnp.asarray(scale, float)[None] * draw_in(rngs.params(), (H, features))
+        if input_density < 1:
+            kept = jax.random.bernoulli(rngs.params(), input_density, W_in.shape)
+            W_in = jnp.where(kept, W_in, 0)
+        self.W_in = Frozen(W_in)
+        self.b = Frozen(bias_scale * draw_in(rngs.params(), (H,)))
+
+    def initial(self):
+        return jnp.zeros(self.out_features)
+
+    def drive(self, x):
+        return x @ self.W_in[...].T + self.b[...][None]
+
+    def f(self, z):
+        return ACTIVATIONS[self.activation](z)
+
+    def excited(self, h, z):
+        """f(W h + W_in x + b)."""
+        return self.f(self.W[...] @ h + z)
+
+
+class ESN(Reservoir):
     def __init__(
         self,
         features: int,
@@ -52,38 +123,45 @@ class ESN(Recurrent):
         spectral_radius: float = 0.9,
         leak: float | Sequence[float] = 1.0,
         density: float = 0.1,
+        law: str = "uniform",
         input_density: float = 1.0,
         input_scale: float = 1.0,
+        input_law: str = "uniform",
         bias_scale: float = 0.0,
+        feedback: int = 0,
+        feedback_scale: float = 1.0,
         activation: str = "tanh",
+        plastic: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        H = self.out_features = hidden or features
-        self.activation = option("activation", activation, ACTIVATIONS)
-        leaks = jnp.array(leak)
-        if leaks.shape not in ((), (H,)):
-            raise ValueError(f"leak must be one number or {H} of them, got {leak}")
-
-        def uniform(*shape):
-            return jax.random.uniform(rngs.params(), shape, minval=-1, maxval=1)
-
-        W = jnp.where(jax.random.bernoulli(rngs.params(), density, (H, H)), uniform(H, H), 0)
-        self.W = Frozen(W * (spectral_radius / jnp.maximum(radius(W), 1e-6)))
-        W_in = input_scale * uniform(H, features)
-        if input_density < 1:
-            kept = jax.random.bernoulli(rngs.params(), input_density, W_in.shape)
-            W_in = jnp.where(kept, W_in, 0)
-        self.W_in = Frozen(W_in)
-        self.b = Frozen(bias_scale * uniform(H))
-        self.a = Frozen(jnp.broadcast_to(leaks, (H,)))
-
-    def initial(self):
-        return jnp.zeros(self.out_features)
-
-    def drive(self, x):
-        return x @ self.W_in[...].T + self.b[...][None]
+        super().__init__(
+            features,
+            hidden=hidden,
+            spectral_radius=spectral_radius,
+            density=density,
+            law=law,
+            input_density=input_density,
+            input_scale=input_scale,
+            input_law=input_law,
+            bias_scale=bias_scale,
+            feedback=feedback,
+            feedback_scale=feedback_scale,
+            activation=activation,
+            rngs=rngs,
+        )
+        H = self.out_features
+        self.a = per_unit("leak", leak, H)
+        self.gain = Frozen(jnp.ones(H)) if plastic else None
+        self.shift = Frozen(jnp.zeros(H)) if plastic else None
 
     def step(self, h, z):
         a = self.a[...]
-        return (1 - a) * h + a * ACTIVATIONS[self.activation](self.W[...] @ h + z)
+        if self.gain is None:
+            return (1 - a) * h + a * self.excited(h, z)
+        return (1 - a) * h + a * (self.W[...] @ self.readout(h) + z)
+
+    def readout(self, h, x=None):
+        del x
+        if self.gain is None or self.shift is None:
+            return h
+        return self.f(self.gain[...] * h + self.shift[...])
