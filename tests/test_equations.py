@@ -9,21 +9,20 @@ import numpy as np
 import oracle_classic
 import oracle_fast_weights
 import oracle_linear_attention
-import oracle_residual
 import oracle_reservoir
+import oracle_residual
 import oracle_slots
 import pytest
 from oracle_tools import T, Weights, layer_of, numbers
 
 from seqjax.nn.base import Frozen
 
-CASES = oracle_classic.CASES + oracle_residual.CASES
-CASES += oracle_fast_weights.CASES + oracle_linear_attention.CASES
 FAMILIES = (
     oracle_classic,
     oracle_fast_weights,
     oracle_linear_attention,
     oracle_reservoir,
+    oracle_residual,
     oracle_slots,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]

@@ -24,12 +24,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
-from jax.scipy.linalg import solve_triangular
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
+from seqjax.ops.chunks import power_of_two, unit_lower_solve
 from seqjax.ops.dense_attention import attend, attention_weights
 from seqjax.ops.look_back import Cache, empty, look_back
 from seqjax.ops.positions import places, rotary
@@ -49,10 +49,11 @@ def correct(queries, items, i, j, seen, *, scale):
     weights = jnp.where(strict[None], weights, 0) * beta.T[..., None]  # none: not a mean of all
     known = jnp.einsum("hij,jhv->hiv", weights, u)
     rhs = jnp.moveaxis(v, 1, 0) - known
-    solve = partial(solve_triangular, lower=True, unit_diagonal=True)
-    new = jax.vmap(solve)(weights[:, :, len(k) - len(q) :], rhs)
-    new = jnp.moveaxis(new, 0, 1)
-    u = u.at[len(k) - len(q) :].set(new)
+    n, more = len(q), power_of_two(len(q)) - len(q)
+    among = jnp.pad(weights[:, :, len(k) - n :], ((0, 0), (0, more), (0, more)))
+    new = jax.vmap(unit_lower_solve)(among, jnp.pad(rhs, ((0, 0), (0, more), (0, 0))))
+    new = jnp.moveaxis(new[:, :n], 0, 1)
+    u = u.at[len(k) - n :].set(new)
     return attend(q, k, u, seen, scale=scale), new
 
 
