@@ -32,6 +32,8 @@ from seqjax.layers.linear_attention.gateloop import SimpleGateLoop
 from seqjax.layers.linear_attention.retnet import Retention
 from seqjax.layers.linear_attention.transnormer import DiagonalAttention, NormAttention
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention
+from seqjax.layers.reservoir.deep_esn import Reservoirs
+from seqjax.layers.reservoir.esn import Reservoir
 from seqjax.layers.residual.e42 import Tied
 from seqjax.layers.rwkv.parts import RWKV
 from seqjax.layers.ssm.griffin import RecurrentBlock
@@ -54,6 +56,7 @@ D = 4
 BASES = {
     Associative, Blocks, Combined, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented,
     StateSpace, Sublayer, TimeInvariant,
+    Reservoir, Reservoirs,
 }  # fmt: skip
 CONVOLVED = partial(
     CCA, D, heads=4, kv_heads=2, head_size=2, taps=(2, 3), window=4, bias=True, rotary_fraction=1.0

@@ -21,7 +21,7 @@ BELOW_1 = Range(0, below=1)
 SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
-    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "ff", "first_scale",
+    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "feedback", "ff", "first_scale",
                      "keep_first", "masks", "memory", "negative", "non_recurrent", "norm_groups",
                      "persistent", "r"), Range(0, SIZE.high)),
     # squared: matrices from state to state
@@ -38,9 +38,10 @@ NUMBERS: dict[str, Range] = {
     "bias_scale": NOT_NEGATIVE,  # of random biases
     "bound": POSITIVE,  # of the size of recurrent weights
     "cell_clip": POSITIVE,
-    "clip": POSITIVE,  # of a state
     "cell_rate": BELOW_1,  # of zoneout
     "chrono": Range(2),  # longest time scale, in steps
+    "clamp": ANY,  # of the logarithm of what slots take
+    "clip": POSITIVE,  # of a state
     "d": ANY,  # of a correction
     "decay_max": POSITIVE,
     "decay_min": POSITIVE,
@@ -56,9 +57,10 @@ NUMBERS: dict[str, Range] = {
     "eta_base": POSITIVE,  # inner learning rate
     "expansion": NOT_NEGATIVE,  # of a feed-forward part, as a multiple; 0: none, where it may be
     "fast_decay": POSITIVE,  # where a window falls to its target, as a share of the length
+    "feedback_scale": ANY,
     "floor": NOT_NEGATIVE,
-    "forget_bias": ANY,
     "forcing": SHARE,  # of a state by the input
+    "forget_bias": ANY,
     "frequency": ANY,
     "gain": POSITIVE,
     "gamma": NOT_NEGATIVE,  # a restoring force
@@ -66,16 +68,19 @@ NUMBERS: dict[str, Range] = {
     "gamma_W": ANY,
     "gate_bias": ANY,
     "gate_cap": POSITIVE,
+    "head_eps": NOT_NEGATIVE,
     "highway_bias": ANY,
+    "init_std": NOT_NEGATIVE,
     "input_density": Range(above=0, high=1),
     "input_scale": ANY,
+    "inter_scale": ANY,
+    "key_eps": NOT_NEGATIVE,
     "leak": Range(above=0, high=1),
     "longest": Range(2),  # time scale, in steps
     "lower_bound": BELOW_1,  # of a forget gate
+    "max_period": POSITIVE,
     "max_phase": Range(0, TURN),
-    "init_std": NOT_NEGATIVE,
-    "head_eps": NOT_NEGATIVE,
-    "key_eps": NOT_NEGATIVE,
+    "min_period": POSITIVE,
     "mult_noise": SHARE,
     "norm_eps": NOT_NEGATIVE,
     "norm_offset": ANY,  # added to the weights of a norm
@@ -84,19 +89,23 @@ NUMBERS: dict[str, Range] = {
     "rate": BELOW_1,  # of zoneout
     "rates": ANY,
     "recurrent_scale": NOT_NEGATIVE,
+    "refractory": NOT_NEGATIVE,  # in seconds
     "rotary_fraction": SHARE,
     "scale": POSITIVE,  # of scores
     "scales": ANY,
     "shift": ANY,
+    "slope": POSITIVE,  # of a surrogate
     "slow_decay": POSITIVE,
     "softcap": POSITIVE,  # of scores
     "spectral_radius": NOT_NEGATIVE,
-    "strength": ANY,  # of a second path through time
     "step_rescale": POSITIVE,  # of time steps
+    "strength": ANY,  # of a second path through time
+    "synapse": NOT_NEGATIVE,  # in seconds
     "target": Range(above=0, below=1),  # of a window
     "tau": POSITIVE,  # temperature
-    "trace": BELOW_1,  # of state units
     "theta": POSITIVE,  # window of a delay, in steps
+    "threshold": POSITIVE,  # of a potential
+    "trace": BELOW_1,  # of state units
     "weight_drop": BELOW_1,
     "zoneout": BELOW_1,
 }
