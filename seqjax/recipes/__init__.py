@@ -38,6 +38,7 @@ from seqjax.recipes import (
     string_copy,
     tagging,
     tmaze,
+    translation,
     uea,
     word_lm,
 )
@@ -79,6 +80,7 @@ RECIPES: dict[str, Config] = {
     "dna": dna.CONFIG,
     "imdb": imdb.CONFIG,
     "tagging": tagging.CONFIG,
+    "translation": translation.CONFIG,
     "captions": captions.CONFIG,
     "smnist": smnist.CONFIG,
     "gen_mnist": gen_mnist.CONFIG,
