@@ -5,60 +5,60 @@ hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-22
 time        5 s of CPU a row, 8 min in all, most of it compilation
 expected    accuracy, with the default seed:
 
-    hopfield               1.00   plrnn                  1.00   gsa                    1.00
-    elman                  1.00   hippo                  1.00   fox                    1.00
-    jordan                 1.00   lru                    0.98   tova_msrnn             1.00
-    lstm                   1.00   s4d                    1.00   gated_rnn_attention    1.00
-    lstm_1997              1.00   lssl                   1.00   log_linear_attention   1.00
-    lstmp                  1.00   s4                     1.00   fwp                    1.00
-    janet                  1.00   sashimi                0.94   deltanet               1.00
-    gru                    1.00   liquid_s4              1.00   gated_deltanet         1.00
-    mgu                    1.00   s5                     1.00   deltaproduct           1.00
-    mogrifier_lstm         1.00   dss                    1.00   recurrent_deltanet     1.00
-    awd_lstm               1.00   dlr                    1.00   srwm                   1.00
-    on_lstm                1.00   mamba                  1.00   kda                    1.00
-    convlstm               1.00   mamba2                 1.00   comba                  1.00
-    md_lstm                1.00   mamba3                 1.00   gdn2                   1.00
-    bidirectional          1.00   rg_lru                 1.00   longhorn               1.00
-    stacked                1.00   griffin                1.00   mesa_net               1.00
-    zoneout                1.00   hawk                   1.00   rwkv7                  1.00
-    indrnn                 1.00   lmu                    1.00   ttt_linear             1.00
-    min_gru                1.00   mega                   1.00   ttt_mlp                1.00
-    min_lstm               1.00   gss                    1.00   titans                 1.00
-    qrnn                   1.00   h3                     1.00   negative_eigenvalues   1.00
-    slstm                  1.00   hyena                  1.00   neural_ode_fwp         1.00
-    sru                    1.00   laughing_hyena         1.00   attention              1.00
-    sru_pp                 1.00   sgconv                 1.00   local_attention        1.00
-    gilr_lstm              1.00   linear_transformer     1.00   latent_attention       1.00
-    ur_lstm                1.00   performer              1.00   stripedhyena           1.00
-    chrono_lstm            1.00   rfa                    1.00   jamba                  1.00
-    xlstm                  1.00   cosformer              1.00   zamba                  1.00
-    hgru                   1.00   ecoformer              1.00   highway_rnn            1.00
-    orthogonal_rnn         1.00   transnormer            1.00   highway_lstm           1.00
-    unitary_rnn            1.00   transnormer_llm        1.00   highway_state_gating   1.00
-    nnrnn                  1.00   lightning_attention    1.00   residual_rnn           1.00
-    incremental_rnn        1.00   aft                    1.00   residual_stacked_rnn   1.00
-    tarnn                  1.00   retnet                 1.00   residual_lstm          1.00
-    limit_cycle_rnn        1.00   relit                  1.00   residual_time_gru      1.00
-    antisymmetric_rnn      1.00   mao_decay              1.00   sctt_rnn               1.00
-    ct_rnn                 1.00   hgrn2                  1.00   e1                     1.00
-    ode_rnn                1.00   based                  1.00   e33                    1.00
-    ltc                    1.00   gla                    1.00   e42                    1.00
-    cfc                    1.00   mlstm                  1.00   e59                    1.00
-    lipschitz_rnn          1.00   rwkv4                  1.00   heterogeneous_residual 1.00
-    cornn                  1.00   rwkv5                  1.00   log_polynomial         1.00
-    unicornn               1.00   rwkv6                  1.00   esn                    1.00
-    nwm                    1.00   aaren                  1.00   transformer_xl         1.00
-    wave_rnn               0.77   gau                    1.00   smt_memory_rnn         1.00
-    noisy_rnn              1.00   flash_gau              0.87
-    lem                    1.00   gateloop               1.00
-    abc                    1.00   rebased                1.00   lightnet               1.00
-    rodimus                1.00   ffm                    1.00   iplr                   1.00
-    mom                    1.00   deltaformer            1.00   linoss                 1.00
-    hippo_rnn              1.00   pd_ssm                 1.00   elstm                  1.00
-    tcn                    0.78   residual_esn           1.00   deep_residual_esn      1.00
-    deep_esn               0.76   es2n                   0.77   nvar                   1.00
-    liquid_state_machine   1.00
+    hopfield               1.00   s4d                    1.00   lightnet               1.00
+    elman                  1.00   lssl                   1.00   rodimus                1.00
+    jordan                 1.00   s4                     1.00   ffm                    1.00
+    lstm                   1.00   sashimi                0.94   fwp                    1.00
+    lstm_1997              1.00   liquid_s4              1.00   deltanet               1.00
+    lstmp                  1.00   s5                     1.00   gated_deltanet         1.00
+    janet                  1.00   dss                    1.00   deltaproduct           1.00
+    gru                    1.00   dlr                    1.00   recurrent_deltanet     1.00
+    mgu                    1.00   mamba                  1.00   srwm                   1.00
+    mogrifier_lstm         1.00   mamba2                 1.00   kda                    1.00
+    awd_lstm               1.00   mamba3                 1.00   comba                  1.00
+    on_lstm                1.00   rg_lru                 1.00   gdn2                   1.00
+    convlstm               1.00   griffin                1.00   longhorn               1.00
+    md_lstm                1.00   hawk                   1.00   mesa_net               1.00
+    bidirectional          1.00   lmu                    1.00   rwkv7                  1.00
+    stacked                1.00   mega                   1.00   ttt_linear             1.00
+    zoneout                1.00   gss                    1.00   ttt_mlp                1.00
+    indrnn                 1.00   h3                     1.00   titans                 1.00
+    min_gru                1.00   hyena                  1.00   negative_eigenvalues   1.00
+    min_lstm               1.00   laughing_hyena         1.00   neural_ode_fwp         1.00
+    qrnn                   1.00   sgconv                 1.00   iplr                   1.00
+    slstm                  1.00   hippo_rnn              1.00   mom                    1.00
+    sru                    1.00   linoss                 1.00   deltaformer            1.00
+    sru_pp                 1.00   pd_ssm                 1.00   attention              1.00
+    gilr_lstm              1.00   linear_transformer     1.00   local_attention        1.00
+    ur_lstm                1.00   performer              1.00   latent_attention       1.00
+    chrono_lstm            1.00   rfa                    1.00   stripedhyena           1.00
+    xlstm                  1.00   cosformer              1.00   jamba                  1.00
+    hgru                   1.00   ecoformer              1.00   zamba                  1.00
+    elstm                  1.00   transnormer            1.00   highway_rnn            1.00
+    tcn                    0.78   transnormer_llm        1.00   highway_lstm           1.00
+    orthogonal_rnn         1.00   lightning_attention    1.00   highway_state_gating   1.00
+    unitary_rnn            1.00   aft                    1.00   residual_rnn           1.00
+    nnrnn                  1.00   retnet                 1.00   residual_stacked_rnn   1.00
+    incremental_rnn        1.00   relit                  1.00   residual_lstm          1.00
+    tarnn                  1.00   mao_decay              1.00   residual_time_gru      1.00
+    limit_cycle_rnn        1.00   hgrn2                  1.00   sctt_rnn               1.00
+    antisymmetric_rnn      1.00   based                  1.00   e1                     1.00
+    ct_rnn                 1.00   gla                    1.00   e33                    1.00
+    neural_ode             0.77   mlstm                  1.00   e42                    1.00
+    neural_cde             1.00   rwkv4                  1.00   e59                    1.00
+    ode_rnn                1.00   rwkv5                  1.00   heterogeneous_residual 1.00
+    ltc                    1.00   rwkv6                  1.00   log_polynomial         1.00
+    cfc                    1.00   aaren                  1.00   esn                    1.00
+    lipschitz_rnn          1.00   gau                    1.00   residual_esn           1.00
+    cornn                  1.00   flash_gau              0.87   deep_residual_esn      1.00
+    unicornn               1.00   gateloop               1.00   liquid_state_machine   1.00
+    nwm                    1.00   gsa                    1.00   deep_esn               0.76
+    wave_rnn               0.77   fox                    1.00   es2n                   0.77
+    noisy_rnn              1.00   tova_msrnn             1.00   nvar                   1.00
+    lem                    1.00   gated_rnn_attention    1.00   transformer_xl         1.00
+    plrnn                  1.00   log_linear_attention   1.00   smt_memory_rnn         1.00
+    hippo                  1.00   abc                    1.00
+    lru                    0.98   rebased                1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts

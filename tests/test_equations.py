@@ -9,6 +9,7 @@ import numpy as np
 import oracle_classic
 import oracle_fast_weights
 import oracle_linear_attention
+import oracle_ode
 import oracle_reservoir
 import oracle_residual
 import oracle_slots
@@ -21,6 +22,7 @@ FAMILIES = (
     oracle_classic,
     oracle_fast_weights,
     oracle_linear_attention,
+    oracle_ode,
     oracle_reservoir,
     oracle_residual,
     oracle_slots,

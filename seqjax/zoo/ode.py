@@ -6,6 +6,8 @@ from seqjax.layers.ode.ct_rnn import CTRNN
 from seqjax.layers.ode.lem import LEM
 from seqjax.layers.ode.lipschitz_rnn import LipschitzRNN
 from seqjax.layers.ode.ltc import LTC
+from seqjax.layers.ode.neural_cde import NeuralCDE
+from seqjax.layers.ode.neural_ode import NeuralODE
 from seqjax.layers.ode.noisy_rnn import NoisyRNN
 from seqjax.layers.ode.nwm import NeuralWaveMachine
 from seqjax.layers.ode.ode_rnn import ODERNN
@@ -24,6 +26,28 @@ ROWS: dict[str, Entry] = {
         variants={
             "exact": dict(hidden=3, activation="linear", solver="exact"),
             "leaky": dict(hidden=3, tau=None, solver="euler", substeps=3),
+        },
+    ),
+    "neural_ode": Entry(
+        NeuralODE,
+        "Neural ODE sequence model",
+        "1806.07366",
+        state="hidden or features",
+        smoke=dict(hidden=3),
+        variants={
+            "adaptive": dict(hidden=3, solver="dopri5", tolerance=1e-4),
+            "adjoint": dict(hidden=3, solver="tsit5", tolerance=1e-4, adjoint="backsolve"),
+        },
+    ),
+    "neural_cde": Entry(
+        NeuralCDE,
+        "Neural controlled differential equation",
+        "2005.08926",
+        state="(hidden or features) + 2 * features",
+        smoke=dict(hidden=3),
+        variants={
+            "linear": dict(hidden=3, path="linear", width=5, substeps=2),
+            "rectilinear": dict(hidden=3, path="rectilinear", time=False, solver="midpoint"),
         },
     ),
     "ode_rnn": Entry(

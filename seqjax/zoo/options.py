@@ -103,6 +103,7 @@ NUMBERS: dict[str, Range] = {
     "synapse": NOT_NEGATIVE,  # in seconds
     "target": Range(above=0, below=1),  # of a window
     "tau": POSITIVE,  # temperature
+    "tolerance": POSITIVE,  # of the error of a step
     "theta": POSITIVE,  # window of a delay, in steps
     "threshold": POSITIVE,  # of a potential
     "trace": BELOW_1,  # of state units

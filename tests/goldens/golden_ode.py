@@ -3,7 +3,9 @@
 import re
 from math import isqrt
 
+import jax
 import jax.numpy as jnp
+import pytest
 from golden_layers import all_states, build, by_evaluator, gru_weights, identity, under
 from golden_zoneout import blocks
 
@@ -290,6 +292,23 @@ def ode_rnn(inputs, meta, *, evaluator):
     return {"y": layer(x, inputs.get("h0"), dt=inputs["dt"], evaluator=evaluator)[0]}
 
 
+def neural_cde(inputs, meta, *, evaluator):
+    """The first channel of x is the time, at whose values the path has its knots."""
+    x, W, path = inputs["x"], inputs["W"], meta["interpolation"]
+    if path == "natural":
+        pytest.skip("neural_cde has no natural splines: they look ahead")
+    one_step = meta["solver"].startswith("3/8-rule")
+    options = dict(solver="rk38") if one_step else dict(solver="dopri8", tolerance=1e-12)
+    values = {"W.kernel": W.T, "W.bias": inputs["b"]}
+    values |= {"W_0.kernel": inputs["W0"].T, "W_0.bias": inputs["b0"]}
+    layer = build(
+        "neural_cde", x.shape[2], values, hidden=W.shape[1], path=path, time=False, **options
+    )
+    t = jax.lax.stop_gradient(x[:, :, 0])  # knots do not move with the values of their channel
+    dt = jnp.diff(t, axis=1, prepend=t[:, :1])
+    return {"z": layer(x, dt=dt, evaluator=evaluator)[0]}
+
+
 ADAPTERS = {
     "cornn": by_evaluator(cornn, *CELL),
     "unicornn": by_evaluator(unicornn, *CELL),
@@ -303,5 +322,6 @@ ADAPTERS = {
     "nwm_conv2d": by_evaluator(nwm, *CELL),
     "plrnn": by_evaluator(plrnn, *CELL),
     "shallow_plrnn": by_evaluator(shallow_plrnn, *CELL),
+    "neural_cde": by_evaluator(neural_cde, "sequential"),
     "ode_rnn_euler": by_evaluator(ode_rnn, *CELL),
 }

@@ -4,17 +4,16 @@
     h_t = GRU(h, x_t) = y_t                 at a step                       h [hidden]  alg. 1
 
 The state moves by itself while nothing is seen, and jumps where something is: for observations at
-uneven times, dt of flow.dt or 1. The equation is solved by `substeps` steps of `solver`
-(`seqjax.nn.ode`) an interval; none has to pass, as where dt is 0. The cell is a `gru` with its
-reset gate after the product.
+uneven times, dt of flow.dt or 1, which may be 0. The equation is solved by `substeps` steps of
+`solver` (`seqjax.nn.ode`) an interval, or within `tolerance` by an adaptive one. The cell is a
+`gru` with its reset gate after the product.
 """
 
 import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.layers.classic.gru import GRU
-from seqjax.nn.base import option
-from seqjax.nn.ode import SOLVERS, integrate
+from seqjax.nn.ode import Solver
 from seqjax.nn.recurrent import Recurrent
 
 
@@ -29,11 +28,15 @@ class ODERNN(Recurrent):
         width: int | None = None,
         solver: str = "euler",
         substeps: int = 1,
+        tolerance: float = 1e-6,
+        adjoint: str = "checkpointed",
         rngs: nnx.Rngs,
     ):
         self.features = features
         H = self.out_features = hidden or features
-        self.solver, self.substeps = option("solver", solver, SOLVERS), substeps
+        self.solve = Solver(solver, substeps, tolerance, adjoint)
+        if self.solve.adaptive:
+            self.loops = ("sequential",)  # the others need forward derivatives of a step
         self.W_1 = nnx.Linear(H, width or H, rngs=rngs)
         self.W_2 = nnx.Linear(width or H, H, rngs=rngs)
         self.gru = GRU(features, hidden=H, reset="after", rngs=rngs)
@@ -49,7 +52,4 @@ class ODERNN(Recurrent):
 
     def step(self, h, z):
         u, dt = z
-        moved = integrate(
-            self.field, h, dt.astype(h.dtype), solver=self.solver, substeps=self.substeps
-        )
-        return self.gru.step(moved, u)
+        return self.gru.step(self.solve(self.field, h, dt), u)
