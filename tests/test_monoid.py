@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from seqjax.core import monoid as m
 from seqjax.core.scan import scan
+from seqjax.core.smoother import DIAGONALS, MATRICES, riccati
 
 N, G, K, V = 3, 2, 3, 2
 
@@ -31,6 +32,12 @@ def complex_normal(key, *shape):
 
 def window(key):
     return m.shift_element(normal(key, 2), 3)
+
+
+def spread(key, *shape):
+    """Positive semidefinite."""
+    x = normal(key, *shape)
+    return x @ x.swapaxes(-1, -2)
 
 
 # name -> (monoid, element from a list of keys, state from a key); each leaf has its own key
@@ -77,6 +84,16 @@ ALGEBRAS = {
         m.total,
         lambda k: {"xx": normal(k[0], N, N), "xy": normal(k[1], N)},
         lambda k: {"xx": normal(k, N, N), "xy": normal(jax.random.fold_in(k, 1), N)},
+    ),
+    "riccati": (
+        riccati(MATRICES),
+        lambda k: (normal(k[0], N, N), spread(k[1], N, N), spread(k[2], N, 2)),
+        lambda k: spread(k, N, N),
+    ),
+    "riccati diagonal": (
+        riccati(DIAGONALS),
+        lambda k: (normal(k[0], N), normal(k[1], N) ** 2, normal(k[2], N) ** 2),
+        lambda k: normal(k, N) ** 2,
     ),
     "shift": (m.shift(3), lambda k: window(k[0]), lambda k: normal(k, 3, 2)),
     "product": (

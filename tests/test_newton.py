@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from seqjax.core.newton import newton, parallel_backward
+from seqjax.core.monoid import block_diagonal, dense, diagonal
+from seqjax.core.newton import STRUCTURES, newton, parallel_backward
+from seqjax.core.smoother import smoothed
 from seqjax.zoo import make
 
 T, D = 9, 3
@@ -32,13 +34,14 @@ def sequential(step, xs, h):
     return lax.scan(lambda h, x: ((new := step(h, x)), new), h, xs)[1]
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("structure", STEPS)
-@pytest.mark.parametrize("way", ["newton", "parallel_backward"])
+@pytest.mark.parametrize("way", ["newton", "elk", "parallel_backward"])
 def test_states_and_derivatives(structure, way):
     step, h0 = STEPS[structure]
-    if way == "newton":
-        run = lambda W, xs, h: newton(step(W), xs, h, jacobian=structure).states  # noqa: E731
+    if way != "parallel_backward":
+        trust = 0.01 if way == "elk" else None
+        run = lambda W, xs, h: newton(step(W), xs, h, jacobian=structure, trust=trust).states  # noqa: E731
     else:
         run = lambda W, xs, h: parallel_backward(step(W), xs, h, jacobian=structure)[0]  # noqa: E731
     plain = lambda W, xs, h: sequential(step(W), xs, h)  # noqa: E731
@@ -58,6 +61,78 @@ def test_states_and_derivatives(structure, way):
         jax.tree.leaves(all_of(run)), jax.tree.leaves(all_of(plain)), strict=True
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("structure, affine", [("dense", dense), ("diagonal", diagonal),
+                                               ("block_diagonal", block_diagonal)])  # fmt: skip
+@pytest.mark.parametrize("trust", [1e-3, 0.3, 5.0])
+def test_the_smoother_is_a_least_squares_problem(structure, affine, trust):
+    """Of blocks and of diagonals each block, or entry, by itself."""
+    draw, blocks, n = (
+        np.random.default_rng(0),
+        *{"dense": (1, 3), "diagonal": (3, 1)}.get(structure, (2, 3)),
+    )
+    J, b, g = 2 * draw.normal(size=(T, blocks, n, n)), *draw.normal(size=(2, T, blocks, n))
+    h0 = draw.normal(size=(blocks, n))
+    shaped = {"dense": lambda x: x[:, 0], "diagonal": lambda x: x.reshape(T, blocks)}
+    shape = shaped.get(structure, lambda x: x)
+    found = smoothed(
+        *map(shape, (J, b, g)), shape(h0[None].repeat(T, 0))[0], trust,
+        affine=affine, times=STRUCTURES[structure].times,
+    )  # fmt: skip
+    expected = np.zeros_like(b)
+    for block in range(blocks):
+        A, y = np.eye(T * n), b[:, block].copy()
+        y[0] += J[0, block] @ h0[block]
+        for t in range(1, T):
+            A[t * n : (t + 1) * n, (t - 1) * n : t * n] = -J[t, block]
+        near = trust**0.5 * np.eye(T * n)
+        right = np.concatenate([y.ravel(), trust**0.5 * g[:, block].ravel()])
+        solved = np.linalg.lstsq(np.concatenate([A, near]), right, rcond=None)[0]
+        expected[:, block] = solved.reshape(T, n)
+    np.testing.assert_allclose(found, shape(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_steps_that_expand_are_found_after_few_iterations():
+    """Twice the weights at which linear steps neither grow nor shrink: 1024 of them overflow."""
+    draw = np.random.default_rng(4)
+    W = jnp.asarray(2 * draw.normal(size=(8, 8)) / 8**0.5, jnp.float32)
+    xs, h0 = jnp.asarray(draw.normal(size=(1024, 8)), jnp.float32), jnp.zeros(8, jnp.float32)
+    step = lambda h, x: jnp.tanh(W @ h + x)  # noqa: E731
+    found = jax.jit(lambda xs: newton(step, xs, h0, max_iterations=100))(xs)
+    assert not found.fell_back and 10 < found.iterations < 70
+    np.testing.assert_allclose(found.states, sequential(step, xs, h0), atol=1e-5)
+
+
+def test_a_guess_of_before_is_a_warm_start():
+    step = STEPS["dense"][0]
+    state = {"a": H0[:1], "b": H0[1:]}
+
+    def of(W):
+        def both(h, x):
+            new = step(W)(jnp.concatenate([h["a"], h["b"]]), x)
+            return {"a": new[:1], "b": new[1:]}
+
+        return both
+
+    before = newton(of(0.99 * W), X, state)
+    cold, warm = newton(of(W), X, state), newton(of(W), X, state, guess=before.states)
+    assert warm.iterations < cold.iterations
+    assert newton(of(W), X, state, guess=cold.states).iterations == 0
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12), warm[:2], cold[:2])
+    total = lambda W: jnp.sum(newton(of(W), X, state, guess=before.states).states["b"])  # noqa: E731
+    plain = lambda W: jnp.sum(sequential(step(W), X, H0)[:, 1:])  # noqa: E731
+    np.testing.assert_allclose(jax.grad(total)(W), jax.grad(plain)(W), atol=1e-10)
+
+
+def test_a_trust_region_takes_fewer_iterations():
+    draw = np.random.default_rng(0)
+    W = jnp.asarray(1.5 * draw.normal(size=(8, 8)) / 8**0.5)
+    xs, h0 = jnp.asarray(draw.normal(size=(512, 8))), jnp.zeros(8)
+    step = lambda h, x: jnp.tanh(W @ h + x)  # noqa: E731
+    plain, near = (jax.jit(lambda xs, t=t: newton(step, xs, h0, trust=t))(xs) for t in (None, 0.01))
+    assert near.iterations < plain.iterations and not near.fell_back
+    np.testing.assert_allclose(near.states, sequential(step, xs, h0), atol=1e-10)
 
 
 def test_each_example_of_a_batch_stops_and_falls_back_on_its_own():
@@ -81,7 +156,7 @@ def test_each_example_of_a_batch_stops_and_falls_back_on_its_own():
 
 
 def test_overflowing_iterates_fall_back():
-    """Linearisations of h + h^3 explode: the loop takes over and says so."""
+    """What is chaotic is not found in 8 iterations: the loop takes over, and `fell_back` is set."""
     step = lambda h, x: jnp.tanh(60 * jnp.sin(40 * h) + x)  # noqa: E731
     xs = jax.random.normal(jax.random.key(5), (64, D))
     result = jax.jit(lambda xs: newton(step, xs, H0, jacobian="diagonal", max_iterations=8))(xs)
@@ -92,7 +167,7 @@ def test_overflowing_iterates_fall_back():
 def test_quasi_and_damping_reach_the_same_states():
     step = STEPS["dense"][0](W)
     plain = newton(step, X, H0)
-    for options in (dict(quasi=True), dict(damping=0.5)):
+    for options in (dict(quasi=True), dict(damping=0.5), dict(quasi=True, trust=0.1)):
         other = newton(step, X, H0, **options)
         assert not other.fell_back and other.iterations >= plain.iterations
         np.testing.assert_allclose(other.states, plain.states, atol=1e-11)
@@ -117,6 +192,8 @@ def test_pytree_states_and_empty_sequences():
     [
         (dict(jacobian="dens"), "did you mean 'dense'"),
         (dict(damping=1.0), "damping must be in"),
+        (dict(trust=0.0), "trust must be above 0"),
+        (dict(guess=X[:4]), "guess must be states like"),
         (dict(jacobian="diagonal", quasi=True), "quasi is the diagonal of a dense"),
     ],
 )

@@ -23,7 +23,7 @@ def test_list_has_every_row(capsys, monkeypatch):
     names = {kind: [row["name"] for row in rows] for kind, rows in listed.items()}
     assert sorted(names["layers"]) == sorted(LAYERS)
     assert names["ops"] == list(ops.OPS) and names["tasks"] == list(TASKS)
-    assert set(names["evaluators"]) == {*EVALUATORS, "newton", "parallel_backward"}
+    assert set(names["evaluators"]) == {*EVALUATORS, "newton", "elk", "parallel_backward"}
     for kind in ("layers", "ops", "evaluators", "learners", "tasks"):
         assert all(row["title"] and row["reference"] for row in listed[kind])
     assert all(row.get("transition") for row in listed["layers"])

@@ -5,9 +5,12 @@ Guess all states at once; linearise f about the guess; the linearised recurrence
     h_t = f(g_{t-1}, x_t) + J_t (h_{t-1} - g_{t-1}),      J_t = df/dh (g_{t-1}, x_t)
 
 is affine, so a scan over (J_t, f - J_t g) solves it in O(log T) depth and gives the next guess
-(DEER, arXiv:2309.12252 eq. 5; the quasi form keeps diag(J) only, arXiv:2407.19115 sec. 4). The
-derivative at the solution, dh_t = J_t dh_{t-1} + (df)_t, is the implicit function theorem and an
-affine scan once more: it has jvp and vjp, and does not run through the iterations.
+(DEER, arXiv:2309.12252 eq. 5; the quasi form keeps diag(J) only, arXiv:2407.19115 sec. 4). Where
+the J_t expand, that scan overflows: what leaves all that f gives is replaced by the step from the
+guess, f(g), so that at least one state more is right after each iteration; or a trust region keeps
+each guess near the last one (ELK, `seqjax.core.smoother`). The derivative at the solution,
+dh_t = J_t dh_{t-1} + (df)_t, is the implicit function theorem and an affine scan once more: it has
+jvp and vjp, and does not run through the iterations.
 
 Shapes: xs [T, ...], state a pytree h; the structure of J is declared, not discovered:
 
@@ -30,8 +33,10 @@ from jax.flatten_util import ravel_pytree
 from seqjax.core.common import accumulation_dtype, largest, unknown
 from seqjax.core.monoid import block_diagonal, dense, diagonal
 from seqjax.core.scan import scan
+from seqjax.core.smoother import smoothed
 
 Step = Callable[[Any, Any], Any]
+FAR = 1e6  # times what f gives: a guess beyond it is none
 
 
 class NewtonResult(NamedTuple):
@@ -79,6 +84,8 @@ def newton(
     tolerance: float | None = None,
     max_iterations: int = 50,
     damping: float = 0.0,
+    trust: float | None = None,
+    guess: Any = None,
     evaluator: str | None = None,
 ) -> NewtonResult:
     """All states of h_t = step(h_{t-1}, x_t), by Newton's method on the trajectory.
@@ -91,6 +98,13 @@ def newton(
         rounding of a state of 16 bits, whose affine scans run in float32.
     damping: in [0, 1); J is shrunk by 1 - damping. 0 is Newton; towards 1 it is the fixed-point
         iteration, which always ends after T steps. The solution does not move.
+    trust: the first weight of the distance to the last guess (ELK; quasi: quasi-ELK). A guess that
+        lowers the sum of squared residuals is taken, and the weight a fourth of what it was; any
+        other is not, and the weight eight times as large (Levenberg-Marquardt; the paper keeps
+        it). 0.01 is a good first one. None: no trust region. Chaotic recurrences are beyond it,
+        too: their residuals hardly depend on how far the guess is.
+    guess: states [T, ...] to begin with, of an earlier call with nearby parameters; None: all are
+        the first.
     evaluator: of the affine scans inside (a name of seqjax.core.scan.EVALUATORS).
 
     An example that has not converged after max_iterations, or has left the finite numbers, is
@@ -107,9 +121,11 @@ def newton(
         raise ValueError(f"quasi is the diagonal of a dense Jacobian, not of {jacobian!r}")
     if not 0 <= damping < 1:
         raise ValueError(f"damping must be in [0, 1), got {damping}")
+    if trust is not None and not trust > 0:
+        raise ValueError(f"trust must be above 0, or None, got {trust}")
     inner = _QUASI if quasi else kind
 
-    def solve(f, xs, h0):
+    def solve(f, xs, h0, guess):
         length = _length(xs)
         stop = _tolerance(h0.dtype) if tolerance is None else tolerance
 
@@ -120,23 +136,34 @@ def newton(
             gap = largest(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
             return gap / (1 + largest(jnp.abs(h), initial=0))
 
+        def squares(h):
+            return jnp.sum(jnp.square(_wide(jax.vmap(f)(shift(h), xs) - h)))
+
         def improve(carry):
-            h, iterations, _ = carry
-            g = shift(h)
+            h, iterations, _, weight = carry
+            last, g = h, shift(h)
             J = jax.vmap(lambda g, x: inner.jacobian(lambda h: f(h, x), g))(g, xs) * (1 - damping)
-            J, new, g = _wide((J, jax.vmap(f)(g, xs), g))
-            b = new - jax.vmap(inner.times)(J, g)
-            h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator)
-            h = h.astype(h0.dtype)
-            return h, iterations + 1, residual(h)
+            J, step, g = _wide((J, jax.vmap(f)(g, xs), g))
+            b = step - jax.vmap(inner.times)(J, g)
+            if trust is None:
+                h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator)
+                far = FAR * (1 + largest(jnp.abs(step), initial=0))
+                h = jnp.where(jnp.abs(h) <= far, h, step).astype(h0.dtype)
+                return h, iterations + 1, residual(h), weight
+            affine = dict(affine=inner.monoid, times=inner.times, evaluator=evaluator)
+            h = smoothed(J, b, _wide(h), _wide(h0), weight, **affine).astype(h0.dtype)
+            better = squares(h) < squares(last)  # False of a NaN
+            h = jnp.where(better, h, last)
+            return h, iterations + 1, residual(h), weight * jnp.where(better, 0.25, 8)
 
         def unfinished(carry):
-            _, iterations, gap = carry
+            _, iterations, gap, _ = carry
             return (iterations < max_iterations) & (gap > stop) & jnp.isfinite(gap)
 
-        guess = jnp.broadcast_to(h0[None], (length, *h0.shape))
-        start = (guess, jnp.zeros((), jnp.int32), residual(guess))
-        h, iterations, gap = lax.while_loop(unfinished, improve, start)
+        guess = jnp.broadcast_to(h0[None], (length, *h0.shape)) if guess is None else guess
+        weight = jnp.asarray(trust or 0, accumulation_dtype(h0.dtype))
+        start = (guess, jnp.zeros((), jnp.int32), residual(guess), weight)
+        h, iterations, gap, _ = lax.while_loop(unfinished, improve, start)
         fell_back = ~(gap <= stop)
         # A loop of zero or T steps, not a cond: under vmap a cond would always run both branches.
         h, _, _ = lax.while_loop(
@@ -149,7 +176,7 @@ def newton(
     if _length(xs) == 0:
         zero = jnp.zeros((), jnp.float32)
         return NewtonResult(*_nothing(state), zero.astype(jnp.int32), zero, zero.astype(bool))
-    states, last, report = _implicit(solve, step, xs, state, jacobian, evaluator)
+    states, last, report = _implicit(solve, step, xs, state, jacobian, evaluator, guess)
     return NewtonResult(states, last, *report)
 
 
@@ -169,7 +196,7 @@ def parallel_backward(
     ((100, 2), (2,))
     """
 
-    def solve(f, xs, h0):
+    def solve(f, xs, h0, _):
         def body(h, x):
             h = f(h, x)
             return h, h
@@ -189,8 +216,8 @@ def _one_step(f, xs, h, previous, t):
     return lax.dynamic_update_index_in_dim(h, new, t, 0), new, t + 1
 
 
-def _implicit(solve, step, xs, state, jacobian, evaluator):
-    """states = solve(f, xs, h0) with the derivatives of the recurrence instead of those of solve.
+def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
+    """states = solve(f, xs, h0, guess) with the derivatives of the recurrence, not those of solve.
 
     The tangent rule calls the solution again, so it can itself be differentiated, to any order.
     """
@@ -206,15 +233,22 @@ def _implicit(solve, step, xs, state, jacobian, evaluator):
     # What the step closes over (parameters being differentiated) must become an argument.
     f, constants = jax.closure_convert(flat, h0, jax.tree.map(lambda x: x[0], xs))
 
+    if guess is not None:
+        like = jax.tree.map(lambda s: (_length(xs), *s.shape), state)
+        if jax.tree.map(jnp.shape, guess) != like:
+            got = jax.tree.map(jnp.shape, guess)
+            raise ValueError(f"guess must be states like the first, {like}, got {got}")
+        guess = guess if jacobian != "dense" else jax.vmap(lambda h: ravel_pytree(h)[0])(guess)
+
     @jax.custom_jvp
-    def run(constants, xs, h0):
-        return solve(lambda h, x: f(h, x, *constants), xs, h0)
+    def run(constants, xs, h0, guess):
+        return solve(lambda h, x: f(h, x, *constants), xs, h0, guess)
 
     @run.defjvp
     def run_jvp(primals, tangents):
-        constants, xs, h0 = primals
-        d_constants, d_xs, d_h0 = tangents
-        h, report = run(constants, xs, h0)
+        constants, xs, h0, guess = primals
+        d_constants, d_xs, d_h0, _ = tangents
+        h, report = run(constants, xs, h0, guess)
         g = jnp.concatenate([h0[None], h[:-1]])
 
         def linearised(g, x, dx):
@@ -228,7 +262,7 @@ def _implicit(solve, step, xs, state, jacobian, evaluator):
         nothing = jax.tree.map(_no_tangent, report)
         return (h, report), (dh, nothing)
 
-    h, report = run(constants, xs, h0)
+    h, report = run(constants, xs, h0, guess)
     return jax.vmap(unravel)(h), unravel(h[-1]), report
 
 

@@ -35,7 +35,7 @@ class Recurrent(Layer):
         which nothing but `seqjax.testing.check_layer` notices.
     """
 
-    loops = ("sequential", "newton", "parallel_backward")
+    loops = ("sequential", "newton", "elk", "parallel_backward")
     jacobian: ClassVar[str] = "dense"
 
     def drive(self, x: jax.Array) -> Any:
@@ -73,8 +73,9 @@ class Recurrent(Layer):
         z, shared = self.driven(x, flow), self.shared()
         made: Any = () if shared is None else (shared,)
         xs = (z, flow.resets, flow.mask)
-        if flow.evaluator == "newton":
-            return newton(step, xs, h.now, jacobian=self.jacobian)[:2]
+        if flow.evaluator in ("newton", "elk"):
+            trust = 0.01 if flow.evaluator == "elk" else None
+            return newton(step, xs, h.now, jacobian=self.jacobian, trust=trust)[:2]
         if flow.evaluator == "parallel_backward":
             return parallel_backward(step, xs, h.now, jacobian=self.jacobian)
         last, states = lax.scan(body, h.now, xs)

@@ -102,6 +102,7 @@ def _step_verdicts(evaluators: Sequence[str], platform: str) -> Verdicts:
     found = {
         "sequential": "chosen: the loop over the step, as it is written",
         "newton": "only by name: its iterations pay off where T is long and the device parallel",
+        "elk": "only by name: newton in a trust region, for steps that expand",
         "parallel_backward": "only by name: gradients by scans, for parallel devices",
     }
     return {name: found[name] for name in evaluators}

@@ -62,6 +62,8 @@ EVALUATORS = (
     Row("primitive", "the diagonal recurrence as one JAX primitive", "seqjax.core.primitive"),
     Row("newton", "DEER: Newton on nonlinear recurrences; quasi (diagonal) form",
         "2309.12252, 2407.19115"),
+    Row("elk", "ELK: Newton in a trust region, by a Kalman smoother; quasi (diagonal) form",
+        "2407.19115"),
     Row("parallel_backward", "the loop forward, its derivatives as scans", "seqjax.core.newton"),
 )  # fmt: skip
 
