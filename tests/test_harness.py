@@ -183,7 +183,7 @@ def test_the_harness_scores_a_local_task(tmp_path, monkeypatch, capsys):
         if kind == "loglikelihood_rolling":
             text = text.replace('doc_to_text: "{{context}}"', 'doc_to_text: ""')
         (tmp_path / f"{name}.yaml").write_text(text)
-    words = ["harness", "python", "--tasks", "ends", "whole", "--include", str(tmp_path), "--json"]
+    words = ["lm_eval", "python", "--tasks", "ends", "whole", "--include", str(tmp_path), "--json"]
     assert main(words) == 0
     out = capsys.readouterr().out
     found = json.loads(out[out.index("{") :])

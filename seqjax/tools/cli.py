@@ -41,7 +41,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("sweep:sweep", "train all configs of FILE.py with all its seeds: one table"),
     "plot": Command("plot:plot", "draw runs together, with bands over seeds and the baseline"),
     "generate": Command("runs:generate", "write text with a trained model"),
-    "harness": Command(
+    "lm_eval": Command(
         "harness:harness", "score a model of text on tasks of lm-evaluation-harness"
     ),
     "import": Command("checkpoints:import_", "read a checkpoint of the transformers library"),

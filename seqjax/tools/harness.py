@@ -1,4 +1,4 @@
-"""`seqjax harness RUN`: a model of text on the tasks of EleutherAI's lm-evaluation-harness.
+"""`seqjax lm_eval RUN`: a model of text on the tasks of EleutherAI's lm-evaluation-harness.
 
     loglikelihood(context, continuation)     sum of log p(token) of the continuation, and whether
                                              each is the likeliest one
