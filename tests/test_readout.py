@@ -111,3 +111,11 @@ def test_closed_loop_reads_what_it_says():
 def test_the_experiment_predicts_mackey_glass_on_its_own():
     error = reservoir.run(60, reservoir.mackey_glass(3600), starts=8, ridge=1e-9)
     assert error < 0.5  # the mean of the series has 1
+
+
+def test_each_of_several_series_may_have_a_readout_of_its_own():
+    each = jax.vmap(lambda X, Y: ridge_readout(X, Y, RIDGE))(X, Y)
+    for n in range(len(X)):
+        one = jax.tree.map(lambda leaf, n=n: leaf[n], each)
+        assert close(one, ridge_readout(X[n], Y[n], RIDGE))
+    assert not close(each.W[0], each.W[1], 0.01)

@@ -100,9 +100,9 @@ ARCHITECTURES: dict[str, Callable[[Config], Description]] = {
 
 # Other recurrent models of the transformers library, and why they are not read.
 NOT_READ = {
-    "abc": "its clamp of slots, its positions and its output gate have no layer here",
-    "deltaformer": "attention to values that are corrected by attention has no layer here",
-    "lightnet": "additive decays (a running softmax of keys) have no layer here",
+    "abc": "its layer is here (abc): its files were compared with nothing yet",
+    "deltaformer": "its layer is here (deltaformer): its files were compared with nothing yet",
+    "lightnet": "its layer is here (lightnet): its files were compared with nothing yet",
     "log_linear_mamba2": "its code runs on GPUs alone: it was compared with nothing yet",
     "mamba3": "its kernels, of mamba_ssm, run on GPUs alone: it was compared with nothing yet",
     "path_attn": "positions by products of Householder matrices have no layer here",

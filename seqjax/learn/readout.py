@@ -6,7 +6,8 @@
 
 X [N, D] states, Y [N, O] targets, y = x W + b. The sums are a monoid (`seqjax.core.monoid.total`):
 statistics of pieces of a stream, of batches and of devices are added, by `merge` or `lax.psum`,
-and give the readout of the whole. They are as exact as their dtype: a small ridge needs float64.
+and give the readout of the whole; `jax.vmap` over series gives each its own. They are as exact as
+their dtype: a small ridge needs float64.
 """
 
 from __future__ import annotations
