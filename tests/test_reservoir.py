@@ -63,6 +63,7 @@ def test_the_threshold_has_the_derivative_of_its_surrogate():
     assert spike(u, "atan", 2.0).tolist() == [0, 0, 0, 1]  # strictly above
 
 
+@pytest.mark.thorough
 def test_rates_are_coded_as_spikes_where_there_is_a_key():
     layer = make(
         "liquid_state_machine", 3, hidden=3, coding="rate", reads="potential", synapse=0.0,
@@ -77,6 +78,7 @@ def test_rates_are_coded_as_spikes_where_there_is_a_key():
     np.testing.assert_allclose(spikes.mean(0), [0, 0.3, 1], atol=0.04)
 
 
+@pytest.mark.thorough
 def test_plasticity_moves_the_outputs_towards_what_is_asked_for():
     esn = make("esn", 1, hidden=50, density=0.2, plastic=True, input_scale=3.0)
     x = jax.random.normal(jax.random.key(0), (2000, 1))
@@ -93,6 +95,7 @@ def test_plasticity_moves_the_outputs_towards_what_is_asked_for():
             intrinsic_plasticity(make("esn", 1, **options), x)
 
 
+@pytest.mark.thorough
 def test_memory_of_a_reservoir_with_a_residual_branch_is_longer():
     """arXiv:2308.02902 sec. 5: at the edge of stability the capacity comes near the size."""
     u = jax.random.uniform(jax.random.key(1), (1200,), minval=-0.8, maxval=0.8)
