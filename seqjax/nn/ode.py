@@ -106,8 +106,8 @@ class Solver:
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(lambda s, h, constants: scaled(s, h, *constants)),
                 getattr(diffrax, ADAPTIVE[self.name])(),
-                t0=0.0,
-                t1=1.0,
+                t0=jnp.zeros_like(dt),
+                t1=jnp.ones_like(dt),
                 dt0=None,
                 y0=h,
                 args=tuple(constants),
