@@ -27,19 +27,26 @@ def test_the_formulas():
     W, residual, _, both = layer.modules
     gru, (lru, inner) = residual.modules[0], both.modules
     assert (layer.features, layer.out_features, both.out_features) == (3, 8, 8)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 3)))
-    z = W(x)
-    z = jnp.tanh(z + gru(z)[0])
-    expected = jnp.concatenate([lru(z)[0], jax.nn.gelu(inner.modules[0](z)[0])], axis=2)
-    y, state = layer(x)
-    np.testing.assert_allclose(y, expected, atol=1e-12)
-    first, middle = layer(x[:, :3])
-    second, last = layer(x[:, 3:], middle)
-    np.testing.assert_allclose(jnp.concatenate([first, second], 1), y, atol=1e-12)
-    assert jax.tree.structure(last) == jax.tree.structure(state)
-    summed = Parallel(gru, lru, join="sum")(z)[0]
-    np.testing.assert_allclose(summed, gru(z)[0] + lru(z)[0], atol=1e-12)
-    np.testing.assert_allclose(nnx.Sequential(W, Outputs(gru))(x), gru(W(x))[0], atol=1e-12)
+
+    @jax.jit  # compiled at once: a call of each part by itself is many programs
+    def both_ways(x):
+        z = W(x)
+        z = jnp.tanh(z + gru(z)[0])
+        expected = jnp.concatenate([lru(z)[0], jax.nn.gelu(inner.modules[0](z)[0])], axis=2)
+        y, state = layer(x)
+        first, middle = layer(x[:, :3])
+        second, last = layer(x[:, 3:], middle)
+        assert jax.tree.structure(last) == jax.tree.structure(state)
+        summed = Parallel(gru, lru, join="sum")(z)[0]
+        return [
+            (y, expected),
+            (y, jnp.concatenate([first, second], 1)),
+            (summed, gru(z)[0] + lru(z)[0]),
+            (nnx.Sequential(W, Outputs(gru))(x), gru(W(x))[0]),
+        ]
+
+    for found, expected in both_ways(jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 3)))):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 @pytest.mark.thorough  # each by itself: tests/test_every_layer.py

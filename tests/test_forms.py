@@ -62,6 +62,7 @@ def test_second_order_and_inputs_without_a_derivative():
     assert met == [(True, False)]  # y is no input of the derivative
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name", ["linear_attention", "gated_delta_rule", "dplr", "stabilised_attention"]
 )
