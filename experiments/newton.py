@@ -17,15 +17,15 @@ expected
     lstm      2.0   1024      7    38.3x     80    61.7x      7   737.8x
 
 A cell of 16 units over T steps of Gaussian inputs. Its recurrent weights are drawn from
-N(0, scale^2 / 16): at 1 the steps contract, at 2 they expand and the orbits of the plain
-cell are chaotic. Iterations of Newton's method (DEER), with the diagonal of the Jacobian alone (quasi),
-and in a trust region (ELK), until the residual is 1e-6 of the states; `-` where 100 are too few and
-the loop takes over. The times are those of one evaluation, compiled, as a multiple of the loop's.
+N(0, scale^2 / 16): at 1 the steps contract, at 2 the orbits of the plain cell are chaotic.
+Iterations of Newton's method (DEER), with the diagonal of the Jacobian alone (quasi), and in a
+trust region (ELK), until the residual is 1e-6 of the states; `-` where 100 are too few and the loop
+takes over. The times are those of one evaluation, compiled, as a multiple of the loop's.
 
-On a CPU the loop wins by far: an iteration solves dense 16 x 16 systems at every step, the trust
-region a dozen of them. What can pay off on a device that runs the steps side by side is what takes
-few iterations: Newton's where steps contract, the trust region where they nearly do not, and nothing
-here where they expand.
+On a CPU the loop wins by far: an iteration works on dense 16 x 16 matrices at every step, the trust
+region solves systems of them besides. What can pay off on a device that runs the steps side by side
+is what takes few iterations: Newton's where steps contract, the trust region where they nearly do
+not (9 for 11), and nothing here where they expand.
 """
 
 from __future__ import annotations
