@@ -156,6 +156,7 @@ def targets(kind):
     return draws.astype(kind.dtype), np.resize([1.0, 0, 0, 2, 1], lead)
 
 
+@pytest.mark.share(5)
 @every
 def test_the_loss_is_the_plain_formula_and_what_has_no_weight_does_not_reach_it(kind):
     y_hat, (y, mask) = head(kind), targets(kind)
@@ -189,6 +190,7 @@ def test_the_gradient_is_finite_at_extremes(kind):
                 assert np.isfinite(value) and np.isfinite(grad).all(), (scale, target.max())
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     "kind", [k for k in NAMED if type(k.values[0]) not in (Quantiles, Actions)]
 )

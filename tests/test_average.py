@@ -149,6 +149,7 @@ def test_a_run_evaluates_keeps_and_hands_on_its_average(tmp_path, capsys):
     assert f"loss {losses[-1]:.4f}" not in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("average", [Choice("nt_asgd", {"n": 1}), Choice("polyak")])
 def test_a_run_with_an_average_goes_on_bitwise(average, tmp_path):

@@ -30,6 +30,7 @@ def test_peers_compute_the_same(name):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ops.OPS)
 def test_every_op_can_be_timed(name):

@@ -68,6 +68,7 @@ def test_an_encoder_sees_all_of_its_segment(name):
                 np.testing.assert_allclose(y[b][kept], expected[kept], atol=1e-10)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_cross_attention_looks_at_all_of_the_context(name):

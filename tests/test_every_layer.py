@@ -66,12 +66,12 @@ DISTANCES: dict[str, Any] = dict(
 )
 # Layers that are parts of rows, or of models that are read: class -> one of it.
 PARTS = {
+    Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),  # a quick one: `make test` takes the first
     Attended: lambda rngs: Attended(CONVOLVED, 2, norm_eps=1e-6, rngs=rngs),
     Beside: lambda rngs: Beside(make("gru", D), make("lru", D), join="sum"),
     Chain: lambda rngs: Chain(Norm(D), make("gru", D), nnx.Linear(D, D, rngs=rngs), features=D),
     Residual: lambda rngs: Residual(make("mamba", D, state=2)),
     CCA: lambda rngs: CONVOLVED(rngs=rngs),
-    Cells: lambda rngs: Cells(D, 0.0, "[0,1]", rngs),
     DiagonalAttention: lambda rngs: DiagonalAttention(D, heads=2, window=3, rngs=rngs),
     ClippedAttention: lambda rngs: ClippedAttention(
         D,

@@ -74,7 +74,7 @@ def shapes_of_rows(name):
         )
 
 
-@pytest.mark.share(10)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_row_declares_the_ops_that_it_runs(name):
     """All that it meets by itself and by the evaluators of an op; its own, such as Newton's method
@@ -89,7 +89,7 @@ def test_every_row_declares_the_ops_that_it_runs(name):
         assert found == declared, f"{name} {options}"
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", LAYERS)
 def test_explain_names_the_parts_that_take_an_evaluator_and_every_one_is_taken(name):
     """By an op or a monoid that the layer declares, or else it is a program of the layer's own."""

@@ -216,6 +216,7 @@ def test_retention_with_xpos_is_the_product_of_scaled_queries_and_keys():
     assert error(layer(x[None])[0][0], expected) < 1e-9
 
 
+@pytest.mark.thorough
 def test_diagonal_attention_stays_in_its_block():
     layer = DiagonalAttention(4, heads=1, window=3, rotary_fraction=0.0, rngs=nnx.Rngs(0))
     layer, x = double(layer), normal(6, 1, 6, 4)

@@ -43,6 +43,7 @@ def test_cu_seqlens(sums, continued, resets, kept):
         assert (where(found.resets), where(found.mask)) == (resets, list(range(kept)))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     "ids, options, resets, mask",
     [
@@ -126,6 +127,7 @@ def test_a_layer_runs_backwards_as_its_op_does():
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("masked", [False, True])
 def test_each_piece_backwards_is_the_piece_alone(masked):

@@ -95,6 +95,7 @@ def test_heavy_hitters_stay(recent):
         np.testing.assert_allclose(state.had[0, :, h], had[h, held[h]], atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_log_linear_attention_reads_by_level():
     """The sum over steps, with more steps than the levels serve; lambda = 1 is linear attention."""
     q, k, v = normal(1, 3, 11, 1, 2)

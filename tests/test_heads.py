@@ -79,7 +79,7 @@ def repeated(x, axis, heads):
     return jnp.repeat(x, heads // x.shape[axis], axis=axis)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("shape", HEADS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_heads_that_share_are_heads_that_are_alike(name, shape):
@@ -144,6 +144,7 @@ def test_the_states_of_grouped_queries_are_computed_once():
     assert cost(16) < 1.1 * cost(2)
 
 
+@pytest.mark.thorough
 def test_groups_of_a_signed_decay():
     """Mamba-2 with groups of B and C, and eigenvalues that may be negative."""
     layer = make("mamba2", 4, state=3, heads=4, groups=2, eigenvalues="[-1,1]", rngs=nnx.Rngs(0))

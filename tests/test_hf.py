@@ -278,6 +278,7 @@ def test_commands(tmp_path, capsys):
     assert cli.main(["export", str(folder), "--out", str(back)]) == 2
 
 
+@pytest.mark.thorough
 def test_a_model_without_a_head_returns_what_a_head_reads(tmp_path):
     whole = checkpoint(tmp_path / "whole", MIXTURE)
     content, tokens = tensors(MIXTURE), jnp.array([[3, 1, 4, 1]])

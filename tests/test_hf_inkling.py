@@ -86,6 +86,7 @@ def test_sums_of_blocks_are_attended_to():
     np.testing.assert_allclose(stream, np.concatenate([current, *over], axis=1), atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["inkling", "inkling2-options", "inkling2_loop-options"])
 def test_resets_and_masks_reach_every_pass(name, tmp_path):

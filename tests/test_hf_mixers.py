@@ -26,6 +26,7 @@ MIXERS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_reset_goes_to_the_start_that_was_learned(name):

@@ -80,6 +80,7 @@ def test_tables_cells_and_time():
     np.testing.assert_allclose(y, model(TOKENS[:1])[0][0], atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("fields", [RWKV, ZAMBA], ids=["rwkv", "zamba"])
 def test_folders_that_were_stored_before_there_was_one_model(fields, tmp_path):

@@ -233,6 +233,7 @@ def test_matrix_states_have_exact_rtrl(name, options):
     equal(*both(learner, cell, params, xs, ys))
 
 
+@pytest.mark.thorough
 def test_snap_is_exact_where_nothing_reaches_further_and_differs_elsewhere():
     xs, ys = stream()
     cells, params = network("indrnn")

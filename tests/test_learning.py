@@ -83,6 +83,7 @@ RESERVOIR = replace(
 ADDING = replace(TINY, task=TaskConfig("adding", batch=3, length=5, evaluation_batches=1))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "words, config, count, task",
     [
@@ -104,6 +105,7 @@ def test_exact_learners_make_the_ordinary_update(words, config, count, task):
     same(metrics, expected)
 
 
+@pytest.mark.thorough
 def test_a_window_is_an_update():
     """bptt of windows of 2, by hand: the gradient of the mean loss, the state a constant."""
     config = learning(TINY, "bptt", 2)

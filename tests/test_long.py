@@ -115,6 +115,7 @@ def test_distil_finds_the_modes_of_a_filter():
     np.testing.assert_allclose(sorted(np.abs(np.exp(found.log_lambda))), [0.9, 0.97, 0.99])
 
 
+@pytest.mark.thorough
 def test_a_hyena_distilled():
     """The error falls with the order, bounds that of the layer, and the state does not grow."""
     hyena = build("hyena", 2, length=64, width=8, frequency=6.0)

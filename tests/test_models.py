@@ -58,7 +58,7 @@ def flags(seed=3):
     return resets, ~mask
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 def test_a_stream_split_anywhere_is_the_whole(kind):
     model, spec, call = kind
     x, (resets, mask) = inputs(spec), flags()

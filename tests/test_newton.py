@@ -63,6 +63,7 @@ def test_states_and_derivatives(structure, way):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("structure, affine", [("dense", dense), ("diagonal", diagonal),
                                                ("block_diagonal", block_diagonal)])  # fmt: skip
 @pytest.mark.parametrize("trust", [1e-3, 0.3, 5.0])

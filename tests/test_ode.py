@@ -65,6 +65,7 @@ def test_a_stable_lipschitz_network_forgets_where_it_began():
     assert np.all(np.diff(gap) < 0) and gap[-1] < np.exp(0.5 * top * 0.05 * 200) * gap[0]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("solver, order", [("euler", 1), ("midpoint", 2), ("rk4", 4), ("rk38", 4)])
 def test_solvers_have_their_order(solver, order):
     assert solver in SOLVERS

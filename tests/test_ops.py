@@ -182,7 +182,7 @@ def agree(found, expected, tolerance=1e-9):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("case, evaluator", PAIRS)
 def test_value_gradient_and_tangent(case, evaluator):
     for what in ("resets and masks", "strong decay"):

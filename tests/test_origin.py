@@ -111,6 +111,7 @@ def test_stored_imports_are_origins_and_runs_of_these_again(tmp_path, capsys):
     assert read(out).config == found.config
 
 
+@pytest.mark.thorough
 def test_another_answer_gets_a_new_head(tmp_path, capsys):
     theirs, run = checkpoint(tmp_path / "theirs"), tmp_path / "run"
     config = replace(TUNE, task=replace(PARITY, name="copy", length=12,
@@ -125,6 +126,7 @@ def test_another_answer_gets_a_new_head(tmp_path, capsys):
     assert "the head of" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_text_is_written_after_training_on_text(tmp_path, capsys):
     """By a model that knows more tokens than there are bytes."""
     theirs, run = checkpoint(tmp_path / "theirs", {**MAMBA, "vocab_size": 300}), tmp_path / "run"
@@ -226,6 +228,7 @@ def test_what_does_not_fit_is_refused_before_any_work(changes, message, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_folders_that_are_no_origins(tmp_path):
     with pytest.raises(ValueError, match="from must be the folder of a run or a checkpoint"):
         train(TUNE, tmp_path / "run", origin=tmp_path / "nowhere")

@@ -166,6 +166,7 @@ def test_what_is_reversed():
     np.testing.assert_array_equal(batch.x.present, batch.present)
 
 
+@pytest.mark.thorough
 def test_reversing_is_learned_through_the_bridge(tmp_path):
     """And not by a decoder that is given no source."""
     task = TaskConfig("reverse", {"vocabulary": 4}, batch=32, length=6, evaluation_batches=2)
@@ -210,6 +211,7 @@ def test_a_convolution_sees_frames_one_by_one():
         Model(replace(CONFIG, front="conv"), Spec(Features(3), Values(1, True)), rngs=nnx.Rngs(0))
 
 
+@pytest.mark.thorough
 def test_a_convolution_learns_where_the_light_is():
     """Whether a bright corner is at the left or at the right."""
     key = jax.random.key(0)

@@ -89,7 +89,7 @@ def test_an_op_over_pieces_is_the_op_over_each(name):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), found, wanted)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, reverse", [*((name, False) for name in LAYER_NAMES), ("gru", True), ("mamba", True)]
 )
@@ -156,6 +156,7 @@ def test_no_steps_and_one_piece():
     np.testing.assert_allclose(ends[:, 0], end, atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("every", [1, 8, 37, 50])
 def test_states_on_the_way(every):

@@ -60,6 +60,7 @@ def test_products_of_turned_vectors_depend_on_distances_only(far):
     np.testing.assert_allclose(scores(place + far), scores(place), atol=5e-6)
 
 
+@pytest.mark.thorough
 def test_a_short_text_in_a_large_window():
     """Slots of the window count from its far end; 16 tokens are the same in any."""
     x = normal(0, 1, 16, 4)

@@ -46,7 +46,7 @@ CASES = list(
 )
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("reverse, adjoint, shapes", CASES)
 def test_meaning_and_derivatives(reverse, adjoint, shapes):
     a, b, h0, reset = operands(*shapes)

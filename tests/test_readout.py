@@ -108,6 +108,7 @@ def test_closed_loop_reads_what_it_says():
     assert close(end, state, 1e-5)
 
 
+@pytest.mark.thorough
 def test_the_experiment_predicts_mackey_glass_on_its_own():
     error = reservoir.run(60, reservoir.mackey_glass(3600), starts=8, ridge=1e-9)
     assert error < 0.5  # the mean of the series has 1

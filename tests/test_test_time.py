@@ -162,6 +162,7 @@ def test_what_reduces_to_the_gated_delta_rule():
     agree(decoupled_delta_rule(q, k, v, wide(beta), wide(beta), wide(log_a)), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["ttt_linear", "titans"])
 def test_one_step_of_a_plain_linear_model_is_the_delta_rule(name):
@@ -225,6 +226,7 @@ def test_the_mesa_read_is_ridge_regression_and_conjugate_gradients_reach_it():
     assert errors[0] > 2 * errors[1] > 1e-3 and errors[2] < 1e-10
 
 
+@pytest.mark.thorough
 def test_continuous_rules_converge_with_the_order_of_their_solver():
     x = normal(1, 5, 4)
 

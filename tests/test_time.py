@@ -56,6 +56,7 @@ class Clocked(Layer):
         return self.layer.run(x[:, :-1], h, replace(flow, dt=dt))
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name, variant", TIMED)
 def test_laws_hold_with_dt(name, variant):
     check_layer(Clocked(build(name, variant)))
