@@ -28,6 +28,7 @@ def softmax_rows(scores):
     return jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("qk_norm", ["each", *(
     pytest.param(name, marks=pytest.mark.thorough) for name in ("head", "all")
 )])  # fmt: skip
@@ -61,6 +62,7 @@ def test_grouped_queries_with_everything_on(qk_norm):
     np.testing.assert_allclose(layer(x[None])[0][0], layer.W_o(y), atol=1e-12)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("R, options", [
     (1, {}), (6, dict(positions="rotary", base=50.0, gate=True, bias=True)),
 ])  # fmt: skip

@@ -100,6 +100,7 @@ def is_inexact(x):
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name, spec", SPECS)
 def test_ops(name, spec):
     op = OPS[name]

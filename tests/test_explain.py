@@ -89,6 +89,7 @@ def test_every_row_declares_the_ops_that_it_runs(name):
         assert found == declared, f"{name} {options}"
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", LAYERS)
 def test_explain_names_the_parts_that_take_an_evaluator_and_every_one_is_taken(name):

@@ -118,10 +118,10 @@ def test_an_op_is_lowered_to_the_form_of_another_machine():
 def test_a_call_sees_the_examples_and_the_shapes():
     layer = seqjax.make("gla", 8, heads=2)
     with calls_met() as met:
-        layer(jnp.zeros((3, 16, 8), jnp.float32))
-        jax.jit(jax.grad(lambda x: layer(x)[0].sum()))(jnp.zeros((5, 16, 8)))
+        jax.eval_shape(layer, jnp.zeros((3, 16, 8), jnp.float32))
+        jax.eval_shape(jax.grad(lambda x: layer(x)[0].sum()), jnp.zeros((5, 16, 8)))
         q, v = jnp.zeros((7, 16, 2, 4), jnp.bfloat16), jnp.zeros((7, 16, 2, 3), jnp.bfloat16)
-        seqjax.linear_attention(q, q, v, None)
+        jax.eval_shape(seqjax.linear_attention, q, q, v, None)
     assert {op.name for op, _ in met} == {"linear_attention"}
     assert [call.examples for _, call in met] == [3, 5, 7]
     assert [call.shapes["v"] for _, call in met] == [(16, 2, 4), (16, 2, 4), (16, 2, 3)]

@@ -65,7 +65,7 @@ def in_float64(checkpoint):
     return checkpoint.model
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("folder", models())
 def test_logits_are_the_stored_ones_at_once_and_one_by_one(folder):
     io, meta = numbers(folder)

@@ -50,6 +50,7 @@ def test_dropout_and_rematerialisation():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
 
 
+@pytest.mark.thorough
 def test_a_block_of_its_own_loses_what_it_adds():
     model = cast_parameters(decoder(RWKV, dropout=0.5), jnp.float64)
     model = jax.tree.map(lambda p: p + 0.3, model)  # some begin at zero

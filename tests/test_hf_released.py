@@ -27,7 +27,7 @@ def at_once_and_one_by_one(checkpoint, tokens):
     return whole, jnp.concatenate(steps, axis=1)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_the_original_code(name, tmp_path):
     stored = json.loads((FOLDER / f"{name}.json").read_text())

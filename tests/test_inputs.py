@@ -167,7 +167,7 @@ def one_batch(spec):
     return Task("one_batch", spec, lambda key, batch_size, length: batch, lambda length: {})
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", SPECS)
 def test_every_kind_trains_end_to_end(monkeypatch, name):
     task = one_batch(SPECS[name])
@@ -205,6 +205,7 @@ def test_a_batch_with_time_stamps_is_refused_before_any_work(monkeypatch):
 # --- generation
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("outputs", [Strokes(2, True), Bernoullis(3, True), Poisson(3, True)],
                          ids=["strokes", "bernoullis", "poisson"])  # fmt: skip
 def test_whatever_answers_its_next_input_generates(outputs):

@@ -145,6 +145,7 @@ def test_every_learner_trains_on_a_stream(name):
     assert all((params[n] != before[n]).any() for n in params)
 
 
+@pytest.mark.thorough
 def test_a_run_with_a_learner_goes_on_bitwise(tmp_path):
     """The learner's state goes on with the stream, UORO's draws with its key."""
     config = learning(STREAMS, "uoro rank=2", 2)

@@ -99,6 +99,7 @@ def piece_of(h, n):
     return h._replace(blocks=blocks(h.blocks), tail=rest(h.tail), pooled=rest(h.pooled))
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 def test_pieces_of_a_row_have_states_and_answers_of_their_own(kind):
     model, spec, call = kind

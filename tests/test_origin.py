@@ -140,6 +140,7 @@ def test_text_is_written_after_training_on_text(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("the")
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_another(tmp_path):
     """With its best checkpoint, its layers and more tokens than the task has."""
     lru = ModelConfig(layer=(LayerConfig("lru"), LayerConfig("esn")), features=4, depth=3)
@@ -172,6 +173,7 @@ def first(tmp_path_factory):
     return run, train(TWO, run, task=ALWAYS)
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_another_batch_rate_and_data(first, tmp_path):
     """Its averaged weights do, and nothing of its optimiser."""
     run, result = first
@@ -244,6 +246,7 @@ def test_folders_that_are_no_origins(tmp_path):
         train(TUNE, tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_a_run_killed_before_it_saved_does_without_its_origin(interrupt, tmp_path):  # noqa: F811
     theirs, run = checkpoint(tmp_path / "theirs"), tmp_path / "run"
     interrupt(2 + 2, Killed)  # two batches are traced

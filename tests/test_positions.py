@@ -24,6 +24,7 @@ def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), F32)
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("furthest", [16, 131_072, 1_000_000, 2**31 - 1])
 def test_angles(name, furthest):

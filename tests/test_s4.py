@@ -86,6 +86,7 @@ def test_s4d_starts_where_the_paper_says():
     assert abs(imag.mean()) < 0.1 and abs(imag.std() - 1) < 0.1 and (imag[0] != imag[1]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",
@@ -118,6 +119,7 @@ def test_convolution_is_the_recurrence(name, options):
         np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("hurwitz", [True, False])
 def test_s4_matches_its_dense_matrices(hurwitz):
     """Bilinear steps of the full complex matrix, at an even length (a root of unity is -1)."""

@@ -76,6 +76,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("made", LAYERS if FULL else LAYERS[:2])
 def test_a_layer_after_the_docstring_keeps_every_law(made):
     assert max(check_layer(made()).values()) < 1e-8

@@ -98,6 +98,7 @@ def test_the_decoder_is_causal_and_starts_at_the_memory():
 # ---- students -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize(
     "name, options",

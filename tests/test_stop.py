@@ -333,6 +333,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2}]  # a kill cut it short
 
 
+@pytest.mark.thorough
 def test_a_text_that_changed_is_not_gone_on_with(tmp_path):
     text, run = tmp_path / "text", tmp_path / "run"
     text.write_bytes(b"seven little ducks went out one day " * 20)

@@ -82,6 +82,7 @@ class Summaries(Segmented):
 LAYERS = Peak, Mutual, Summaries
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("cls", LAYERS)
 def test_it_keeps_every_law(cls):
     assert len(inspect.getsource(cls).splitlines()) < 40

@@ -156,7 +156,7 @@ def test_adding_baseline_is_the_variance_of_the_sum():
     assert abs(mse - task.baseline(50)["mse"]) < 5 * 0.197 / BATCH**0.5
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", TASKS)
 def test_rows_build_and_draw_what_they_specify_from_a_key(name):
     task = built(name, **TASKS[name].smoke)

@@ -237,10 +237,10 @@ def test_continuous_rules_converge_with_the_order_of_their_solver():
         return layer(x[None], layer.batch_state(1, jnp.float64))[1].W
 
     exact = end("rk4", 256)
-    for solver, order in (("euler", 1), ("midpoint", 2), ("rk4", 4)):
+    for solver, order in (("euler", 1), ("midpoint", 2), ("rk4", 4), ("rk38", 4)):
         coarse, fine = (float(jnp.max(jnp.abs(end(solver, n) - exact))) for n in (16, 32))
         assert abs(np.log2(coarse / fine) - order) < 0.2, (solver, coarse, fine)
-    assert set(SOLVERS) == {"euler", "midpoint", "rk4"}
+    assert set(SOLVERS) == {"euler", "midpoint", "rk4", "rk38"}
 
 
 def test_a_unit_step_of_euler_is_a_step_of_the_delta_net():

@@ -56,12 +56,13 @@ class Clocked(Layer):
         return self.layer.run(x[:, :-1], h, replace(flow, dt=dt))
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name, variant", TIMED)
 def test_laws_hold_with_dt(name, variant):
     check_layer(Clocked(build(name, variant)))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name, variant", TIMED)
 def test_dt_is_one_where_it_is_not_given(name, variant):
     layer, x = build(name, variant), normal(0, 2, T, D)
@@ -78,6 +79,7 @@ def same(a, b, atol=1e-12):
         np.testing.assert_allclose(v, w, atol=atol)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["s5", "neural_ode_fwp"])
 def test_dt_of_a_masked_step_is_not_looked_at(name):
@@ -110,6 +112,7 @@ def test_backwards_the_time_before_a_step_is_that_before_the_next_one():
     np.testing.assert_array_equal(flow.backwards().dt, turned[0])
 
 
+@pytest.mark.thorough
 def test_a_long_step_of_s5_is_two_short_ones():
     """Nothing comes in at the first of them, and nothing is read."""
     layer, x = build("s5", "async"), normal(0, 1, 3, D)
@@ -119,6 +122,7 @@ def test_a_long_step_of_s5_is_two_short_ones():
     same((y, h), (z[:, jnp.array([0, 2, 3])], k))
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("rule", ["hebb", "oja", "delta"])
 @pytest.mark.parametrize("control", ["ode", "cde"])
 def test_fast_weights_over_twice_the_time(control, rule):

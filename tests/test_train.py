@@ -105,6 +105,7 @@ def test_it_learns_and_leaves_a_record(tmp_path):
     assert task.score(model(batch.x)[0], batch)["accuracy"] > 0.95
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_was_stopped_goes_on_bitwise(streams, straight, tmp_path, number):

@@ -34,6 +34,7 @@ def traced(function, arguments):
     return jax.eval_shape(partial(function, **rest), **arrays)
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("case", OPTIONS)
 def test_arguments_and_results_of_ops_have_the_axes_of_their_types(case):
     name, options = OPTIONS[case]

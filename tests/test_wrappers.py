@@ -25,6 +25,7 @@ def flags(*places):
     return jnp.zeros((1, T), bool).at[0, jnp.array(places, int)].set(True)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("left_out", [(), (2, 3), (0, 4, 7)], ids=str)
 def test_bidirectional_reads_each_piece_on_its_own(left_out):
@@ -107,6 +108,7 @@ def test_a_stack_says_what_it_cannot_drop(options, says):
         make("stacked", 4 if options.get("masks") == 1 else 3, **options)
 
 
+@pytest.mark.thorough
 def test_transformer_xl_takes_another_memory():
     options = dict(length=2, heads=3, feed_forward=4)
     short, x = build("transformer_xl", memory=2, **options), sequence()
@@ -151,6 +153,7 @@ def test_a_nan_before_a_reset_is_in_no_gradient(name):
         assert not jnp.any(jnp.isfinite(run(layer, x, h, ~(resets | True))[0]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_transformer_xl_streams_cut_anywhere(seed):
     """Random cuts, resets and masks: the stream equals every piece alone, in one call."""
