@@ -29,6 +29,7 @@ from seqjax.recipes import (
     modular_arithmetic,
     mqar,
     needle,
+    npcifar,
     parity,
     pendulum,
     phonebook,
@@ -87,4 +88,5 @@ RECIPES: dict[str, Config] = {
     "smnist": smnist.CONFIG,
     "gen_mnist": gen_mnist.CONFIG,
     "lra_image": lra_image.CONFIG,
+    "npcifar": npcifar.CONFIG,
 }
