@@ -5,8 +5,8 @@ hardware    2 CPU cores; Python 3.11.7, jax 0.10.2, 2026-11-30
 time        3 minutes
 expected    validation accuracy 0.19 after 1.3 epochs of the JPEG subset (chance: 0.10)
 
-An LSTM that begins by keeping, up to 1000 steps (arXiv:1804.11188): what it knows of the photograph it
-has to carry through the noise. A look at part of a small part of the data; the paper trains on all of it.
+An LSTM that begins by keeping, up to 1000 steps (arXiv:1804.11188): what it knows of the photograph
+it has to carry through the noise. A look at a small part of the data; the paper trains on all.
 """
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
