@@ -41,8 +41,10 @@ def convolved(values):
 
 def abc(inputs, meta, *, evaluator):
     q, k, v, s = (inputs[name] for name in "qkvs")
+    groups, heads = q.shape[2] // k.shape[2], k.shape[2]
+    assert meta.get("options", {}).get("gqa", groups) == groups
     sizes = dict(key_size=q.shape[3], value_size=v.shape[3], slots=s.shape[3])
-    layer = nnx.eval_shape(lambda: make("abc", 4, heads=q.shape[2], rngs=nnx.Rngs(0), **sizes))
+    layer = nnx.eval_shape(lambda: make("abc", 4, heads=heads, rngs=nnx.Rngs(0), **sizes))
     h = layer.batch_state(len(q), q.dtype)
     if "hk0" in inputs:
         h = h._replace(K=inputs["hk0"], V=inputs["hv0"])
@@ -51,7 +53,7 @@ def abc(inputs, meta, *, evaluator):
         return layer.attend(q, k, v, s, h, flow, scale=meta["scale"])
 
     o, h = without_resets(attend, evaluator)(q, k, v, s, h)
-    return {"o": o, "hk": h.K, "hv": h.V}
+    return {"o": o} if groups > 1 else {"o": o, "hk": h.K, "hv": h.V}
 
 
 def lightnet(inputs, meta, *, evaluator):
