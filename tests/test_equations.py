@@ -12,6 +12,7 @@ import oracle_linear_attention
 import oracle_ode
 import oracle_reservoir
 import oracle_residual
+import oracle_segment
 import oracle_slots
 import pytest
 from oracle_tools import T, Weights, layer_of, numbers
@@ -25,6 +26,7 @@ FAMILIES = (
     oracle_ode,
     oracle_reservoir,
     oracle_residual,
+    oracle_segment,
     oracle_slots,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]

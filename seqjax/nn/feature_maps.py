@@ -46,8 +46,8 @@ from seqjax.nn.norms import Norm
 
 
 def elu_plus_one(x: Array) -> Array:
-    """exp(x) for x <= 0 and x + 1 above: positive."""
-    return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+    """exp(x) for x <= 0 and x + 1 above: positive, with derivative 1 at 0 from both sides."""
+    return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
 
 
 QK_MAPS = {
