@@ -59,6 +59,7 @@ expected    accuracy, with the default seed:
     plrnn                  1.00   log_linear_attention   1.00   smt_memory_rnn         1.00
     hippo                  1.00   abc                    1.00   infini_transformer     1.00
     lru                    0.98   rebased                1.00   rmt                    1.00
+    ntm                    1.00   dnc                    1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts

@@ -9,6 +9,7 @@ import numpy as np
 import oracle_classic
 import oracle_fast_weights
 import oracle_linear_attention
+import oracle_memory
 import oracle_ode
 import oracle_reservoir
 import oracle_residual
@@ -23,6 +24,7 @@ FAMILIES = (
     oracle_classic,
     oracle_fast_weights,
     oracle_linear_attention,
+    oracle_memory,
     oracle_ode,
     oracle_reservoir,
     oracle_residual,

@@ -32,6 +32,7 @@ from seqjax.layers.linear_attention.gateloop import SimpleGateLoop
 from seqjax.layers.linear_attention.retnet import Retention
 from seqjax.layers.linear_attention.transnormer import DiagonalAttention, NormAttention
 from seqjax.layers.linear_attention.transnormer_llm import GatedNormAttention
+from seqjax.layers.memory.external import ExternalMemory
 from seqjax.layers.reservoir.deep_esn import Reservoirs
 from seqjax.layers.reservoir.esn import Reservoir
 from seqjax.layers.residual.e42 import Tied
@@ -54,8 +55,8 @@ from seqjax.zoo import LAYERS, make
 D = 4
 # What rows are made of: classes with something left to define.
 BASES = {
-    Associative, Blocks, Combined, DeltaLayer, DiagonalStateSpace, Recurrent, RWKV, Segmented,
-    StateSpace, Sublayer, TimeInvariant,
+    Associative, Blocks, Combined, DeltaLayer, DiagonalStateSpace, ExternalMemory, Recurrent, RWKV,
+    Segmented, StateSpace, Sublayer, TimeInvariant,
     Reservoir, Reservoirs,
 }  # fmt: skip
 CONVOLVED = partial(

@@ -34,11 +34,15 @@ from seqjax.tasks.sources import from_batches, from_source
 from seqjax.tasks.synthetic import (
     adding,
     associative_recall,
+    bit_copy,
+    bit_recall,
     capacity,
     composition,
     copy,
     counting,
     dyck,
+    dynamic_ngrams,
+    graphs,
     induction_heads,
     letter_stream,
     listops,
@@ -49,6 +53,8 @@ from seqjax.tasks.synthetic import (
     mqar,
     needle,
     phonebook,
+    priority_sort,
+    repeat_copy,
     reverse,
     selective_copy,
     state_tracking,
@@ -161,6 +167,34 @@ TASKS: dict[str, Entry] = {
     "reverse": Entry(
         reverse.reverse, "Reversal: a source and a target, a pair or one sequence",
         "1409.3215, 2207.06881", length=6, smoke=dict(vocabulary=4),
+    ),
+    "bit_copy": Entry(
+        bit_copy.bit_copy, "Copy of a neural Turing machine: vectors of bits",
+        "1410.5401", length=9, smoke=dict(bits=3),
+    ),
+    "repeat_copy": Entry(
+        repeat_copy.repeat_copy, "Repeat copy: vectors of bits, so many times",
+        "1410.5401", length=14, smoke=dict(bits=3, repeats=3),
+    ),
+    "bit_recall": Entry(
+        bit_recall.bit_recall, "Associative recall of items: which one came next",
+        "1410.5401", length=22, smoke=dict(bits=3, vectors=2),
+    ),
+    "dynamic_ngrams": Entry(
+        dynamic_ngrams.dynamic_ngrams, "Dynamic N-grams: a table that is counted anew",
+        "1410.5401", length=16, smoke=dict(order=3),
+    ),
+    "priority_sort": Entry(
+        priority_sort.priority_sort, "Priority sort: the most urgent first",
+        "1410.5401", length=10, smoke=dict(bits=3, answered=3),
+    ),
+    "graph_traversal": Entry(
+        graphs.graph_traversal, "Graph traversal: the way that is described, as triples",
+        "Nature 2016", length=14, smoke=dict(nodes=4, labels=4, path=2),
+    ),
+    "shortest_path": Entry(
+        graphs.shortest_path, "Shortest paths in a graph of triples",
+        "Nature 2016", length=14, smoke=dict(nodes=4, labels=4, path=2),
     ),
     # images
     "pathfinder": Entry(

@@ -24,6 +24,7 @@ from seqjax.zoo import (
     fast_weights,
     hybrid,
     linear_attention,
+    memory,
     ode,
     reservoir,
     residual,
@@ -47,6 +48,7 @@ FAMILIES = (
     residual,
     reservoir,
     segment,
+    memory,
     seq2seq,
 )
 LAYERS: dict[str, Entry] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}

@@ -1,0 +1,1 @@
+"""Networks that drive an external memory."""
