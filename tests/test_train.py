@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.stacks.config import LayerConfig, ModelConfig, parse_layers, show_pattern
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.tools import cli
+from seqjax.tools.plan import with_field
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
-from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig, from_dict
 from seqjax.train.loop import NotFinite, load, train
 from seqjax.train.optimiser import build, learning_rate
 from seqjax.train.progress import Progress, clock, short
@@ -301,10 +302,12 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     run = str(tmp_path / "run")
     words = [
         "train", "char_lm", "--tiny", "--run", run, "--task.options", f"path={text}",
-        "--model.layer", "indrnn", "elman", "hidden=3", "--model.dropout", "0.1",
+        "--model.layer", "indrnn", "elman*2", "hidden=3", "--model.dropout", "0.1",
     ]  # fmt: skip
     assert cli.main(words) == 0
-    assert read_config(Path(run)).model.layer[1].options["hidden"] == 3
+    layers = read_config(Path(run)).model.layer
+    assert [layer.name for layer in layers] == ["indrnn", "elman", "elman"]
+    assert layers[1] == layers[2] and layers[2].options["hidden"] == 3
     assert "validation loss" in capsys.readouterr().out
     assert cli.main(["eval", run, "--batches", "2"]) == 0
     said = capsys.readouterr().out
@@ -324,11 +327,30 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     away.rename(text)
 
 
+def test_a_layer_of_a_pattern_is_repeated():
+    """On the command line, in JSON and in a sweep; what is shown is read back."""
+    words = ["mamba2*3", "state=8", "attention", "mamba2", "state=8"]
+    mamba, attention = LayerConfig("mamba2", {"state": 8}), LayerConfig("attention")
+    pattern = parse_layers(words)
+    assert pattern == (mamba, mamba, mamba, attention, mamba)
+    assert show_pattern(pattern) == words
+    stored = json.loads('{"layer": [{"name": "mamba2*2", "options": {"state": 8}}]}')
+    assert from_dict(ModelConfig, stored).layer == (mamba, mamba)
+    swept = with_field(Config(), "model.layer", ("lru*2", attention)).model.layer
+    assert show_pattern(swept) == ["lru*2", "attention"] and len(swept) == 3
+    for wrong in ("gru*", "*2", "gru*-1", "gru*1e3", "gru*10001"):
+        with pytest.raises(ValueError, match=r"NAME\*N, with N from 1 to 10000, got") as error:
+            parse_layers([wrong])
+        assert repr(wrong) in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("words, message", [
     (["trian"], "did you mean 'train'"),
     (["train", "partiy"], "did you mean 'parity'"),
     (["train", "parity", "--tiny", "--model.layer", "gruu"], "did you mean 'gru'"),
     (["train", "parity", "--tiny", "--model.layer", "gru", "hiden=3"], "did you mean 'hidden'"),
+    (["train", "parity", "--tiny", "--model.layer", "gru*0"], "with N from 1 to 10000, got"),
+    (["train", "parity", "--tiny", "--model.layer", "lru", "gru*x"], "got 'gru*x'"),
     (["train", "parity", "--tiny", "--task.options", "grup=S3"], "no option 'grup'; did you mean"),
     (["eval", "nowhere"], "not the folder of a run"),
 ])  # fmt: skip

@@ -1,18 +1,22 @@
 """What a model is made of: the part of a config that `Model` reads.
 
-A pattern of layers is written as words, each layer's name followed by its options KEY=VALUE.
+A pattern of layers is written as words, each layer's name followed by its options KEY=VALUE; NAME*N
+is N of them, so that `mamba2*3 attention` is three of one and one of the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from math import isfinite
 from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from seqjax.core.ranges import Count, Fraction, Positive, Range, parse_value
+
+MOST_BLOCKS = 10_000
 
 
 def _parse_options(words: list[str]) -> dict[str, Any]:
@@ -39,9 +43,31 @@ def parse_pattern(
     return tuple(LayerConfig(name, _parse_options(options)) for name, *options in parts)
 
 
+def repeated(pattern: tuple[LayerConfig, ...]) -> tuple[LayerConfig, ...]:
+    """The pattern with N layers for each one that is named NAME*N."""
+    layers = []
+    for layer in pattern:
+        name, star, times = layer.name.partition("*")
+        if star and not (name and times.isdecimal() and 1 <= int(times) <= MOST_BLOCKS):
+            raise ValueError(
+                f"a layer is repeated as NAME*N, with N from 1 to {MOST_BLOCKS}, got {layer.name!r}"
+            )
+        layers += [LayerConfig(name, layer.options)] * int(times or 1)
+    return tuple(layers)
+
+
+def parse_layers(words: list[str]) -> tuple[LayerConfig, ...]:
+    return repeated(parse_pattern(words))
+
+
 def show_pattern(pattern: tuple[LayerConfig, ...]) -> list[str]:
     """The words of the command line that mean the pattern."""
-    return [word for layer in pattern for word in (layer.name, *show_options(layer.options))]
+    words: list[str] = []
+    for layer, run in groupby(pattern):
+        times = len(list(run))
+        words += [layer.name if times == 1 else f"{layer.name}*{times}"]
+        words += show_options(layer.options)
+    return words
 
 
 def _parse_count(words: list[str]) -> Any:
@@ -66,7 +92,7 @@ Options = Annotated[
 Pattern = Annotated[
     tuple["LayerConfig", ...],
     PrimitiveConstructorSpec(
-        "*", "NAME [KEY=VALUE ...] ...", parse_pattern,
+        "*", "NAME[*N] [KEY=VALUE ...] ...", parse_layers,
         lambda x: isinstance(x, tuple), show_pattern,
     ),
 ]  # fmt: skip
@@ -88,7 +114,9 @@ class ModelConfig:
     # a layer of LAYERS, or a pattern of several, repeated; () of an imported model
     layer: Pattern = (LayerConfig("gru"),)
     features: Count = 64  # width of the residual stream
-    depth: Annotated[int, Range(1, 10_000)] = 2  # number of blocks, at least those of the pattern
+    depth: Annotated[int, Range(1, MOST_BLOCKS)] = (
+        2  # number of blocks, at least those of the pattern
+    )
     # as 1M or 250k: `train` finds the features that give so many, within 2 %; None: as they are
     parameters: Budget = None
     vocabulary: Count | None = None  # tokens that it knows; None: those of the task

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from seqjax.core.common import Notice, unknown
 from seqjax.core.ranges import Seed, check
-from seqjax.stacks.config import LayerConfig, show_pattern
+from seqjax.stacks.config import LayerConfig, repeated, show_pattern
 from seqjax.train.config import Config, check_config, fitted
 from seqjax.train.record import FREE, read_config, resolved
 from seqjax.train.sources import hash_of
@@ -115,7 +115,7 @@ def with_field(config: Config, name: str, value: Any) -> Config:
         raise ValueError(unknown("field of GRID:", name, known))
     if field in ("layer", "encoder"):
         value = (value,) if isinstance(value, str | LayerConfig) else value
-        value = tuple(LayerConfig(one) if isinstance(one, str) else one for one in value)
+        value = repeated(tuple(LayerConfig(one) if isinstance(one, str) else one for one in value))
     return replace(config, **{section: replace(getattr(config, section), **{field: value})})
 
 

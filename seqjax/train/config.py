@@ -33,6 +33,7 @@ from seqjax.stacks.config import (
     ModelConfig,
     Options,
     parse_pattern,
+    repeated,
     show_options,
 )
 
@@ -283,7 +284,8 @@ def from_dict(cls: Any, data: Any, name: str = "", unknown: list[str] | None = N
     if origin in (typing.Union, types.UnionType) and is_dataclass(args[0]):
         return None if data is None else from_dict(args[0], data, name, unknown)
     if origin is tuple:
-        return tuple(from_dict(args[0], item, name, unknown) for item in data)
+        items = tuple(from_dict(args[0], item, name, unknown) for item in data)
+        return repeated(items) if args[0] is LayerConfig else items
     if isinstance(data, dict) and not is_dataclass(cls):  # options: JSON has no tuples
         return {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     if not is_dataclass(cls):
