@@ -120,6 +120,69 @@ def test_against_a_loop_over_segments(cls):
                     np.testing.assert_allclose(y[steps], z[: len(steps)], atol=1e-12)
 
 
+class Ahead(Segmented):
+    """Every step sees the mean of its segment, whose sum is added to the memory."""
+
+    causal = False
+
+    def __init__(self, features=D, length=4):
+        self.features = self.out_features = features
+        self.length = length
+
+    def memory(self):
+        return jnp.ones(self.features)
+
+    def segment(self, m, x, flow):
+        seen = flow.joined(len(x), causal=False).astype(x.dtype)
+        last = seen[jnp.sum(flow.mask) - 1]
+        return m.now[None] + seen @ x / seen.sum(1, keepdims=True), 0.9 * m.now + last @ x
+
+
+def test_a_segment_may_look_ahead():
+    """A call ends its last segment, resets end others; cut between segments it is the same."""
+    layer, rng, T = Ahead(), np.random.default_rng(0), 22
+    C, run = layer.length, jax.jit(lambda x, h, resets, mask: layer(x, h, resets, mask))
+    for rate, kept in itertools.product((0.0, 0.2, 0.5), (0.0, 0.5, 1.0)):
+        x = rng.normal(size=(1, T, D))
+        resets, mask = rng.uniform(size=(2, 1, T)) < np.array([rate, kept])[:, None, None]
+        first = rng.normal(size=(1, D))
+        h = layer.batch_state(1, x.dtype)._replace(memory=jnp.asarray(first))
+        y, end = run(x, h, resets, mask)
+        m, steps = first[0], []
+        expected = np.zeros((T, D))
+        for t in [*np.flatnonzero(mask[0]), T]:
+            fresh = t < T and resets[0, t]
+            if steps and (fresh or t == T or len(steps) == C):
+                expected[steps] = m + x[0, steps].mean(0)
+                m, steps = 0.9 * m + x[0, steps].sum(0), []
+            m = np.ones(D) if fresh else m
+            steps.append(t)
+        np.testing.assert_allclose(y[0], expected, atol=1e-12)
+        np.testing.assert_allclose(end.memory[0], m, atol=1e-12)
+    whole, end = layer(x)
+    h, cut = None, []
+    for part in (slice(0, 2 * C), slice(2 * C, 3 * C), slice(3 * C, T)):
+        y, h = layer(x[:, part], h)
+        cut.append(y)
+    np.testing.assert_allclose(np.concatenate(cut, axis=1), whole, atol=1e-12)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), h, end)
+
+
+def test_the_backward_pass_keeps_what_is_between_segments():
+    """A few numbers a step and the memory, no scores: it runs each segment again (arXiv:2010.06891,
+    memory replay back-propagation)."""
+    C = 60
+    layer = MemoryToken(length=C)
+
+    def kept(segments):
+        x = jnp.zeros((1, C * segments, D))
+        found = jax.eval_shape(lambda x: jax.vjp(lambda x: layer(x)[0], x)[1], x)
+        return sum(leaf.size for leaf in jax.tree.leaves(found))
+
+    of_a_segment = (kept(24) - kept(8)) / 16
+    assert of_a_segment < 12 * C * D < C * (C + 1)
+
+
 def test_segment_recurrence_is_its_equations():
     """A batch of streams, whole, cut and step by step, against the stretches between resets."""
     C, T, B, rng = 4, 15, 6, np.random.default_rng(0)

@@ -19,7 +19,8 @@ from jax import Array
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.nn.base import Layer
-from seqjax.nn.states import like_state
+from seqjax.nn.states import like_state, without_nans_of_pieces
+from seqjax.ops.quarantine import mark
 from seqjax.ops.segments import SegmentState, kept_if, scan_segments
 
 
@@ -38,6 +39,10 @@ class Segmented(Layer):
     convolutions, `flow.joined`), and the memory returned is not looked at. An unfinished segment is
     run again in the next call: of its steps x is kept, not dt and not their keys, so that the flow
     of a segment has neither.
+
+    One that is not `causal` may look at all steps of its segment, those of flow.mask, and a call
+    ends its last segment: the memory returned is the one after it, and a stream is cut between
+    segments. Where x holds several segments, the memory is the one after the last.
     """
 
     length: int
@@ -57,9 +62,18 @@ class Segmented(Layer):
 
     def run(self, x, h, flow):
         def body(memory, _, steps, window):
-            m, flow_inside = Carry(memory, memory), Flow(window.resets, evaluator=flow.evaluator)
-            y, new = self.segment(m, steps.astype(x.dtype), flow_inside)
+            m, there = Carry(memory, memory), None
+            if not self.causal:
+                there = jnp.pad(window.there, (0, self.length - len(window.there)))
+            inside = Flow(window.resets, there, evaluator=flow.evaluator)
+            y, new = self.segment(m, steps.astype(x.dtype), inside)
             new = like_state(memory, new, type(self).__name__)
-            return y.at[window.i].get(mode="clip"), kept_if(window.whole, new, memory)
+            counts = window.whole if there is None else jnp.any(there)
+            return y.at[window.i].get(mode="clip"), kept_if(counts, new, memory)
 
-        return scan_segments(body, (), x, h, length=self.length, flow=flow)
+        if self.causal:
+            return scan_segments(body, (), x, h, length=self.length, flow=flow)
+        x, lost, at_end = without_nans_of_pieces(x, flow)
+        y, state = scan_segments(body, (), x, h, length=self.length, flow=flow)
+        ended = self.initial()._replace(memory=mark(at_end, state.memory))
+        return mark(lost, y), ended

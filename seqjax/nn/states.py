@@ -72,5 +72,14 @@ def reach_of(lost: jax.Array, state_lost: jax.Array, flow: Flow) -> tuple[jax.Ar
     return reach(lost, state_lost, flow.begins)[0], at_end
 
 
+def without_nans_of_pieces(x: jax.Array, flow: Flow) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x [T, ...] without what is not finite, for a layer that sees ahead: then all steps of that
+    piece, between two resets, are lost; which [T], and whether the last piece is."""
+    bad, never = ~finite(x, 1), jnp.zeros((), bool)
+    after, at_end = reach(bad, never, flow.begins)
+    before, _ = reach(bad[::-1], never, flow.backwards().begins)
+    return select(~bad, x, jnp.zeros_like(x)), after | before[::-1], at_end
+
+
 def zero_if_infinite(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(x), jnp.zeros_like(x), x)
