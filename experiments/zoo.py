@@ -59,7 +59,10 @@ expected    accuracy, with the default seed:
     plrnn                  1.00   log_linear_attention   1.00   smt_memory_rnn         1.00
     hippo                  1.00   abc                    1.00   infini_transformer     1.00
     lru                    0.98   rebased                1.00   rmt                    1.00
-    ntm                    1.00   dnc                    1.00
+    ntm                    1.00   dnc                    1.00   r_transformer          1.00
+    rpe_rnn                1.00   rsa                    1.00   memformer              1.00
+    block_state            1.00   arn                    1.00   ran                    1.00
+    rnn_mlp                1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts

@@ -11,6 +11,7 @@ import oracle_fast_weights
 import oracle_linear_attention
 import oracle_memory
 import oracle_ode
+import oracle_recurrent_attention
 import oracle_reservoir
 import oracle_residual
 import oracle_segment
@@ -26,6 +27,7 @@ FAMILIES = (
     oracle_linear_attention,
     oracle_memory,
     oracle_ode,
+    oracle_recurrent_attention,
     oracle_reservoir,
     oracle_residual,
     oracle_segment,

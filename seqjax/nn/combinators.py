@@ -133,7 +133,8 @@ def width_after(name: str, module: Any, width: int) -> int:
             raise ValueError(f"{name}: {kind} takes {module.features} features, got {width}")
         return module.out_features
     try:
-        return jax.eval_shape(module, jax.ShapeDtypeStruct((1, width), jnp.float32)).shape[1]
+        with jax.numpy_dtype_promotion("standard"):  # parameters may be in float64
+            return jax.eval_shape(module, jax.ShapeDtypeStruct((1, width), jnp.float32)).shape[1]
     except (TypeError, ValueError, IndexError) as error:
         kind = type(module).__name__
         raise ValueError(f"{name}: {kind} does not take {width} features: {error}") from None

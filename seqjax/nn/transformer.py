@@ -7,6 +7,8 @@ each on RMS-normalised x, rotary positions on q and k (arXiv:2104.09864), a norm
 block. For one example [N, features]; nothing is causal but what `sees` leaves out.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
@@ -33,6 +35,29 @@ class Block(nnx.Module):
         q, k = rotary(q, positions), rotary(k, positions)
         x = x + self.W_o(merge_heads(attend(q, k, v, sees, scale=q.shape[2] ** -0.5)))
         return x + self.feed(self.feed_norm(x))
+
+
+class MultiHead(nnx.Module):
+    """W_o [attend(W_q x, W_k z, W_v z)]_h, of x [n, features] to z [m, features]; seen and further
+    options are those of `dense_attention.attend`, scaled by K^-1/2."""
+
+    def __init__(self, features: int, heads: int, *, bias: bool = True, rngs: nnx.Rngs):
+        per_head("features", features, heads)
+        self.heads = heads
+        self.W_q, self.W_k, self.W_v, self.W_o = (
+            nnx.Linear(features, features, use_bias=bias, rngs=rngs) for _ in range(4)
+        )
+
+    def __call__(self, x: Array, z: Array, seen: Array | None = None, **options: Any) -> Array:
+        return self.read(x, *self.kept(z), seen, **options)
+
+    def kept(self, z: Array) -> tuple[Array, Array]:
+        """Keys and values [m, heads, K] of z."""
+        return split_heads(self.W_k(z), self.heads), split_heads(self.W_v(z), self.heads)
+
+    def read(self, x: Array, k: Array, v: Array, seen: Array | None = None, **options: Any):
+        q = split_heads(self.W_q(x), self.heads)
+        return self.W_o(merge_heads(attend(q, k, v, seen, scale=q.shape[2] ** -0.5, **options)))
 
 
 class Transformer(nnx.Module):

@@ -83,6 +83,14 @@ def angles(positions: Array, rates: Any, dtype: Any) -> Array:
     return lax.stop_gradient(angle) + (product - lax.stop_gradient(product))
 
 
+def sinusoids(positions: Array, features: int, dtype: Any) -> Array:
+    """[sin(n w), cos(n w)] [T, features] of positions n [T], w_k = 10000^(-2k / features)
+    (1706.03762 sec. 3.5, sines first as Transformer-XL has them)."""
+    w = 10000.0 ** (-np.arange(0, features, 2) / features)
+    angle = angles(positions, w, accumulation_dtype(dtype))
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :features].astype(dtype)
+
+
 def rotary(
     x: Array,
     positions: Array,

@@ -1,6 +1,7 @@
 """Hybrids: recurrences and attention in one stack."""
 
 from seqjax.layers.hybrid.jamba import Jamba
+from seqjax.layers.hybrid.rnn_mlp import RecurrentMLP
 from seqjax.layers.hybrid.stripedhyena import StripedHyena
 from seqjax.layers.hybrid.zamba import Zamba
 from seqjax.zoo.entry import Entry
@@ -82,5 +83,13 @@ ROWS: dict[str, Entry] = {
                 expand=1,
             ),
         },
+    ),
+    "rnn_mlp": Entry(
+        RecurrentMLP,
+        "Recurrent + MLP hybrid stack",
+        "Edifice build_hybrid",
+        state="held",
+        smoke=dict(hidden=3),
+        variants={"deep": dict(cell="gru", depth=2, hidden=3, widths=(5, 2))},
     ),
 }

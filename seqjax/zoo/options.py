@@ -105,6 +105,7 @@ NUMBERS: dict[str, Range] = {
     "tau": POSITIVE,  # temperature
     "tolerance": POSITIVE,  # of the error of a step
     "theta": POSITIVE,  # window of a delay, in steps
+    "temperature": POSITIVE,  # of scores
     "threshold": POSITIVE,  # of a potential
     "trace": BELOW_1,  # of state units
     "weight_drop": BELOW_1,

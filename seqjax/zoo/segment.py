@@ -1,7 +1,14 @@
 """Segment recurrence: networks that read a stretch of the sequence at a time."""
 
+from seqjax.layers.segment.arn import RecurrenceEncoder
+from seqjax.layers.segment.block_state import BlockState
 from seqjax.layers.segment.infini_transformer import InfiniTransformer
+from seqjax.layers.segment.memformer import Memformer
+from seqjax.layers.segment.r_transformer import RTransformer
+from seqjax.layers.segment.ran import RAN
 from seqjax.layers.segment.rmt import RMT
+from seqjax.layers.segment.rpe_rnn import RecurrentPositions
+from seqjax.layers.segment.rsa import RSA
 from seqjax.layers.segment.transformer_xl import TransformerXL
 from seqjax.zoo.entry import Entry
 
@@ -39,5 +46,90 @@ ROWS: dict[str, Entry] = {
             "no_positions": dict(length=4, rotary_fraction=0.5),
         },
         exempt={"learned h0 has a gradient": "the memory starts empty: there is nothing to learn"},
+    ),
+    "r_transformer": Entry(
+        RTransformer,
+        "R-Transformer: local RNN + attention",
+        "1907.05572",
+        state="local_layers * (width - 1) * features + 2 * (window - 1) * features",
+        smoke=dict(width=3, heads=2, window=4, expansion=1.0),
+        variants={
+            "two": dict(cell="rnn", width=2, local_layers=2, heads=1, window=5, expansion=1.0),
+            "lstm": dict(cell="lstm", width=2, heads=2, window=3, expansion=0.5),
+        },
+    ),
+    "rpe_rnn": Entry(
+        RecurrentPositions,
+        "Recurrent positional embedding",
+        "EMNLP 2019 D19-1139",
+        state="held + 2 * (window - 1) * features",
+        smoke=dict(heads=1, rpe_heads=2, window=4),
+        variants={
+            "parts": dict(form="parts", cell="lstm", rpe_size=1, heads=2, window=3),
+            "gru": dict(cell="gru", rpe_size=3, heads=1, rpe_heads=1, window=2),
+        },
+    ),
+    "rsa": Entry(
+        RSA,
+        "Self-attention with recurrence: regular and cyclical REM",
+        "Encoding recurrence into Transformers, ICLR 2023",
+        state="2 * (window - 1) * heads * K + 2 * encoded * K",
+        smoke=dict(heads=4, window=3),
+        variants={
+            "regular": dict(heads=3, regular=2, cosine=0, sine=0, head_size=2, window=4),
+            "cyclical": dict(heads=2, regular=0, window=2, positions="none"),
+        },
+    ),
+    "memformer": Entry(
+        Memformer,
+        "Memformer",
+        "2010.06891",
+        state="(slots + length - 1) * features",
+        smoke=dict(length=3, slots=2, heads=2, expansion=1.0),
+        variants={
+            "gru": dict(
+                length=4, slots=2, depth=2, heads=1, update="gru", updates=2, expansion=0.5
+            ),
+            "encoder": dict(length=4, slots=2, heads=2, causal=False, temperature=0.5),
+            "released": dict(
+                length=5, slots=1, heads=2, update="gru", causal=False, released=True, expansion=1.0
+            ),
+        },
+    ),
+    "block_state": Entry(
+        BlockState,
+        "Block-state Transformer",
+        "2306.09539",
+        state=(
+            "filters * features * (state + length - 1) + 2 * (length - 1) * features"
+            " + filters * features"
+        ),
+        smoke=dict(length=3, heads=2, filters=2, state=2),
+        variants={
+            "single": dict(form="single", length=4, heads=2, state=2),
+            "multi": dict(form="multi", length=2, heads=2, state=2),
+        },
+    ),
+    "arn": Entry(
+        RecurrenceEncoder,
+        "Attentive recurrent network / recurrence encoder beside a Transformer encoder",
+        "1904.03092",
+        state="0",
+        smoke=dict(heads=2, expansion=0.5),
+        variants={
+            "stack": dict(heads=1, fusion="stack", short_cut=False, expansion=0.5),
+            "birnn": dict(recurrence="birnn", heads=2, depth=2, expansion=0.5),
+        },
+    ),
+    "ran": Entry(
+        RAN,
+        "Recurrent attention network (global perception cell, memory review)",
+        "Recurrent attention networks for long-text modeling, ACL Findings 2023",
+        state="(length + 1) * features",
+        smoke=dict(length=3, heads=2),
+        variants={
+            "review": dict(length=4, heads=1, causal=False, review=True),
+            "encoder": dict(length=3, heads=2, causal=False),
+        },
     ),
 }

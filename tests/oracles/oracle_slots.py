@@ -31,12 +31,12 @@ def quadratic(shared=False, gamma=True, beta=True, normalise=True):
     return similarity
 
 
-def turned(z):
+def turned(z, steps=T):
     """Channels i and i + K / 2 are a complex number, which is turned by its position."""
     half = z.shape[-1] // 2
     rate = 10_000.0 ** (-np.arange(half) / half)
     number = z[..., :half] + 1j * z[..., half:]
-    number = number * np.exp(1j * np.arange(T)[:, None, None] * rate)
+    number = number * np.exp(1j * np.arange(steps)[:, None, None] * rate)
     return np.concatenate([number.real, number.imag], -1)
 
 

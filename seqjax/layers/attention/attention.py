@@ -123,10 +123,18 @@ class Attention(Layer):
         return empty((keys, keys))
 
     def run(self, x, h, flow):
+        y, h = self.attend(*self.projected(x), h, flow)
+        return self.joined(x, y), h
+
+    def projected(self, x):
+        """q [T, heads, K], and k and v [T, kv_heads, K]."""
         q = self.normed(self.W_q(x), self.heads, self.q_norm)
         k = self.normed(self.W_k(x), self.kv_heads, self.k_norm)
-        v = split_heads(self.W_v(x), self.kv_heads)
-        y, h = softmax_attention(
+        return q, k, split_heads(self.W_v(x), self.kv_heads)
+
+    def attend(self, q, k, v, h, flow):
+        """What every head sees [T, heads, K], and the cache after it."""
+        return softmax_attention(
             q,
             k,
             v,
@@ -140,7 +148,6 @@ class Attention(Layer):
             gain=self.gain,
             flow=flow,
         )
-        return self.joined(x, y), h
 
     def joined(self, x, y):
         """What comes out of heads y [T, heads, K]."""

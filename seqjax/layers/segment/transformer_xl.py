@@ -34,16 +34,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 
-from seqjax.core.common import accumulation_dtype
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm
 from seqjax.ops.dense_attention import attend, relative_scores
-from seqjax.ops.positions import angles
+from seqjax.ops.positions import sinusoids
 from seqjax.ops.segment_recurrence import segment_recurrence
 from seqjax.ops.segments import SegmentState
 
@@ -165,7 +163,4 @@ class TransformerXL(Layer):
 def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> jax.Array:
     """R_n [furthest + 1, features] for the distances n = furthest ... 0, at most `clamp`."""
     n = jnp.arange(furthest, -1, -1)
-    n = n if clamp is None else jnp.minimum(n, clamp)
-    w = 10000.0 ** (-np.arange(0, features, 2) / features)
-    angle = angles(n, w, accumulation_dtype(dtype))
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :features].astype(dtype)
+    return sinusoids(n if clamp is None else jnp.minimum(n, clamp), features, dtype)
