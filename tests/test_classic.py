@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from golden_layers import build
 from jax import lax
 from oracle_tools import layer_of, normal, numbers
@@ -123,3 +124,29 @@ def test_options_that_do_not_fit_are_refused(name, options, named):
     with pytest.raises(ValueError, match=named) as refused:
         make(name, 4, **options)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+@pytest.mark.parametrize("name, options", [("gru", {}), ("gru", dict(reset="after")), ("lstm", {})])
+def test_heads_are_blocks_of_a_dense_layer(name, options, heads):
+    x = np.random.default_rng(0).normal(size=(2, 7, 3))
+    layer = layer_of(name, features=3, hidden=4, heads=heads, **options)
+    dense = layer_of(name, features=3, hidden=4, **options)
+    for part in ("W", "p", "c_n"):
+        setattr(dense, part, getattr(layer, part, None))
+    blocks = [jax.scipy.linalg.block_diag(*block) for block in layer.U[...]]
+    dense.U = nnx.Param(jnp.concatenate(blocks))
+    assert (layer.jacobian, dense.jacobian) == ("block_diagonal", "dense")
+    (y, h), (expected, end) = layer(x), dense(x)
+    np.testing.assert_allclose(y, expected, atol=1e-14)
+    for one, other in zip(jax.tree.leaves(h), jax.tree.leaves(end), strict=True):
+        np.testing.assert_allclose(one.reshape(2, -1), other, atol=1e-14)
+
+
+def test_heads_leave_out_what_mixes_them():
+    with pytest.raises(ValueError, match="heads see themselves only: no norm"):
+        make("lstm", 4, heads=2, projection=2)
+    with pytest.raises(ValueError, match="leave heads out"):
+        make("gru", 4, heads=2, reset="after", norm=True)
+    with pytest.raises(ValueError, match="hidden = 4 cannot be split into 3 equal parts"):
+        make("gru", 4, heads=3)

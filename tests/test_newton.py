@@ -10,6 +10,7 @@ from jax import lax
 from seqjax.core.monoid import block_diagonal, dense, diagonal
 from seqjax.core.newton import STRUCTURES, newton, parallel_backward
 from seqjax.core.smoother import smoothed
+from seqjax.testing import LawBroken, check_jacobian
 from seqjax.zoo import make
 
 T, D = 9, 3
@@ -61,6 +62,32 @@ def test_states_and_derivatives(structure, way):
         jax.tree.leaves(all_of(run)), jax.tree.leaves(all_of(plain)), strict=True
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_rows_of_several_arrays_are_blocks():
+    """A state of a tree: rows of all its arrays, and none other, see each other."""
+
+    def step(h, x):
+        a, b = h["a"], h["b"]
+        return {"a": jnp.tanh(a + b.sum(axis=1) + x), "b": jnp.sin(b * a[:, None] + x[:, None])}
+
+    h0 = {"a": H0, "b": jnp.stack([H0, 2 * H0], axis=1)}
+    loss = lambda f: lambda *a: sum(jnp.sum(jnp.sin(v)) for v in jax.tree.leaves(f(*a)))  # noqa: E731
+    plain = lambda xs, h: sequential(step, xs, h)  # noqa: E731
+    blocks = lambda xs, h: newton(step, xs, h, jacobian="block_diagonal").states  # noqa: E731
+    both = [
+        jax.jit(lambda *a, f=f: (f(*a), jax.grad(loss(f), (0, 1))(*a)))(X, h0)
+        for f in (plain, blocks)
+    ]
+    for got, expected in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+    check_jacobian(step, h0, X[0], "block_diagonal")
+    with pytest.raises(LawBroken, match="blocks see each other"):
+        check_jacobian(lambda h, x: {"a": h["a"][::-1], "b": h["b"]}, h0, X[0], "block_diagonal")
+    with pytest.raises(ValueError, match=r"a diagonal Jacobian is of a state of one array"):
+        newton(step, X, h0, jacobian="diagonal")
+    with pytest.raises(ValueError, match=r"a block_diagonal Jacobian is of arrays \[G, ...\]"):
+        newton(step, X, h0 | {"b": jnp.zeros((2, 2))}, jacobian="block_diagonal")
 
 
 @pytest.mark.share(3)

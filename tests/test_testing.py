@@ -126,7 +126,7 @@ def test_jacobians(declared, true):
         else:
             with pytest.raises(LawBroken, match=f'breaks "jacobian is {name}", by .* see each'):
                 check_jacobian(step, h, x, name)
-    with pytest.raises(LawBroken, match=r"its state is \(\(4,\), \(4,\)\), not one array"):
+    with pytest.raises(LawBroken, match=r"of a state of one array, got \[\(4,\), \(4,\)\]"):
         check_jacobian(step, (normal(1, 4),) * 2, normal(2, 4), "diagonal")
     with pytest.raises(ValueError, match="jacobian is 'diag'"):
         check_jacobian(step, normal(1, 4), normal(2, 4), "diag")

@@ -16,11 +16,15 @@ Shapes: xs [T, ...], state a pytree h; the structure of J is declared, not disco
 
     "dense"           any cell; J [n, n] over the ravelled state        memory T n^2, work T n^3
     "diagonal"        each state entry depends on itself only           memory T n
-    "block_diagonal"  one state array [G, n] whose rows do not mix      memory T G n^2
+    "block_diagonal"  state arrays [G, ...] whose rows do not mix       memory T G n^2
+
+with n what a row has of all the arrays of a state: heads of units, or units (h, c) that see
+themselves only (ParaRNN, arXiv:2510.21450).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -222,13 +226,11 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
     The tangent rule calls the solution again, so it can itself be differentiated, to any order.
     """
     kind = _structure(jacobian)
-    h0, unravel = (state, lambda h: h) if jacobian != "dense" else ravel_pytree(state)
-    if not isinstance(h0, jax.Array):
-        raise ValueError(f"a {jacobian} Jacobian takes a state of one array, got a pytree")
+    ravel, unravel = layout(state, jacobian)
+    h0 = ravel(state)
 
     def flat(h, x):
-        new = step(unravel(h), x)
-        return ravel_pytree(new)[0] if jacobian == "dense" else new
+        return ravel(step(unravel(h), x))
 
     # What the step closes over (parameters being differentiated) must become an argument.
     f, constants = jax.closure_convert(flat, h0, jax.tree.map(lambda x: x[0], xs))
@@ -238,7 +240,7 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
         if jax.tree.map(jnp.shape, guess) != like:
             got = jax.tree.map(jnp.shape, guess)
             raise ValueError(f"guess must be states like the first, {like}, got {got}")
-        guess = guess if jacobian != "dense" else jax.vmap(lambda h: ravel_pytree(h)[0])(guess)
+        guess = jax.vmap(ravel)(guess)
 
     @jax.custom_jvp
     def run(constants, xs, h0, guess):
@@ -264,6 +266,34 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
 
     h, report = run(constants, xs, h0, guess)
     return jax.vmap(unravel)(h), unravel(h[-1]), report
+
+
+def layout(state: Any, jacobian: str) -> tuple[Callable[[Any], jax.Array], Callable]:
+    """From a state to the one array that a Jacobian of this structure is of, and back.
+
+    Raises ValueError for a state that cannot have it.
+    """
+    if jacobian == "dense":
+        return lambda h: ravel_pytree(h)[0], ravel_pytree(state)[1]
+    leaves, treedef = jax.tree.flatten(state)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    if jacobian == "diagonal":
+        if len(leaves) != 1:
+            raise ValueError(f"a diagonal Jacobian is of a state of one array, got {shapes}")
+        return lambda h: jax.tree.leaves(h)[0], lambda h: treedef.unflatten([h])
+    G = shapes[0][:1]
+    if not G or any(shape[:1] != G for shape in shapes):
+        raise ValueError(f"a block_diagonal Jacobian is of arrays [G, ...], got {shapes}")
+    ends = np.cumsum([math.prod(shape[1:]) for shape in shapes])[:-1]
+
+    def ravel(h):
+        return jnp.concatenate([v.reshape(*G, -1) for v in jax.tree.leaves(h)], axis=1)
+
+    def unravel(rows):
+        parts = jnp.split(rows, ends, axis=1)
+        return treedef.unflatten([v.reshape(shape) for v, shape in zip(parts, shapes)])
+
+    return ravel, unravel
 
 
 def _wide(tree):

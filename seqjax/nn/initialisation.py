@@ -17,6 +17,7 @@ from flax import nnx
 from jax import Array
 
 from seqjax.nn.base import option
+from seqjax.nn.linear import per_head
 
 RECURRENT = {
     "orthogonal": nnx.initializers.orthogonal(),
@@ -31,13 +32,25 @@ def recurrent_weights(
     blocks: int = 1,
     *,
     columns: int | None = None,
+    heads: int | None = None,
     init: str,
     scale: float = 1.0,
     rngs: nnx.Rngs,
 ) -> Array:
-    """[blocks * hidden, columns]: blocks, square by default, each drawn alike and times `scale`."""
-    draw, shape = RECURRENT[option("recurrent_init", init, RECURRENT)], (hidden, columns or hidden)
+    """[blocks * hidden, columns]: blocks, square by default, each drawn alike and times `scale`;
+    of so many heads [blocks, heads, size, size], as `recurrent` takes them."""
+    draw = RECURRENT[option("recurrent_init", init, RECURRENT)]
+    if heads is not None:
+        size = per_head("hidden", hidden, heads)
+        drawn = [draw(rngs.params(), (size, size)) for _ in range(blocks * heads)]
+        return scale * jnp.stack(drawn).reshape(blocks, heads, size, size)
+    shape = (hidden, columns or hidden)
     return scale * jnp.concatenate([draw(rngs.params(), shape) for _ in range(blocks)])
+
+
+def recurrent(U: Array, h: Array) -> Array:
+    """U h, block after block; of heads h is [heads, size], and each sees itself only."""
+    return U @ h if U.ndim == 2 else jnp.einsum("bgij,gj->bgi", U, h).reshape(-1)
 
 
 def within(bound: float) -> nnx.Initializer:

@@ -36,7 +36,7 @@ class Recurrent(Layer):
     """
 
     loops = ("sequential", "newton", "elk", "parallel_backward")
-    jacobian: ClassVar[str] = "dense"
+    jacobian: str = "dense"
 
     def drive(self, x: jax.Array) -> Any:
         return x

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.monoid import Monoid, check_element
-from seqjax.core.newton import STRUCTURES
+from seqjax.core.newton import STRUCTURES, layout
 from seqjax.nn.base import Layer, cast_parameters
 
 
@@ -134,20 +134,18 @@ def check_jacobian(
         raise ValueError(f"{name}: jacobian is {jacobian!r}, expected one of {tuple(STRUCTURES)}")
     if jacobian == "dense":
         return
-    if not hasattr(state, "dtype") or (jacobian == "block_diagonal" and state.ndim != 2):
-        shape = "[G, n]" if jacobian == "block_diagonal" else "[...]"
-        got = jax.tree.map(jnp.shape, state)
-        message = (
-            f"{name} declares a {jacobian} Jacobian: its state is {got}, not one array {shape}."
-        )
-        raise LawBroken(message, "declared jacobian", float("inf"))
-    draw, state = np.random.default_rng(0), jnp.asarray(state)
+    try:
+        ravel, unravel = layout(state, jacobian)
+    except ValueError as error:
+        message = f"{name} declares what it cannot have: {error}."
+        raise LawBroken(message, "declared jacobian", float("inf")) from None
+    draw, state = np.random.default_rng(0), ravel(state)
     per = state.shape if jacobian == "diagonal" else (len(state), 1)
     s = jnp.asarray(draw.uniform(0.5, 2.0, per)).astype(state.dtype) + jnp.zeros_like(state)
     v = jnp.asarray(draw.normal(size=state.shape)).astype(state.dtype)
 
     def J(v: Array) -> Array:
-        return jax.jvp(lambda h: step(h, x), (state,), (v,))[1]
+        return jax.jvp(lambda h: ravel(step(unravel(h), x)), (state,), (v,))[1]
 
     gap = float(jax.jit(lambda: distance(J(s * v), s * J(v)))())
     if not gap <= (tolerance if tolerance is not None else 100 * _rounding(state)):

@@ -61,6 +61,8 @@ ROWS: dict[str, Entry] = {
             "projected": dict(hidden=5, projection=3, coupled=True, cell_clip=0.5),
             "full": dict(hidden=2, full_recurrence=True, peepholes=True, input_activation="linear"),
             "capped": dict(hidden=5, projection=2, non_recurrent=1, cap_input_gate=True),
+            "heads": dict(hidden=4, heads=2, peepholes=True),
+            "units": dict(hidden=3, heads=3, coupled=True),
         },
     ),
     "lstm_1997": Entry(
@@ -101,6 +103,8 @@ ROWS: dict[str, Entry] = {
             "reset_after": dict(reset="after"),
             "norm": dict(hidden=3, reset="after", norm=True),
             "unbiased": dict(reset="after", bias=False),
+            "heads": dict(hidden=4, heads=2),
+            "units": dict(hidden=3, heads=3, reset="after"),
         },
     ),
     "mgu": Entry(

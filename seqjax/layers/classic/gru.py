@@ -12,6 +12,10 @@ z keeps: with `chrono`, the longest time scale expected, b_z starts at log U[1, 
 of 0 (arXiv:1804.11188). U starts orthogonal, block by block, or by `recurrent_init`. `bias`
 False takes b and c out.
 
+heads: the state is cut into so many, [heads, size], and U has a block for each, [3, heads, size,
+size]: what one forgets and reads is its own. As many as units give U as a diagonal, the form that
+ParaRNN solves by Newton's method (arXiv:2510.21450): the Jacobian of a step is block diagonal.
+
 norm (arXiv:1607.06450), with reset "after": LN(W x) + b and LN(U h), + c_n, in place of W x + b and
 U h, each LayerNorm over all three blocks at once and with weights.
 """
@@ -21,7 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.nn.base import Precise, option
-from seqjax.nn.initialisation import gate_bias, recurrent_weights
+from seqjax.nn.initialisation import gate_bias, recurrent, recurrent_weights
 from seqjax.nn.norms import Norm
 from seqjax.nn.recurrent import Recurrent
 
@@ -34,6 +38,7 @@ class GRU(Recurrent):
         features: int,
         *,
         hidden: int | None = None,
+        heads: int | None = None,
         reset: str = "before",
         norm: bool = False,
         bias: bool = True,
@@ -46,6 +51,8 @@ class GRU(Recurrent):
         self.reset = option("reset", reset, RESETS)
         if norm and reset == "before":
             raise ValueError("the norm is of U h as a whole, which reset='after' has")
+        if norm and heads is not None:
+            raise ValueError("the norm is of U h as a whole: leave heads out")
         if chrono is not None and not bias:
             raise ValueError("chrono is how the biases start: it needs bias=True")
 
@@ -62,23 +69,30 @@ class GRU(Recurrent):
         )
         if self.norm_x is not None and bias:
             self.norm_x.bias = Precise(bias_init(rngs.params(), (3 * H,), jnp.float32))
-        self.U = nnx.Param(recurrent_weights(H, 3, init=recurrent_init, rngs=rngs))
+        U = recurrent_weights(H, 3, heads=heads, init=recurrent_init, rngs=rngs)
+        self.U, self.heads = nnx.Param(U), heads
+        self.jacobian = "dense" if heads is None else "block_diagonal"
         self.c_n = nnx.Param(jnp.zeros(H)) if reset == "after" and bias else None
 
     def initial(self):
-        return jnp.zeros(self.out_features)
+        h = jnp.zeros(self.out_features)
+        return h if self.heads is None else h.reshape(self.heads, -1)
 
     def drive(self, x):
         return self.W(x) if self.norm_x is None else self.norm_x(self.W(x))
 
     def step(self, h, z):
         n = 2 * self.out_features  # where the rows of n begin
-        after = self.reset == "after"
-        mixed = self.U[...] @ h if after else self.U[:n] @ h
+        gates, of_n = jnp.split(self.U[...], [n if self.heads is None else 2])
+        after, before = self.reset == "after", h.reshape(-1)
+        mixed = recurrent(self.U[...] if after else gates, h)
         mixed = mixed if self.norm_h is None else self.norm_h(mixed)
         r, z_ = jnp.split(jax.nn.sigmoid(z[:n] + mixed[:n]), 2)
         if after:
             inner = r * (mixed[n:] if self.c_n is None else mixed[n:] + self.c_n[...])
         else:
-            inner = self.U[n:] @ (r * h)
-        return z_ * h + (1 - z_) * jnp.tanh(z[n:] + inner)
+            inner = recurrent(of_n, (r * before).reshape(h.shape))
+        return (z_ * before + (1 - z_) * jnp.tanh(z[n:] + inner)).reshape(h.shape)
+
+    def readout(self, h, x):
+        return h.reshape(-1)

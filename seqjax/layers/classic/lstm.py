@@ -30,6 +30,10 @@ cell_clip holds c_t in [-cell_clip, cell_clip], as that paper's implementations 
 the gradient is zero. Left out of other constructors: a clip of h (proj_clip), and the dropouts,
 which are of weights or of what lies between layers (`stacked`).
 
+heads: h and c are cut into so many, [heads, size], and U has a block for each, [4, heads, size,
+size]. As many as units give U as a diagonal, the form that ParaRNN solves by Newton's method
+(arXiv:2510.21450): the Jacobian of a step is block diagonal, of 2 x 2 blocks then.
+
 norm (arXiv:1607.06450): LN(W x) + LN(U h) + b in place of W x + U h + b, each LayerNorm over all
 four blocks at once and with weights, and h_t = o_t * tanh(LN(c_t)), with weights and a bias.
 """
@@ -41,7 +45,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.nn.base import Precise, option
-from seqjax.nn.initialisation import gate_bias, recurrent_weights
+from seqjax.nn.initialisation import gate_bias, recurrent, recurrent_weights
 from seqjax.nn.norms import Norm
 from seqjax.nn.recurrent import Recurrent
 
@@ -70,6 +74,7 @@ class LSTM(Recurrent):
         features: int,
         *,
         hidden: int | None = None,
+        heads: int | None = None,
         gates: str = "ifo",
         coupled: bool = False,
         cap_input_gate: bool = False,
@@ -101,6 +106,8 @@ class LSTM(Recurrent):
             raise ValueError(f"cell_clip is a bound on |c|, > 0; got {cell_clip}")
         if non_recurrent and projection is None:
             raise ValueError("non_recurrent is that of the projection, which must be set")
+        if heads is not None and (norm or full_recurrence or projection is not None):
+            raise ValueError("heads see themselves only: no norm, full_recurrence or projection")
         self.features, self.coupled, self.cell_clip = features, coupled, cell_clip
         self.capped = cap_input_gate
         H = self.hidden = hidden or features
@@ -127,8 +134,11 @@ class LSTM(Recurrent):
         if self.norm_x is not None and bias:
             self.norm_x.bias = Precise(bias_init(rngs.params(), (rows,), jnp.float32))
         blocks, columns = len(self.blocks), projection or H
-        U = recurrent_weights(H, blocks, columns=columns, init=recurrent_init, rngs=rngs)
-        self.U = nnx.Param(U)
+        U = recurrent_weights(
+            H, blocks, columns=columns, heads=heads, init=recurrent_init, rngs=rngs
+        )
+        self.U, self.heads = nnx.Param(U), heads
+        self.jacobian = "dense" if heads is None else "block_diagonal"
         self.p = nnx.Param(jnp.zeros((len(self.gates), H))) if peepholes else None
         self.G = nnx.Param(jnp.zeros((self.gated, self.gated))) if full_recurrence else None
         size = (self.out_features, H)
@@ -137,6 +147,8 @@ class LSTM(Recurrent):
 
     def initial(self):
         h, c = jnp.zeros(self.out_features), jnp.zeros(self.hidden)
+        if self.heads is not None:
+            return LSTMState(*(v.reshape(self.heads, -1) for v in (h, c)))
         if self.G is None:
             return LSTMState(h, c)
         return FullLSTMState(h, c, jnp.zeros((len(self.gates), self.hidden)))
@@ -147,10 +159,10 @@ class LSTM(Recurrent):
     def step(self, state, z, added=None):
         """added [hidden]: what else enters the cell, from a layer below (`highway_lstm`)."""
         h, c, *remembered = state
-        mixed = self.U @ h[: self.U.shape[1]]
+        mixed = recurrent(self.U[...], h if self.P is None else h[: self.U.shape[1]])
         mixed = z + (mixed if self.norm_h is None else self.norm_h(mixed))
-        parts = dict(zip(self.blocks, jnp.split(mixed, len(self.blocks))))
-        peeps = dict(zip(self.gates, () if self.p is None else self.p[...]))
+        parts = dict(zip(self.blocks, mixed.reshape(-1, *c.shape)))
+        peeps = dict(zip(self.gates, () if self.p is None else self.p.reshape(-1, *c.shape)))
         if self.G is not None:
             recalled = jnp.split(self.G @ remembered[0].reshape(-1), len(self.gates))
             parts |= {gate: parts[gate] + more for gate, more in zip(self.gates, recalled)}
@@ -176,4 +188,4 @@ class LSTM(Recurrent):
         return FullLSTMState(h, c, jnp.stack([now[name] for name in self.gates]))
 
     def readout(self, state, x):
-        return state.h
+        return state.h.reshape(-1)

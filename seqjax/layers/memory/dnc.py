@@ -29,7 +29,7 @@ open, as in the authors' release:
     eps               in the allocation, where usage is eps + (1 - eps) u, and in the cosine, under
                       both lengths; with `soft_lengths` also in each of them, sqrt(|v|^2 + eps)
 
-For questions on what was told once, in any order: graphs, trees, stories, lists.
+For questions on what was shown once, in any order: graphs, trees, stories, lists.
 """
 
 from itertools import accumulate

@@ -10,7 +10,7 @@ K is uniform from 2 to the most that the sequence has room for; padding, which i
 The paper trains on K up to 6.  The row `associative_recall` is another task, of letters and digits.
 
 Baseline: a guess of each bit, loss bits log 2 a step.
-Length generalisation: more items; the paper asks for K up to 20.
+Length generalisation: more items; the paper queries for K up to 20.
 """
 
 from math import log
@@ -39,15 +39,15 @@ def bit_recall(*, bits: Count = 6, vectors: Count = 3) -> Task:
         q = jax.random.randint(keys[2], (batch, 1), 0, K - 1, jnp.int32)
         t = jnp.arange(length, dtype=jnp.int32)[None]
         s = t - K * item  # from the query on
-        asked = (s > 0) & (s <= vectors)
+        queried = (s > 0) & (s <= vectors)
         due = (s >= asking) & (s < beyond)
-        opens, asks = (s < 0) & (t % item == 0), (s == 0) | (s == vectors + 1)
-        told = at(v, t // item * vectors + t % item - 1 + 0 * s)
-        x = jnp.where(asked[..., None], at(v, q * vectors + s - 1), told)
-        x = where(asked | ((s < 0) & (t % item > 0)), x)
+        opens, queries = (s < 0) & (t % item == 0), (s == 0) | (s == vectors + 1)
+        stored = at(v, t // item * vectors + t % item - 1 + 0 * s)
+        x = jnp.where(queried[..., None], at(v, q * vectors + s - 1), stored)
+        x = where(queried | ((s < 0) & (t % item > 0)), x)
         y = where(due, at(v, (q + 1) * vectors + s - asking))
         mask = due.astype(jnp.float32)
-        return Batch(beside(x, opens, asks), y, mask, present=s < beyond)
+        return Batch(beside(x, opens, queries), y, mask, present=s < beyond)
 
     spec = Spec(Features(bits + 2), Bernoullis(bits, per_step=True))
     return Task("bit_recall", spec, sample, lambda length: {"loss": bits * log(2)})

@@ -57,8 +57,8 @@ def graph_traversal(
         answer = jnp.swapaxes(jax.lax.scan(step, start, taken)[1], 0, 1)
         question = answer.at[:, :, 2].set(-1).at[:, 1:, 0].set(-1)
         due = jnp.ones((batch, path), bool)
-        told = in_any_order(key_g, neighbours, label, edges)
-        return lay_out("graph_traversal", length, labels, told, question, answer, due)
+        given = in_any_order(key_g, neighbours, label, edges)
+        return lay_out("graph_traversal", length, labels, given, question, answer, due)
 
     return _task("graph_traversal", nodes, degree, labels, sample)
 
@@ -85,8 +85,8 @@ def shortest_path(
             return jnp.minimum(far, 1 + jnp.min(through, axis=2))
 
         far = jax.lax.fori_loop(0, path, nearer, far)
-        asked = ((far > 0) & (far <= path)).reshape(batch, nodes * nodes)
-        pair = jax.random.categorical(key_p, jnp.where(asked, 0.0, -jnp.inf).astype(jnp.float32))
+        near = ((far > 0) & (far <= path)).reshape(batch, nodes * nodes)
+        pair = jax.random.categorical(key_p, jnp.where(near, 0.0, -jnp.inf).astype(jnp.float32))
         start, goal = (part.astype(jnp.int32) for part in divmod(pair, nodes))
 
         def step(node, _):
@@ -101,9 +101,9 @@ def shortest_path(
         answer, due = jax.lax.scan(step, start, length=path)[1]
         nothing = jnp.full_like(start, -1)
         question = jnp.stack([label[rows, start], nothing, label[rows, goal]], axis=1)[:, None]
-        told = in_any_order(key_g, neighbours, label, edges)
+        given = in_any_order(key_g, neighbours, label, edges)
         answer = jnp.swapaxes(answer, 0, 1), due.T
-        return lay_out("shortest_path", length, labels, told, question, *answer)
+        return lay_out("shortest_path", length, labels, given, question, *answer)
 
     return _task("shortest_path", nodes, degree, labels, sample)
 
@@ -139,9 +139,9 @@ def in_any_order(key, neighbours, label, edges) -> jax.Array:
     return shuffled(jax.random.split(jax.random.fold_in(key, 1), batch), triples)
 
 
-def lay_out(name, length, labels, told, question, answer, due) -> Batch:
+def lay_out(name, length, labels, given, question, answer, due) -> Batch:
     """Triples of labels, -1 for none, int [B, steps, 3]; due, bool [B, steps of the answer]."""
-    batch, known = told.shape[:2]
+    batch, known = given.shape[:2]
     needed = known + question.shape[1] + answer.shape[1]
     if length < needed:
         raise ValueError(f"{name} needs length >= {needed}, got {length}")
@@ -154,5 +154,5 @@ def lay_out(name, length, labels, told, question, answer, due) -> Batch:
 
     t = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], (batch, length))
     mask = jnp.pad(due, ((0, 0), (begins, 0)))
-    x = beside(shown(told, 0) + shown(question, known), t == known, t >= begins)
+    x = beside(shown(given, 0) + shown(question, known), t == known, t >= begins)
     return Batch(x, where(mask, shown(answer, begins)), mask.astype(jnp.float32))

@@ -43,13 +43,13 @@ def repeat_copy(*, bits: Count = 8, repeats: Count = 10, shortest: Count = 1) ->
         n = jax.random.randint(key_n, (batch, 1), shortest, most + 1, jnp.int32)
         r = jax.random.randint(key_r, (batch, 1), 1, repeats + 1, jnp.int32)
         t = jnp.arange(length, dtype=jnp.int32)[None]
-        end, asked = n + n * r + 1, t == n
+        end, queried = n + n * r + 1, t == n
         there, copied = t <= end, (n < t) & (t < end)
-        number = jnp.where(asked, (r.astype(jnp.float32) - MEAN) / DEVIATION, 0)
+        number = jnp.where(queried, (r.astype(jnp.float32) - MEAN) / DEVIATION, 0)
         shown = where(t < n, at(v, jnp.broadcast_to(t, there.shape)))
         y = beside(where(copied, at(v, (t - n - 1) % n)), t == end)
         due = (copied | (t == end)).astype(jnp.float32)
-        return Batch(beside(shown, asked, number), y, due, present=there)
+        return Batch(beside(shown, queried, number), y, due, present=there)
 
     def baseline(length: int) -> Metrics:
         lengths = range(shortest, longest(length) + 1)
