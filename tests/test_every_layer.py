@@ -36,6 +36,7 @@ from seqjax.layers.memory.external import ExternalMemory
 from seqjax.layers.reservoir.deep_esn import Reservoirs
 from seqjax.layers.reservoir.esn import Reservoir
 from seqjax.layers.residual.e42 import Tied
+from seqjax.layers.residual.e88 import TanhDelta
 from seqjax.layers.rwkv.parts import RWKV
 from seqjax.layers.ssm.griffin import RecurrentBlock
 from seqjax.layers.ssm.lssl import TimeInvariant
@@ -170,6 +171,7 @@ PARTS = {
         D, heads=2, conv=3, expansion=1.3, mixing=True, depth=0.0, rngs=rngs
     ),
     Stack: lambda rngs: Stack(D, 2, heads=2, ranks=(2, 2, 2, 2), inner=3, rngs=rngs),
+    TanhDelta: lambda rngs: TanhDelta(2, 2, 3, False),
     Tied: lambda rngs: Tied(D, init="orthogonal", scale=0.9, rngs=rngs),
     URCell: lambda rngs: URCell(D, rngs=rngs),
     Using: lambda rngs: Using(

@@ -27,6 +27,7 @@ OWN: dict[str, str] = {
     "deltanet.qk_norm": "what q and k are divided by: their length or their sum",
     "dnc.width": "numbers in a cell",
     "e59.norm": "a norm on the state",
+    "e88.norm": "RMSNorm of each head",
     "es2n.beta": "distance from the edge of stability, of all units or of each",
     "ffm.length": "steps of an update of the release: bounds the decays",
     "flash_gau.shift": "half of the channels are moved one step back",

@@ -4,6 +4,7 @@ from seqjax.layers.residual.e1 import E1
 from seqjax.layers.residual.e33 import E33
 from seqjax.layers.residual.e42 import E42
 from seqjax.layers.residual.e59 import E59
+from seqjax.layers.residual.e88 import E88
 from seqjax.layers.residual.heterogeneous_residual import HeterogeneousResidual
 from seqjax.layers.residual.highway_lstm import HighwayLSTM
 from seqjax.layers.residual.highway_rnn import HighwayRNN
@@ -114,6 +115,17 @@ ROWS: dict[str, Entry] = {
             "normed": dict(norm=True),
             "gated_normed": dict(form="gated", norm=True, expansion=1.5),
             "mixed_normed": dict(form="mixed", norm=True),
+        },
+    ),
+    "e88": Entry(
+        E88,
+        "E88: a delta rule with a tanh around its matrix state",
+        "elman project",
+        state="heads * K * V + taps",
+        smoke=dict(heads=2, key_size=2),
+        variants={
+            "conv": dict(heads=2, key_size=2, value_size=3, conv=3, gate="silu", norm=True),
+            "linear": dict(heads=1, linear_state=True, simple_decay=True, gate="sigmoid"),
         },
     ),
     "heterogeneous_residual": Entry(

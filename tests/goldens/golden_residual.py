@@ -34,6 +34,30 @@ def gated_elman(inputs, meta, *, name, evaluator):
     return {"y": y, "h": h.S if isinstance(h, Convolved) else h}
 
 
+def e88(inputs, meta, *, evaluator):
+    x, options = inputs["x"], meta["options"]
+    heads, K = meta["n_heads"], meta["n_state"]
+    values = inputs["o_proj.weight"].shape[1]
+    named = {"W_qkv": "qkv_proj", "Q": "o_proj", "W_a": "a_proj"}
+    gate = options.get("gate_activation", "silu") if options.get("use_gate") else "none"
+    if gate != "none":
+        named["Z"] = "g_proj"
+    weights = {f"{own}.kernel": inputs[f"{name}.weight"].T for own, name in named.items()}
+    weights |= {name: inputs[name] for name in ("A_log", "dt_bias")}
+    layer = build(
+        "e88",
+        x.shape[2],
+        weights,
+        heads=heads,
+        key_size=K,
+        value_size=values // heads,
+        gate=gate,
+        linear_state=options.get("linear_state", False),
+    )
+    y, S = layer(x, inputs.get("S0"), evaluator=evaluator)
+    return {"y": y, "S": S}
+
+
 def rhn(inputs, meta, *, evaluator):
     """Given masks are those of a piece that has begun; a key is what trains."""
     x, s, depth = inputs["x"], inputs["h0"], meta["depth"]
@@ -110,6 +134,7 @@ def highway_lstm(inputs, meta, *, evaluator):
 ADAPTERS = {
     "elman_e1": by_evaluator(partial(gated_elman, name="e1"), *CELL),
     "elman_e33": by_evaluator(partial(gated_elman, name="e33"), *CELL),
+    "elman_e88": by_evaluator(e88, *CELL),
     "elman_e42": by_evaluator(partial(gated_elman, name="e42"), *CELL),
     "rhn": by_evaluator(rhn, *CELL),
     "heterogeneous_residual": by_evaluator(heterogeneous, *CELL),

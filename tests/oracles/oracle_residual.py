@@ -2,7 +2,7 @@
 
 import numpy as np
 from oracle_classic import MAPS, lstm
-from oracle_tools import sigmoid, silu, softmax, softplus
+from oracle_tools import causal_conv, sigmoid, silu, softmax, softplus
 
 
 def transition(W, s, x_t, H, coupled):
@@ -126,6 +126,31 @@ def heterogeneous_residual(W, x, *, hidden, **_):
     return np.stack(ys)
 
 
+def e88(
+    W, x, *, heads, key_size, value_size, conv=0, linear_state=False, simple_decay=False,
+    gate="none", norm=False, **_,
+):  # fmt: skip
+    """Head by head."""
+    H, K, V = heads, key_size, value_size
+    qkv = W.linear("W_qkv", x)
+    qkv = silu(causal_conv(qkv, W["conv.weight"]) if conv else qkv)
+    a = W.linear("W_a", x)
+    a = sigmoid(a) if simple_decay else np.exp(-np.exp(W["A_log"]) * softplus(a + W["dt_bias"]))
+    o = np.zeros((len(x), H, V))
+    for h in range(H):
+        S = np.zeros((K, V))
+        for t, row in enumerate(qkv):
+            q, k = (row[n * H * K + h * K :][:K] for n in range(2))
+            q, k = (z / (np.linalg.norm(z) + 1e-6) for z in (q, k))
+            S = a[t, h] * S + np.outer(k, row[2 * H * K + h * V :][:V] - S.T @ k)
+            S = S if linear_state else np.tanh(S)
+            o[t, h] = S.T @ q
+    o = (W.rms("norm", o, 1e-5) if norm else o).reshape(len(x), -1)
+    if gate != "none":
+        o = o * {"silu": silu, "sigmoid": sigmoid}[gate](W.linear("Z", x))
+    return W.linear("Q", o)
+
+
 CASES = [
     ("highway_rnn", highway_rnn, dict(hidden=3, depth=2, coupled=False)),
     ("highway_state_gating", highway_state_gating, dict(hidden=3, depth=2, coupled=True)),
@@ -145,4 +170,14 @@ CASES = [
     ("log_polynomial", log_polynomial, dict(expansion=0.5, groups=1)),
     ("log_polynomial", log_polynomial, dict(expansion=2.0, groups=3)),
     ("heterogeneous_residual", heterogeneous_residual, dict(hidden=3, reservoir=True)),
+    (
+        "e88",
+        e88,
+        dict(heads=2, key_size=3, value_size=2, conv=3, gate="sigmoid", norm=True),
+    ),
+    (
+        "e88",
+        e88,
+        dict(heads=2, key_size=3, value_size=2, simple_decay=True, linear_state=True, gate="silu"),
+    ),
 ]
