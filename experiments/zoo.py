@@ -62,7 +62,7 @@ expected    accuracy, with the default seed:
     ntm                    1.00   dnc                    1.00   r_transformer          1.00
     rpe_rnn                1.00   rsa                    1.00   memformer              1.00
     block_state            1.00   arn                    1.00   ran                    1.00
-    rnn_mlp                1.00   e88                    1.00
+    rnn_mlp                1.00   e88                    1.00   parallel               1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from oracle_tools import Weights, layer_of, numbers
 
 from seqjax.core.flow import Carry, Flow
 from seqjax.layers.segment.r_transformer import LocalRNN
@@ -78,3 +79,16 @@ def test_a_block_state_without_a_state_space_is_attention_in_blocks():
     x, resets = normal(1, T, D), (jnp.arange(T) % C == 0)[None]
     y = layer.attention(x)[0] + blocks(x, resets=resets)[0]
     np.testing.assert_allclose(layer(x)[0], y, atol=1e-12)
+
+
+def test_parallel_heads_are_a_weighed_mean_of_normed_layers():
+    layers = (("lru", {}), ("gru", {}), ("attention", dict(heads=2, window=3)))
+    side = layer_of("parallel", features=D, layers=layers)
+    x, W = normal(1, T, D), Weights(numbers(side))
+    z = [W.rms(f"norms.{n}", np.asarray(f(x)[0][0]), 1e-6) for n, f in enumerate(side.layers)]
+    np.testing.assert_allclose(side(x)[0][0], W.linear("W_o", sum(z) / 3), atol=1e-12)
+
+
+def test_layers_side_by_side_have_one_width():
+    with pytest.raises(ValueError, match=r"outputs of one width, got \[3, 4\]"):
+        make("parallel", D, layers=("lru", ("gru", dict(hidden=3))))

@@ -1,6 +1,7 @@
 """Hybrids: recurrences and attention in one stack."""
 
 from seqjax.layers.hybrid.jamba import Jamba
+from seqjax.layers.hybrid.parallel import ParallelHeads
 from seqjax.layers.hybrid.rnn_mlp import RecurrentMLP
 from seqjax.layers.hybrid.stripedhyena import StripedHyena
 from seqjax.layers.hybrid.zamba import Zamba
@@ -91,5 +92,12 @@ ROWS: dict[str, Entry] = {
         state="held",
         smoke=dict(hidden=3),
         variants={"deep": dict(cell="gru", depth=2, hidden=3, widths=(5, 2))},
+    ),
+    "parallel": Entry(
+        ParallelHeads,
+        "Layers side by side, normalised and weighed, as the heads of Hymba",
+        "2411.13676",
+        smoke=dict(layers=("lru", ("attention", dict(heads=2, window=3)))),
+        variants={"one": dict(layers=(("gru", dict(hidden=3)),))},
     ),
 }

@@ -92,7 +92,7 @@ ROWS: dict[str, Entry] = {
             ),
             "encoder": dict(length=4, slots=2, heads=2, causal=False, temperature=0.5),
             "released": dict(
-                length=5, slots=1, heads=2, update="gru", causal=False, released=True, expansion=1.0
+                length=5, slots=2, heads=2, update="gru", causal=False, released=True, expansion=1.0
             ),
         },
     ),

@@ -19,7 +19,7 @@ first form is attention inside blocks.
 
 Here the two halves of W_o are two matrices. The norm, the residual and the feed-forward part that
 the paper's block has are the model's; positions are rotary for T5's buckets, and cross attention
-has none, as there.
+has none but the IDs. Which heads of form "multi" share filters the paper leaves open: here none do.
 
 The state is the SSM's, the cache of self, and of the unfinished block the contexts; in form
 "filter" also those at the end of the block before. Blocks begin with the sequence and at every

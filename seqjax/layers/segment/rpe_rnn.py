@@ -8,8 +8,7 @@
 
 so that the order of words enters twice: by their number, which knows nothing of them, and by a
 state that is made of them. In form "heads" the embedding has `rpe_heads` of its own; in form
-"parts" it is a part of every head, with queries, keys and values of both (the paper's are of one
-part each, side by side, which a dense matrix holds).
+"parts" it is a part of every head, here by dense matrices of [p; r].
 
 `cell` is the RNN: "rnn" (tanh), the paper's, "gru" or "lstm"; its state is as wide as w. Attention
 is causal softmax attention over the last `window` steps, the paper's decoder; its encoder sees all
