@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqjax import layers as layers, ops as ops, tasks as tasks, train as train
+    from seqjax.answers.ctc import (
+        ctc_beam_search as ctc_beam_search,
+        ctc_best_path as ctc_best_path,
+        ctc_loss as ctc_loss,
+    )
     from seqjax.core.monoid import (
         Monoid as Monoid,
         masked as masked,
@@ -55,6 +60,9 @@ HOMES = {  # the same as above, for those who run it: name -> its module, and it
     "boundaries": "core.pieces",
     "bounded_delta_rule": "ops.bounded_delta_rule",
     "check": "testing.check:check_layer",
+    "ctc_beam_search": "answers.ctc",
+    "ctc_best_path": "answers.ctc",
+    "ctc_loss": "answers.ctc",
     "delta_rule": "ops.delta_rule",
     "diagonal_ssm": "ops.diagonal_ssm",
     "dplr": "ops.dplr",

@@ -79,6 +79,7 @@ ALGEBRAS = {
         lambda k: (normal(k[0], N), maybe_infinite(k[1], N)),
         lambda k: normal(k, N),
     ),
+    "forward": (m.forward, lambda k: maybe_infinite(k[0], N, N), lambda k: normal(k, N)),
     "viterbi": (m.viterbi, lambda k: maybe_infinite(k[0], N, N), lambda k: normal(k, N)),
     "sum": (
         m.total,

@@ -57,6 +57,7 @@ ALGEBRAS = {
         (normal(0, 3, 1), normal(1, 3, 1), normal(2, 3, 1, D)),
         (normal(3, 1), normal(4, 1, D)),
     ),
+    "forward": (m.forward, normal(0, 3, D, D), normal(1, D)),
     "viterbi": (m.viterbi, normal(0, 3, D, D), normal(1, D)),
     "shift": (
         m.shift(3),

@@ -61,6 +61,18 @@ def test_corrections_and_taps():
         traced(checked(seqjax.gated_delta_product), {**known, "beta": beta[:, 1:]})
 
 
+def test_labels_without_alignment():
+    logits, labels, lengths = jnp.ones((2, 5, 3)), jnp.ones((2, 4), int), jnp.ones(2, int)
+    known = dict(logits=logits, labels=labels, lengths=lengths, label_lengths=lengths)
+    traced(checked(seqjax.ctc_loss), known)
+    with pytest.raises(TypeCheckError):
+        traced(checked(seqjax.ctc_loss), {**known, "labels": labels[1:]})
+    for decode in (seqjax.ctc_best_path, seqjax.ctc_beam_search):
+        traced(checked(decode), dict(logits=logits, lengths=lengths))
+        with pytest.raises(TypeCheckError):
+            traced(checked(decode), dict(logits=logits, lengths=labels))
+
+
 def test_scans_layers_and_models():
     scan = checked(seqjax.scan)
     elements, h, flags = (jnp.ones(4), jnp.ones(4)), jnp.zeros(()), jnp.zeros(4, bool)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from seqjax.answers import metrics
 from seqjax.answers.answer import IMPOSSIBLE, Answer, Metrics
+from seqjax.answers.ctc import collapse, ctc_loss
 from seqjax.core.ranges import Count
 
 BLANK = 0
@@ -20,9 +20,9 @@ BLANK = 0
 class Labels(Answer):
     """Labels 1 .. count, [B, L], filled up with 0, from logits [B, T, 1 + count]; 0 is the blank.
 
-    The loss is the CTC loss (Graves et al. 2006), -log p(labels) summed over all alignments; of
-    labels that do not fit into T steps it is about 1e5. Metric: label_error_rate, the edit distance
-    of the greedy decoding over the number of labels.
+    The loss is `seqjax.ctc_loss`, -log p(labels) summed over all alignments; of labels that do not
+    fit into T steps it is 1e5, without a gradient. Metric: label_error_rate, the edit distance of
+    the best path (`predict`) over the number of labels, of all sequences together.
     """
 
     count: Count
@@ -45,13 +45,8 @@ class Labels(Answer):
         return jnp.full(self.size, IMPOSSIBLE).at[BLANK].set(0)
 
     def loss(self, y_hat, y):
-        # optax makes arrays of the default float dtype, and does not promote them
-        logits = y_hat.astype(jnp.result_type(float))
-        padded = (y == BLANK).astype(logits.dtype)
-        frames = jnp.zeros(y_hat.shape[:2], logits.dtype)  # where padding is sure of the blank
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            loss = optax.ctc_loss(logits, frames, y, padded, blank_id=BLANK)
-        return loss.astype(y_hat.dtype)
+        loss = ctc_loss(y_hat, y, blank=BLANK)
+        return jnp.where(jnp.isposinf(loss), -IMPOSSIBLE, loss)
 
     def measures(self, y_hat, y):
         decoded = self.predict(y_hat)
@@ -64,17 +59,9 @@ class Labels(Answer):
         return {"loss": means["loss"], "label_error_rate": rate}
 
     def predict(self, y_hat):
-        """Greedy: the likeliest of each step, repetitions and then blanks removed; [..., T]."""
-        return _collapse(jnp.argmax(y_hat, axis=-1).astype(jnp.int32))
+        """Those of the likeliest path, in front; [..., T]."""
+        return collapse(jnp.argmax(y_hat, axis=-1).astype(jnp.int32))
 
     def sample(self, key, y_hat):
         """The labels of one alignment, of y_hat [T, 1 + count]."""
-        return _collapse(jax.random.categorical(key, y_hat, axis=-1).astype(jnp.int32))
-
-
-def _collapse(path: jax.Array) -> jax.Array:
-    """The labels of an alignment [..., T] in front, zeros behind."""
-    before = jnp.concatenate([jnp.full_like(path[..., :1], BLANK), path[..., :-1]], axis=-1)
-    kept = (path != BLANK) & (path != before)
-    order = jnp.argsort(~kept, axis=-1, stable=True)
-    return jnp.take_along_axis(jnp.where(kept, path, BLANK), order, axis=-1)
+        return collapse(jax.random.categorical(key, y_hat, axis=-1).astype(jnp.int32))

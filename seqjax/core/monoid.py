@@ -267,6 +267,30 @@ viterbi = Monoid(
 """h_t = A_t (x) h_{t-1} with the max-plus matrix product: the Viterbi recursion; element A[N, N]
 (A[i, j] the score of j -> i), state h[N]."""
 
+
+def log_sum(x: jax.Array, axis: int) -> jax.Array:
+    """log sum exp(x) over an axis; -inf, with derivatives 0 and not NaN, of nothing but -inf."""
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    shift = jnp.where(jnp.isfinite(top), top, 0)
+    total = jnp.sum(jnp.exp(x - shift), axis=axis)
+    nothing = total == 0
+    return jnp.where(nothing, -jnp.inf, jnp.log(jnp.where(nothing, 1, total)) + shift.squeeze(axis))
+
+
+def _matmul_log(A: jax.Array, B: jax.Array) -> jax.Array:
+    return log_sum(A[..., :, :, None] + B[..., None, :, :], axis=-2)
+
+
+forward = Monoid(
+    lambda p, q: _matmul_log(q, p),
+    viterbi.identity,
+    lambda A, h: log_sum(A + h[None, :], axis=-1),
+    "forward",
+)
+"""h_t = A_t (x) h_{t-1} with the matrix product of logarithms, (log sum exp, +): the forward
+recursion of hidden Markov models and of CTC; element A[N, N] (A[i, j] = log p of j -> i), state
+h[N]."""
+
 total = Monoid(
     lambda p, q: jax.tree.map(jnp.add, p, q),
     lambda e: jax.tree.map(jnp.zeros_like, e),

@@ -207,6 +207,7 @@ AUTOMATIC: dict[str, dict[str, str]] = {
         "scalar_decay": "chunked",
         "key_decay": "chunked",
         "viterbi": "chunked",
+        "forward": "chunked",
         "*": "associative",
     },
 }

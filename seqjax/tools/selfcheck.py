@@ -277,6 +277,8 @@ ALGEBRAS: dict[str, tuple[Monoid, Callable[[Draw, int], Any], Callable[[Draw], A
     "maxplus": (
         m.maxplus, lambda d, T: (d.normal(size=(T, 4)), d.normal(size=(T, 4))),
         lambda d: d.normal(size=4)),
+    "forward": (
+        m.forward, lambda d, T: d.normal(size=(T, 4, 4)), lambda d: d.normal(size=4)),
     "viterbi": (
         m.viterbi, lambda d, T: d.normal(size=(T, 4, 4)), lambda d: d.normal(size=4)),
     "sum": (
