@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from functools import partial
 from itertools import groupby, product
 from math import exp, factorial, gamma, log, pi, prod, sqrt, tanh
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import betaln, digamma
 
 import seqjax.answers as answers
 from seqjax.answers import (
@@ -17,6 +19,8 @@ from seqjax.answers import (
     Answer,
     Bernoullis,
     Classes,
+    Features,
+    Gaussian,
     Input,
     Labels,
     Mixture,
@@ -25,8 +29,10 @@ from seqjax.answers import (
     Quantiles,
     Spans,
     Strokes,
+    StudentT,
     Values,
 )
+from seqjax.answers.special import log_beta
 
 ROOT = Path(__file__).resolve().parent.parent
 B, T = 3, 4
@@ -78,14 +84,40 @@ def poisson(z, y):
     return -sum(log(softplus(a) ** n * exp(-softplus(a)) / factorial(int(n))) for a, n in zip(z, y))
 
 
-def negative_binomial(z, y):
+def negative_binomial(z, y, nu=1.0):
     total = 0.0
     for a, b, n in zip(z[:2], z[2:], y):
-        mu, alpha = softplus(a), softplus(b)
+        mu, alpha = nu * softplus(a), softplus(b) / sqrt(nu)
         ways = gamma(n + 1 / alpha) / factorial(int(n)) / gamma(1 / alpha)
         p = 1 / (1 + alpha * mu)
         total -= log(ways * p ** (1 / alpha) * (1 - p) ** n)
     return total
+
+
+def scaled_binomial(z, y):  # arXiv:1704.04110, section 3.3
+    *counts, nu = y
+    return negative_binomial(z, counts, nu)
+
+
+def gluonts_binomial(z, y):
+    (n, nu), r = y, softplus(z[0])
+    p = sigmoid(z[1] + log(nu))
+    return -log(gamma(n + r) / factorial(int(n)) / gamma(r) * (1 - p) ** r * p**n)
+
+
+def gaussian(z, y):
+    *numbers, nu = y
+    mus, sigmas = (nu * np.array(part) for part in (z[:2], [softplus(a) for a in z[2:]]))
+    parts = (
+        (v - m) ** 2 / 2 / s**2 + log(s * sqrt(2 * pi)) for v, m, s in zip(numbers, mus, sigmas)
+    )
+    return sum(parts)
+
+
+def student_t(z, y):
+    df, mu, sigma = 2 + softplus(z[0]), z[1], softplus(z[2])
+    norm = gamma((df + 1) / 2) / gamma(df / 2) / sqrt(df * pi) / sigma
+    return -log(norm * (1 + ((y[0] - mu) / sigma) ** 2 / df) ** (-(df + 1) / 2))
 
 
 def quantiles(z, y):
@@ -126,12 +158,19 @@ KINDS = {
     Strokes(2, True): strokes,
     Poisson(2, True): poisson,
     NegativeBinomial(2, True): negative_binomial,
+    NegativeBinomial(2, True, "paper"): scaled_binomial,
+    NegativeBinomial(1, True, "gluonts"): gluonts_binomial,
+    Gaussian(2, True, scaled=True): gaussian,
+    StudentT(1, True): student_t,
     Quantiles(LEVELS, True, 2): quantiles,
     Labels(2): labels,
     Spans(): spans,
     Actions(2, clip=0.3, value=0.7, entropy=0.2): actions,
 }
-NAMED = [pytest.param(kind, id=type(kind).__name__) for kind in KINDS]
+NAMED = [
+    pytest.param(kind, id=f"{type(kind).__name__}{getattr(kind, 'scaled', None) or ''}")
+    for kind in KINDS
+]
 every = pytest.mark.parametrize("kind", NAMED)
 
 
@@ -147,7 +186,7 @@ def targets(kind):
     if kind == Spans():
         return np.array([[0, 1], [1, 1], [2, 3]], np.int32), np.resize([1.0, 0, 2], lead)
     draws = np.random.default_rng(1).integers(0, 2, (*lead, *kind.shape))
-    if type(kind) in (Values, Mixture, Quantiles, Poisson, NegativeBinomial):
+    if type(kind) not in (Classes, Bernoullis, Strokes, Actions):
         draws = draws * 2 + 1
     if type(kind) is Actions:
         draws = draws - np.array([0, 1.2, 0.5, 0, 0, 0, 0])
@@ -211,6 +250,36 @@ def test_samples_follow_the_distribution_that_the_loss_is_of(kind):
     other = y_hat + 0.3 * np.random.default_rng(6).normal(size=y_hat.shape)
     moved = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(other, draws)
     assert (np.abs(np.mean(moved, axis=0)) > 5 * sigma).any()
+
+
+def test_the_beta_function_does_not_cancel():
+    a, b = np.exp(np.random.default_rng(0).uniform(-8, 12, (2, 5000)))
+    exact = betaln(a, b)
+    found, slope = jax.jit(jax.vmap(jax.value_and_grad(log_beta)))(a, b)
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(slope, digamma(a) - digamma(a + b), rtol=1e-8, atol=1e-13)
+    found = jax.jit(log_beta)(a.astype(np.float32), b.astype(np.float32))
+    np.testing.assert_allclose(found, exact, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.thorough
+def test_what_is_drawn_of_a_scale_has_it():
+    """In the mean of many, of a Gaussian its deviation too; no scale, and there is none to have."""
+    keys, nu = jax.random.split(jax.random.key(0), 20_000), 50.0
+    for kind in (NegativeBinomial(2, True, "paper"), NegativeBinomial(2, True, "gluonts"),
+                 Gaussian(2, True, scaled=True), StudentT(2, True, scaled=True)):  # fmt: skip
+        y_hat = 0.5 * jnp.asarray(head(kind, 3)[0, 0])
+        draw = jax.vmap(partial(kind.sample, scale=nu), (0, None))
+        draws = np.asarray(jax.jit(draw)(keys, y_hat))
+        assert draws.shape == (20_000, 3) and (draws[:, 2] == nu).all()
+        error = 5 * draws[:, :2].std(axis=0) / 20_000**0.5
+        assert (abs(draws[:, :2].mean(axis=0) - kind.mean(y_hat, nu)) < error).all()
+        assert kind.next_input is None and kind.options == ("scale",)
+        predicted = kind.predict(y_hat)
+        np.testing.assert_allclose(predicted, [*kind.mean(y_hat, 1.0), 1])
+    plain = Gaussian(2, True)
+    assert plain.next_input == Features(2) and plain.options == ()
+    assert plain.sample(keys[0], y_hat[:4]).shape == (2,)
 
 
 def test_samples_of_quantiles_have_these_quantiles():

@@ -203,6 +203,24 @@ def test_forecasts_score_what_they_must():
         assert task.baseline(10) in task.naive(10).values()
 
 
+def test_forecasts_of_distributions_have_the_baseline_of_a_gaussian():
+    """Of one deviation, that of the errors; Student's t of many degrees of freedom is that too."""
+    for answer, degrees in (("gaussian", ()), ("student_t", (1e6,))):
+        task = make("forecasting", dataset="illness", horizon=4, answer=answer, univariate=True)
+        (batch,) = task.validation(94, 10)
+        for name, mean in (
+            ("mean", 0 * batch.y),
+            ("last value", 0 * batch.y + batch.x[:, 5:6, :1]),
+        ):
+            expected = task.naive(10)[name]
+            hats = [*degrees, 0.0, np.log(np.expm1(expected["rmse"]))]
+            y_hat = np.broadcast_to(np.float32(hats), (*batch.y.shape[:2], len(hats))).copy()
+            y_hat[..., -2:-1] = mean
+            found = task.summary(task.score(y_hat, batch))
+            for key, value in expected.items():
+                np.testing.assert_allclose(found[key], value, rtol=1e-4, err_msg=key)
+
+
 def test_times_of_day_week_and_year():
     for when in (datetime(2016, 2, 29, 23, 45), datetime(2018, 12, 31), datetime(1969, 7, 20, 20)):
         minutes = np.array([(when - datetime(1970, 1, 1)) // timedelta(minutes=1)])

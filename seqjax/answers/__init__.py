@@ -15,13 +15,14 @@ from seqjax.answers.counts import NegativeBinomial, Poisson
 from seqjax.answers.detection import Detection
 from seqjax.answers.inputs import Features, Input, Pair, Paired, Tokens, Vector
 from seqjax.answers.labels import Labels
+from seqjax.answers.likelihoods import Gaussian, StudentT
 from seqjax.answers.mixtures import Mixture, Strokes
 from seqjax.answers.quantiles import Quantiles
 from seqjax.answers.spans import Spans
 from seqjax.answers.values import Values
 
 __all__ = [
-    "Actions", "Answer", "Bernoullis", "Chunks", "Classes", "Detection", "Features", "Input",
-    "Labels", "Metrics", "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson", "Quantiles",
-    "Spans", "Strokes", "Tokens", "Values", "Vector",
+    "Actions", "Answer", "Bernoullis", "Chunks", "Classes", "Detection", "Features", "Gaussian",
+    "Input", "Labels", "Metrics", "Mixture", "NegativeBinomial", "Pair", "Paired", "Poisson",
+    "Quantiles", "Spans", "Strokes", "StudentT", "Tokens", "Values", "Vector",
 ]  # fmt: skip

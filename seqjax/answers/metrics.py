@@ -3,6 +3,7 @@
     perplexity, bits                    of a loss in nats: per word, byte, dimension
     accuracy, f1, jaccard, area         of classes and of yes or no
     frame_nll, pinball, crps            of distributions
+    coverage, sample_crps               of samples of distributions
     rmse, nrmse, mae                    of real numbers
     edit_distance, word_error_rate      of sequences
     chunk_counts                        of tags: what precision, recall and f1 are formed of
@@ -83,6 +84,32 @@ def pinball(quantiles: jax.Array, levels: jax.Array, y: jax.Array) -> jax.Array:
 def crps(quantiles: jax.Array, levels: jax.Array, y: jax.Array) -> jax.Array:
     """[...]: 2 int_0^1 pinball_tau dtau (Gneiting & Raftery 2007), of evenly spaced levels."""
     return 2 * pinball(quantiles, levels, y)
+
+
+def coverage(samples: Any, y: Any, level: float, axis: int = 0) -> float:
+    """The share of y within the central interval that has `level` of what its samples are of.
+
+    By the rank of y among its n samples, which is uniform on n + 1 places if y is one more of them;
+    where counts tie, each place counts in part (Czado, Gneiting & Held 2009).
+    """
+    samples, y = np.asarray(samples), np.expand_dims(y, axis)
+    below, same = (np.sum(one, axis=axis) for one in (samples < y, samples == y))
+    places = samples.shape[axis] + 1
+    low, high = (places * (1 + sign * level) / 2 for sign in (-1, 1))
+    inside = np.minimum(below + same + 1, high) - np.maximum(below, low)
+    return float(np.mean(np.maximum(inside, 0) / (same + 1)))
+
+
+def sample_crps(samples: Any, y: Any, axis: int = 0) -> np.ndarray:
+    """[...]: E |X - y| - E |X - X'| / 2 (Gneiting & Raftery 2007, eq. 21), without a bias.
+
+    Pairs of different samples: with the sorted ones x_1 .. x_n, sum_ij |x_i - x_j| is
+    2 sum_i (2 i - n - 1) x_i.
+    """
+    x = np.sort(np.moveaxis(np.asarray(samples), axis, -1), axis=-1)
+    n = x.shape[-1]
+    spread = 2 * (x @ (2 * np.arange(1, n + 1) - n - 1.0)) / max(n * (n - 1), 1)
+    return np.abs(x - np.asarray(y)[..., None]).mean(axis=-1) - spread / 2
 
 
 def rmse(y_hat: Any, y: Any) -> jax.Array:

@@ -13,9 +13,11 @@ each from -1/2 to 1/2.  L is what the length of a batch leaves, by default 96 (i
 
 Parts are those of the papers: of ETT 12, 4 and 4 months of 30 days, of others 7 : 1 : 2; windows
 held out look back into the part before.  mse and mae are means over the H D numbers of a window and
-over all windows.  answer="quantiles" are those at 0.1 .. 0.9, with crps.
+over all windows.  answer="quantiles" are those at 0.1 .. 0.9, with crps; "gaussian" and "student_t"
+the parameters of a distribution of each number, with its log likelihood.
 
-Baseline: the last value seen, for all of the horizon, or the mean, whichever has the lesser error.
+Baseline: the last value seen, for all of the horizon, or the mean, whichever has the lesser error;
+as the mean of Gaussians of one deviation, that of its errors, where a distribution is answered.
 Length generalisation: a longer look-back, evaluation_length.
 mse on the test part, L = 336 and H = 96, of DLinear (arXiv:2205.13504): etth1 0.375, etth2 0.289,
 ettm1 0.299, exchange 0.081; of the last value 1.295, 0.432, 1.214, 0.081.
@@ -26,12 +28,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from math import log, pi
 from typing import Annotated, Any, Literal, cast
 
 import jax
 import numpy as np
 
-from seqjax.answers import Quantiles
+from seqjax.answers import Gaussian, Quantiles, StudentT
 from seqjax.core.ranges import Range
 from seqjax.data import Prepared, prepared
 from seqjax.data.pipeline import gathered, in_order
@@ -61,7 +64,7 @@ def forecasting(
     univariate: bool = False,
     from_last: bool = False,
     calendar: bool = False,
-    answer: Literal["values", "quantiles"] = "values",
+    answer: Literal["values", "quantiles", "gaussian", "student_t"] = "values",
     held_out: Literal["validation", "test"] = "validation",
 ) -> Forecasting:
     """The next `horizon` rows of a series.
@@ -81,8 +84,12 @@ def forecasting(
     train = values[slice(*parts["train"])]
     scaled = (values - train.mean(0)) / np.where(train.std(0) > 0, train.std(0), 1)
     width = values.shape[1]
-    outputs = (Values(width, per_step=True) if answer == "values"
-               else Quantiles(LEVELS, per_step=True, dimension=width))  # fmt: skip
+    outputs = {
+        "values": Values(width, per_step=True),
+        "quantiles": Quantiles(LEVELS, per_step=True, dimension=width),
+        "gaussian": Gaussian(width, per_step=True),
+        "student_t": StudentT(width, per_step=True),
+    }[answer]
     beside = time_features(minutes) if calendar else np.zeros((len(values), 0))
     spec = Spec(Features(width + 1 + beside.shape[1]), outputs)
 
@@ -205,7 +212,11 @@ class Forecasting(Task):
                 error = np.abs(self.values[starts + step] - guess).astype(np.float64)
                 squares, absolute = squares + (error**2).mean(), absolute + error.mean()
             mse, mae = float(squares / self.horizon), float(absolute / self.horizon)
-            # of quantiles that are all at one place: the levels are symmetric
-            found[name] = ({"loss": mse, "mse": mse, "mae": mae} if self.answer == "values"
-                           else {"loss": mae / 2, "crps": mae})  # fmt: skip
+            if self.answer == "values":
+                found[name] = {"loss": mse, "mse": mse, "mae": mae}
+            elif self.answer == "quantiles":  # all at one place: the levels are symmetric
+                found[name] = {"loss": mae / 2, "crps": mae}
+            else:
+                nll = self.values.shape[1] * (log(2 * pi * mse) + 1) / 2
+                found[name] = {"loss": nll, "mae": mae, "rmse": mse**0.5}
         return found
