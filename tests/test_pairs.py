@@ -211,6 +211,51 @@ def test_a_convolution_sees_frames_one_by_one():
         Model(replace(CONFIG, front="conv"), Spec(Features(3), Values(1, True)), rngs=nnx.Rngs(0))
 
 
+def convolved(frame, kernel, bias):
+    """3 x 3, stride 2, as many rows and columns as half of them, rounded up."""
+    rows, columns = (-(-n // 2) for n in frame.shape[:2])
+    pads = [max(2 * (m - 1) + 3 - n, 0) for m, n in zip((rows, columns), frame.shape)]
+    padded = np.pad(frame, [(p // 2, p - p // 2) for p in pads] + [(0, 0)])
+    out = np.zeros((rows, columns, len(bias)))
+    for i, j in np.ndindex(rows, columns):
+        patch = padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        out[i, j] = np.einsum("ijc,ijcd->d", patch, kernel) + bias
+    return out
+
+
+def test_lrcn_is_convolutions_and_then_an_lstm():
+    """arXiv:1411.4389, by loops: each frame by itself, then over frames; their mean is read."""
+    layer = (LayerConfig("lstm"),)
+    spec = Spec(FRAMES.inputs, Classes(3, per_step=False))
+    model = built(spec=spec, layer=layer, depth=1, mlp="none", front="conv", pool="mean")
+    x = np.random.default_rng(0).normal(size=(B, T, 9, 6, 2))
+    found = jax.jit(lambda x: model(x)[0])(x)
+    p = {".".join(map(str, path)): np.asarray(value[...], np.float64)
+         for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}  # fmt: skip
+
+    def normed(z, weight):
+        return z / np.sqrt(np.mean(z**2, axis=-1, keepdims=True) + 1e-6) * weight
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    W, b, U = (p[f"blocks.0.layer.{n}"][0] for n in ("W.kernel", "W.bias", "U"))
+    for video, answer in zip(x, found):
+        h, c, total = np.zeros(8), np.zeros(8), 0.0
+        for frame in video:
+            for n in range(2):
+                kernel, bias = (p[f"embed.convolutions.{n}.{part}"] for part in ("kernel", "bias"))
+                z = normed(convolved(frame, kernel, bias), p[f"embed.norms.{n}.weight"])
+                frame = z * sigmoid(z)
+            e = frame.reshape(-1) @ p["embed.W.kernel"] + p["embed.W.bias"]
+            i, f, g, o = np.split(normed(e, p["blocks.0.norm.weight"][0]) @ W + b + U @ h, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            total = total + normed(e + h, p["norm.weight"])
+        expected = total / T @ p["head.kernel"] + p["head.bias"]
+        np.testing.assert_allclose(answer, expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.thorough
 def test_a_convolution_learns_where_the_light_is():
     """Whether a bright corner is at the left or at the right."""

@@ -11,7 +11,13 @@ from scipy.integrate import solve_ivp
 from test_tasks import BATCH, built, draw, score
 
 from seqjax.data import prepared
-from seqjax.tasks.images import bouncing_mnist, pathfinder, pendulum
+from seqjax.tasks.images import (
+    bouncing_mnist,
+    digit_lines,
+    moving_digits,
+    pathfinder,
+    pendulum,
+)
 from seqjax.tasks.images.pathfinder import PADDING
 
 
@@ -146,3 +152,85 @@ def test_the_next_frame_is_the_target():
     mean = np.broadcast_to(np.log(p / (1 - p)), y.shape).astype(np.float32)
     loss = float(score(task, mean, batch)["loss"])
     assert abs(loss / task.baseline(8)["loss"] - 1) < 0.05
+
+
+@pytest.mark.parametrize("size", [8, 28])
+def test_digits_of_a_line_stand_side_by_side(size):
+    """Against a strip that is painted column by column; all of the law that lays them out."""
+    T, L, images = 7 * size, 3, np.random.default_rng(0).integers(1, 256, (9, size, size))
+    images = images.astype(np.uint8)
+    line = jax.jit(lambda key: digit_lines.layout(key, BATCH, T, L, size, len(images)))
+    line = jax.tree.map(np.asarray, line(jax.random.key(0)))
+    ends = line.start + line.width
+    gap = line.start[:, 1:] - ends[:, :-1]
+    last = ends[np.arange(BATCH), line.count - 1]
+    assert line.start.min() == 0 and last.max() == T and (gap.min(), gap.max()) == (0, size // 2)
+    assert (line.width.min(), line.width.max()) == (size - size // 4, size + size // 2)
+    assert (line.top.min(), line.top.max()) == (0, size // 2)
+    for drawn, low, many in ((line.count, 1, L), (line.which, 0, len(images))):
+        share = np.bincount(drawn.ravel() - low, minlength=many) / drawn.size
+        assert len(share) == many
+        assert (abs(share - 1 / many) < 5 * (1 / many / drawn.size) ** 0.5).all()
+    some = digit_lines.Line(*(v[:20] for v in line))
+    painted = np.zeros((20, T, size + size // 2), np.float32)
+    for frames, which, count, starts, widths, tops in zip(painted, *some):
+        for n in range(count):
+            for u in range(widths[n]):
+                column = images[which[n]][:, int(u * size / widths[n])]
+                frames[starts[n] + u, tops[n] : tops[n] + size] = column / 255
+    found = jax.vmap(lambda one: digit_lines.strip(jnp.asarray(images), one, T))(some)
+    np.testing.assert_allclose(found, painted, atol=1e-6)
+
+
+def test_a_line_is_scored_by_its_edits():
+    """Of sure, of no and of random answers; the first digit of a line of one is its image."""
+    task, batch = built("digit_lines"), draw("digit_lines", 64)
+    y = np.asarray(batch.y)
+    path = np.zeros((BATCH, 64), int)
+    path[:, 1 : 2 * y.shape[1] : 2] = y  # with a blank between
+    sure = task.summary(score(task, 60 * np.eye(11, dtype=np.float32)[path], batch))
+    assert sure["label_error_rate"] == 0 and sure["loss"] < 1e-6
+    expected = task.baseline(64)
+    none = task.summary(score(task, np.eye(11, dtype=np.float32)[0 * path], batch))
+    assert none["label_error_rate"] == expected["label_error_rate"] == 1
+    even = task.summary(score(task, np.zeros((BATCH, 64, 11), np.float32), batch))
+    assert abs(float(even["loss"]) / expected["loss"] - 1) < 0.03
+    rng = np.random.default_rng(0)
+    guessed = task.summary(score(task, rng.normal(size=(BATCH, 64, 11)).astype(np.float32), batch))
+    assert guessed["label_error_rate"] > 5, "most frames are a digit too many"
+    one = np.flatnonzero((y > 0).sum(axis=1) == 1)[0]
+    clear = np.rint(255 * np.asarray(draw("digit_lines", 64, noise=0.0).x)[one]).astype(int)
+    seen = [np.trim_zeros(column).tolist() for column in clear[clear.any(axis=1)]]
+    known = prepared("digits").source("train")
+    alike = set()
+    for digit in known:
+        columns = [np.trim_zeros(column).tolist() for column in digit["image"].T]
+        if all(column in columns for column in seen):
+            alike.add(digit["label"])
+    assert y[one, 0] - 1 in alike
+
+
+def test_digits_move_in_the_direction_of_their_class():
+    """Corners against the line that they are on; frames against what stands at a corner."""
+    y = np.arange(BATCH) % 8
+    corners = np.asarray(moving_digits.places(jax.random.key(0), jnp.asarray(y), 8, 12, 16))
+    assert corners.min() == 0 and corners.max() == 15
+    first = np.bincount(corners[:, 0].ravel(), minlength=16) / corners[:, 0].size
+    assert (abs(first - 1 / 16) < 5 * (1 / 16 / corners[:, 0].size) ** 0.5).all()
+    moved = (np.diff(corners, axis=1) + 8) % 16 - 8
+    way = moved.sum(axis=1)
+    speed = np.hypot(*way.T) / 11
+    assert speed.min() > 0.8 and speed.max() < 2.2 and abs(speed.mean() - 1.5) < 0.1
+    angle = np.arctan2(way[:, 0], way[:, 1]) - 2 * np.pi * y / 8
+    assert abs((angle + np.pi) % (2 * np.pi) - np.pi).max() < 0.15
+    images = np.random.default_rng(0).integers(1, 256, (3, 8, 8)).astype(np.uint8)
+    found = np.asarray(moving_digits.frames(jnp.asarray(images), jnp.asarray(corners[:3])))
+    for image, row, places in zip(images, found, corners):
+        for frame, (r, c) in zip(row, places):
+            expected = np.zeros((16, 16))
+            for i, j in np.ndindex(8, 8):
+                expected[(r + i) % 16, (c + j) % 16] = image[i, j] / 255
+            np.testing.assert_allclose(frame, expected, atol=1e-6)
+    batch = draw("moving_digits", 8, directions=8)
+    share = np.bincount(batch.y, minlength=8) / BATCH
+    assert len(share) == 8 and (abs(share - 1 / 8) < 5 * (7 / 64 / BATCH) ** 0.5).all()

@@ -174,11 +174,15 @@ def test_rows_build_and_draw_what_they_specify_from_a_key(name):
         if not inputs.shape:
             assert x.min() >= 0 and x.max() < inputs.vocabulary
     answers = steps if outputs.per_step else steps[:1]
-    assert batch.y.shape == (*answers, *outputs.shape) and batch.y.dtype == outputs.dtype
-    if not outputs.shape:
-        assert batch.y.min() >= 0 and batch.y.max() < outputs.count
+    counted = answers if outputs.aligned else steps[:1]
+    assert batch.y.shape[: len(counted)] == counted and batch.y.dtype == outputs.dtype
+    inner = batch.y.shape[len(counted) :]
+    assert len(inner) == len(outputs.shape)
+    assert all(n in (None, m) for n, m in zip(outputs.shape, inner))
+    if outputs.bound is not None:
+        assert batch.y.min() >= 0 and batch.y.max() < outputs.bound
     y_hat = np.zeros((*answers, outputs.size), jnp.bfloat16)
-    assert batch.mask.shape == answers and batch.mask.dtype == np.float32
+    assert batch.mask.shape == counted and batch.mask.dtype == np.float32
     metrics = jax.eval_shape(lambda *pair: task.summary(task.score(*pair)), y_hat, batch)
     assert metrics["loss"].dtype == jnp.float32 and set(task.baseline(length)) <= set(metrics)
     with pytest.raises(ValueError, match="expects an answer of shape"):

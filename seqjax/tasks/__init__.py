@@ -13,8 +13,10 @@ from seqjax.tasks.control import (
 from seqjax.tasks.images import (
     bouncing_mnist,
     captions,
+    digit_lines,
     gen_mnist,
     lra_image,
+    moving_digits,
     npcifar,
     pathfinder,
     pendulum,
@@ -40,6 +42,7 @@ from seqjax.tasks.synthetic import (
     composition,
     copy,
     counting,
+    demand,
     dyck,
     dynamic_ngrams,
     graphs,
@@ -163,6 +166,10 @@ TASKS: dict[str, Entry] = {
         mackey_glass.mackey_glass, "Chaotic series: Mackey-Glass, Lorenz and others, and NARMA",
         "1977", length=16, smoke=dict(series="henon"),
     ),
+    "demand": Entry(
+        demand.demand, "Demand for many items: counts over magnitudes, forecast by sampling",
+        "1704.04110", length=28,
+    ),
     "majority": Entry(majority.majority, "Majority of the bits so far", "2009.11264", length=16),
     "reverse": Entry(
         reverse.reverse, "Reversal: a source and a target, a pair or one sequence",
@@ -221,6 +228,14 @@ TASKS: dict[str, Entry] = {
     "gen_mnist": Entry(
         gen_mnist.gen_mnist, "Pixel-sequence generation", "1601.06759, 2606.06479",
         smoke=dict(levels=4),
+    ),
+    "moving_digits": Entry(
+        moving_digits.moving_digits, "Moving digits: which way a video goes",
+        "1411.4389", length=8,
+    ),
+    "digit_lines": Entry(
+        digit_lines.digit_lines, "A line of digits, column by column: labels without alignment",
+        "Graves et al. 2006", length=64,
     ),
     "captions": Entry(
         captions.captions, "One to many: a picture in, its name spelt out",

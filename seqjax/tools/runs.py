@@ -16,6 +16,7 @@ from seqjax.models import find
 
 if TYPE_CHECKING:
     from seqjax.stacks.model import Model
+    from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
 
 Step = Annotated[int, Range(0)]
@@ -42,6 +43,7 @@ def evaluate(
         weights: of a run with an average of weights: that, which is the default, or the last
         held_out: of a task of data: the part to score, as test; by default as in training
     """
+    from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.config import check_config, task_of
     from seqjax.train.loop import load
@@ -72,7 +74,23 @@ def evaluate(
         print(f"baseline  {table(baseline)}")
     if isinstance(task, TranslationTask):
         print(f"bleu {translated(model, task, config.task.batch):.2f}")
+    if isinstance(task, Demand):
+        print(f"paths     {table(forecast(model, task, length))}")
     return 0
+
+
+def forecast(model: Model, task: Demand, length: int, windows: int = 64, paths: int = 200) -> dict:
+    """How what is held out lies in paths that the model draws."""
+    import jax
+
+    from seqjax.train.forecast import calibration, sample_paths
+
+    (batch,) = task.validation(windows, length, 1)
+    y, horizon = batch.y[:, -task.horizon :, :1], task.horizon
+    scale = batch.y[:, -1, 1]
+    return calibration(
+        sample_paths(model, batch.x, scale, horizon, paths=paths, key=jax.random.key(0)), y
+    )
 
 
 def translated(model: Model, task: TranslationTask, batch: int) -> float:

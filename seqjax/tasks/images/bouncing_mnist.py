@@ -22,10 +22,8 @@ Length generalisation: the same motion, longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,25 +31,21 @@ import numpy as np
 
 from seqjax.answers import Bernoullis
 from seqjax.core.ranges import Count
-from seqjax.data.sets.mnist import DIGITS, MNIST
-from seqjax.tasks.task import Batch, Features, Metrics, Spec, Task
+from seqjax.tasks.images.drawn import Drawn, Name, digits_of
+from seqjax.tasks.task import Batch, Features, Metrics, Spec
 
-SETS = {"digits": (DIGITS, 18), "mnist": (MNIST, 64)}  # and the side of a frame
+SIDES = {"digits": 18, "mnist": 64}  # of a frame
 SPEED = 0.1  # of the way from wall to wall, at each step
 
 
-def bouncing_mnist(*, data: Literal["digits", "mnist"] = "digits", digits: Count = 2) -> Bouncing:
+def bouncing_mnist(*, data: Name = "digits", digits: Count = 2) -> Drawn:
     """The frame after each frame, for any T.
 
     data: whose digits
     digits: how many are in a frame
     """
-    dataset, side = SETS[data]
-    layout, paths = dataset.find()
-    train, held_out = (
-        jnp.asarray(np.stack([example["image"] for example in layout.examples(paths)[split]]))
-        for split in ("train", "test")
-    )
+    side = SIDES[data]
+    train, held_out = (part.images for part in digits_of(data))
 
     def sampling(images: jax.Array) -> Callable[[jax.Array, int, int], Batch]:
         def sample(key: jax.Array, batch: int, length: int) -> Batch:
@@ -66,17 +60,7 @@ def bouncing_mnist(*, data: Literal["digits", "mnist"] = "digits", digits: Count
         return spec.outputs.baseline(*((np.asarray(b.y), np.asarray(b.mask)) for b in drawn))
 
     spec = Spec(Features(side, side), Bernoullis(side * side, per_step=True))
-    return Bouncing("bouncing_mnist", spec, sampling(train), baseline, held_out=sampling(held_out))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Bouncing(Task):
-    """The task of `bouncing_mnist`; held_out draws from the digits that are validated on."""
-
-    held_out: Callable[[jax.Array, int, int], Batch]
-
-    def validation(self, batch: int, length: int, count: int | None = None) -> Iterator[Batch]:
-        return Task.validation(replace(self, sample=self.held_out), batch, length, count)
+    return Drawn("bouncing_mnist", spec, sampling(train), baseline, held_out=sampling(held_out))
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
