@@ -65,6 +65,7 @@ def test_a_linear_rnn_is_a_sum_of_rems():
     np.testing.assert_allclose(y + x @ W_x.T, np.stack(states), atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_block_state_without_a_state_space_is_attention_in_blocks():
     """C = 0 and D = 1: the context of a step is its input."""
     C, heads = 3, 2
