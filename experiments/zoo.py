@@ -63,6 +63,8 @@ expected    accuracy, with the default seed:
     rpe_rnn                1.00   rsa                    1.00   memformer              1.00
     block_state            1.00   arn                    1.00   ran                    1.00
     rnn_mlp                1.00   e88                    1.00   parallel               1.00
+    block_recurrent        1.00   tlb                    1.00   token_turing_machine   1.00
+    compressive_transformer 1.00
 
 A token that is not noise is shown once, at a random place among noise, and asked for at the end
 (`selective_copy` of one token out of four, 12 steps, chance 0.25): a memory that keeps what counts
@@ -128,7 +130,8 @@ FITTING = {
     # gradient far below the epsilon of Adam; MEGA's smooth form of the square starts at 0.006.
     "gau": dict(weights="laplace"),
     # Segments shorter than the sequence, so that the memory is what it takes.
-    **{name: dict(length=4) for name in ("infini_transformer", "rmt")},
+    **{name: dict(length=4) for name in ("block_recurrent", "infini_transformer", "rmt", "tlb")},
+    "compressive_transformer": dict(length=2, memory=2, compressed=4),
     # Without a gate it is luck whether 2 memory tokens carry anything 12 steps far: 4, its default.
     "smt_memory_rnn": dict(memory=4),
 }

@@ -28,7 +28,7 @@ COUNTS: dict[str, Range] = {
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other
     **dict.fromkeys(("blocks", "degree", "depth", "experts", "iterations", "levels", "n_h",
-                     "substeps", "unfolds"), Range(1, 1000)),
+                     "rounds", "substeps", "unfolds", "updates"), Range(1, 1000)),
 }  # fmt: skip
 NUMBERS: dict[str, Range] = {
     "add_noise": NOT_NEGATIVE,

@@ -1,7 +1,9 @@
 """Segment recurrence: networks that read a stretch of the sequence at a time."""
 
 from seqjax.layers.segment.arn import RecurrenceEncoder
+from seqjax.layers.segment.block_recurrent import BlockRecurrent
 from seqjax.layers.segment.block_state import BlockState
+from seqjax.layers.segment.compressive_transformer import CompressiveTransformer
 from seqjax.layers.segment.infini_transformer import InfiniTransformer
 from seqjax.layers.segment.memformer import Memformer
 from seqjax.layers.segment.r_transformer import RTransformer
@@ -9,6 +11,8 @@ from seqjax.layers.segment.ran import RAN
 from seqjax.layers.segment.rmt import RMT
 from seqjax.layers.segment.rpe_rnn import RecurrentPositions
 from seqjax.layers.segment.rsa import RSA
+from seqjax.layers.segment.tlb import TLB
+from seqjax.layers.segment.token_turing_machine import TokenTuringMachine
 from seqjax.layers.segment.transformer_xl import TransformerXL
 from seqjax.zoo.entry import Entry
 
@@ -130,6 +134,73 @@ ROWS: dict[str, Entry] = {
         variants={
             "review": dict(length=4, heads=1, causal=False, review=True),
             "encoder": dict(length=3, heads=2, causal=False),
+        },
+    ),
+    "block_recurrent": Entry(
+        BlockRecurrent,
+        "Block-recurrent Transformer",
+        "2203.07852",
+        state="slots * features + (2 * length - 1) * 2 * kv_heads * size",
+        smoke=dict(heads=2, length=3, slots=2),
+        variants={
+            "lstm": dict(heads=2, kv_heads=1, length=2, slots=3, gate="lstm", form="single"),
+            "dual": dict(heads=1, head_size=3, length=4, slots=2, form="dual", expansion=2),
+            "whole_blocks": dict(heads=1, length=2, slots=2, gate="lstm", same_length=False),
+        },
+        exempt={"learned h0 has a gradient": "the first state is a parameter already"},
+    ),
+    "compressive_transformer": Entry(
+        CompressiveTransformer,
+        "Compressive Transformer",
+        "1911.05507",
+        state="(compressed + memory + length - 1) * features",
+        smoke=dict(heads=2, length=2, memory=2, compressed=2, ratio=2),
+        variants={
+            "mean": dict(heads=1, length=3, memory=2, compressed=3, ratio=2, compression="mean"),
+            "max": dict(heads=1, length=2, memory=3, compressed=2, ratio=2, compression="max"),
+            "most_used": dict(
+                heads=2, length=3, memory=3, compressed=2, ratio=2, compression="most_used"
+            ),
+            "detached": dict(
+                heads=2,
+                head_size=3,
+                length=3,
+                memory=1,
+                compressed=2,
+                ratio=2,
+                positions="table",
+                out_bias=True,
+                detach_memory=True,
+            ),
+        },
+        exempt={"learned h0 has a gradient": "the memory starts empty: there is nothing to learn"},
+    ),
+    "tlb": Entry(
+        TLB,
+        "Temporal latent bottleneck",
+        "2205.14794",
+        state="(slots + length - 1) * features",
+        smoke=dict(heads=2, length=3, slots=2),
+        variants={
+            "deep": dict(heads=1, length=4, slots=2, depth=2, rounds=2, updates=2),
+            "both_ways": dict(heads=2, length=3, slots=2, expansion=1.5, causal=False),
+        },
+    ),
+    "token_turing_machine": Entry(
+        TokenTuringMachine,
+        "Token Turing machine",
+        "2211.09119",
+        state="(memory + process) * features / tokens",
+        smoke=dict(process=2, memory=3, unit="mlp", units=5),
+        variants={
+            "transformer": dict(tokens=2, process=2, memory=2, units=3, heads=2, positions=True),
+            "mixer": dict(
+                tokens=2, process=3, memory=2, mode="TL-MHA", unit="mixer", units=3, heads=1
+            ),
+            "add_erase": dict(
+                tokens=2, process=2, memory=3, mode="TL-AddErase", unit="mlp", units=3, depth=2
+            ),
+            "mean": dict(tokens=1, process=2, memory=2, mode="mean", units=3, heads=2),
         },
     ),
 }

@@ -1,7 +1,7 @@
 """Oracles of layers over segments; see `test_equations`."""
 
 import numpy as np
-from oracle_tools import flat, heads_of, outer, sigmoid, silu, softmax
+from oracle_tools import flat, heads_of, outer, sigmoid, silu, softmax, standard
 
 
 def segments_of(x, length):
@@ -70,7 +70,237 @@ def rmt(W, x, *, heads, length, memory, depth, **_):
     return np.concatenate(ys)
 
 
+def gate(W, kind, c, h):
+    z = W.affine("W_z", h)
+    if kind == "fixed":
+        g = sigmoid(W["b_g"])
+        return c * g + z * (1 - g)
+    f, i = sigmoid(W.affine("W_f", h) + 1), sigmoid(W.affine("W_i", h) - 1)
+    return c * f + np.tanh(z) * i
+
+
+def mlp(W, x):
+    return W.affine("W_2", np.maximum(W.affine("W_1", x), 0))
+
+
+def block_recurrent(W, x, *, heads, length, kv_heads=None, form="skip", **options):
+    kind, kv_heads = options.get("gate", "fixed"), kv_heads or heads
+    c, ys, past = W["c_0"], [], x[:0]
+    for part in segments_of(x, length):
+        seen_x = np.concatenate([past, part])
+        q, p = (heads_of(W.linear(name, part), heads) for name in ("W_q", "W_p"))
+        k, v = (
+            np.repeat(heads_of(W.linear(name, seen_x), kv_heads), heads // kv_heads, axis=1)
+            for name in ("W_k", "W_v")
+        )
+        j = np.arange(-len(past), len(part))
+        i = np.arange(len(part))
+        distance = i[:, None] - j[None]
+        seen = (distance >= 0) & (distance < length)
+        own = attention(turned(q, i), turned(k, j), v, seen)
+        z = standard(c, 1e-5) * W["norm.weight"] + W["id"]
+        q_c, p_c = (heads_of(W.linear(name, z), heads) for name in ("U_q", "U_p"))
+        k_c, v_c = (
+            np.repeat(heads_of(W.linear(name, z), kv_heads), heads // kv_heads, axis=1)
+            for name in ("U_k", "U_v")
+        )
+        read = attention(p, k_c, v_c)
+        ys.append(W.linear("W_o", np.concatenate([flat(own), flat(read)], axis=1)))
+        k, v = k[len(past) :], v[len(past) :]
+        a = np.concatenate([flat(attention(q_c, k_c, v_c)), flat(attention(p_c, k, v))], axis=1)
+        if form == "single":
+            c = gate(W.under("gate_1"), kind, c, mlp(W.under("mlp"), a))
+        else:
+            c = gate(W.under("gate_1"), kind, c, W.linear("U_o", a))
+        if form == "dual":
+            z = standard(c, 1e-5) * W["mlp_norm.weight"]
+            c = gate(W.under("gate_2"), kind, c, mlp(W.under("mlp"), z))
+        past = part
+    return np.concatenate(ys)
+
+
+def sinusoid(n, features):
+    """R_n [len(n), features] of distances n: sines, then cosines."""
+    w = 10_000.0 ** (-np.arange(0, features, 2) / features)
+    return np.concatenate([np.sin(np.outer(n, w)), np.cos(np.outer(n, w))], axis=1)
+
+
+def compressive_transformer(
+    W, x, *, heads, length, memory, compressed, ratio, compression="conv", positions="sinusoid",
+    **_,
+):  # fmt: skip
+    D = x.shape[1]
+    cm = m = x[:0]
+    ys = []
+    for part in segments_of(x, length):
+        z, before = np.concatenate([cm, m, part]), len(cm) + len(m)
+        q, k, v = (
+            heads_of(W.linear(name, of), heads)
+            for name, of in (("W_q", part), ("W_k", z), ("W_v", z))
+        )
+        n = before + np.arange(len(part))[:, None] - np.arange(len(z))[None]
+        if positions == "table":
+            place = np.clip(before + length - 1 - n, 0, None)  # as if the segment were whole
+            scores = np.einsum("ihd,ijhd->hij", q, W["p"][place])
+        else:
+            r = heads_of(W.linear("W_r", sinusoid(n.ravel(), D)), heads).reshape(
+                *n.shape, heads, -1
+            )
+            scores = np.einsum("ihd,ijhd->hij", q + W["v"], r)
+            scores = scores + np.einsum("hd,jhd->hj", W["u"], k)[:, None]
+        scores = np.where(n >= 0, scores / np.sqrt(q.shape[2]), -np.inf)
+        a = flat(attention(q, k, v, scores=scores))
+        ys.append(W.affine("W_o", a) if "W_o.bias" in W.values else W.linear("W_o", a))
+        steps = np.concatenate([m, part])
+        old, m = np.split(steps, [max(0, len(steps) - memory)])
+        filled = np.concatenate([np.zeros((-len(old) % ratio, D)), old])
+        groups = filled.reshape(len(filled) // ratio, ratio, D)
+        if compression == "most_used":
+            weights = softmax(np.einsum("ihd,jhd->hij", q, k) / np.sqrt(q.shape[2]) + scores)
+            used = weights.mean((0, 1))[len(cm) : len(cm) + len(old)]
+            new = old[np.sort(np.argsort(-used)[: -(-length // ratio)])]
+        elif compression == "conv":
+            new = W.affine("f_c", groups.reshape(len(groups), ratio * D))
+        else:
+            new = groups.mean(1) if compression == "mean" else groups.max(1)
+        cm = np.concatenate([cm, new])[-compressed:]
+    return np.concatenate(ys)
+
+
+def tlb(W, x, *, heads, length, slots, depth=1, rounds=1, updates=1, **_):
+    def sublayer(W, x, z=None, seen=None):
+        q = W.layer_norm("norm_q", x, 1e-6)
+        kv = q if z is None else W.layer_norm("norm_k", z, 1e-6)
+        q, k, v = (
+            heads_of(W.linear(name, z), heads) for name, z in (("W_q", q), ("W_k", kv), ("W_v", kv))
+        )
+        x = x + W.linear("W_o", flat(attention(q, k, v, seen)))
+        return x + gelu_mlp(W.under("feed"), W.layer_norm("norm", x, 1e-6))
+
+    s, ys = np.zeros((slots, x.shape[1])), []
+    for part in segments_of(x, length):
+        z, s = part + W["p"][: len(part)], s + W["p_s"]
+        for n in range(rounds):
+            for m in range(depth):
+                z = sublayer(W.under(f"own.{n}.{m}"), z, seen=np.tri(len(z)) > 0)
+            z = sublayer(W.under(f"reads.{n}"), z, s)
+        for n in range(updates):
+            s = sublayer(W.under(f"writes.{n}"), s, z)
+        ys.append(z)
+    return np.concatenate(ys)
+
+
+def gelu_mlp(W, x):
+    a = W.affine("W_1", x)
+    gelu = a / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))
+    return W.affine("W_2", gelu)
+
+
+def token_turing_machine(
+    W, x, *, tokens, process, memory, mode="TL", unit="transformer", depth=1, heads=4,
+    positions=False, **_,
+):  # fmt: skip
+    d = x.shape[1] // tokens
+    M, ys = np.zeros((memory, d)), []
+
+    def mha(W, x, z):
+        q, k, v = (
+            heads_of(W.affine(name, y), heads) for name, y in (("W_q", x), ("W_k", z), ("W_v", z))
+        )
+        return W.affine("W_o", flat(attention(q, k, v)))
+
+    def weights(W, V):
+        return softmax(gelu_mlp(W.under("mlp"), W.layer_norm("norm", V, 1e-6)).T)
+
+    def chosen(W, V, k):
+        if mode == "mean":
+            p, parts = len(V), []
+            for i in range(k):
+                parts.append(V[i * p // k : -(-(i + 1) * p // k)].mean(0))
+            return np.stack(parts)
+        if mode == "TL-MHA":
+            return mha(W.under("attention"), W["tokens"], V)
+        return weights(W, V) @ V
+
+    for x_t in x.reshape(len(x), tokens, d):
+        V = np.concatenate([M, x_t])
+        Y = chosen(W.under("read"), V + W["p_r"] if positions else V, process)
+        Y = Y + W["p"] if unit == "transformer" else Y
+        for n in range(depth):
+            B = W.under(f"blocks.{n}")
+            if unit == "mlp":
+                Y = gelu_mlp(B.under("mlp"), B.layer_norm("norm", Y, 1e-6))
+                continue
+            z = B.layer_norm("norms.0", Y, 1e-6)
+            if unit == "transformer":
+                z = mha(B.under("attention"), z, z)
+            else:
+                z = gelu_mlp(B.under("mixing"), z.T).T
+            Y = Y + z
+            Y = Y + gelu_mlp(B.under("mlp"), B.layer_norm("norms.1", Y, 1e-6))
+        Y = W.layer_norm("norm", Y, 1e-6)
+        ys.append(Y.ravel())
+        if mode == "TL-AddErase":
+            B = W.under("write")
+            w = weights(B.under("select"), M)
+            factors = []
+            for n in range(2):
+                e = gelu_mlp(B.under(f"over_tokens.{n}"), B.layer_norm(f"norms.{n}", Y, 1e-6).T).T
+                e = gelu_mlp(B.under(f"over_channels.{n}"), e)
+                factors.append([1 - np.outer(w[i], e[i]) for i in range(len(w))])
+            M = M * np.prod(factors[0], axis=0) + np.mean(factors[1], axis=0)
+        else:
+            V = np.concatenate([M, x_t, Y])
+            M = chosen(W.under("write"), V + W["p_m"] if positions else V, memory)
+    return np.stack(ys)
+
+
+TTM = [
+    dict(tokens=3, process=2, memory=3, units=5, heads=2, positions=True, depth=2),
+    dict(tokens=2, process=3, memory=2, mode="TL-MHA", unit="mixer", units=4, heads=3),
+    dict(tokens=2, process=2, memory=3, mode="TL-AddErase", unit="mlp", units=4, depth=2),
+    dict(tokens=1, process=2, memory=3, mode="mean", units=5, heads=2),
+]
 CASES = [
+    *[("token_turing_machine", token_turing_machine, options) for options in TTM],
+    ("tlb", tlb, dict(heads=2, length=3, slots=2)),
+    ("tlb", tlb, dict(heads=3, length=2, slots=4, depth=2, rounds=2, updates=2, expansion=1.5)),
+    (
+        "compressive_transformer",
+        compressive_transformer,
+        dict(heads=2, length=2, memory=2, compressed=1, ratio=2),
+    ),
+    (
+        "compressive_transformer",
+        compressive_transformer,
+        dict(heads=2, length=3, memory=1, compressed=2, ratio=2, compression="most_used"),
+    ),
+    (
+        "compressive_transformer",
+        compressive_transformer,
+        dict(
+            heads=1,
+            length=1,
+            memory=2,
+            compressed=3,
+            ratio=1,
+            compression="max",
+            positions="table",
+            out_bias=True,
+        ),
+    ),
+    (
+        "compressive_transformer",
+        compressive_transformer,
+        dict(heads=3, length=3, memory=1, compressed=3, ratio=2, compression="mean"),
+    ),
+    ("block_recurrent", block_recurrent, dict(heads=2, kv_heads=1, length=3, slots=2)),
+    (
+        "block_recurrent",
+        block_recurrent,
+        dict(heads=2, length=2, slots=3, gate="lstm", form="single", expansion=2),
+    ),
+    ("block_recurrent", block_recurrent, dict(heads=1, length=3, slots=2, form="dual")),
     ("infini_transformer", infini_transformer, dict(heads=2, length=3, update="delta")),
     ("infini_transformer", infini_transformer, dict(heads=1, length=2, update="linear")),
     ("rmt", rmt, dict(heads=2, length=3, memory=2, depth=2)),

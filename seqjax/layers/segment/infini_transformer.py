@@ -5,14 +5,14 @@ The sequence is cut into segments of `length` N steps. For each head of a segmen
 
     A_dot = softmax(q k^T / sqrt(d)) v                     causal, within the segment; eq. 2
     A_mem = phi(q) M_{s-1} / (phi(q) z_{s-1}),   phi = elu + 1                          eq. 3
-    A = sigmoid(beta) A_mem + (1 - sigmoid(beta)) A_dot                                eq. 10
-    y = W_O [A of all heads]                                                           eq. 11
+    A = sigmoid(beta) A_mem + (1 - sigmoid(beta)) A_dot                                 eq. 6
+    y = W_O [A of all heads]                                                            eq. 7
 
 and at its end the memory M [d, d] of the head, and z [d], take the segment in:
 
-    "linear"  M_s = M_{s-1} + phi(k)^T v                                                eq. 8
-    "delta"   M_s = M_{s-1} + phi(k)^T (v - phi(k) M_{s-1} / (phi(k) z_{s-1}))          eq. 9
-    z_s = z_{s-1} + sum_t phi(k_t)                                                      eq. 8
+    "linear"  M_s = M_{s-1} + phi(k)^T v                                                eq. 4
+    "delta"   M_s = M_{s-1} + phi(k)^T (v - phi(k) M_{s-1} / (phi(k) z_{s-1}))          eq. 5
+    z_s = z_{s-1} + sum_t phi(k_t)                                                      eq. 4
 
 Where nothing is remembered yet eq. 3 is 0 / 0: there A = A_dot, without a gate, so that a sequence
 no longer than a segment is plain attention. Rotary positions turn q and k of A_dot only; the memory

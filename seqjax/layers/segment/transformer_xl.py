@@ -133,7 +133,7 @@ class TransformerXL(Layer):
 
     def attend(self, r, m, q, inputs, i, j, seen):
         """a [n, heads size] of queries q [n, heads, size] at places i over `inputs` at places j."""
-        M, L, memory = self.memory, self.length, m.inputs
+        M, memory = self.memory, m.inputs
         places = jnp.concatenate([jnp.arange(-M, 0, dtype=j.dtype), j])
         remembered = jnp.broadcast_to((places[:M] >= -m.filled)[None], (len(q), M))
         seen = jnp.concatenate([remembered, seen], axis=1)
@@ -145,19 +145,25 @@ class TransformerXL(Layer):
         k, v = (split_heads(W(z), self.heads) for W in (self.W_k, self.W_v))
         u, v_bias = self.u[...][None], self.v[...][None]
         scale = self.size**-0.5
-        # as if the first query stood at the last place L - 1, then by the key it has in truth
-        relative = scale * relative_scores(q + v_bias, r)
-        relative = jnp.pad(relative, ((0, 0), (0, 0), (0, L - len(q))))
-        first = L - 1 - i[0]
-        to_memory = lax.dynamic_slice_in_dim(relative, first, M, axis=2)
-        to_inputs = lax.dynamic_slice_in_dim(relative, first + M + j[0], L, axis=2)
-        bias = jnp.concatenate([to_memory, to_inputs], axis=2)
+        bias = by_place(scale * relative_scores(q + v_bias, r), i, j, M)
         return merge_heads(attend(q + u, k, v, seen, scale=scale, bias=bias))
 
     def fold(self, m, inputs):
         inputs = jnp.concatenate([m.inputs, inputs])
         filled = jnp.minimum(m.filled + self.length, self.memory)
         return Memory(inputs[self.length :], filled)
+
+
+def by_place(relative, i, j, memory: int):
+    """Scores [heads, n, memory + L + n - 1] by distance (`relative_scores`), of queries at places
+    i [n], to those [heads, n, memory + L] of what is remembered and of items at places j [L]."""
+    L = len(j)
+    # as if the first query stood at the last place L - 1, then by the key it has in truth
+    relative = jnp.pad(relative, ((0, 0), (0, 0), (0, L - len(i))))
+    first = L - 1 - i[0]
+    to_memory = lax.dynamic_slice_in_dim(relative, first, memory, axis=2)
+    to_items = lax.dynamic_slice_in_dim(relative, first + memory + j[0], L, axis=2)
+    return jnp.concatenate([to_memory, to_items], axis=2)
 
 
 def positions(furthest: int, features: int, dtype, clamp: int | None = None) -> jax.Array:
