@@ -194,9 +194,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(process=2, memory=3, unit="mlp", units=5),
         variants={
             "transformer": dict(tokens=2, process=2, memory=2, units=3, heads=2, positions=True),
-            "mixer": dict(
-                tokens=2, process=3, memory=2, mode="TL-MHA", unit="mixer", units=3, heads=1
-            ),
+            "mixer": dict(tokens=2, process=3, memory=2, unit="mixer", units=3),
             "add_erase": dict(
                 tokens=2, process=2, memory=3, mode="TL-AddErase", unit="mlp", units=3, depth=2
             ),

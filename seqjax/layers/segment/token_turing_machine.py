@@ -10,7 +10,8 @@ features = n d, out_features = r d: a step of the sequence is a frame of tokens,
 S_r and S_m each make their k tokens of all, V [p, d]:
 
     mode      "TL"          A V,  A = softmax over the p tokens of MLP(LN(V))^T     (TokenLearner)
-              "TL-MHA"      k learned queries attend to V, with `heads`
+              "TL-MHA"      k learned queries attend to V, with `heads`: M is then a linear map of
+                            itself, which nothing bounds over a long sequence, as in the release
               "TL-AddErase" S_r is that of "TL", and M is erased and added to by 8 writes:
                             M_{t+1} = M * prod_i (1 - w_i e_i^T) + mean_i (1 - w_i a_i^T)
                             w = softmax over the m tokens of MLP(LN(M))^T,
