@@ -136,6 +136,7 @@ def options_of_commands() -> Iterator[Line]:
             with mock.patch.object(train, "parse", lambda command, *_: command):
                 command = command(["parity"])
         needed = {"export": ["nowhere", "--out", "nowhere"]}
+        needed |= {"lm_eval": ["nowhere", "--tasks", "lambada_openai"]}
         needed |= {one: ["nowhere"] for one in ("import", "eval", "plot", "generate", "sweep")}
         needed |= {one: ["gru"] for one in ("explain", "show", "check")}
         start = [name, *(["parity"] if row.named else needed.get(name, []))]

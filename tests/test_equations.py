@@ -15,11 +15,13 @@ import oracle_recurrent_attention
 import oracle_reservoir
 import oracle_residual
 import oracle_segment
+import oracle_seq2seq
 import oracle_slots
 import pytest
 from oracle_tools import T, Weights, layer_of, numbers
 
 from seqjax.nn.base import Frozen
+from seqjax.testing.cases import beside
 
 FAMILIES = (
     oracle_classic,
@@ -31,6 +33,7 @@ FAMILIES = (
     oracle_reservoir,
     oracle_residual,
     oracle_segment,
+    oracle_seq2seq,
     oracle_slots,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]
@@ -42,6 +45,9 @@ def test_a_layer_is_its_equations(name, oracle, options):
     layer = layer_of(name, **{"features": 6} | options)  # no size equal to another
     W = Weights(numbers(layer) | numbers(layer, Frozen))
     x = 2 * np.random.default_rng(1).normal(size=(T, layer.features))
-    run = jax.jit(lambda x: layer(x, evaluator=layer.evaluators[0])[0])
+    run = jax.jit(lambda x: layer(x, evaluator=layer.evaluators[0], **beside(layer, x))[0])
+    if seen := beside(layer, x[None]):
+        y, there = seen["source"]
+        options = options | {"h": np.asarray(y[0][there[0]])}
     np.testing.assert_allclose(run(x[None])[0], oracle(W, x, **options), rtol=0, atol=1e-10)
     assert not numbers(layer).keys() - W.read

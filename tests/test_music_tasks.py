@@ -11,8 +11,9 @@ from made_series import DRAWINGS, iam_line, prepares, raw
 
 from seqjax.data import DATASETS, DataError
 from seqjax.data.pickles import read_npz, unpickled
-from seqjax.data.sets.strokes import offsets
+from seqjax.data.sets.strokes import NUMERALS, offsets
 from seqjax.tasks import make
+from seqjax.tasks.signals.handwriting import digits as digits_of
 
 
 @pytest.fixture
@@ -169,6 +170,31 @@ def test_the_pen_goes_on_from_where_it_is(made):
     np.testing.assert_array_equal(batch.x[:, 0], 0)
     lines = task.lines(np.array(DRAWINGS["train"][0]))
     assert [line.tolist() for line in lines] == [[[0, 0], [5, -3]], [[2005, 1]]]
+
+
+def test_numbers_are_written_beside_their_digits():
+    """One line for each stroke of each digit, from left to right; the source is padded."""
+    task = make("handwriting", dataset="numbers", conditioned=True, components=2)
+    plain = make("handwriting", dataset="numbers", components=2)
+    (batch, *_), (other, *_) = task.validation(20, task.steps), plain.validation(20, task.steps)
+    np.testing.assert_array_equal(batch.x.target, other.x)
+    np.testing.assert_array_equal(batch.y, other.y)
+    strokes = np.array([1 + numeral.count("/") for numeral in NUMERALS])
+    lengths = set()
+    for n, (source, there) in enumerate(zip(batch.x.source, batch.x.present)):
+        digits = source[there][:-1]
+        lengths.add(len(digits))
+        lines = task.lines(batch.y[n][batch.present[n]])
+        assert source[there][-1] == 10 and len(lines) == strokes[digits].sum()
+        begins = np.cumsum([0, *strokes[digits][:-1]])
+        middles = [line[:, 0].mean() for line in np.array(lines, object)[begins]]
+        assert np.all(np.diff(middles) > 0)
+    assert lengths == {1, 2, 3}
+    with pytest.raises(ValueError, match="conditioned is of dataset='numbers'"):
+        make("handwriting", conditioned=True)
+    for text in (b"1234", b"", b"4a"):
+        with pytest.raises(ValueError, match="a number has 1 to 3 digits, got"):
+            digits_of(text)
 
 
 def test_one_gaussian_and_the_frequency_of_lifting_score_the_baseline():

@@ -164,6 +164,10 @@ def test_what_is_reversed():
     assert lengths == {4, 5, 6, 7}
     np.testing.assert_array_equal(batch.mask, batch.present)
     np.testing.assert_array_equal(batch.x.present, batch.present)
+    turned = make("reverse", vocabulary=9, reversed_source=True)
+    turned = jax.device_get(turned.sample(jax.random.key(0), 64, 7))
+    np.testing.assert_array_equal(turned.x.source, batch.y)
+    np.testing.assert_array_equal(turned.y, batch.y)
 
 
 @pytest.mark.thorough

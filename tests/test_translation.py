@@ -77,13 +77,40 @@ def test_the_score_is_of_all_that_is_written(folder, monkeypatch):
             rows = [task.spelling.encode(text.encode()) for text in found]
             return np.array([[*row, END, *[9] * (length - len(row) - 1)] for row in rows])
 
-        return SimpleNamespace(generate=generate)
+        def beam_search(model, prompts, length, *, width, end, length_penalty):
+            assert (width, end, length_penalty) == (4, END, 0.5)
+            rows = generate(model, prompts, length, temperature=0)
+            return SimpleNamespace(tokens=np.stack([rows, np.zeros_like(rows)], axis=1))
+
+        return SimpleNamespace(generate=generate, beam_search=beam_search)
 
     scores = []
     for wrong in (False, True):
-        monkeypatch.setitem(runs.sys.modules, "seqjax.train.generate", writes(wrong))
+        for module in ("generate", "beam"):
+            monkeypatch.setitem(runs.sys.modules, f"seqjax.train.{module}", writes(wrong))
         scores.append(runs.translated(None, task, 2))
+        assert runs.translated(None, task, 2, 4, 0.5) == scores[-1]
     assert scores[0] == pytest.approx(100) and 20 < scores[1] < 95
+
+
+def test_a_source_is_read_backwards(folder):
+    """But for its end; what is written of it is as it was, and so is a prompt."""
+    MADE_TEXTS["multi30k", "full"](folder)
+    plain, turned = (
+        make("translation", units="bytes", held_out="test", reversed_source=on)
+        for on in (False, True)
+    )
+    (one,), (other,) = plain.validation(3, 90), turned.validation(3, 90)
+    np.testing.assert_array_equal(one.y, other.y)
+    for source, there, back in zip(one.x.source, one.x.present, other.x.source):
+        n = int(there.sum())
+        assert back[:n].tolist() == [*source[: n - 1][::-1], END] and source[n - 1] == END
+    text = turned.texts()[0][0]
+    assert turned.prompt(text).tolist() == [*plain.prompt(text)[:-1][::-1], END]
+    (short,) = turned.validation(3, 4)
+    for row, back in zip(one.x.source, short.x.source):
+        letters = [token for token in row[:4].tolist() if token != END]
+        assert back.tolist() == [*letters[::-1], *[END] * (4 - len(letters))]
 
 
 def test_lines_that_are_no_translations(folder):

@@ -173,12 +173,12 @@ class Pair(Input):
     """A source that is read whole, and a target that is written: x is `Paired`.
 
     begin: the token of the target that stands before its first one, in x and in generation, whose
-    prompts are sources.
+    prompts are sources; of features, which begin with zeros, 0.
     """
 
     name = "a pair"
     source: Input
-    target: Tokens
+    target: Input
     begin: Annotated[int, ranges.Range(0)]
 
     @property
@@ -186,8 +186,15 @@ class Pair(Input):
         return self.source.shape
 
     @property
-    def pair(self) -> tuple[Input, Tokens]:
+    def pair(self) -> tuple[Input, Input]:
         return self.source, self.target
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.begin and self.target.bound is None:
+            raise ValueError(
+                f"a target of {self.target.name} begins with zeros: begin=0, got {self.begin}"
+            )
 
     def embedding(self, features: int, *, rngs: nnx.Rngs) -> Any:
         raise TypeError("a pair has two embeddings: those of its source and of its target")
@@ -213,7 +220,8 @@ class Pair(Input):
         return self.source.prompt(steps)
 
     def opening(self, x: np.ndarray, mask: np.ndarray) -> tuple[Paired, None]:
-        return Paired(x, np.full((len(x), 1), self.begin, self.target.dtype), mask), None
+        first = np.full((len(x), 1, *self.target.shape), self.begin, self.target.dtype)
+        return Paired(x, first, mask), None
 
 
 class Embedding(nnx.Module):

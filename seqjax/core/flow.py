@@ -2,6 +2,7 @@
 
     Flow     resets [T], mask [T], time steps dt [T] and random keys [T] of one example, the
              evaluator requested
+    Source   another sequence, which a decoder looks at in every step
     Carry    a state `now`, and the state `start` that a reset goes to
 
 A layer is `run(x, h, flow) -> (y, state)` with h a Carry. A Carry of a state with parts has the
@@ -19,7 +20,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,21 @@ from seqjax.core.flags import ends
 R = TypeVar("R")
 
 
+class Source(NamedTuple):
+    """What a decoder looks at: the outputs of an encoder, and which of its steps are there."""
+
+    y: Array  # [S, features], of a batch [B, S, features]
+    present: Array | None = None  # bool [S], or [B, S]; None: all
+
+    @property
+    def there(self) -> Array:
+        """`present`, of a source that may say None."""
+        return jnp.ones(self.y.shape[:-1], bool) if self.present is None else self.present
+
+
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["resets", "mask", "dt", "key", "cu_seqlens"],
+    data_fields=["resets", "mask", "dt", "key", "cu_seqlens", "source"],
     meta_fields=["evaluator", "axis"],
 )
 @dataclass(frozen=True)
@@ -43,14 +56,16 @@ class Flow:
     in units of the usual step; None: 1. key: random keys [T], one per step, so that the noise of a
     layer is a part of the sequence and a stream may be cut anywhere; None: the layer as it is in
     evaluation. cu_seqlens: [N + 1], where pieces have states of their own (`seqjax.core.pieces`);
-    a layer's `run` is called within one piece, and never sees it. evaluator: a name; None lets each
-    part choose. axis: of the mesh, which time is split over (`seqjax.core.axis`)."""
+    a layer's `run` is called within one piece, and never sees it. source: what a decoder looks at;
+    None: nothing. evaluator: a name; None lets each part choose. axis: of the mesh, which time is
+    split over (`seqjax.core.axis`)."""
 
     resets: Array | None = None
     mask: Array | None = None
     dt: Array | None = field(default=None, kw_only=True)
     key: Array | None = field(default=None, kw_only=True)
     cu_seqlens: Array | None = field(default=None, kw_only=True)
+    source: Source | None = field(default=None, kw_only=True)
     evaluator: str | None = field(default=None, kw_only=True)
     axis: str | None = field(default=None, kw_only=True)
 
@@ -70,7 +85,8 @@ class Flow:
         """All [T] from the last step to the first, resets as they are; the time before a step
         then is that before the step that follows it in the data, and 1 where a piece begins."""
         self.undivided("a sequence read from its end")
-        turned = jax.tree.map(lambda v: v[::-1], replace(self, cu_seqlens=None))
+        turned = jax.tree.map(lambda v: v[::-1], replace(self, cu_seqlens=None, source=None))
+        turned = replace(turned, source=self.source)
         if self.dt is None:
             return turned
         T = len(self.dt)

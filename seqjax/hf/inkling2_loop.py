@@ -49,7 +49,7 @@ class Pass(Block):
     def whole(self, shared):
         return shared[self.block].layer
 
-    def start(self, batch, dtype, shared=None):
+    def start(self, batch, dtype, shared=None, source=None):
         assert shared is not None
         return shared[self.block].start(batch, dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqjax.core.common import unknown
 from seqjax.core.flags import check_cu_seqlens
+from seqjax.core.flow import Source
 
 
 def check_call(
@@ -64,6 +65,29 @@ def check_call(
         )
     if evaluator is not None and evaluator not in layer.evaluators:
         raise ValueError(unknown(f"evaluator of {name}", evaluator, layer.evaluators))
+
+
+def check_source(layer: Any, x: Any, source: Any, sourced: bool) -> None:
+    """Raise ValueError unless the layer looks at a source, and this is one."""
+    name = type(layer).__name__
+    if not sourced:
+        raise ValueError(f"{name} does not look at a source: leave it out")
+    if not isinstance(source, Source):
+        raise ValueError(f"{name} takes a Source(y, present), got {type(source).__name__}")
+    y, present = source
+    B, *steps, features = np.shape(y) if np.ndim(y) == 3 else (0, 0, 0)
+    if B != len(x) or 0 in steps or features != layer.features:
+        raise ValueError(
+            f"{name} takes a source [{len(x)}, S, {layer.features}] of at least one step, "
+            f"got {list(np.shape(y))}"
+        )
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"{name} takes a floating-point source, got {y.dtype}")
+    if present is not None and (np.shape(present) != (B, *steps) or present.dtype != jnp.bool_):
+        raise ValueError(
+            f"{name} takes present bool {[B, *steps]} of its source, "
+            f"got {present.dtype} {list(np.shape(present))}"
+        )
 
 
 def check_axis(

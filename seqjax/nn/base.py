@@ -26,13 +26,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqjax.core.common import accumulation_dtype, unknown
-from seqjax.core.flow import Carry, Flow
+from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.forms import together
 from seqjax.core.monoid import select
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS
 from seqjax.core.types import Array, Bool, Float, Int
-from seqjax.nn.arguments import check_axis, check_call
+from seqjax.nn.arguments import check_axis, check_call, check_source
 from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
@@ -56,6 +56,7 @@ __all__ = [
     "cast_parameters",
     "draws_noise",
     "option",
+    "reads_source",
     "reads_time",
 ]
 
@@ -103,6 +104,7 @@ class Layer(nnx.Module):
         runs inside defines it.
     timed: whether it reads flow.dt, the time that passes before each step.
     noisy: whether it draws noise from flow.key, where there is one.
+    sourced: whether it looks at flow.source, the outputs of an encoder, where there are some.
     sequence_parallel: whether time may be split over a mesh axis (flow.axis): all that looks at
         other steps then takes the flow.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
@@ -121,6 +123,7 @@ class Layer(nnx.Module):
     causal: bool = True
     timed: bool = False
     noisy: bool = False
+    sourced: bool = False
     sequence_parallel: bool = False
     learned: ClassVar[str | None] = None
     trained: ClassVar[Mapping[str, Group]] = {}
@@ -133,12 +136,12 @@ class Layer(nnx.Module):
         array in place of a module is a part of the state that always begins with it."""
         return None
 
-    def _of_parts(self, what: str) -> Any:
+    def _of_parts(self, what: str, *given: Any) -> Any:
         if self.parts() is None:
             raise TypeError(f"{type(self).__name__} must define initial()")
 
         def of(part):
-            return getattr(part, what)() if _is_module(part) else part
+            return getattr(part, what)(*given) if _is_module(part) else part
 
         return jax.tree.map(of, self.parts(), is_leaf=_is_module)
 
@@ -148,11 +151,17 @@ class Layer(nnx.Module):
     def run(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
         raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
 
-    def start(self) -> State:
+    def opening(self, source: Source) -> State:
+        """`initial()` of a decoder that begins with its source."""
+        del source
+        return self.initial()
+
+    def start(self, source: Source | None = None) -> State:
         """The state a sequence and a reset start from: `initial()`, or the learned one."""
         if self.parts() is not None:
-            return self._of_parts("start")
-        first, h0 = self.initial(), getattr(self, "h0", None)
+            return self._of_parts("start", source)
+        first = self.initial() if source is None else self.opening(source)
+        h0 = getattr(self, "h0", None)
         if h0 is None:
             return first
         if self.learned is None:
@@ -190,15 +199,20 @@ class Layer(nnx.Module):
         if jax.tree.leaves(state):
             self.h0 = Precise(jax.tree.map(zero_if_infinite, to_real(state)))
 
-    def batch_state(self, batch: int | tuple[int, ...], dtype=jnp.float32) -> State:
+    def batch_state(
+        self, batch: int | tuple[int, ...], dtype=jnp.float32, source: Source | None = None
+    ) -> State:
         """The starting state of a batch B, or (B, N) with N pieces in each row, as a call accepts
-        and returns it."""
+        and returns it; of decoders, with their sources [B, S, features]."""
         axes = (batch,) if isinstance(batch, int) else batch
-        ones = (1,) * len(axes)
-        like = cast(self.start(), accumulation_dtype(dtype))
-        return jax.tree.map(
-            lambda s: jnp.broadcast_to(s.reshape(ones + s.shape), axes + s.shape), like
-        )
+        own = 0 if source is None else 1  # axes that the states have already
+        first = self.start() if source is None else jax.vmap(self.start)(source)
+
+        def broadcast(s: jax.Array) -> jax.Array:
+            ones, rest = (1,) * (len(axes) - own), s.shape[own:]
+            return jnp.broadcast_to(s.reshape(s.shape[:own] + ones + rest), axes + rest)
+
+        return jax.tree.map(broadcast, cast(first, accumulation_dtype(dtype)))
 
     def example(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
         """`run` with masked steps cut off (zeros go in, zeros come out) and NaNs shut in.
@@ -210,6 +224,8 @@ class Layer(nnx.Module):
         """
         if not len(x):
             return jnp.zeros((0, self.out_features), x.dtype), h.now
+        if flow.source is not None and not reads_source(self):
+            flow = replace(flow, source=None)
         mask = flow.mask
         if mask is not None:
             x = select(mask, x, jnp.zeros_like(x))
@@ -237,6 +253,7 @@ class Layer(nnx.Module):
         mask: Bool[Array, "B T"] | None = None,
         *,
         dt: Float[Array, "B T"] | None = None,
+        source: Source | None = None,
         cu_seqlens: Int[Array, " N"] | None = None,
         every: int | None = None,
         key: jax.Array | None = None,
@@ -252,6 +269,8 @@ class Layer(nnx.Module):
             state does not move, its output is zero.
         dt: float [B, T], the time that passes before each step, at least 0, in units of the usual
             step; of a masked step it is not looked at. For layers that are `timed`.
+        source: y [B, S, features] and present, bool [B, S], of what is looked at in every step. For
+            layers that are `sourced`; without one they look at nothing.
         cu_seqlens: integers [B, N + 1], where each row has N pieces that know nothing of each
             other. Then states have leaves [B, N, ...]: piece n begins with the n-th given, or
             afresh, and ends with the n-th returned (`seqjax.core.pieces`). Steps outside of them
@@ -274,21 +293,28 @@ class Layer(nnx.Module):
                 raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
         beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key)
         check_call(self, x, evaluator, timed=reads_time(self), **beside)
+        if source is not None:
+            check_source(self, x, source, reads_source(self))
+            source = source._replace(y=source.y.astype(x.dtype))
         if axis is not None:
             check_axis(self, x, axis, reverse, all_of(self, "sequence_parallel"), **beside)
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
-        fresh = working.batch_state(shape, x.dtype)
+        fresh = working.batch_state(shape, x.dtype, source)
         h = fresh if h is None else like_state(fresh, h, type(self).__name__)
-        start = cast(working.start(), accumulation_dtype(x.dtype))
-
-        def part(now, h, mask):
-            x, flow = now
-            mask = mask if flow.mask is None else mask & flow.mask
-            return working.example(x, Carry(h, start), replace(flow, mask=mask))
 
         def example(x, h, flow):
-            cu, flow = flow.cu_seqlens, replace(flow, cu_seqlens=None)
+            cu, source = flow.cu_seqlens, flow.source
+            flow = replace(flow, cu_seqlens=None)
+            start = cast(working.start(source), accumulation_dtype(x.dtype))
+
+            def part(now, h, mask):  # of the steps: all of them look at all of the source
+                x, flow = now
+                mask = mask if flow.mask is None else mask & flow.mask
+                return working.example(x, Carry(h, start), replace(flow, mask=mask, source=source))
+
+            if cu is not None or every is not None:
+                flow = replace(flow, source=None)
             if cu is not None:
                 return packed(part, (x, flow), h, cu)
             if every is not None:
@@ -310,6 +336,7 @@ class Layer(nnx.Module):
                 resets,
                 mask,
                 dt=None if dt is None else dt.astype(accumulation_dtype(x.dtype)),
+                source=source,
                 key=key if key is None or key.ndim else jax.random.split(key, x.shape[:2]),
                 cu_seqlens=None if cu_seqlens is None else cu_seqlens.astype(jnp.int32),
                 evaluator=evaluator,
@@ -332,6 +359,11 @@ def reads_time(layer: Layer) -> bool:
 def draws_noise(layer: Layer) -> bool:
     """Whether the layer, or one that it is made of, is `noisy`."""
     return layer.noisy or any(map(draws_noise, _layers_of(layer)))
+
+
+def reads_source(layer: Layer) -> bool:
+    """Whether the layer, or one that it is made of, is `sourced`."""
+    return layer.sourced or any(map(reads_source, _layers_of(layer)))
 
 
 def _layers_of(layer: Layer) -> list[Layer]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 from jax import lax
 
-from seqjax.core.flow import Carry, Flow
+from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.monoid import Monoid, check_element, select
 from seqjax.core.newton import newton, parallel_backward
 from seqjax.core.scan import scan
@@ -28,7 +28,8 @@ class Recurrent(Layer):
     (the input projection of a gated network, for example). By default z = x. One that is `timed`
     or `noisy` defines drive(x, flow). Where all steps need something that is dear to make of the
     parameters, an orthogonal matrix for example, `shared()` makes it once, and the step is
-    step(h, z, made=None), which makes it itself where it is not given.
+    step(h, z, made=None), which makes it itself where it is not given. One that is `sourced`
+    defines seen(source) in its place: what all steps look at; made is None without a source.
 
     jacobian: structure of dh_t/dh_{t-1} for the "newton" and "parallel_backward" evaluators, one
         of `seqjax.core.newton.STRUCTURES`. A promise: under a false one their gradients are wrong,
@@ -48,6 +49,9 @@ class Recurrent(Layer):
 
     def shared(self) -> Any:
         return None
+
+    def seen(self, source: Source) -> Any:
+        raise TypeError(f"{type(self).__name__} must define seen(source)")
 
     def step(self, h: State, z: Any) -> State:
         raise TypeError(f"{type(self).__name__} must define step()")
@@ -71,6 +75,8 @@ class Recurrent(Layer):
 
         flow.undivided(f"{type(self).__name__}, a nonlinear step,")
         z, shared = self.driven(x, flow), self.shared()
+        if self.sourced and flow.source is not None:
+            shared = self.seen(flow.source)
         made: Any = () if shared is None else (shared,)
         xs = (z, flow.resets, flow.mask)
         if flow.evaluator in ("newton", "elk"):

@@ -12,7 +12,7 @@ the stream is more than one sum, a `Connection` is in place of its norm and its 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ from flax import nnx
 
 from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
-from seqjax.core.flow import Flow
-from seqjax.nn.base import Layer, draws_noise, reads_time
+from seqjax.core.flow import Flow, Source
+from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.linear import GLU, MLP, per_head
 from seqjax.nn.ngrams import digits
 from seqjax.nn.norms import Norm
@@ -91,7 +91,8 @@ class Block(nnx.Module):
     def of(
         cls, layer: LayerConfig, config: ModelConfig, *, cross: bool = False, rngs: nnx.Rngs
     ) -> Block:
-        """A layer of the table by its name, as the config has it; cross: with that branch too."""
+        """A layer of the table by its name, as the config has it; cross: with that branch too, but
+        for a layer that looks at the source itself."""
         features = config.features
         # Branches that add up: their last matrices shrink with depth, so that their sum does not
         # grow (Radford et al. 2019). A layer's own output matrix is its paper's business.
@@ -102,7 +103,7 @@ class Block(nnx.Module):
             parts["project"] = linear(out, features, scale, rngs)
         if not made.block:
             parts["norm"] = norm(config)
-        if cross:
+        if cross and not reads_source(made):
             parts["cross_norm"] = norm(config)
             parts["cross"] = Cross(features, config.bridge_heads, scale=scale, rngs=rngs)
         if config.mlp != "none" and not made.block:
@@ -112,12 +113,18 @@ class Block(nnx.Module):
             parts["mlp"] = kind(features, inner, scale=scale, rngs=rngs)
         return cls(made, config, **parts)
 
-    def start(self, batch: int | tuple[int, ...], dtype: Any, shared: Any = None) -> Any:
-        """The state of its layer before anything was seen, () of a layer that has none; with that
-        of the second one, if `post` is a layer."""
+    def start(
+        self,
+        batch: int | tuple[int, ...],
+        dtype: Any,
+        shared: Any = None,
+        source: Source | None = None,
+    ) -> Any:
+        """The state of its layer before anything but the source was seen, () of a layer that has
+        none; with that of the second one, if `post` is a layer."""
 
         def of(layer):
-            return layer.batch_state(batch, dtype) if isinstance(layer, Layer) else ()
+            return layer.batch_state(batch, dtype, source) if isinstance(layer, Layer) else ()
 
         state = of(self.whole(shared))
         return (state, of(self.post)) if isinstance(self.post, Layer) else state
@@ -140,7 +147,7 @@ class Block(nnx.Module):
         """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
         key: of dropout and of layers that draw noise; None: as in evaluation.
         embedding: [B, T, features], what the stream began with. shared: what blocks share.
-        source: what `cross` looks at. tokens: int [B, T], what the stream was embedded from."""
+        source: what decoders look at. tokens: int [B, T], what the stream was embedded from."""
         keys = (None, None) if key is None else jax.random.split(key)
         layer, more = self.whole(shared), None
         z = x if self.norm is None else self.norm(x)
@@ -154,6 +161,8 @@ class Block(nnx.Module):
             beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
             if reads_time(layer):
                 beside["dt"] = flow.dt
+            if source is not None and reads_source(layer):
+                beside["source"] = source
             if key is not None and draws_noise(layer):
                 beside["key"] = jax.random.fold_in(key, 3)
             y, h = layer(y, h, flow.resets, flow.mask, **beside)
@@ -183,13 +192,6 @@ class Block(nnx.Module):
         return dropout(x, self.rate, key, variational=self.variational)
 
 
-class Source(NamedTuple):
-    """What a decoder looks at: outputs of an encoder, and which of its steps are there."""
-
-    y: jax.Array  # [B, S, features]
-    present: jax.Array | None  # bool [B, S]; None: all
-
-
 class Cross(nnx.Module):
     """W_o softmax(K^-1/2 q_t . k_s) v_s over the steps s of a source that are present.
 
@@ -209,7 +211,7 @@ class Cross(nnx.Module):
             y.reshape(*y.shape[:2], self.heads, self.K)
             for y in (self.W_q(x), self.W_k(source.y), self.W_v(source.y))
         )
-        there = jnp.ones(k.shape[:2], bool) if source.present is None else source.present
+        there = source.there
         seen = jnp.broadcast_to(there[:, None], (*q.shape[:2], k.shape[1]))
         y = jax.vmap(partial(attend, scale=self.K**-0.5))(q, k, v, seen)
         y = jnp.where(jnp.any(there, axis=1)[:, None, None, None], y, 0)

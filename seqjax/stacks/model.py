@@ -2,7 +2,8 @@
 
     x   = embed(x)                                               [B, T, features]
     x  += dropout(mixer(norm(x)))                                depth times, the layers a pattern
-    x  += dropout(cross(norm(x), source))                        of a pair: arXiv:1706.03762
+    x  += dropout(cross(norm(x), source))                        of a pair: arXiv:1706.03762,
+                                                                 if the mixer does not look at it
     x  += dropout(mlp(norm(x)))                                  GLU: arXiv:2002.05202
     y   = W norm(x)                                              what the answer is read from
 
@@ -32,10 +33,10 @@ from jax import lax
 
 from seqjax.answers import Paired
 from seqjax.core.common import accumulation_dtype
-from seqjax.core.flow import Flow
+from seqjax.core.flow import Flow, Source
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
-from seqjax.stacks.blocks import Head, Source
+from seqjax.stacks.blocks import Head
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.stack import Stack
 from seqjax.tasks.task import Spec
@@ -62,7 +63,8 @@ class Model(Stack):
 
     Of pairs of sequences it is a decoder of the target, and an encoder reads the source. The
     decoder reads the encoder by `config.bridge`: it starts from its last states ("state",
-    arXiv:1409.3215), each of its blocks attends to its outputs ("attention"), or both.
+    arXiv:1409.3215), each of its blocks attends to its outputs ("attention"), or both. A layer
+    that looks at a source itself (`Layer.sourced`) is given it, and attends to nothing else.
     """
 
     def __init__(self, config: ModelConfig, spec: Spec, *, rngs: nnx.Rngs):
@@ -169,9 +171,14 @@ class Model(Stack):
         key = None if key is None else jax.random.fold_in(key, 1)  # the decoder splits it
         flow = Flow(None, present)
         y, (blocks, tail) = encoder.stream(source, encoder.states(len(source)), flow, key)
-        if self.bridge != "attention":
-            h = h._replace(blocks=blocks, tail=tail)
-        return h if self.bridge == "state" else h._replace(source=Source(y, present))
+        if self.bridge == "state":
+            return h._replace(blocks=blocks, tail=tail)
+        seen = Source(y, present)
+        if self.bridge == "attention" and self.sourced:
+            blocks, tail = self.states(len(y), seen)
+        elif self.bridge == "attention":
+            blocks, tail = h.blocks, h.tail
+        return h._replace(blocks=blocks, tail=tail, source=seen)
 
     def _pooled(self, y, pooled, flow):
         """The last or mean step since the last reset, and what the next window needs of it."""

@@ -19,11 +19,11 @@ from jax import lax
 
 from seqjax.answers import Input
 from seqjax.core.common import Notice, unknown
-from seqjax.core.flow import Flow
+from seqjax.core.flow import Flow, Source
 from seqjax.core.ranges import check
-from seqjax.nn.base import Layer, draws_noise, reads_time
+from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.norms import Norm
-from seqjax.stacks.blocks import Block, Source, norm
+from seqjax.stacks.blocks import Block, norm
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.frames import Frames
 
@@ -76,6 +76,7 @@ class Stack(nnx.Module):
         layers = [block.whole(self.shared) for block in (*self.blocks, *self.tail)]
         known = [one for one in layers if isinstance(one, Layer)]
         self.timed = any(map(reads_time, known))
+        self.sourced = any(map(reads_source, known))
         self.noisy = config.dropout > 0 or any(map(draws_noise, known))
 
     @property
@@ -83,12 +84,13 @@ class Stack(nnx.Module):
         """Whether no layer sees the future."""
         return all(getattr(block.layer, "causal", True) for block in (*self.blocks, *self.tail))
 
-    def states(self, batch: int | tuple[int, ...]) -> tuple[Any, Any]:
-        """Those of the repeated blocks, leaves [repetitions, B, ...], and of the tail, [B, ...]."""
+    def states(self, batch: int | tuple[int, ...], source: Source | None = None) -> tuple[Any, Any]:
+        """Those of the repeated blocks, leaves [repetitions, B, ...], and of the tail, [B, ...],
+        before anything but the source was seen."""
         graph, stacked = nnx.split(self.blocks)
 
         def of(blocks):
-            return tuple(block.start(batch, self.compute, self.shared) for block in blocks)
+            return tuple(block.start(batch, self.compute, self.shared, source) for block in blocks)
 
         repeated = ()
         if self.blocks:

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqjax.nn.base import Layer, cast_parameters
+from seqjax.core.flow import Source
+from seqjax.nn.base import Layer, cast_parameters, reads_source
 
 Answer = tuple[Any, Any]  # outputs [B, T, out_features] and a state
 
@@ -177,17 +178,27 @@ def _examples(tree: Any, which: Any) -> Any:
     return jax.tree.map(lambda v: v[keep], tree)
 
 
+def beside(layer: Layer, x: Any) -> dict[str, Any]:
+    """What a layer that looks at a source is given with x: one of 5 steps, 4 of them there."""
+    if not reads_source(layer):
+        return {}
+    y = np.random.default_rng(3).normal(size=(5, layer.features)).astype(x.dtype)
+    batch = jax.tree.map(lambda v: jnp.broadcast_to(v, (len(x), *v.shape)), (y, np.arange(5) != 1))
+    return {"source": Source(*batch)}
+
+
 # The programs.
 
 
 @functools.partial(jax.jit, static_argnames="batch")
 def _fresh(layer: Layer, batch: int) -> Any:
-    return layer.batch_state(batch, jnp.float64)
+    given = beside(layer, np.zeros(batch))
+    return layer.batch_state(batch, jnp.float64, given.get("source"))
 
 
 @jax.jit
 def _part(layer: Layer, x: Any, h: Any) -> tuple[Any, Any, Any]:
-    y, end = layer(x, h)
+    y, end = layer(x, h, **beside(layer, x))
     return y, end, layer.canonical(end)
 
 
@@ -198,13 +209,14 @@ def _cases(layer: Layer, x: Any, h: Any, resets: Any, mask: Any, left: int) -> A
 
     def weighed(params, x, leaves):
         layer = nnx.merge(graph, params, rest)
-        y, end = layer(x, put_inexact(h, leaves), resets, mask)
+        y, end = layer(x, put_inexact(h, leaves), resets, mask, **beside(layer, x))
         calm, held = jax.tree.map(lambda v: v[:-left], (y, end))
         calm = calm, layer.canonical(held)
         return weigh(calm), ((y, end), calm)
 
     gradient, found = jax.grad(weighed, (0, 1, 2), has_aux=True)(params, x, inexact(h))
-    return *found, gradient, layer(x[:, :0], h, resets[:, :0], mask[:, :0])
+    nothing = layer(x[:, :0], h, resets[:, :0], mask[:, :0], **beside(layer, x))
+    return *found, gradient, nothing
 
 
 @jax.jit
@@ -212,7 +224,7 @@ def _steps(layer: Layer, x: Any, h: Any) -> Answer:
     """Outputs [B, T, ...] and states [T, B, ...] of calls with one step each."""
 
     def one(h, x_t):
-        y, h = layer(x_t[:, None], h)
+        y, h = layer(x_t[:, None], h, **beside(layer, x_t))
         return h, (y[:, 0], layer.canonical(h))
 
     y, states = jax.lax.scan(one, h, jnp.swapaxes(x, 0, 1))[1]
@@ -225,7 +237,8 @@ def _meaning(layer: Layer, x: Any, h: Any, resets: Any, mask: Any, evaluator: st
 
     def weighed(params, x, leaves):
         layer = nnx.merge(graph, params, rest)
-        y, end = layer(x, put_inexact(h, leaves), resets, mask, evaluator=evaluator)
+        known = beside(layer, x)
+        y, end = layer(x, put_inexact(h, leaves), resets, mask, evaluator=evaluator, **known)
         answer = y, layer.canonical(end)
         return weigh(answer), answer
 

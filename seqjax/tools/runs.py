@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -31,6 +31,8 @@ def evaluate(
     batches: Count | None = None,
     weights: Literal["average", "last"] | None = None,
     held_out: str | None = None,
+    beam: Count = 1,
+    length_penalty: NotNegative = 1.0,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -42,6 +44,8 @@ def evaluate(
         batches: how many batches; by default as in training
         weights: of a run with an average of weights: that, which is the default, or the last
         held_out: of a task of data: the part to score, as test; by default as in training
+        beam: of translation: how many beginnings a beam search keeps; 1: the likeliest token
+        length_penalty: of a beam search: log p is divided by the length to this power
     """
     from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
@@ -64,6 +68,8 @@ def evaluate(
         config = replace(config, task=replace(config.task, options=options))
     check_config(config)
     model, task, _, at = load(run, step, weights=weights)
+    if beam > 1 and not isinstance(task, TranslationTask):
+        raise ValueError(f"--beam is of translation, and {config.task.name} is none")
     if held_out is not None:
         task = task_of(config)
     params, frozen, _, rebuild = take_apart(model)
@@ -73,7 +79,8 @@ def evaluate(
     if baseline := task.baseline(length):
         print(f"baseline  {table(baseline)}")
     if isinstance(task, TranslationTask):
-        print(f"bleu {translated(model, task, config.task.batch):.2f}")
+        bleu = translated(model, task, config.task.batch, beam, length_penalty)
+        print(f"bleu {bleu:.2f}")
     if isinstance(task, Demand):
         print(f"paths     {table(forecast(model, task, length))}")
     return 0
@@ -93,18 +100,27 @@ def forecast(model: Model, task: Demand, length: int, windows: int = 64, paths: 
     )
 
 
-def translated(model: Model, task: TranslationTask, batch: int) -> float:
-    """BLEU of what is held out, by the likeliest token at every step."""
+def translated(
+    model: Model, task: TranslationTask, batch: int, beam: int = 1, length_penalty: float = 1.0
+) -> float:
+    """BLEU of what is held out, by the likeliest token at every step or by beam search."""
     from seqjax.answers.metrics import bleu
+    from seqjax.tasks.texts.translation import END
+    from seqjax.train.beam import beam_search
     from seqjax.train.generate import generate
 
+    known: dict[str, Any] = dict(width=beam, end=END, length_penalty=length_penalty)
     sources, references = task.texts()
     written: list[str] = []
     for start in range(0, len(sources), batch):
         part = sources[start : start + batch]
         prompts = [task.prompt(one) for one in [*part, *part[-1:] * (batch - len(part))]]
-        rows = generate(model, prompts, task.steps, temperature=0)[: len(part)]
-        written += [task.spelling.decode(row.tolist()).decode(errors="replace") for row in rows]
+        if beam > 1:
+            rows = beam_search(model, prompts, task.steps, **known).tokens[:, 0]
+        else:
+            rows = generate(model, prompts, task.steps, temperature=0)
+        texts = (task.spelling.decode(row.tolist()) for row in rows[: len(part)])
+        written += [text.decode(errors="replace") for text in texts]
     return bleu(written, references)
 
 
@@ -115,10 +131,13 @@ def generate(
     temperature: NotNegative = 0.8,
     top_k: Count | None = None,
     top_p: Annotated[float, Range(above=0, high=1)] | None = None,
+    beam: Count | None = None,
+    length_penalty: NotNegative = 1.0,
     seed: Seed = 0,
     step: Step | None = None,
     context: Count | None = None,
     raw: bool = False,
+    figure: Path | None = None,
 ) -> int:
     """Write on after prompts with a trained model of text, or an imported one.
 
@@ -133,22 +152,30 @@ def generate(
         temperature: below 1 likelier bytes are preferred; 0 always takes the likeliest
         top_k: sample from the k likeliest bytes only
         top_p: sample from the likeliest bytes that together have this probability
+        beam: in place of sampling the likeliest text of all that a beam search of this width finds
+        length_penalty: of a beam search: log p is divided by the length to this power
         seed: of the samples
         step: which checkpoint of a run; by default the best one
         context: tokens that full attention of an imported model can look back, and so the size
             of its state; by default what it was imported with
         raw: bytes as they are, control bytes too, for a file or a pipe
+        figure: of a decoder that looks at its source, as bahdanau does: a picture of where it
+            looked when it wrote each token, .png, .svg, .pdf ...
     """
     import jax
 
+    from seqjax.core.files import check_figure, save_figure
     from seqjax.tools.writers import writer
+    from seqjax.train.beam import beam_search
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
 
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
+    if figure is not None:
+        check_figure(figure)
     run = find(run)
-    between = b""
+    between, end, spelling = b"", None, None
     if stored(run):
         if step is not None:
             raise ValueError(f"{run} is an imported model: it has no steps to choose from")
@@ -158,17 +185,22 @@ def generate(
         if context is not None:
             raise ValueError("--context is for imported models: what a trained one sees is "
                              "an option of its layers")  # fmt: skip
-        model, spelling, _, between = writer(run, step)
+        model, spelling, _, between, end = writer(run, step)
         encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
-    rows = write_on(
-        model,
-        [encode(text) for text in prompt],
-        length,
-        key=jax.random.key(seed),
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
+    prompts = [encode(text) for text in prompt]
+    if beam is not None:
+        known: dict[str, Any] = dict(width=beam, end=end, length_penalty=length_penalty)
+        found = beam_search(model, prompts, length, **known).tokens[:, 0]
+        rows: Any = [row[row >= 0] for row in found]
+    else:
+        known: dict[str, Any] = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        rows = write_on(model, prompts, length, key=jax.random.key(seed), **known)
+    if figure is not None:
+        from seqjax.tools.looked import looked_picture
+
+        if spelling is None:
+            raise ValueError("--figure is of models that were trained here on pairs")
+        save_figure(looked_picture(model, prompts, rows, spelling.names, end), figure, dpi=150)
     for text, row in zip(prompt, rows, strict=True):
         whole = os.fsencode(text) + between + decode(row)
         if raw:

@@ -10,7 +10,7 @@ from seqjax.models import find
 from seqjax.stacks.model import Model
 from seqjax.tasks.texts.char_lm import SPEC, spelling_of
 from seqjax.tasks.texts.language import LanguageModel, Spelling
-from seqjax.tasks.texts.translation import BEGIN, TranslationTask
+from seqjax.tasks.texts.translation import BEGIN, END, TranslationTask
 from seqjax.train.config import task_of
 from seqjax.train.imported import load as load_imported, stored
 from seqjax.train.loop import load_model
@@ -22,6 +22,7 @@ class Writer(NamedTuple):
     spelling: Spelling
     before: int  # the token that a text follows
     between: bytes = b""  # what is printed between a prompt and what is written
+    end: int | None = None  # the token that ends a text, where there is one
 
 
 def writer(run: Path, step: int | None = None) -> Writer:
@@ -31,17 +32,19 @@ def writer(run: Path, step: int | None = None) -> Writer:
         spelling = spelling_of(bytes(range(256)))  # of bytes: needs no data
         return Writer(load_model(run, SPEC, step)[0], spelling, ord("\n"))
     task = task_of(config)
+    between, end = b"", None
     if isinstance(task, LanguageModel):
-        found, before, between = task.spelling, task.before, b""
+        found, before = task.spelling, task.before
     elif isinstance(task, TranslationTask):
-        found, before, between = task.spelling, BEGIN, b"\n"
+        before, between, end = BEGIN, b"\n", END
+        found = task.spelling._replace(encode=lambda text: task.prompt(text).tolist())
     elif task.spec == SPEC:
-        found, before, between = spelling_of(bytes(range(256))), ord("\n"), b""
+        found, before = spelling_of(bytes(range(256))), ord("\n")
     else:
         raise ValueError(
             f"{run} was trained on {config.task.name}: only a language model of text writes"
         )
-    return Writer(load_model(run, task.spec, step)[0], found, before, between)
+    return Writer(load_model(run, task.spec, step)[0], found, before, between, end)
 
 
 def imported_writer(folder: Path, context: int | None = None) -> Writer:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seqjax.answers import Answer, Input
+from seqjax.answers import Answer, Classes, Input
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec
 
@@ -43,13 +43,7 @@ def generate(
     """
     inputs: Input = model.inputs
     outputs: Answer = model.outputs
-    if not Spec(inputs, outputs).generates:
-        raise ValueError(
-            "only a model whose answers are its next inputs generates, as a language model: "
-            f"got {inputs} in, {outputs} out"
-        )
-    if not model.causal:
-        raise ValueError("only a causal model generates: one of its layers sees the future")
+    check_generates(model)
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and top_p <= 0):
         raise ValueError(
             "sampling needs temperature >= 0, top_k >= 1 and top_p > 0, "
@@ -61,14 +55,8 @@ def generate(
     for name, value in given.items():
         if temperature and name not in outputs.options and value not in (None, 1):
             raise ValueError(f"{type(outputs).__name__} is sampled without {name}, got {value}")
-    x, mask = inputs.opening(*_align(prompts, inputs))
-    if key is None:
-        if temperature:
-            raise ValueError("sampling needs a key; temperature=0 is greedy and needs none")
-        key = jax.random.key(0)
-    keys = key if key.ndim else jax.random.split(key, len(prompts))
-    if len(keys) != len(prompts):
-        raise ValueError(f"got {len(keys)} keys for {len(prompts)} prompts")
+    x, mask = inputs.opening(*aligned(prompts, inputs))
+    keys = keys_of(key, len(prompts), temperature)
     given["temperature"] = temperature or 1.0
     options = {name: given[name] for name in outputs.options}  # traced: no value compiles anew
     chosen, lost = _generate(model, x, mask, keys, options, length, not temperature)
@@ -99,7 +87,38 @@ def _generate(model, x, mask, keys, options, length, greedy):
     return lax.scan(step, start, jnp.arange(length, dtype=jnp.int32))[1]
 
 
-def _align(prompts: Sequence[Any], inputs: Input) -> tuple[np.ndarray, np.ndarray]:
+def check_generates(model: Model) -> None:
+    """Raise ValueError unless the answers of the model can be its next inputs."""
+    if not Spec(model.inputs, model.outputs).generates:
+        raise ValueError(
+            "only a model whose answers are its next inputs generates, as a language model: "
+            f"got {model.inputs} in, {model.outputs} out"
+        )
+    if not model.causal:
+        raise ValueError("only a causal model generates: one of its layers sees the future")
+
+
+def vocabulary_of(model: Model) -> int:
+    """How many tokens the model writes with. Raises ValueError where it writes something else."""
+    check_generates(model)
+    if not isinstance(model.outputs, Classes):
+        raise ValueError(f"only a model of tokens can be searched, this one has {model.outputs}")
+    return model.outputs.count
+
+
+def keys_of(key: jax.Array | None, count: int, temperature: float) -> jax.Array:
+    """A key for each prompt, of one or of as many. Raises ValueError."""
+    if key is None:
+        if temperature:
+            raise ValueError("sampling needs a key; temperature=0 is greedy and needs none")
+        key = jax.random.key(0)
+    keys = key if key.ndim else jax.random.split(key, count)
+    if len(keys) != count:
+        raise ValueError(f"got {len(keys)} keys for {count} prompts")
+    return keys
+
+
+def aligned(prompts: Sequence[Any], inputs: Input) -> tuple[np.ndarray, np.ndarray]:
     """x [B, T, *shape] with the prompts at the end of their rows, and where they are."""
     rows = [inputs.prompt(prompt) for prompt in prompts]
     if not rows:

@@ -21,9 +21,9 @@ BELOW_1 = Range(0, below=1)
 SIZE = Range(1, 2**20)
 COUNTS: dict[str, Range] = {
     # may be 0: what they count is left out, or the first one
-    **dict.fromkeys(("attention_at", "expansion", "feed_forward", "feedback", "ff", "first_scale",
-                     "keep_first", "masks", "memory", "negative", "non_recurrent", "norm_groups",
-                     "persistent", "r"), Range(0, SIZE.high)),
+    **dict.fromkeys(("attention_at", "deep", "expansion", "feed_forward", "feedback", "ff",
+                     "first_scale", "keep_first", "masks", "memory", "negative", "non_recurrent",
+                     "norm_groups", "persistent", "r"), Range(0, SIZE.high)),
     # squared: matrices from state to state
     **dict.fromkeys(("modes", "ndim", "order", "state"), Range(1, 2**13)),
     # built or run one after the other
@@ -84,6 +84,7 @@ NUMBERS: dict[str, Range] = {
     "mult_noise": SHARE,
     "norm_eps": NOT_NEGATIVE,
     "norm_offset": ANY,  # added to the weights of a norm
+    "pace": POSITIVE,  # of a window over a source
     "r_max": Range(above=0, high=1),  # ring of eigenvalues
     "r_min": BELOW_1,
     "rate": BELOW_1,  # of zoneout

@@ -6,6 +6,7 @@ OWN: dict[str, str] = {
     "aft.window": "steps with weights of their own",
     "antisymmetric_rnn.gamma": "diffusion, which keeps the step stable",
     "awd_lstm.dropout": "share of the input's features set to zero in training",
+    "bahdanau.window": "steps of the source to each side of where it looks; by default all",
     "block_state.filters": "state spaces of form filter, of which one vector each is read",
     "block_state.length": "steps of a block, and of the window of attention",
     "block_recurrent.form": "what the gates stand around: attention, an MLP, or both",

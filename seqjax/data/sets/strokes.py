@@ -5,6 +5,7 @@ numerals that are made up here, for machines that have none of these.
     strokes  float32 [T, 3]: from the point before, to the right and down; 1 where the pen is
              lifted after
     longest  T of the longest drawing of the split
+    text     what is written, of numbers that are made up
     splits   train, validation and test, as published
 
 Of IAM the forms that trainset.txt, testset_v.txt and testset_f.txt name, one in a line, are those
@@ -119,23 +120,52 @@ def numerals(paths: Paths) -> Splits:
     """600, 100 and 100 numerals, each of another size and slant, by an unsteady hand."""
     del paths
     draw = np.random.RandomState(0)  # which draws the same numbers in every version of numpy
-
-    def written(digit: int) -> np.ndarray:
-        strokes, size = [], 4 * draw.uniform(0.7, 1.3, 2)
-        shear = np.array([[1, 0], [draw.uniform(-0.4, 0.1), 1]])
-        for corners in NUMERALS[digit].split("/"):
-            at = np.array([(int(c[:2]), int(c[2:])) for c in corners.split()]) / 10
-            pace = np.linspace(0, len(at) - 1, 3 * len(at) - 2)
-            line = np.stack([np.interp(pace, np.arange(len(at)), xy) for xy in at.T], axis=1)
-            points = (line * size) @ shear + 0.1 * draw.standard_normal(line.shape)
-            strokes.append(np.concatenate([points, np.eye(len(points))[:, -1:]], axis=1))
-        whole = np.concatenate(strokes)
-        whole[:, :2] = np.diff(whole[:, :2], axis=0, prepend=whole[:1, :2])
-        return whole.astype(np.float32)
-
-    drawn = [written(n % 10) for n in range(800)]
+    drawn = [_offsets(_numeral(draw, n % 10, *_hand(draw))) for n in range(800)]
     ends = {"train": (0, 600), "validation": (600, 700), "test": (700, 800)}
     return {split: _examples(drawn[slice(*end)]) for split, end in ends.items()}
+
+
+def numbers(paths: Paths) -> Splits:
+    """2000, 200 and 200 numbers of one to three digits, each by one hand, with what is written."""
+    del paths
+    draw, found = np.random.RandomState(1), []
+    for _ in range(2400):
+        digits, hand = draw.randint(10, size=draw.randint(1, 4)), _hand(draw)
+        rows = [_numeral(draw, digit, *hand, right=0.35 * n) for n, digit in enumerate(digits)]
+        found.append((_offsets(np.concatenate(rows)), "".join(map(str, digits)).encode()))
+    longest = max(len(strokes) for strokes, _ in found)
+    ends = {"train": (0, 2000), "validation": (2000, 2200), "test": (2200, 2400)}
+    return {
+        split: ({"strokes": strokes, "text": text, "longest": longest}
+                for strokes, text in found[slice(*end)])
+        for split, end in ends.items()
+    }  # fmt: skip
+
+
+def _hand(draw: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """The size and the slant of what one hand writes."""
+    size = 4 * draw.uniform(0.7, 1.3, 2)
+    return size, np.array([[1, 0], [draw.uniform(-0.4, 0.1), 1]])
+
+
+def _numeral(
+    draw: np.random.RandomState, digit: int, size: np.ndarray, shear: np.ndarray, right: float = 0.0
+) -> np.ndarray:
+    """Points [n, 3] of a numeral, `right` of where the first one stands."""
+    strokes = []
+    for corners in NUMERALS[digit].split("/"):
+        at = np.array([(int(c[:2]), int(c[2:])) for c in corners.split()]) / 10
+        at[:, 0] += 10 * right
+        pace = np.linspace(0, len(at) - 1, 3 * len(at) - 2)
+        line = np.stack([np.interp(pace, np.arange(len(at)), xy) for xy in at.T], axis=1)
+        points = (line * size) @ shear + 0.1 * draw.standard_normal(line.shape)
+        strokes.append(np.concatenate([points, np.eye(len(points))[:, -1:]], axis=1))
+    return np.concatenate(strokes)
+
+
+def _offsets(points: np.ndarray) -> np.ndarray:
+    points[:, :2] = np.diff(points[:, :2], axis=0, prepend=points[:1, :2])
+    return points.astype(np.float32)
 
 
 def _features():
@@ -143,6 +173,12 @@ def _features():
 
     strokes = tfds().features.Tensor(shape=(None, 3), dtype=np.float32)
     return {"strokes": strokes, "longest": np.int64}
+
+
+def _with_text():
+    from seqjax.data.records import tfds
+
+    return {**_features(), "text": tfds().features.Text()}
 
 
 def quickdraw(category: str) -> Dataset:
@@ -162,6 +198,10 @@ MADE_UP = Dataset(
     "numerals", "Numerals, made up", "none", "Apache-2.0", _features,
     (Layout("embedded", {}, numerals),),
 )  # fmt: skip
+NUMBERS = Dataset(
+    "numbers", "Numbers, made up, and their digits", "none", "Apache-2.0", _with_text,
+    (Layout("embedded", {}, numbers),),
+)  # fmt: skip
 OMNIGLOT = Dataset(
     "omniglot", "Omniglot: letters of 50 alphabets, as strokes", "Lake et al. 2015", "MIT",
     _features,
@@ -176,4 +216,4 @@ IAM = Dataset(
              **{split: File(f"iam-online/{name}", None, IAM_ORIGIN)
                 for split, name in LISTS.items()}}, iam_examples),),
 )  # fmt: skip
-STROKES = (MADE_UP, OMNIGLOT, IAM, quickdraw("cat"))
+STROKES = (MADE_UP, NUMBERS, OMNIGLOT, IAM, quickdraw("cat"))

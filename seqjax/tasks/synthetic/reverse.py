@@ -11,6 +11,10 @@ uniform in [length / 4, length / 2]:
 
     input    a b c S c b . .        target   . . . c b a . .
 
+With `reversed_source` the source comes from its last token to its first, and what is written is
+what was read, in its order. So the first token to be written is read first, and not last: the order
+that an encoder and decoder without attention find hard (1409.3215, sec. 3.3).
+
 Baseline: a guess among the tokens. Length generalisation: longer sources.
 """
 
@@ -24,10 +28,16 @@ from seqjax.core.ranges import Range
 from seqjax.tasks.task import Batch, Classes, Spec, Task, Tokens, sampler, uniform_baseline
 
 
-def reverse(*, vocabulary: Annotated[int, Range(1)] = 16, paired: bool = True) -> Task:
+def reverse(
+    *,
+    vocabulary: Annotated[int, Range(1)] = 16,
+    paired: bool = True,
+    reversed_source: bool = False,
+) -> Task:
     """The source backwards; the token that begins it has the id `vocabulary`.
 
     paired: source and target are two sequences, else one.
+    reversed_source: the source is read from its last token to its first.
     """
     begin = vocabulary
 
@@ -46,7 +56,8 @@ def reverse(*, vocabulary: Annotated[int, Range(1)] = 16, paired: bool = True) -
             """Token number `place` [batch, length] of the source, from 0."""
             return jnp.take_along_axis(tokens, jnp.clip(place, 0, most - 1), axis=1)
 
-        source, before, y = token(t), jnp.where(i == 0, begin, token(n - i)), token(n - 1 - i)
+        read = token(n - 1 - t) if reversed_source else token(t)
+        source, before, y = read, jnp.where(i == 0, begin, token(n - i)), token(n - 1 - i)
         there, due = i < n, (0 <= i) & (i < n)
         one = jnp.where(i < 0, source, before)
         source, before, one = (jnp.where(there, x, 0) for x in (source, before, one))

@@ -9,7 +9,9 @@ wmt14       de and en: the files of the Stanford NLP group, newstest2013 / newst
 
 Tokens are of one byte-pair encoding of both languages (arXiv:1508.07909), of bytes, so that all
 texts have one; or bytes. It is made from the pairs to train on, by the package tokenizers. END is
-token 0, BEGIN 1. What is longer than the batch is cut there.
+token 0, BEGIN 1. What is longer than the batch is cut there. With `reversed_source` the tokens of
+the source come from the last to the first, END behind them: its first words then are close to the
+first that are written (1409.3215, sec. 3.3).
 
 The loss is per token, END too. `seqjax eval RUN` writes the translations, each token the likeliest,
 and prints BLEU as sacrebleu has it, of whole texts (the extra `metrics`).
@@ -46,6 +48,7 @@ def translation(
     units: Literal["pairs", "bytes"] = "pairs",
     vocabulary: Annotated[int, Range(300)] = 4000,
     steps: Count = 64,
+    reversed_source: bool = False,
     held_out: Literal["validation", "test", "test_2017"] = "validation",
     workers: Annotated[int, Range(0)] = 0,
 ) -> TranslationTask:
@@ -56,6 +59,7 @@ def translation(
     units: tokens of a byte-pair encoding, or bytes.
     vocabulary: how many tokens that encoding has.
     steps: the longest sentence, in tokens; the default length.
+    reversed_source: the source is read from its last token to its first.
     workers: processes that read ahead.
     """
     found = prepared(data)
@@ -71,11 +75,8 @@ def translation(
         spelling = byte_pairs(texts, vocabulary)
 
     def encode(example: Any, length: int) -> Encoded:
-        x, y = (
-            np.array([*spelling.encode(example[one]), END], np.int32)[:length]
-            for one in (source, target)
-        )
-        return {"x": x, "y": y}
+        x = ended(spelling.encode(example[source]), length, reversed_source)
+        return {"x": x, "y": ended(spelling.encode(example[target]), length)}
 
     tokens = Tokens(len(spelling.names))
     spec = Spec(Pair(tokens, tokens, BEGIN), Classes(tokens.vocabulary, per_step=True))
@@ -84,7 +85,9 @@ def translation(
         parts={part: part for part in found.splits}, held_out=held_out, steps=steps, ragged=True,
         collate=paired, workers=workers, tokens=spelling.names, classes=spelling.names,
     )  # fmt: skip
-    return TranslationTask(**vars(task), spelling=spelling, languages=(source, target))
+    return TranslationTask(
+        **vars(task), spelling=spelling, languages=(source, target), reversed_source=reversed_source
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -93,6 +96,7 @@ class TranslationTask(RecordTask):
 
     spelling: Spelling
     languages: tuple[str, str]
+    reversed_source: bool
 
     def texts(self) -> tuple[list[bytes], list[str]]:
         """What is held out: sources, and their translations."""
@@ -102,7 +106,13 @@ class TranslationTask(RecordTask):
 
     def prompt(self, source: bytes) -> np.ndarray:
         """The tokens of a source, as in batches."""
-        return np.array([*self.spelling.encode(source), END], np.int32)[: self.steps]
+        return ended(self.spelling.encode(source), self.steps, self.reversed_source)
+
+
+def ended(tokens: Sequence[int], length: int, backwards: bool = False) -> np.ndarray:
+    """So many tokens at most, with END behind them if there is room."""
+    tokens = tokens[:length][::-1] if backwards else tokens
+    return np.array([*tokens, END], np.int32)[:length]
 
 
 def paired(encoded: list[Encoded], length: int) -> Batch:
