@@ -18,6 +18,7 @@ from seqjax.stacks.alignments import alignments
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import Classes, Features, Spec, Tokens
+from seqjax.tools.looked import looked_picture
 from seqjax.train.generate import generate
 from seqjax.zoo import make
 
@@ -205,3 +206,17 @@ def test_strokes_are_written_of_a_text():
     np.testing.assert_allclose(alone[0], out[1], atol=1e-5)
     with pytest.raises(ValueError, match="begins with zeros"):
         Pair(Tokens(V), Features(3), 1)
+
+
+@pytest.mark.thorough
+def test_a_picture_of_where_it_looked():
+    """A panel for each prompt: the source across, what was written down, up to its end."""
+    model = model_of("bahdanau", ADDITIVE)
+    names = [f"<{n}>" for n in range(V)]
+    figure = looked_picture(model, [[1, 2, 6], [3]], [[4, 5, 0, 1], [2, 2]], names, 0)
+    shown = [
+        [[label.get_text() for label in axis.get_ticklabels()] for axis in (one.xaxis, one.yaxis)]
+        for one in figure.axes
+    ]
+    assert shown == [[["<1>", "<2>", "<6>"], ["<4>", "<5>", "<0>"]], [["<3>"], ["<2>", "<2>"]]]
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array().sum(axis=1), 1, atol=1e-6)
