@@ -8,6 +8,7 @@ import pytest
 from seqjax.tools import agreement as harness
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("form", ["json", pytest.param("table", marks=pytest.mark.thorough)])
 def test_the_table(form, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(harness, "RECURRENCES", {"elman": dict(hidden=3)})

@@ -142,6 +142,7 @@ def test_time_and_weights_travel_with_the_rows():
         np.testing.assert_allclose(m, np.where(present, mask[n], 0), 1e-6)
 
 
+@pytest.mark.thorough
 def test_validation_is_the_same_whatever_the_batch():
     """Against a model that reads each row alone, unpadded, and a loop that counts."""
     spec = Spec(Tokens(5), Classes(3, per_step=True))

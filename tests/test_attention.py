@@ -62,6 +62,7 @@ def test_grouped_queries_with_everything_on(qk_norm):
     np.testing.assert_allclose(layer(x[None])[0][0], layer.W_o(y), atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("R, options", [
     (1, {}), (6, dict(positions="rotary", base=50.0, gate=True, bias=True)),

@@ -122,6 +122,7 @@ RUN = Config(
 )
 
 
+@pytest.mark.thorough
 def test_a_run_evaluates_keeps_and_hands_on_its_average(tmp_path, capsys):
     plain = replace(RUN, optimiser=replace(RUN.optimiser, average=None))
     weights, losses, shown = [], [], []

@@ -120,6 +120,7 @@ def test_the_loss_is_finite_at_extremes(dtype):
     assert np.isinf(value) and np.isfinite(np.asarray(grad, np.float32)).all()
 
 
+@pytest.mark.thorough
 def test_a_beam_of_all_labellings_is_exact():
     logits, _, frames, _ = batch(2)
     for blank in (0, 2):

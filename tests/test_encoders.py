@@ -44,6 +44,7 @@ def quadratic(layer, x, context, place, context_place, seen):
     return layer.W_o(jnp.asarray(y).reshape(len(y), -1))
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ROWS)
 def test_an_encoder_sees_all_of_its_segment(name):

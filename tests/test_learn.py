@@ -168,6 +168,7 @@ def test_finite_differences_agree():
     np.testing.assert_allclose(grads @ direction, slope, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_a_model_learns_online_exactly():
     pattern = LayerConfig("min_gru"), LayerConfig("elman")
     config = ModelConfig(layer=pattern, features=3, depth=2, compute="float64")

@@ -8,7 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import columns, feedback, learning_rules, lifelong, smt_figures
+from experiments import (
+    columns,
+    feedback,
+    koopman,
+    learning_rules,
+    lifelong,
+    segments,
+    smt_figures,
+)
 from seqjax.tasks.texts.char_lm import char_lm
 
 
@@ -106,6 +114,31 @@ def test_continuing_takes_two_updates(way, as_a_user, monkeypatch):
     monkeypatch.setattr(feedback, "HIDDEN", 3)
     told = feedback.errors(*feedback.train(way, updates=2), count=4)
     assert told.shape == (feedback.TOLD + feedback.ALONE,) and np.isfinite(told).all()
+
+
+def test_the_pendulum_keeps_its_energy_and_its_noise_is_not_in_the_truth():
+    theta, speed = koopman.pendulum(60, inner=20).T
+    np.testing.assert_allclose(speed**2 / 2 - 9.8 * np.cos(theta), -9.8 * np.cos(0.8), rtol=1e-3)
+    (noisy, clean), (_, same) = koopman.series(0.1, 0), koopman.series(0.0, 0)
+    np.testing.assert_array_equal(clean, same)
+    left = noisy - clean[: len(noisy)]
+    np.testing.assert_allclose(left.std(), 0.1 * clean.std(), rtol=0.05)
+
+
+@pytest.mark.thorough
+def test_a_koopman_autoencoder_takes_two_steps(as_a_user):
+    frames, clean = koopman.series(0.0, 0)
+    layer = koopman.train(frames, koopman.WEIGHTS["and consistent"], seed=0, updates=2, batch=4)
+    assert 0.1 < koopman.error(layer, clean) < 10
+
+
+@pytest.mark.thorough
+def test_memories_are_compared_over_segments(as_a_user, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "SEGMENTS", (1, 2))
+    found = segments.curve(segments.train("min_gru", updates=2, batch=4), count=16)
+    assert len(found) == 2 and all(0 <= one <= 1 for one in found)
+    segments.draw({"min_gru": found}, str(tmp_path / "curves.png"))
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_memories_that_keep_their_needle_are_found(tmp_path):

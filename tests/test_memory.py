@@ -71,6 +71,7 @@ def test_all_heads_erase_before_any_of_them_adds():
     np.testing.assert_allclose(found, [[1, 1], [5, 5], [1, 1], [1, 1], [1, 1]])
 
 
+@pytest.mark.thorough
 def test_sharpening_and_search_are_finite_at_their_ends():
     w = jnp.array([[0.2, 0.2, 0.2, 0.2, 0.2], [0.1, 0.3, 0.3, 0.2, 0.1], [0, 0, 1, 0, 0]])
     value, slopes = jax.value_and_grad(lambda w, g: sharpen(w, g)[1, 1], (0, 1))(
@@ -92,6 +93,7 @@ def test_sharpening_and_search_are_finite_at_their_ends():
         assert all(np.isfinite(slope).all() for slope in slopes)
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("usage_gradient", [False, True])
 def test_what_is_used_is_differentiated_by_what_was_written_or_not(usage_gradient):

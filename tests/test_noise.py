@@ -33,6 +33,7 @@ def x():
     return jax.random.normal(jax.random.key(1), (B, T, 4))
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["zoneout", "qrnn", "stacked", "highway_rnn", "noisy_rnn"])
 def test_a_stream_with_noise_is_the_whole(name, x):

@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root as scipy_root
 
 from seqjax.layers.constrained.skew import cayley, exponential, from_upper, stiefel_step
+from seqjax.layers.ode.koopman_ae import consistency
 from seqjax.nn.ode import SOLVERS, integrate
 from seqjax.zoo import make
 
@@ -195,6 +196,32 @@ def test_units_start_on_a_limit_cycle():
     turns = np.unwrap(np.angle(h[..., 0] + 1j * h[..., 1]), axis=0)
     per_step = np.sort(np.abs(turns[-1] - turns[0]) / (len(h) - 1))
     np.testing.assert_allclose(per_step, angle, rtol=0.15)
+
+
+def test_a_koopman_layer_forecasts_as_its_functions_do():
+    """From its first frame alone, and all parameters learn from the four errors."""
+    layer = layer_of("koopman_ae", features=3, hidden=4, forcing=0.0)
+    x = jax.random.uniform(jax.random.key(0), (6, 3), minval=-1)
+    np.testing.assert_allclose(layer(x[None])[0][0], layer.forecast(x[0], 6), atol=1e-12)
+    graph, parameters = nnx.split(layer)
+    for start in ("forecast", "backcast"):
+        one = getattr(layer, start)(x[0], 1)[0]
+        matrix = layer.C[...] if start == "forecast" else layer.D[...]
+        np.testing.assert_allclose(one, layer.decode(matrix @ layer.chi_e(x[0])), atol=1e-12)
+    slopes = jax.jit(jax.grad(lambda p: sum(nnx.merge(graph, p).losses(x, back=2))))(parameters)
+    assert all(np.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
+    with pytest.raises(ValueError, match=r"at most as many steps back; got \[6, 3\] and back=6"):
+        layer.losses(x, back=6)
+
+
+def test_koopman_matrices_are_consistent_where_one_is_the_inverse_of_the_other():
+    C = np.random.default_rng(0).normal(size=(4, 4))
+    assert consistency(jnp.asarray(C), jnp.linalg.inv(C)) < 1e-20
+    D, expected = C.T, 0.0
+    for k in range(1, 5):
+        for one, other in ((C, D), (D, C)):
+            expected += np.sum((other[:k] @ one[:, :k] - np.eye(k)) ** 2) / (2 * k)
+    np.testing.assert_allclose(consistency(jnp.asarray(C), jnp.asarray(D)), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def normal(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_a_local_rnn_as_wide_as_the_sequence_is_the_rnn(cell):
     """Its biases start at zero: then inputs of zero leave a state of zero where it is."""
@@ -82,6 +83,7 @@ def test_a_block_state_without_a_state_space_is_attention_in_blocks():
     np.testing.assert_allclose(layer(x)[0], y, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_parallel_heads_are_a_weighed_mean_of_normed_layers():
     layers = (("lru", {}), ("gru", {}), ("attention", dict(heads=2, window=3)))
     side = layer_of("parallel", features=D, layers=layers)

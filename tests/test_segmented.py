@@ -138,6 +138,7 @@ class Ahead(Segmented):
         return m.now[None] + seen @ x / seen.sum(1, keepdims=True), 0.9 * m.now + last @ x
 
 
+@pytest.mark.thorough
 def test_a_segment_may_look_ahead():
     """A call ends its last segment, resets end others; cut between segments it is the same."""
     layer, rng, T = Ahead(), np.random.default_rng(0), 22

@@ -103,6 +103,7 @@ def test_the_work_of_a_program():
     assert flops(convolved.jaxpr) == 2 * 6 * 9 * 2 * 3
 
 
+@pytest.mark.thorough
 def test_a_run_finds_its_width_and_records_its_size(tmp_path, capsys):
     run = tmp_path / "run"
     words = ["train", "parity", "--run", str(run), "--steps", "2", "--task.length", "8",

@@ -34,6 +34,8 @@ def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, cont
     keys = jax.random.split(jax.random.split(key, 3)[0], n)
     draw = jax.jit(jax.vmap(lambda key: pathfinder.draw(key, side, contour)))
     ends, there = map(np.asarray, draw(keys))
+    by_rows = built("pathfinder", contour=contour, rows=side).sample(key, n, side)
+    np.testing.assert_array_equal(by_rows.x.reshape(batch.x.shape), batch.x)
     images = np.asarray(batch.x).reshape(n, side, side)
     assert images.min() == 0 and images.max() == 1 and 0 < np.mean(batch.y) < 1
     for image, strokes, used, y in zip(images, ends, there, np.asarray(batch.y)):
@@ -182,6 +184,7 @@ def test_digits_of_a_line_stand_side_by_side(size):
     np.testing.assert_allclose(found, painted, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_line_is_scored_by_its_edits():
     """Of sure, of no and of random answers; the first digit of a line of one is its image."""
     task, batch = built("digit_lines"), draw("digit_lines", 64)

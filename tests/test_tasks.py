@@ -218,6 +218,7 @@ def test_validation_is_fixed_and_apart_from_training():
         ("modular_arithmetic", dict(brackets=False), 8, "odd length"),
         ("listops", dict(depth=2, arguments=4), 600, "501 to 600 tokens to be likelier than 0.001"),
         ("pathfinder", {}, 784, "a length of 256, 1024, 4096, 16384, 65536 pixels"),
+        ("pathfinder", dict(rows=16), 256, "images of 16 rows have a length of 16, got 256"),
         ("capacity", {}, 50, "a window of 50 needs more steps"),
         ("lstm_2b", {}, 1, ">= 2"),
         ("phonebook", dict(names=3), 41, "a multiple of 8 from 16 to 32"),

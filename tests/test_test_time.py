@@ -189,6 +189,7 @@ def test_one_step_of_a_plain_linear_model_is_the_delta_rule(name):
     agree(layer(x)[0][0], expected)
 
 
+@pytest.mark.thorough
 def test_one_mini_batch_of_a_plain_linear_model_is_linear_attention():
     layer = make("ttt_linear", H * D, heads=H, mini_batch=T, residual=False, bias=False)
     layer = cast_parameters(layer, jnp.float64)

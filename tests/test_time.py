@@ -56,6 +56,7 @@ class Clocked(Layer):
         return self.layer.run(x[:, :-1], h, replace(flow, dt=dt))
 
 
+@pytest.mark.thorough
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name, variant", TIMED)
 def test_laws_hold_with_dt(name, variant):

@@ -303,6 +303,7 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     words = [
         "train", "char_lm", "--tiny", "--run", run, "--task.options", f"path={text}",
         "--model.layer", "indrnn", "elman*2", "hidden=3", "--model.dropout", "0.1",
+        "--model.depth", "3",
     ]  # fmt: skip
     assert cli.main(words) == 0
     layers = read_config(Path(run)).model.layer

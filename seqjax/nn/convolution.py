@@ -46,7 +46,8 @@ class ShortConv(nnx.Module):
 
     # as a part of a layer: nothing came before
 
-    start = initial
+    def start(self, source: Any = None) -> Array:
+        return self.initial()
 
     def learn_initial(self) -> None:
         pass

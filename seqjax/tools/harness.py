@@ -117,7 +117,7 @@ class Scorer:
     """Log probabilities and continuations of texts, by a model of `writer`."""
 
     def __init__(self, writer: Writer, batch: int = 8, seed: int = 0):
-        self.model, self.spelling, self.before, _ = writer
+        self.model, self.spelling, self.before, *_ = writer
         spec = Spec(self.model.inputs, self.model.outputs)
         if not spec.generates or spec.outputs.bound is None or self.model.encoder is not None:
             raise ValueError(f"the harness takes a language model, got {spec}")

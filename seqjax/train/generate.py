@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seqjax.answers import Answer, Classes, Input
+from seqjax.answers import Answer, Input
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec
 
@@ -101,9 +101,9 @@ def check_generates(model: Model) -> None:
 def vocabulary_of(model: Model) -> int:
     """How many tokens the model writes with. Raises ValueError where it writes something else."""
     check_generates(model)
-    if not isinstance(model.outputs, Classes):
+    if model.outputs.bound is None:
         raise ValueError(f"only a model of tokens can be searched, this one has {model.outputs}")
-    return model.outputs.count
+    return model.outputs.bound
 
 
 def keys_of(key: jax.Array | None, count: int, temperature: float) -> jax.Array:

@@ -3,6 +3,7 @@
 from seqjax.layers.ode.cfc import CfC
 from seqjax.layers.ode.cornn import CoRNN
 from seqjax.layers.ode.ct_rnn import CTRNN
+from seqjax.layers.ode.koopman_ae import KoopmanAE
 from seqjax.layers.ode.lem import LEM
 from seqjax.layers.ode.lipschitz_rnn import LipschitzRNN
 from seqjax.layers.ode.ltc import LTC
@@ -155,6 +156,18 @@ ROWS: dict[str, Entry] = {
             "dendritic": dict(hidden=3, form="dendritic", bases=2, clip=10.0),
             "clipped": dict(hidden=3, form="clipped", bases=2),
             "shallow": dict(hidden=5, form="shallow", width=3, forcing=0.25),
+        },
+    ),
+    "koopman_ae": Entry(
+        KoopmanAE,
+        "Consistent Koopman autoencoder",
+        "2003.02236",
+        state="(hidden or features) + 1",
+        smoke=dict(hidden=3, width=5),
+        variants={"first": dict(hidden=3, width=5, forcing=0.0), "each": dict(forcing=1.0)},
+        exempt={
+            "learned h0 has a gradient": "the first frame is the start",
+            "parameters have gradients": "D moves backwards: only the losses see it",
         },
     ),
 }

@@ -1,5 +1,6 @@
 """Segment recurrence: networks that read a stretch of the sequence at a time."""
 
+from seqjax.layers.segment.armt import ARMT
 from seqjax.layers.segment.arn import RecurrenceEncoder
 from seqjax.layers.segment.block_recurrent import BlockRecurrent
 from seqjax.layers.segment.block_state import BlockState
@@ -38,6 +39,15 @@ ROWS: dict[str, Entry] = {
         state="(memory + length - 1) * features",
         smoke=dict(heads=2, length=3, memory=2, depth=1),
         variants={"long_segments": dict(length=9, memory=1), "one_step": dict(length=1, memory=3)},
+    ),
+    "armt": Entry(
+        ARMT,
+        "Associative recurrent memory Transformer",
+        "2407.04841",
+        state="depth * (features + 1) * keys + (length - 1) * features",
+        smoke=dict(heads=2, length=3, memory=2, size=2, depth=1),
+        variants={"deep": dict(length=2, memory=1, size=3, nu=1, depth=2)},
+        exempt={"learned h0 has a gradient": "nothing is known at first"},
     ),
     "infini_transformer": Entry(
         InfiniTransformer,

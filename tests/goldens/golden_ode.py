@@ -309,7 +309,42 @@ def neural_cde(inputs, meta, *, evaluator):
     return {"z": layer(x, dt=dt, evaluator=evaluator)[0]}
 
 
+def koopman_ae(inputs, meta):
+    """Frames [m, n] as one vector; errors of the mean over the batch."""
+    x = inputs["x_seq"]
+    frames = jnp.moveaxis(x.reshape(*x.shape[:2], -1), 0, 1)  # [B, T, features]
+    values = {"C": inputs["dynamics.dynamics.weight"], "D": inputs["backdynamics.dynamics.weight"]}
+    for ours, its in (("chi_e", "encoder"), ("chi_d", "decoder")):
+        for n in range(3):
+            values[f"{ours}.layers.{n}.kernel"] = inputs[f"{its}.fc{n + 1}.weight"].T
+            values[f"{ours}.layers.{n}.bias"] = inputs[f"{its}.fc{n + 1}.bias"]
+    width, hidden = len(inputs["encoder.fc1.bias"]), len(values["C"])
+    layer = build("koopman_ae", frames.shape[2], values, hidden=hidden, width=width)
+    steps, back = meta["steps"], meta["steps_back"]
+
+    def one(frames):
+        first, last = frames[0], frames[-1]
+        ahead, behind = layer.forecast(first, steps), layer.backcast(last, back)
+        # the release returns the frame itself, coded and decoded, behind the others
+        again = (layer.reconstruct(frame)[None] for frame in (first, last))
+        ahead, behind = (jnp.concatenate(both) for both in zip((ahead, behind), again))
+        return ahead, behind, layer.losses(frames[: steps + 1], back=back)
+
+    ahead, behind, losses = jax.vmap(one)(frames)
+    losses = jax.tree.map(jnp.mean, losses)
+    shape = (-1, *x.shape[1:])
+    return {
+        "fwd": jnp.moveaxis(ahead, 1, 0).reshape(shape),
+        "bwd": jnp.moveaxis(behind, 1, 0).reshape(shape),
+        "loss_fwd": losses.forward,
+        "loss_identity": losses.identity,
+        "loss_bwd": losses.backward,
+        "loss_consist": losses.consistency,
+    }
+
+
 ADAPTERS = {
+    "koopman_ae": {"the four errors": koopman_ae},
     "cornn": by_evaluator(cornn, *CELL),
     "unicornn": by_evaluator(unicornn, *CELL),
     "lem": by_evaluator(lem, *CELL),

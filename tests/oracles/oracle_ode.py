@@ -111,7 +111,25 @@ def neural_cde(W, x, *, hidden, **_):
     return np.stack(ys)
 
 
+def koopman_ae(W, x, *, forcing, **_):
+    """2003.02236 sec. 3: encoded, moved by C, decoded; D belongs to the losses."""
+
+    def coded(name, u):
+        for n in range(3):
+            u = W.affine(f"{name}.layers.{n}", np.tanh(u) if n else u)
+        return u
+
+    W["D"]
+    q, ys = None, []
+    for u in x:
+        z = coded("chi_e", u)
+        q = W["C"] @ (z if q is None else forcing * z + (1 - forcing) * q)
+        ys.append(np.tanh(coded("chi_d", q)))
+    return np.stack(ys)
+
+
 CASES = [
+    ("koopman_ae", koopman_ae, dict(hidden=3, width=5, forcing=0.3)),
     ("cornn", cornn, dict(hidden=3, dt=0.5, gamma=1.0, epsilon=2.0, damping="implicit")),
     (
         "lipschitz_rnn",

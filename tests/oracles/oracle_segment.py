@@ -48,14 +48,18 @@ def infini_transformer(W, x, *, heads, length, update="delta", **_):
     return np.concatenate(ys)
 
 
+def block(B, x, *, heads, seen):
+    """One of `seqjax.nn.transformer`."""
+    z, places = B.rms("norm", x, 1e-6), np.arange(len(x))
+    q, k, v = (heads_of(B.linear(name, z), heads) for name in ("W_q", "W_k", "W_v"))
+    x = x + B.linear("W_o", flat(attention(turned(q, places), turned(k, places), v, seen)))
+    z = B.rms("feed_norm", x, 1e-6)
+    return x + B.linear("feed.W_3", silu(B.linear("feed.W_1", z)) * B.linear("feed.W_2", z))
+
+
 def transformer(W, x, *, depth, heads, seen):
     for n in range(depth):
-        B = W.under(f"blocks.{n}")
-        z, places = B.rms("norm", x, 1e-6), np.arange(len(x))
-        q, k, v = (heads_of(B.linear(name, z), heads) for name in ("W_q", "W_k", "W_v"))
-        x = x + B.linear("W_o", flat(attention(turned(q, places), turned(k, places), v, seen)))
-        z = B.rms("feed_norm", x, 1e-6)
-        x = x + B.linear("feed.W_3", silu(B.linear("feed.W_1", z)) * B.linear("feed.W_2", z))
+        x = block(W.under(f"blocks.{n}"), x, heads=heads, seen=seen)
     return W.rms("norm", x, 1e-6)
 
 
@@ -67,6 +71,36 @@ def rmt(W, x, *, heads, length, memory, depth, **_):
         H = transformer(W.under("transformer"), H, depth=depth, heads=heads, seen=seen)
         ys.append(H[memory : memory + len(part)])
         m = H[memory + len(part) :]
+    return np.concatenate(ys)
+
+
+def dpfp(a, nu):
+    r = np.maximum(np.concatenate([a, -a]), 0)
+    return np.concatenate([r * np.roll(r, j) for j in range(1, nu + 1)])
+
+
+def armt(W, x, *, heads, length, depth, size, nu, **_):
+    """2407.04841: number by number; what is not known yet is read as zero."""
+    A, z = np.zeros((depth, x.shape[1], 2 * size * nu)), np.zeros((depth, 2 * size * nu))
+    ys = []
+    for part in segments_of(x, length):
+        H = np.concatenate([part, W["m"]])
+        for n in range(depth):
+            L, before, mass = W.under(f"associations.{n}"), A[n].copy(), z[n].copy()
+
+            def known(phi, before=before, mass=mass):
+                return before @ phi / (mass @ phi) if mass @ phi > 1e-6 else np.zeros(len(before))
+
+            for j, row in enumerate(H):
+                H[j] = row + known(dpfp(L.linear("W_q", row), nu))
+            H = block(W.under(f"blocks.{n}"), H, heads=heads, seen=np.tri(len(H)) > 0)
+            for m in H[len(part) :]:
+                phi = dpfp(L.linear("W_k", m), nu)
+                v, beta = L.linear("W_v", m), sigmoid(L.affine("w_beta", m))
+                gamma = np.clip(1 - mass @ phi / (phi @ phi), 0, 1)
+                A[n] += np.outer(beta * (v - known(phi)), phi)
+                z[n] += gamma * phi
+        ys.append(W.rms("norm", H, 1e-6)[: len(part)])
     return np.concatenate(ys)
 
 
@@ -262,6 +296,7 @@ TTM = [
     dict(tokens=1, process=2, memory=3, mode="mean", units=5, heads=2),
 ]
 CASES = [
+    ("armt", armt, dict(heads=2, length=3, memory=2, size=2, nu=3, depth=2)),
     *[("token_turing_machine", token_turing_machine, options) for options in TTM],
     ("tlb", tlb, dict(heads=2, length=3, slots=2)),
     ("tlb", tlb, dict(heads=3, length=2, slots=4, depth=2, rounds=2, updates=2, expansion=1.5)),

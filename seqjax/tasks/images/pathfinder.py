@@ -5,6 +5,8 @@ long path (1), or each at an end of another (0).  Its pixels come one by one, ro
 
     x float32 [B, T, 1] in [0, 1]      y int32 [B]      T = side^2: 1024 is Pathfinder, 16384 Path-X
 
+or, which is easier, row by row: x [B, side, side].
+
 A path is a chain of `contour` strokes.  With every stroke it turns by an angle a of a density
 cos^2(c a), |c a| < pi / 2, and it keeps its distance from the frame, from the others and from what
 it was three strokes ago; one that cannot go on is drawn anew, one that distracts is tried four
@@ -65,18 +67,23 @@ class Strokes(NamedTuple):
     there: jax.Array  # bool [N]
 
 
-def pathfinder(*, contour: Count = 14) -> Task:
+def pathfinder(*, contour: Count = 14, rows: Count | None = None) -> Task:
     """Whether two dots are connected, for T = side^2 of the sides 16, 32, 64, 128 and 256.
 
-    contour: strokes of a long path; a third of it has one that distracts
+    contour: strokes of a long path; a third of it has one that distracts.
+    rows: the side of images that are read a row at a step, T = rows; None: pixel by pixel.
     """
+    if rows not in (None, *SIZES):
+        raise ValueError(f"pathfinder has sides of {', '.join(map(str, SIZES))}, got rows={rows}")
 
     @sampler
     def sample(key: jax.Array, batch: int, length: int) -> Batch:
-        side = round(length**0.5)
-        if side not in SIZES or side**2 != length:
+        side = round(length**0.5) if rows is None else rows
+        if rows is None and (side not in SIZES or side**2 != length):
             known = ", ".join(str(one**2) for one in SIZES)
             raise ValueError(f"pathfinder has a length of {known} pixels, got {length}")
+        if rows not in (None, length):
+            raise ValueError(f"images of {rows} rows have a length of {rows}, got {length}")
         key_paths, key_label, key_end = jax.random.split(key, 3)
         keys = jax.random.split(key_paths, batch)
         strokes = jax.vmap(partial(draw, side=side, contour=contour))(keys)
@@ -84,9 +91,9 @@ def pathfinder(*, contour: Count = 14) -> Task:
         first = jax.random.randint(key_end, (batch,), 0, 2, jnp.int32)
         second = jnp.where(y == 1, first, 1 - first)
         image = jax.vmap(partial(render, side=side, contour=contour))(strokes, first, second)
-        return Batch(image.reshape(batch, length, 1), y, jnp.ones(batch, jnp.float32))
+        return Batch(image.reshape(batch, length, rows or 1), y, jnp.ones(batch, jnp.float32))
 
-    spec = Spec(Features(1), Classes(2, per_step=False))
+    spec = Spec(Features(rows or 1), Classes(2, per_step=False))
     return Task("pathfinder", spec, sample, lambda length: uniform_baseline(2),
                 classes=["apart", "connected"])  # fmt: skip
 
