@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_goldens as goldens
 from flax import nnx
+from golden_segment import compressive_layer
 
 from seqjax.layers.segment.compressive_transformer import Decoder
 from seqjax.nn.base import cast_parameters
@@ -13,6 +15,7 @@ from seqjax.zoo import LAYERS, make
 from seqjax.zoo.segment import ROWS
 
 T = 9
+RELEASED = goldens.paths("compressive_attention")
 
 
 def build(name, features=4, **options):
@@ -138,6 +141,18 @@ def test_the_loss_of_compression_is_its_own(auto):
         )
     np.testing.assert_allclose(loss[0], (np.arange(T) == 7) * (gap**2).mean(), atol=1e-12)
     assert loss[0, 7] > 1e-3
+
+
+@pytest.mark.skipif(not RELEASED, reason=f"no compressive_attention in {goldens.FOLDERS[0]}")
+def test_the_loss_of_compression_is_that_of_the_release():
+    """Its auxiliary loss, of each segment and of the batch; a golden has it as a number alone."""
+    for path in RELEASED:
+        meta, inputs, *_ = goldens.read(path)
+        layer = compressive_layer({k: jnp.asarray(v) for k, v in inputs.items()}, meta)
+        loss = layer.compression_loss(jnp.asarray(inputs["x"])).mean(0)
+        expected = np.load(path)["aux_reconstruction_loss"]
+        assert expected.max() > 0.5
+        np.testing.assert_allclose(loss[layer.length - 1 :: layer.length], expected, rtol=1e-10)
 
 
 @pytest.mark.thorough

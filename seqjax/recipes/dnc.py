@@ -1,4 +1,4 @@
-"""A differentiable neural computer finds shortest ways in graphs of five nodes, told edge by edge.
+"""A differentiable neural computer finds shortest ways in graphs of five nodes, shown edge by edge.
 
 command     seqjax train dnc
 hardware    2 CPU cores, shared with other work; jax 0.10.2, 2026-11-30

@@ -1,4 +1,4 @@
-"""A neural Turing machine copies up to 10 vectors of 8 bits, and is asked for up to 20.
+"""A neural Turing machine copies up to 10 vectors of 8 bits, and is tested on up to 20.
 
 command     seqjax train ntm
 hardware    2 CPU cores, shared with other work; jax 0.10.2, 2026-11-30

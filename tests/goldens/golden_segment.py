@@ -155,11 +155,9 @@ def block_recurrent(inputs, meta):
 # ---- Compressive Transformer --------------------------------------------------------------------
 
 
-def compressive_attention(inputs, meta):
-    meta.ignore("aux_note")
-    x, heads, segments = inputs["x"], meta["heads"], meta["segments"]
-    features, length = x.shape[2], x.shape[1] // segments
-    C, M, ratio = meta["cmem_len"], meta["mem_len"], meta["ratio"]
+def compressive_layer(inputs, meta):
+    x = inputs["x"]
+    features, length = x.shape[2], x.shape[1] // meta["segments"]
     k, v = jnp.split(inputs["to_kv.weight"], 2)
     conv = inputs["compress_mem_fn.conv.weight"]
     parameters = {
@@ -172,20 +170,26 @@ def compressive_attention(inputs, meta):
         "f_c.bias": inputs["compress_mem_fn.conv.bias"],
         "p": inputs["pos_emb"].swapaxes(0, 1),
     }
-    layer = build(
+    return build(
         "compressive_transformer",
         features,
         parameters,
-        heads=heads,
+        heads=meta["heads"],
         length=length,
-        memory=M,
-        compressed=C,
-        ratio=ratio,
+        memory=meta["mem_len"],
+        compressed=meta["cmem_len"],
+        ratio=meta["ratio"],
         positions="table",
         out_bias=True,
         detach_memory=True,
     )
-    y, h = layer(x)
+
+
+def compressive_attention(inputs, meta):
+    meta.ignore("aux_note")
+    layer, segments = compressive_layer(inputs, meta), meta["segments"]
+    length, C, M, ratio = layer.length, layer.compressed, layer.memory, layer.ratio
+    y, h = layer(inputs["x"])
     held = filled = 0  # the reference's memories grow
     for _ in range(segments):
         gone = max(0, filled + length - M)

@@ -12,10 +12,10 @@ After a block, its memory tokens m_i, which see all of the segment, are written:
     v~_i = A phi(k_i) / (z . phi(k_i))    gamma_i = 1 - z . phi(k_i) / |phi(k_i)|^2
     A <- A + sum_i beta_i (v_i - v~_i) phi(k_i)^T    z <- z + sum_i gamma_i phi(k_i)
 
-with phi DPFP-`nu` of vectors of `size` channels, 2 size nu numbers (arXiv:2102.11174), A [features,
-2 size nu] and z zero at first, gamma held in [0, 1]. So a key that is known changes its value, and
-the mass z of a key grows once. The tokens m of every segment begin as the same parameters: A and z
-are all that is remembered, room for more than RMT's few tokens, and more than one pass cannot mix.
+with phi DPFP-`nu` of vectors of `size` channels, 2 size nu numbers (arXiv:2102.11174), A and z zero
+at first, A [features, 2 size nu]; here gamma is held in [0, 1], so that z stays positive. A key
+that is known changes its value, and z counts it once. The tokens m begin every segment as the same
+parameters: A and z are all that is remembered.
 
 For facts that are many, far apart and changed. As of `rmt`, a step of a stream costs a run over its
 segment, and the gradient flows through all segments.
