@@ -296,7 +296,7 @@ TTM = [
     dict(tokens=1, process=2, memory=3, mode="mean", units=5, heads=2),
 ]
 CASES = [
-    ("armt", armt, dict(heads=2, length=3, memory=2, size=2, nu=3, depth=2)),
+    ("armt", armt, dict(heads=2, length=2, memory=3, size=4, nu=3, depth=2)),
     *[("token_turing_machine", token_turing_machine, options) for options in TTM],
     ("tlb", tlb, dict(heads=2, length=3, slots=2)),
     ("tlb", tlb, dict(heads=3, length=2, slots=4, depth=2, rounds=2, updates=2, expansion=1.5)),
