@@ -1,23 +1,31 @@
 """Nonlinear recurrences solved for all steps at once: how many iterations it takes, and the time.
 
-command     python -m experiments.newton       (or names of cells, and numbers of steps)
+command     python -m experiments.newton elman gru lstm gru_units lstm_units     (all cells without
+            names, of which slstm takes minutes a line; numbers of steps, as 1024 16384)
 hardware    2 CPU cores, beside other work; Python 3.11.7, jax 0.10.2, 2026-11-30
-time        2 minutes
+time        6 minutes, in two runs
 expected
 
-            scale      T          newton           quasi             elk
-    elman     1.0   1024      6    27.0x     31    23.7x      6   384.0x
-    elman     1.5   1024     11    42.9x     80    52.8x      9   912.8x
-    elman     2.0   1024      -   254.7x      -    42.3x      -  6164.0x
-    gru       1.0   1024      4     9.9x     14    23.6x      4   247.3x
-    gru       1.5   1024      4    17.8x     23    67.5x      4   271.9x
-    gru       2.0   1024      6    11.6x     41    75.3x      5   269.2x
-    lstm      1.0   1024      4    18.7x     27    22.1x      5   562.6x
-    lstm      1.5   1024      5    18.3x     45    35.4x      5   436.1x
-    lstm      2.0   1024      7    38.3x     80    61.7x      7   737.8x
+              scale      T          newton           quasi             elk
+    elman       1.0   1024      6    15.4x     31    23.8x      6   499.6x
+    elman       1.5   1024     11    67.8x     80   109.9x      9  1781.1x
+    elman       2.0   1024      -   307.1x      -    78.0x      - 10478.6x
+    gru         1.0   1024      4     8.6x     14    20.4x      4   163.0x
+    gru         1.5   1024      4    11.0x     23    42.7x      4   190.1x
+    gru         2.0   1024      6     9.9x     41    39.0x      5   126.7x
+    lstm        1.0   1024      4    15.7x     27    60.7x      5  1266.1x
+    lstm        1.5   1024      5    28.1x     45    62.2x      5   759.2x
+    lstm        2.0   1024      7    29.6x     80    87.8x      7   930.6x
+    gru_units   1.0   1024     15    13.5x                     21   463.0x
+    gru_units   1.5   1024     21    22.6x                      -  3680.7x
+    gru_units   2.0   1024     47    32.8x                      -  2451.8x
+    lstm_units  1.0   1024     11    25.7x                      -  3891.3x
+    lstm_units  1.5   1024     20    34.0x                      -  2495.0x
+    lstm_units  2.0   1024     32    44.6x                      -  2462.2x
 
 A cell of 16 units over T steps of Gaussian inputs. Its recurrent weights are drawn from
-N(0, scale^2 / 16): at 1 the steps contract, at 2 the orbits of the plain cell are chaotic.
+N(0, scale^2 / 16): at 1 the steps contract, at 2 the orbits of the plain cell are chaotic. In
+`_units` each unit sees itself only, by weights from N(0, scale^2), and the Jacobian is 16 blocks.
 Iterations of Newton's method (DEER), with the diagonal of the Jacobian alone (quasi), and in a
 trust region (ELK), until the residual is 1e-6 of the states; `-` where 100 are too few and the loop
 takes over. The times are those of one evaluation, compiled, as a multiple of the loop's.
@@ -25,7 +33,9 @@ takes over. The times are those of one evaluation, compiled, as a multiple of th
 On a CPU the loop wins by far: an iteration works on dense 16 x 16 matrices at every step, the trust
 region solves systems of them besides. What can pay off on a device that runs the steps side by side
 is what takes few iterations: Newton's where steps contract, the trust region where they nearly do
-not (9 for 11), and nothing here where they expand.
+not (9 for 11), and nothing here where they expand. Blocks of single
+units make an iteration cheap in memory and work; with weights of these sizes they take more of
+them, and the trust region does not help.
 """
 
 from __future__ import annotations
