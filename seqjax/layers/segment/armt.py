@@ -1,7 +1,7 @@
 """Associative recurrent memory Transformer (Rodkin et al. 2024, arXiv:2407.04841).
 
 RMT's segments of `length` steps and memory tokens m, but what is written is kept by every block, in
-a matrix that the tokens are keys and values of (sec. 2.1). H = [x_s; m] goes through the blocks of
+a matrix that the tokens are keys and values of (sec. 2). H = [x_s; m] goes through the blocks of
 `seqjax.nn.transformer`, and before each of them
 
     H_j <- H_j + A phi(W_q H_j) / (z . phi(W_q H_j))                  zero where nothing is known
