@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import file_digest, sha256
@@ -41,12 +41,17 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in `folder`: the `keep` latest ones, and that of step `best`."""
+    """The checkpoints in `folder`: the `keep` latest ones, those of the steps `best` and `back`.
+
+    back: one that a run goes back to from a bad step. A signal may save at any step, and where a
+    run goes back to must not depend on signals.
+    """
 
     def __init__(self, folder: Path, keep: int = 2, *, read_only: bool = False):
         if keep < 1:
             raise ValueError(f"at least one checkpoint is kept, got max_to_keep={keep}")
-        self.folder, self.keep, self.best = Path(folder).absolute(), keep, None
+        self.folder, self.keep, self.best = Path(folder).absolute(), keep, 0.0
+        self.back: int | None = None
         self.orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
         self.writer, self.written = ThreadPoolExecutor(1), Future()
         self.written.set_result(None)
@@ -85,7 +90,7 @@ class Checkpoints:
         # A copy of our own: the next training step reuses the memory of these arrays.
         arrays = {name: np.array(leaf) for name, leaf in _named(state).items() if leaf.size}
         kept = sorted({*self.steps(), step})
-        old = [n for n in kept[: -self.keep] if n != self.best]
+        old = [n for n in kept[: -self.keep] if n not in (self.best, self.back)]
         self.written = self.writer.submit(self._write, step, arrays, extra, old)
 
     def read(self, step: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -118,13 +123,17 @@ class Checkpoints:
         arrays = found["state"] if "state" in items else {}
         return {name: np.asarray(array) for name, array in arrays.items()}, found["extra"]
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """`read`, in the structure of `like`."""
+    def restore(
+        self, like: Any, step: int | None = None, perhaps: Sequence[str] = ()
+    ) -> tuple[Any, dict[str, Any]]:
+        """`read`, in the structure of `like`; of the parts in `perhaps` what there is."""
         arrays, extra = self.read(step)
         like_named = _named(like)
+        lacks = {n for n in like_named if n.partition(".")[0] in perhaps and n not in arrays}
         differ = [
             name for name, leaf in like_named.items()
-            if leaf.size and (name not in arrays or _kind(arrays[name]) != _kind(leaf))
+            if leaf.size and name not in lacks
+            and (name not in arrays or _kind(arrays[name]) != _kind(leaf))
         ]  # fmt: skip
         parts = {name.partition(".")[0] for name in like_named}  # of the state, perhaps not all
         differ += [n for n in arrays if n not in like_named and n.partition(".")[0] in parts]
@@ -136,6 +145,18 @@ class Checkpoints:
         # Copies: these arrays will be donated, and must not share memory with numpy's.
         leaves = [jnp.array(arrays.get(name, leaf)) for name, leaf in like_named.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), extra
+
+    def go_back(
+        self, like: Any, to: int, perhaps: Sequence[str] = ()
+    ) -> tuple[Any, dict[str, Any]]:
+        """`restore` of step `to`; those after it are removed, they are of no run any more."""
+        steps = self.steps()
+        found = max((step for step in steps if step <= to), default=steps[-1])
+        restored = self.restore(like, found, perhaps)
+        for step in reversed(steps):
+            if step > found:
+                self._remove(step)
+        return restored
 
     def _write(self, step: int, arrays: dict, extra: dict[str, Any], old: list[int]) -> None:
         final, folder = self.folder / str(step), self.folder / f"{step}{PARTIAL}"

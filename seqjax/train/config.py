@@ -171,6 +171,12 @@ class TrainConfig:
     save_every: Count = 200  # steps between checkpoints
     max_to_keep: Count = 2  # latest checkpoints kept, beside the best one
     log_every: Count = 20  # steps between lines of metrics
+    # where loss or gradient are not finite: an error, no update, or back to the last checkpoint
+    # and past the batches since (`seqjax.train.guard`)
+    bad_step: Literal["stop", "skip", "rewind"] = "stop"
+    # the same where they are so many standard deviations above their mean, 6 is usual; None: never
+    spike: Positive | None = None
+    bad_in_a_row: Count = 10  # bad steps one after the other: more are an error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ steps ahead of the device: it prepares the next batch while the device computes.
 from __future__ import annotations
 
 import signal
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -29,9 +27,12 @@ from flax import nnx
 from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec, Task
+from seqjax.tasks.task import DataIterator
 from seqjax.train.average import Arrays, averaging
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
 from seqjax.train.config import Config, check_config, fitted, task_of
+from seqjax.train.course import Course, Window
+from seqjax.train.guard import SPIKE, Bad, NotFinite
 from seqjax.train.imported import build
 from seqjax.train.optimiser import described as described_groups
 from seqjax.train.origin import beside, find, keep
@@ -45,36 +46,14 @@ from seqjax.train.record import (
     write_config,
 )
 from seqjax.train.step import prepare, take_apart
+from seqjax.train.stop import Stop
 from seqjax.train.weights import restore, stored
 from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
 Weights = Literal["average", "last"]
-OTHERS = ("gradient_norm", "learning_rate")  # of the metrics those that are no scores
+PERHAPS = ("recent",)  # of a state what its checkpoint may lack, as `spike` was turned on later
 AHEAD = 2  # steps the host may be ahead of the device
-
-
-class NotFinite(ArithmeticError):
-    """The loss or its gradient became NaN or infinite."""
-
-
-class Window(NamedTuple):
-    """Sums of the metrics of some steps: constant in size, so that a checkpoint can hold it.
-
-    With a fading factor below 1 those of a step weigh less with each step after it: of scores that
-    were measured before the update on their batch, the prequential error (Dawid 1984; Gama et al.
-    2013).
-    """
-
-    count: float = 0
-    sums: Mapping[str, float] = MappingProxyType({})
-
-    def add(self, metrics: Mapping[str, float], fading: float = 1) -> Window:
-        sums = {name: fading * self.sums.get(name, 0.0) + v for name, v in metrics.items()}
-        return Window(fading * self.count + 1, sums)
-
-    def mean(self) -> dict[str, float]:
-        return {name: total / self.count for name, total in self.sums.items()}
 
 
 class Result(NamedTuple):
@@ -116,7 +95,7 @@ def train(
     On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
     decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
     Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
-    loss does not stay finite; what was saved before stays.
+    loss does not stay finite, or spikes, and `bad_step` has it so; what was saved before stays.
     """
     if own.LOADING:
         raise ValueError(
@@ -134,6 +113,8 @@ def train(
     if task is not None:
         config = replace(config, task=replace(config.task, name=task.name, options={}))
     check_config(config, task)
+    if t.bad_step == "rewind" and run is None:
+        raise ValueError("train.bad_step=rewind goes back to a checkpoint: give the run a folder")
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
     size, groups, task, start, update, evaluate = prepare(
@@ -147,18 +128,21 @@ def train(
     state = start(params, frozen)
     if source is not None and moments:
         state = source.resume(state, config)
-    average = averaging(config.optimiser)
+    average, patience = averaging(config.optimiser), (t.patience or 0) * t.evaluate_every
 
     def weights() -> Arrays:
         """What is evaluated."""
         return state.params if state.average is None else state.average.mean
 
-    data = task.batches(t.seed, config.task.batch, config.task.length)
+    def stream(at: Mapping[str, Any] | None = None) -> DataIterator:
+        batches = task.batches(t.seed, config.task.batch, config.task.length)
+        if at is not None:
+            batches.set_state(at)
+        return batches
 
-    step, seconds, best = 0, 0.0, {"loss": float("inf"), "step": 0}
-    metrics, evaluated = {}, 0  # the last evaluation, and the step it was of
-    window, checkpoints = Window(), None  # metrics since the last line
-    online = Window()  # since the beginning: each was measured before the update on its batch
+    data = stream()
+    step, seconds, checkpoints = 0, 0.0, None
+    course = Course({"loss": float("inf"), "step": 0})
     progress = progress or Progress(t.steps)
 
     with ExitStack() as stack:
@@ -170,12 +154,9 @@ def train(
             if source is not None:
                 keep(source, run)
             if checkpoints.steps():
-                state, extra = checkpoints.restore(state)
-                data.set_state(extra["data"])
-                step, seconds, best = int(state.step), extra["seconds"], extra["best"]
-                metrics, evaluated = extra["metrics"], extra["evaluated"]
-                window = Window(**extra["window"]) if "window" in extra else window
-                online = Window(**extra["online"]) if "online" in extra else online
+                state, extra = checkpoints.restore(state, perhaps=PERHAPS)
+                data = stream(extra["data"])
+                step, seconds, course = int(state.step), extra["seconds"], Course.of(extra)
                 progress.message(f"going on from step {step}")
         if task.description:
             progress.message(task.description)
@@ -189,9 +170,9 @@ def train(
         )
         for line in described_groups(groups):
             progress.message(line)
-        began, saved = monotonic() - seconds, (step, evaluated)
-        if source is not None and not step:
-            saved = None  # save at once: from then on the run does without its origin
+        began, saved = monotonic() - seconds, (step, course.evaluated)
+        if not step and (source is not None or t.bad_step == "rewind"):
+            saved = None  # save at once: to do without its origin, and to have something to go to
         ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
         since = None  # the step and the time the rate is measured from: the first one compiles
 
@@ -200,62 +181,95 @@ def train(
             time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
             return min(1.0, max(step / t.steps, time))
 
-        record = stack.enter_context(Record(run, step, evaluated, logger))
+        def regular(step: int) -> int:
+            return step - step % t.save_every
+
+        def save() -> None:
+            if checkpoints is not None:
+                checkpoints.best = course.best["step"]
+                checkpoints.back = regular(step) if t.bad_step == "rewind" else None
+                at = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
+                checkpoints.save(step, state, at | course.extra())
+
+        rows = course.rewinds
+        record = stack.enter_context(Record(run, step, course.evaluated, logger, rows))
         stack.enter_context(progress)
 
         while True:
             over = "finished" if step >= t.steps else "time" if share() >= 1 else None
             reason = stop.signal or over
-            evaluating = evaluated < step and (step % t.evaluate_every == 0 or over is not None)
-            saving = step % t.save_every == 0 or reason is not None
+            due = step % t.evaluate_every == 0 or over is not None
+            evaluating = course.evaluated < step and due
+            saving, bad = step % t.save_every == 0 or reason is not None, None
 
             while len(ahead) > (0 if evaluating or saving else AHEAD):
                 number, training = ahead.popleft()
                 now = {name: float(v) for name, v in jax.device_get(training).items()}
-                if not np.isfinite([now["loss"], now["gradient_norm"]]).all():
-                    raise NotFinite(_blame(number, now, checkpoints))
-                window = window.add(now)
-                if t.prequential is not None:
-                    online = online.add({n: now[n] for n in now if n not in OTHERS}, t.prequential)
+                bad = Bad.of(number, now)
+                if bad and (t.bad_step == "stop" or course.bad == t.bad_in_a_row):
+                    record.write(number, bad.record("stopped", 1))
+                    raise NotFinite(_blame(bad, course.bad, checkpoints))
+                if bad and t.bad_step == "rewind":
+                    break
+                if bad:
+                    course = course._replace(skipped=course.skipped + 1, bad=course.bad + 1)
+                    record.write(number, bad.record("skipped", course.skipped))
+                    progress.message(f"{bad}: skipped")
+                else:
+                    course = course.add({n: v for n, v in now.items() if n != SPIKE}, t)
                 since = since or (number, monotonic())
-                if number % t.log_every == 0:
-                    mean = window.mean()
-                    mean |= {f"prequential_{name}": value for name, value in online.mean().items()}
+                if number % t.log_every == 0 and course.window.count:
+                    mean = course.means()
+                    if t.bad_step == "skip":
+                        mean["skipped"] = course.skipped
+                    course = course._replace(window=Window())
                     taken = (number - since[0]) * config.task.batch * config.task.length
                     rate = taken / max(1e-9, monotonic() - since[1])
-                    since, window = (number, monotonic()), Window()
-                    elapsed = monotonic() - began
+                    since, elapsed = (number, monotonic()), monotonic() - began
                     record.write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
                     left = elapsed * (1 - share()) / share()
                     progress.update(number, share(), mean["loss"], rate, left)
+
+            if bad and t.bad_step == "rewind" and checkpoints is not None:
+                state, extra = checkpoints.go_back(state, regular(bad.step - 1), PERHAPS)
+                step, course = int(state.step), Course.of(extra).rewound(bad, int(state.step))
+                data = stream(extra["data"])
+                for _ in range(bad.step - step):
+                    next(data)
+                ahead.clear()
+                since, saved = None, (step, course.evaluated)
+                save()  # at once: from now on these batches are no longer those of the run
+                checkpoints.steps()
+                record.go_back(step, course.evaluated, course.rewinds)
+                progress.message(f"{bad}: back to step {step}, past the batches since")
+                continue
 
             paused = monotonic()
             measured = None
             if evaluating:
                 measured = evaluate.unless_stopped(stop, weights(), state.frozen)
             if measured is not None:
-                metrics, evaluated = measured, step
-                record.write(step, {f"validation_{name}": v for name, v in metrics.items()})
-                progress.message(f"step {step}: validation {table(metrics)}")
+                course = course._replace(metrics=measured, evaluated=step)
+                record.write(step, {f"validation_{name}": v for name, v in measured.items()})
+                progress.message(f"step {step}: validation {table(measured)}")
                 if average is not None and state.average is not None:
-                    averaged = average.evaluated(state.average, metrics["loss"])
+                    averaged = average.evaluated(state.average, measured["loss"])
                     state = state._replace(average=averaged)
                 model = rebuild(weights(), state.frozen)
-                if any([callback(step, metrics, model) for callback in callbacks]):
+                if any([callback(step, measured, model) for callback in callbacks]):
                     reason = reason or "callback"
-                if metrics["loss"] < best["loss"]:
-                    best, saving = {"loss": metrics["loss"], "step": step}, True
+                if measured["loss"] < course.best["loss"]:
+                    saving = True
+                    course = course._replace(best={"loss": measured["loss"], "step": step})
             elif evaluating:  # it was interrupted, and comes first when the run goes on
                 reason = stop.signal
-            if t.patience and evaluated - best["step"] >= t.patience * t.evaluate_every:
+            if t.patience and course.evaluated - course.best["step"] >= patience:
                 reason = reason or "patience"
-            if checkpoints and saved != (step, evaluated) and (saving or reason):
-                checkpoints.best, saved = best["step"], (step, evaluated)
-                extra = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
-                extra |= {"evaluated": evaluated, "metrics": metrics, "best": best}
-                for name, kept in (("window", window), ("online", online)):
-                    extra[name] = {"count": kept.count, "sums": dict(kept.sums)}
-                checkpoints.save(step, state, extra)
+            if saved != (step, course.evaluated) and (saving or reason):
+                if t.bad_step == "rewind" and step % t.save_every == 0:
+                    course = course._replace(bad=0)  # it came further
+                saved = (step, course.evaluated)
+                save()
             since = since and (since[0], since[1] + monotonic() - paused)
             if reason:
                 break
@@ -267,7 +281,8 @@ def train(
         kept = f"saved step {step} in {run}" if run and step else "nothing to save"
         progress.message(f"{stop.signal}: {kept}")
     model = rebuild(weights(), state.frozen)
-    return Result(model, step, metrics, best, reason, monotonic() - began)
+    metrics = dict(course.metrics)
+    return Result(model, step, metrics, course.best, reason, monotonic() - began)
 
 
 def load(
@@ -330,36 +345,8 @@ def load_model(
     return rebuild(params, arrays["frozen"]), extra["step"]
 
 
-class Stop:
-    """SIGTERM, SIGHUP or Ctrl-C ask the loop to save and end; a second Ctrl-C ends it at once.
-
-    A signal that is ignored stays so: under `nohup` a terminal that goes away ends nothing.
-    """
-
-    def __init__(self):
-        self.signal: str | None = None
-
-    def __enter__(self) -> Stop:
-        self.before = {}
-        if threading.current_thread() is threading.main_thread():  # Python's rule for handlers
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number, frame) -> None:
-        del frame
-        if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
-
-
-def _blame(step: int, metrics: dict[str, float], checkpoints: Checkpoints | None) -> str:
+def _blame(bad: Bad, before: int, checkpoints: Checkpoints | None) -> str:
     last = "no checkpoint was saved before it"
     if checkpoints and (kept := checkpoints.steps()):
         last = f"the last good checkpoint is {checkpoints.folder / str(kept[-1])}"
-    return f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; {last}"
+    return f"{bad}{f', after {before} bad ones in a row' if before else ''}; {last}"

@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import signature
 from io import StringIO
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +42,7 @@ from seqjax.zoo import LAYERS
 
 # What may differ between the parts of one run.
 FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max_to_keep",
-        "log_every")  # fmt: skip
+        "log_every", "bad_step", "spike", "bad_in_a_row")  # fmt: skip
 Logger = Callable[[int, Mapping[str, float]], object]
 HERE = Path(__file__).resolve().parent
 
@@ -51,7 +52,8 @@ class Record:
 
     logger: called with the same, (step, metrics); docs/logging.md has it for others.
     A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
-    training beyond the one and of validation beyond the other are dropped.
+    training beyond the one and of validation beyond the other are dropped. rewinds: the lines of
+    the times that it went back.
     """
 
     def __init__(
@@ -60,34 +62,53 @@ class Record:
         step: int = 0,
         evaluated: int = 0,
         logger: Logger | None = None,
+        rewinds: Sequence[Mapping[str, float]] = (),
     ):
         self.folder, self.lines, self.events, self.logger = folder, None, None, logger
-        if folder is None:
-            return
-        from tensorboardX import SummaryWriter
-
-        path = folder / "metrics.jsonl"
-        rows = [row for row in read_metrics(folder)
-                if row["step"] <= (evaluated if "validation_loss" in row else step)]  # fmt: skip
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
-        self.lines = path.open("a", buffering=1)
-        self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._go_on(step, evaluated, rewinds)
 
     def __enter__(self) -> Record:
         return self
 
     def __exit__(self, *_) -> None:
         if self.folder and self.lines and self.events:
-            self.lines.close()
-            self.events.close()
+            self._close()
             tabulate(self.folder)
             plot(self.folder)
+
+    def go_back(self, step: int, evaluated: int, rewinds: Sequence[Mapping[str, float]]) -> None:
+        """Go on after an earlier step; the last of `rewinds` is new."""
+        self._close()
+        self._go_on(step, evaluated, rewinds[:-1])
+        self.write(step, {n: v for n, v in rewinds[-1].items() if n != "step"})
+
+    def _go_on(self, step: int, evaluated: int, rewinds: Sequence[Mapping[str, float]]) -> None:
+        if self.folder is None:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = self.folder / "metrics.jsonl"
+        rows: list[Mapping[str, float]] = [
+            row for row in read_metrics(self.folder)
+            if row["step"] <= (evaluated if "validation_loss" in row else step)
+            and "rewind" not in row
+        ]  # fmt: skip
+        rows = sorted([*rows, *rewinds], key=lambda row: row["step"])  # a kill may have lost one
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.lines = path.open("a", buffering=1)
+        self.events = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
+
+    def _close(self) -> None:
+        if self.lines and self.events:
+            self.lines.close()
+            self.events.close()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.lines and self.events:
             self.lines.write(json.dumps({"step": step, **metrics}) + "\n")
             for name, value in metrics.items():
-                self.events.add_scalar(name, value, step)
+                if isfinite(value):  # TensorBoard draws nothing else
+                    self.events.add_scalar(name, value, step)
         if self.logger is not None:
             self.logger(step, metrics)
 

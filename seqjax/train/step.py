@@ -26,6 +26,7 @@ from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task
 from seqjax.train.average import Arrays, Mean, averaging
 from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
+from seqjax.train.guard import Guard
 from seqjax.train.imported import build
 from seqjax.train.learning import Streams
 from seqjax.train.optimiser import (
@@ -52,6 +53,7 @@ class TrainState(NamedTuple):
     carry: Any  # state of the recurrences, where batch n + 1 continues batch n; else None
     average: Mean | None = None  # of the parameters, where there is one
     learner: Any = None  # its state, where there is one that goes on as the carry does
+    recent: jax.Array | None = None  # of the last steps, where spikes are looked for
 
 
 def take_apart(
@@ -115,7 +117,7 @@ def make_update(
     schedule included, and not only the direction. streams: what a learner makes of a batch, in
     place of backpropagation through it.
     """
-    average = averaging(config.optimiser, complete)
+    average, guard = averaging(config.optimiser, complete), Guard.of(config.train)
     optimiser = optax.with_extra_args_support(optimiser)
     gradient: Any = _backpropagation(config, task, rebuild) if streams is None else streams.gradient
 
@@ -147,6 +149,7 @@ def make_update(
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
+        before = state
         batch = jax.tree.map(jnp.asarray, batch)
         batch = task.collect(rebuild(point_of(state), state.frozen), batch)
         along = descend if streams is None else partial(streams.along, descend)
@@ -161,7 +164,8 @@ def make_update(
             numbers = jnp.arange(task.epochs, dtype=jnp.int32)
             state, found = lax.scan(epoch, state, numbers)
             scores, others = jax.tree.map(partial(jnp.mean, axis=0), found)
-        return state._replace(step=state.step + 1), {**task.summary(scores), **others}
+        after = state._replace(step=state.step + 1)
+        return guard(before, after, {**task.summary(scores), **others})
 
     return update
 
@@ -343,6 +347,7 @@ def start_state(
     average = averaging(config.optimiser)
     mean = None if average is None else average.init(params)
     state = TrainState(jnp.int32(0), params, frozen, optimiser.init(params), key, None, mean)
+    state = state._replace(recent=Guard.of(config.train).start())
     if not task.carries_state:
         return state
     if streams is not None:
