@@ -105,6 +105,7 @@ class Layer(nnx.Module):
     timed: whether it reads flow.dt, the time that passes before each step.
     noisy: whether it draws noise from flow.key, where there is one.
     sourced: whether it looks at flow.source, the outputs of an encoder, where there are some.
+    own_loss: whether it is trained by `losses` of its own, beside those of the task.
     sequence_parallel: whether time may be split over a mesh axis (flow.axis): all that looks at
         other steps then takes the flow.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
@@ -124,6 +125,7 @@ class Layer(nnx.Module):
     timed: bool = False
     noisy: bool = False
     sourced: bool = False
+    own_loss: bool = False
     sequence_parallel: bool = False
     learned: ClassVar[str | None] = None
     trained: ClassVar[Mapping[str, Group]] = {}
@@ -150,6 +152,13 @@ class Layer(nnx.Module):
 
     def run(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
         raise TypeError(f"{type(self).__name__} must define run(x, h, flow)")
+
+    def losses(
+        self, x: jax.Array, h: State, resets: jax.Array | None, mask: jax.Array | None
+    ) -> dict[str, jax.Array]:
+        """Of a layer with an `own_loss`, for what a call is given: {name: [B, T]}, zero at masked
+        steps. Training adds their means over the steps to the loss of the task."""
+        raise TypeError(f"{type(self).__name__} must define losses(x, h, resets, mask)")
 
     def opening(self, source: Source) -> State:
         """`initial()` of a decoder that begins with its source."""

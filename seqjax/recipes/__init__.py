@@ -3,6 +3,7 @@
 from seqjax.recipes import (
     adding,
     associative_recall,
+    awd_lstm,
     bahdanau,
     bouncing_mnist,
     capacity,
@@ -91,6 +92,7 @@ RECIPES: dict[str, Config] = {
     "demo": demo.CONFIG,
     "char_lm": char_lm.CONFIG,
     "word_lm": word_lm.CONFIG,
+    "awd_lstm": awd_lstm.CONFIG,
     "dna": dna.CONFIG,
     "imdb": imdb.CONFIG,
     "lra_text": lra_text.CONFIG,

@@ -29,6 +29,8 @@ from seqjax.ops.dense_attention import attend
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.zoo import make
 
+Losses = dict[str, jax.Array]  # [B] of each, beside that of the task
+
 
 class Connection(Protocol):
     """How a layer is connected to a stream x [B, T, C] that is wider than what it is given."""
@@ -84,6 +86,7 @@ class Block(nnx.Module):
         self.with_embedding, self.with_tokens = with_embedding, with_tokens
         self.shared = shared
         self.rate, self.variational = config.dropout, config.variational
+        self.ar = self.tar = 0.0  # those of the config, of the last block
         known = config.evaluator in getattr(layer, "evaluators", ())
         self.evaluator = config.evaluator if known else None
 
@@ -143,11 +146,15 @@ class Block(nnx.Module):
         shared: Any = None,
         source: Source | None = None,
         tokens: jax.Array | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
+        losses: bool = False,
+    ) -> tuple[jax.Array, Any, Losses]:
+        """The stream, the state, and the losses of the block if those are wanted.
+
+        flow: of the batch, [B, T]; its evaluator is not looked at, that of the config holds.
         key: of dropout and of layers that draw noise; None: as in evaluation.
         embedding: [B, T, features], what the stream began with. shared: what blocks share.
-        source: what decoders look at. tokens: int [B, T], what the stream was embedded from."""
+        source: what decoders look at. tokens: int [B, T], what the stream was embedded from.
+        """
         keys = (None, None) if key is None else jax.random.split(key)
         layer, more = self.whole(shared), None
         z = x if self.norm is None else self.norm(x)
@@ -157,6 +164,10 @@ class Block(nnx.Module):
         y = jnp.concatenate([z, embedding], axis=-1) if self.with_embedding else z
         if self.with_tokens and tokens is not None:
             y = jnp.concatenate([y, digits(tokens, y.dtype)], axis=-1)
+        found: Losses = {}
+        if losses and getattr(layer, "own_loss", False):
+            found = layer.losses(y, h, flow.resets, flow.mask)  # pyright: ignore
+            found = {name: mean(value, flow.mask) for name, value in found.items()}
         if isinstance(layer, Layer):
             beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
             if reads_time(layer):
@@ -174,19 +185,45 @@ class Block(nnx.Module):
             h = h, after
         elif self.post is not None:
             y = self.post(y)
+        whole = self.connection is None and getattr(layer, "block", False)
+        added = y - x if whole else y
+        dropped = self.drop(added, keys[0])
         if self.connection is not None:
-            x = self.connection.joined(x, self.drop(y, keys[0]), more)
-        elif getattr(layer, "block", False):  # bitwise y where nothing is dropped
-            x = x + self.drop(y - x, keys[0]) if self.rate and key is not None else y
+            x = self.connection.joined(x, dropped, more)
+        elif whole:  # bitwise y where nothing is dropped
+            x = x + dropped if self.rate and key is not None else y
         else:
             base = z if self.from_norm else x
-            x = scaled(self.alpha, base) + scaled(self.beta, self.drop(y, keys[0]))
+            x = scaled(self.alpha, base) + scaled(self.beta, dropped)
+        if losses:
+            found |= self.regularised(added, dropped, flow)
         if self.cross is not None and self.cross_norm is not None:
             seen = self.cross(self.cross_norm(x), source)  # pyright: ignore[reportCallIssue]
             x = x + self.drop(seen, None if key is None else jax.random.fold_in(key, 2))
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.drop(self.mlp(self.mlp_norm(x)), keys[1])  # pyright: ignore
-        return x, h
+        return x, h, found
+
+    def regularised(self, y: jax.Array, dropped: jax.Array, flow: Flow) -> Losses:
+        """AR and TAR (arXiv:1708.02182, sec. 4.5): alpha L2(m * h_t), beta L2(h_t - h_{t+1}).
+
+        h_t is what the layer adds to the stream and m the mask of dropout on it. L2 is the mean of
+        squares, as in the authors' code. No step is compared with one that is masked, and none
+        with what lies before a reset.
+        """
+        y, dropped = (v.astype(accumulation_dtype(v.dtype)) for v in (y, dropped))
+        found: Losses = {}
+        if self.ar:
+            found["ar"] = self.ar * mean(jnp.mean(dropped**2, axis=-1), flow.mask)
+        if self.tar:
+            pair = jnp.ones((len(y), max(y.shape[1] - 1, 0)), bool)
+            if flow.mask is not None:
+                pair = pair & flow.mask[:, 1:] & flow.mask[:, :-1]
+            if flow.resets is not None:
+                pair = pair & ~flow.resets[:, 1:]
+            moved = jnp.mean((y[:, 1:] - y[:, :-1]) ** 2, axis=-1)
+            found["tar"] = self.tar * mean(jnp.where(pair, moved, 0), pair)
+        return found
 
     def drop(self, x, key):
         return dropout(x, self.rate, key, variational=self.variational)
@@ -263,6 +300,12 @@ class Head(nnx.Module):
             y = y + jnp.broadcast_to(self.bias[...], y.shape)
         y = scaled(self.scale, y.astype(accumulation_dtype(y.dtype)))
         return y if self.softcap is None else self.softcap * jnp.tanh(y / self.softcap)
+
+
+def mean(y: jax.Array, there: jax.Array | None) -> jax.Array:
+    """[B]: of y [B, T], zero where nothing is there, over the steps that are there."""
+    steps = y.shape[1] if there is None else jnp.sum(there, axis=1, dtype=y.dtype)
+    return jnp.sum(y, axis=1) / jnp.maximum(steps, 1)
 
 
 def scaled(scale: float, x: jax.Array) -> jax.Array:

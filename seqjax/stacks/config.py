@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from seqjax.core.ranges import Count, Fraction, Positive, Range, parse_value
+from seqjax.core.ranges import Count, Fraction, NotNegative, Positive, Range, parse_value
 
 MOST_BLOCKS = 10_000
 
@@ -127,6 +127,8 @@ class ModelConfig:
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features
     dropout: Fraction = 0.0  # share of each branch's output that is dropped in training
     variational: bool = False  # one dropout mask for all time steps
+    ar: NotNegative = 0.0  # in training, alpha of the mean square of what the last layer returns
+    tar: NotNegative = 0.0  # in training, beta of the mean square of its change from step to step
     pool: Literal["last", "mean"] = "last"  # how a sequence becomes one answer, where it must
     unroll: Count = 1  # repetitions compiled one by one: faster on CPU, slower to compile
     remat: bool = False  # recompute blocks in the backward pass: less memory, more time

@@ -36,9 +36,9 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
-from seqjax.stacks.blocks import Head
+from seqjax.stacks.blocks import Head, Losses
 from seqjax.stacks.config import ModelConfig
-from seqjax.stacks.stack import Stack
+from seqjax.stacks.stack import Stack, summed
 from seqjax.tasks.task import Spec
 
 
@@ -96,6 +96,7 @@ class Model(Stack):
         self.inputs, self.outputs, self.head = spec.inputs, spec.outputs, head
         self.encoder, self.bridge = encoder, config.bridge
         self.noisy = self.noisy or (encoder is not None and encoder.noisy)
+        self.own_loss = self.own_loss or (encoder is not None and encoder.own_loss)
         self.pool, self.context = config.pool, context
         if spec.timed and not self.timed:
             raise ValueError(UNTIMED)
@@ -133,6 +134,45 @@ class Model(Stack):
         Raises ValueError for other inputs than `inputs`, for dt if no layer reads it, and for
         resets of a pair.
         """
+        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, key=key)
+        return self._called(x, h, cu_seqlens=cu_seqlens, **beside)[:2]
+
+    def with_stream(
+        self,
+        x: Any,
+        h: ModelState | None = None,
+        *,
+        resets: Bool[Array, "B T"] | None = None,
+        mask: Bool[Array, "B T"] | None = None,
+        dt: Float[Array, "B T"] | None = None,
+    ) -> tuple[jax.Array, ModelState, jax.Array]:
+        """What a call returns, and what the head reads: [B, T, features], or once per sequence
+        [B, features]."""
+        return self._called(x, h, resets=resets, mask=mask, dt=dt)[:3]
+
+    def with_losses(
+        self,
+        x: Any,
+        h: ModelState | None = None,
+        *,
+        resets: Bool[Array, "B T"] | None = None,
+        mask: Bool[Array, "B T"] | None = None,
+        dt: Float[Array, "B T"] | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, ModelState, Losses]:
+        """What a call returns, and what training adds to the loss of the task: {name: [B]}.
+
+        Those are "ar" and "tar" of the config, times their weights, and the losses of layers that
+        have their own (`Layer.losses`), those of one name added up; each a mean over steps.
+        """
+        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, key=key)
+        y, h, _, losses = self._called(x, h, losses=self.own_loss, **beside)
+        return y, h, losses
+
+    def _called(
+        self, x, h, *, resets, mask, dt, key=None, cu_seqlens=None, losses=False
+    ) -> tuple[jax.Array, ModelState, jax.Array, Losses]:
+        """Answers, the state after the last step, what the head reads, and losses if wanted."""
         more = self.encoder is not None and h is not None and not isinstance(x, Paired)
         (self.inputs.pair[1] if more else self.inputs).check(x)
         if dt is not None and not self.timed:
@@ -140,8 +180,9 @@ class Model(Stack):
         if self.encoder is not None and not (resets is None and cu_seqlens is None):
             raise ValueError("a model of pairs takes no resets: each is a sequence of its own")
         model = cast_parameters(self, self.compute)
+        found = {}
         if isinstance(x, Paired):
-            h, x = model._read(x, key), x.target
+            (h, found), x = model._read(x, key, losses), x.target
         if self.context is not None and x.shape[1] > self.context:
             raise ValueError(
                 f"{x.shape[1]} steps at once, but attention sees {self.context}: "
@@ -152,17 +193,19 @@ class Model(Stack):
         if mask is not None:
             x = self.inputs.pair[1].masked(x, mask)
         flow = Flow(resets, mask, dt=dt, cu_seqlens=cu_seqlens)
-        y, states = model.stream(x, (h.blocks, h.tail), flow, key, h.source)
+        stream, states, own = model.stream(
+            x, (h.blocks, h.tail), flow, key, h.source, losses=losses
+        )
         pooled = None
         if not self.outputs.per_step:
-            y, pooled = self._pooled(y, h.pooled, flow)
-        y = model.head(y, model.embed)
+            stream, pooled = self._pooled(stream, h.pooled, flow)
+        y = model.head(stream, model.embed)
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
-        return y, ModelState(*states, pooled, h.source)
+        return y, ModelState(*states, pooled, h.source), stream, summed(found, own)
 
-    def _read(self, x: Paired, key: jax.Array | None) -> ModelState:
-        """The state in which the decoder begins."""
+    def _read(self, x: Paired, key: jax.Array | None, losses: bool) -> tuple[ModelState, Losses]:
+        """The state in which the decoder begins, and the losses of the encoder."""
         encoder, kind = self.encoder, self.inputs.pair[0]
         assert encoder is not None and kind is not None
         source, present, h = x.source, x.present, self.start(len(x.target))
@@ -170,15 +213,16 @@ class Model(Stack):
             source = kind.masked(source, present)
         key = None if key is None else jax.random.fold_in(key, 1)  # the decoder splits it
         flow = Flow(None, present)
-        y, (blocks, tail) = encoder.stream(source, encoder.states(len(source)), flow, key)
+        first = encoder.states(len(source))
+        y, (blocks, tail), found = encoder.stream(source, first, flow, key, losses=losses)
         if self.bridge == "state":
-            return h._replace(blocks=blocks, tail=tail)
+            return h._replace(blocks=blocks, tail=tail), found
         seen = Source(y, present)
         if self.bridge == "attention" and self.sourced:
             blocks, tail = self.states(len(y), seen)
         elif self.bridge == "attention":
             blocks, tail = h.blocks, h.tail
-        return h._replace(blocks=blocks, tail=tail, source=seen)
+        return h._replace(blocks=blocks, tail=tail, source=seen), found
 
     def _pooled(self, y, pooled, flow):
         """The last or mean step since the last reset, and what the next window needs of it."""
@@ -228,4 +272,4 @@ def _reading(config: ModelConfig) -> ModelConfig:
         raise ValueError(
             f"model.encoder_depth must be at least the {len(layer)} layers it has, got {depth}"
         )
-    return replace(config, layer=layer, depth=depth)
+    return replace(config, layer=layer, depth=depth, ar=0.0, tar=0.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from seqjax.core.flow import Flow, Source
 from seqjax.core.ranges import check
 from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.norms import Norm
-from seqjax.stacks.blocks import Block, norm
+from seqjax.stacks.blocks import Block, Losses, norm
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.frames import Frames
 
@@ -73,11 +74,15 @@ class Stack(nnx.Module):
         self.embed, self.norm = embed, norm
         self.blocks = _stacked([nnx.List(blocks) for blocks in repeated])
         self.tail, self.shared = nnx.List(tail), nnx.List(list(shared))
+        for block in (self.tail or self.blocks)[-1:]:
+            block.ar, block.tar = config.ar, config.tar
         layers = [block.whole(self.shared) for block in (*self.blocks, *self.tail)]
         known = [one for one in layers if isinstance(one, Layer)]
         self.timed = any(map(reads_time, known))
         self.sourced = any(map(reads_source, known))
         self.noisy = config.dropout > 0 or any(map(draws_noise, known))
+        own = any(getattr(layer, "own_loss", False) for layer in layers)
+        self.own_loss = own or config.ar > 0 or config.tar > 0
 
     @property
     def causal(self) -> bool:
@@ -104,38 +109,56 @@ class Stack(nnx.Module):
         flow: Flow,
         key: jax.Array | None,
         source: Source | None = None,
-    ) -> tuple[jax.Array, tuple[Any, Any]]:
-        """[B, T, features] of what `inputs` takes, and the states after it.
+        *,
+        losses: bool = False,
+    ) -> tuple[jax.Array, tuple[Any, Any], Losses]:
+        """[B, T, features] of what `inputs` takes, the states after it, and losses if wanted.
 
         flow: of the batch. key: of dropout and noise. source: what its blocks look at.
         """
         first, last = (None, None) if key is None else jax.random.split(key)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
-        y, repeated = self.embed(x), ()
+        y = self.embed(x)
+        repeated: Any = ()
+        found: Any = {}
         embedding, (graph, stacked) = y, nnx.split(self.blocks)
 
         def group(x, now):
             state, h, key = now
-            return self._apply(nnx.merge(graph, state), x, h, flow, key, source)
+            x, *after = self._apply(nnx.merge(graph, state), x, h, flow, key, source, losses=losses)
+            return x, after
 
         if self.blocks:
             repetitions = len(jax.tree.leaves(stacked)[0])
             keys = None if first is None else jax.random.split(first, repetitions)
-            y, repeated = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
+            y, (repeated, found) = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
+            # those of the last block are not of the others in its place of the pattern
+            found = {name: v[-1] if name in ("ar", "tar") else jnp.sum(v, axis=0)
+                     for name, v in found.items()}  # fmt: skip
         tokens = x if jnp.issubdtype(x.dtype, jnp.integer) else None
-        y, tail = self._apply(self.tail, y, h[1], flow, last, source, embedding, tokens)
-        return self.norm(y), (repeated, tail)
+        y, tail, more = self._apply(
+            self.tail, y, h[1], flow, last, source, embedding, tokens, losses=losses
+        )
+        return self.norm(y), (repeated, tail), summed(found, more)
 
-    def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None):
+    def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None, *, losses):
         """One block after the other."""
-        call = jax.checkpoint(Block.__call__) if self.remat else Block.__call__
+        call = partial(Block.__call__, losses=losses)
+        call = jax.checkpoint(call) if self.remat else call
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
-        new = []
+        new, found = [], {}
         for block, state, k in zip(blocks, h, keys, strict=False):
-            x, state = call(block, x, state, flow, k, embedding, self.shared, source, tokens)
+            x, state, more = call(block, x, state, flow, k, embedding, self.shared, source, tokens)
             new.append(state)
-        return x, tuple(new)
+            found = summed(found, more)
+        return x, tuple(new), found
+
+
+def summed(first: Losses, second: Losses) -> Losses:
+    """The losses of both, those of one name added up."""
+    both = {name: first[name] + second[name] for name in first if name in second}
+    return first | second | both
 
 
 def check_evaluator(name: str | None, layers: Sequence[Any], names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from seqjax.core.common import printable
-from seqjax.core.ranges import Count, NotNegative, Range, Seed
+from seqjax.core.ranges import Count, Fraction, NotNegative, Range, Seed
 from seqjax.models import find
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def evaluate(
     held_out: str | None = None,
     beam: Count = 1,
     length_penalty: NotNegative = 1.0,
+    cache: Count | None = None,
+    theta: NotNegative = 0.1,
+    cache_weight: Fraction = 0.1,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -46,9 +49,13 @@ def evaluate(
         held_out: of a task of data: the part to score, as test; by default as in training
         beam: of translation: how many beginnings a beam search keeps; 1: the likeliest token
         length_penalty: of a beam search: log p is divided by the length to this power
+        cache: of a language model: how many of the last words a neural cache keeps; none by default
+        theta: how much more a kept word counts where the model was in a similar state
+        cache_weight: the share of the cache in the probabilities
     """
     from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
+    from seqjax.train.cache import NeuralCache
     from seqjax.train.config import check_config, task_of
     from seqjax.train.loop import load
     from seqjax.train.progress import table
@@ -72,8 +79,9 @@ def evaluate(
         raise ValueError(f"--beam is of translation, and {config.task.name} is none")
     if held_out is not None:
         task = task_of(config)
+    kept = None if cache is None else NeuralCache(cache, theta, cache_weight)
     params, frozen, _, rebuild = take_apart(model)
-    metrics = make_evaluate(config, task, rebuild)(params, frozen)
+    metrics = make_evaluate(config, task, rebuild, kept)(params, frozen)
     length = config.task.evaluation_length or config.task.length
     print(f"step {at}    {table(metrics)}")
     if baseline := task.baseline(length):

@@ -66,6 +66,8 @@ class Streams(NamedTuple):
             "it goes along one stream, and the task gives pairs of sequences":
                 isinstance(batch.x, Paired),
             "it takes no noise: model.dropout must be 0, and layers draw none": model.noisy,
+            "it takes the task's loss alone: model.ar and model.tar must be 0, layers have none":
+                model.own_loss,
             "it needs a target for each answer, and the steps of this task share one":
                 not outputs.aligned,
             "window must be left out, for a task with one target at the end of its steps":

@@ -25,6 +25,7 @@ from seqjax.stacks.model import BATCH_AXES, Model
 from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task
 from seqjax.train.average import Arrays, Mean, averaging
+from seqjax.train.cache import NeuralCache
 from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
 from seqjax.train.guard import Guard
 from seqjax.train.imported import build
@@ -95,11 +96,6 @@ def take_apart(
     frozen: Any
     params, frozen = ({name: array(v) for name, (_, v) in part.items()} for part in flat)
     return params, frozen, {name: decays(*found) for name, found in flat[0].items()}, rebuild
-
-
-def forward(model: Model, batch: Batch, carry: Any, key: jax.Array | None = None):
-    """What the model returns for all that a batch holds."""
-    return model(batch.x, carry, **batch.beside, key=key)
 
 
 def make_update(
@@ -176,10 +172,13 @@ def _backpropagation(config: Config, task: Task, rebuild: Rebuild) -> Callable:
 
     def objective(params, frozen, total, batch, carry, key):
         """A micro-batch's part of the mean over all targets of the batch."""
-        answer, carry = forward(rebuild(params, frozen), batch, carry, key)
+        model = rebuild(params, frozen)
+        answer, carry, own = model.with_losses(batch.x, carry, **batch.beside, key=key)
         part = jnp.sum(batch.mask) / total
         scores = {name: value * part for name, value in task.score(answer, batch).items()}
-        return scores["loss"], (scores, carry if task.carries_state else None)
+        own = {name: jnp.mean(value) / micro for name, value in own.items()}
+        loss = sum(own.values(), scores["loss"])
+        return loss, (scores | own, carry if task.carries_state else None)
 
     def gradient(state: TrainState, point: Arrays, batch: Batch):
         key = None
@@ -209,18 +208,25 @@ def _backpropagation(config: Config, task: Task, rebuild: Rebuild) -> Callable:
     return gradient
 
 
-def make_evaluate(config: Config, task: Task, rebuild: Rebuild) -> Evaluation:
-    """evaluate(params, frozen) -> mean metrics of the validation batches."""
+def make_evaluate(
+    config: Config, task: Task, rebuild: Rebuild, cache: NeuralCache | None = None
+) -> Evaluation:
+    """evaluate(params, frozen) -> mean metrics of the validation batches.
+
+    cache: beside a language model.
+    """
 
     @jax.jit
     def start(params, frozen):
-        return rebuild(params, frozen).start(config.task.batch)
+        model, batch = rebuild(params, frozen), config.task.batch
+        return model.start(batch) if cache is None else cache.start(model, batch)
 
     @jax.jit
     def measure(params, frozen, batch, carry):
         model = rebuild(params, frozen)
         batch = task.collect(model, batch)
-        answer, carry = forward(model, batch, carry)
+        run = model if cache is None else partial(cache, model)
+        answer, carry = run(batch.x, carry, **batch.beside)
         metrics = task.score(answer, batch)
         weights = dict.fromkeys(metrics, jnp.sum(batch.mask)) | task.weights(batch)
         return metrics, {name: weights[name] for name in metrics}, carry

@@ -12,9 +12,9 @@ variational=True. Without a key a call is an LSTM. A stream that is cut draws an
 a window of truncated backpropagation does. Each example of a batch has masks of its own, where the
 code has one M for all.
 
-The rest of the recipe stands elsewhere: `stacked` for three layers, `--average.name nt_asgd`, the
-model's `variational` dropout of what goes between its blocks. Activation regularisation (AR, TAR:
-a loss of h_t) and the neural cache (arXiv:1612.04426) are not here.
+The rest of the recipe is the model's: `variational` dropout of what goes between its blocks, AR and
+TAR by `ar` and `tar`; `--optimiser.average nt_asgd`; at evaluation the neural cache
+(`seqjax.train.cache`).
 """
 
 import jax

@@ -23,8 +23,8 @@ the number of old steps they are filled up with zeros on the left. Dilated convo
 out: the paper has no sizes of them.
 
 The paper trains f_c by a loss of its own, and lets no gradient of one pass to the other (sec.
-3.2): that is `compression_loss`, with `detach_memory`, which stops the gradient into all that lies
-before the segment. Without it the task trains f_c, too.
+3.2): with `detach_memory`, which stops the gradient into all that lies before the segment, and
+f_c is trained by `compression_loss`, of attention. Without it the task trains f_c.
 
 No weight depends on the memories, but the table: `with_memory` gives the layer with others.
 """
@@ -98,6 +98,7 @@ class CompressiveTransformer(Layer):
         self.compression = option("compression", compression, COMPRESSIONS)
         self.positions = option("positions", positions, ("sinusoid", "table"))
         inner = heads * self.size
+        self.own_loss = detach_memory and compression == "conv"
 
         def linear(n, m, bias=False):
             return nnx.Linear(n, m, use_bias=bias, rngs=rngs)
@@ -213,6 +214,10 @@ class CompressiveTransformer(Layer):
         with promotion(x.dtype):
             loss = jax.vmap(one)(x, h, resets, mask)
         return loss if mask is None else jnp.where(mask, loss, 0)
+
+    def losses(self, x, h, resets, mask):
+        # a segment ends at one step of `length`: a mean over segments
+        return {"compression": self.length * self.compression_loss(x, h, resets, mask)}
 
     def lost(self, decoder, m, x, inputs, i, j, seen):
         del i, j
