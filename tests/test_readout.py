@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from experiments import reservoir
+from experiments import reservoir, reservoirs
 from seqjax.learn.readout import closed_loop, lms, merge, ridge_readout, rls, solve, statistics
+from seqjax.nn.base import cast_parameters
 from seqjax.zoo import make
 
 rng = np.random.default_rng(0)
@@ -55,6 +57,33 @@ def test_statistics_add_up():
     assert statistics(X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16)).xx.dtype == jnp.float32
     with pytest.raises(ValueError, match="go together"):
         statistics(X, Y[:, 1:])
+
+
+def test_a_ridge_that_is_not_resolved_is_raised():
+    """Float32 states of a reservoir, whose smallest directions are rounding; and columns twice."""
+    esn = make("esn", 1, hidden=50, density=0.2, bias_scale=0.2)
+    t = np.arange(900)
+    x = jnp.asarray(np.sin(0.2 * t) * np.sin(0.0311 * t), jnp.float32)[None, :, None]
+    states = esn(x[:, :-1])[0]
+    fit, test = slice(100, 600), slice(600, None)
+    errors = []
+    for dtype in (jnp.float32, jnp.float64):
+        X, Y = states.astype(dtype), x[:, 1:].astype(dtype)
+        readout = jax.jit(ridge_readout)(X[:, fit], Y[:, fit], 1e-10)
+        errors.append(float(jnp.std(readout(X[:, test]) - Y[:, test]) / jnp.std(Y)))
+    assert errors[1] < errors[0] < 0.02
+    readout = ridge_readout(twice := jnp.concatenate([X[0, fit]] * 2, axis=1), Y[0, fit])
+    best = np.linalg.lstsq(np.c_[X[0, fit], np.ones(500)], Y[0, fit])[0]
+    expected = np.c_[X[0, fit], np.ones(500)] @ best - Y[0, fit]
+    np.testing.assert_allclose(jnp.std(readout(twice) - Y[0, fit]), np.std(expected), rtol=0.1)
+    lost = ridge_readout(X.at[0, 200, 0].set(jnp.nan)[:, fit], Y[:, fit], 1e-10)
+    assert jnp.all(jnp.isnan(lost.W))
+
+    def slope(ridge):
+        return jnp.sum(ridge_readout(X[:, fit], Y[:, fit], ridge).W ** 2)
+
+    gap = (slope(0.1 + 1e-5) - slope(0.1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(slope)(0.1), gap, rtol=1e-6)
 
 
 def stream(learner, xs, ys):
@@ -112,6 +141,23 @@ def test_closed_loop_reads_what_it_says():
 def test_the_experiment_predicts_mackey_glass_on_its_own():
     error = reservoir.run(60, reservoir.mackey_glass(3600), starts=8, ridge=1e-9)
     assert error < 0.5  # the mean of the series has 1
+
+
+@pytest.mark.thorough
+def test_a_grid_of_reservoirs_is_each_of_them(monkeypatch):
+    """The networks of one compiled call, against those that are made with their options."""
+    small = dict(WASHOUT=20, TRAIN=150, TEST=50, STEPS=220)
+    small |= dict(RADII=(0.4, 0.9), LEAKS=(0.3,), SCALES=(0.2, 1.0), RIDGES=(1e-6, 1e-2))
+    for name, value in small.items():
+        monkeypatch.setattr(reservoirs, name, value)
+    found, (x, y) = reservoirs.grid("narma"), reservoirs.drawn("narma", 1)
+    options = reservoirs.OPTIONS | dict(leak=0.3, input_scale=0.2, spectral_radius=0.9)
+    esn = cast_parameters(make("esn", 1, rngs=nnx.Rngs(0), **options), jnp.float64)
+    states = esn(x)[0]
+    readout = ridge_readout(states[:, 20:170], y[:, 20:170], 1e-2)
+    expected = reservoirs.nrmse(readout(states[:, 170:]), y[:, 170:])
+    np.testing.assert_allclose(found[1, 0, 0, 1], expected, rtol=1e-5)
+    assert found.shape == (2, 1, 2, 2) and len(np.unique(found)) == found.size
 
 
 def test_each_of_several_series_may_have_a_readout_of_its_own():

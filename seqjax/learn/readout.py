@@ -6,8 +6,9 @@
 
 X [N, D] states, Y [N, O] targets, y = x W + b. The sums are a monoid (`seqjax.core.monoid.total`):
 statistics of pieces of a stream, of batches and of devices are added, by `merge` or `lax.psum`,
-and give the readout of the whole; `jax.vmap` over series gives each its own. They are as exact as
-their dtype: a small ridge needs float64.
+and give the readout of the whole; `jax.vmap` over series gives each its own. RLS without forgetting
+or bias is the ridge readout of all steps so far: of several devices it is that of their statistics.
+Sums are as exact as their dtype: a ridge that float32 does not resolve needs float64.
 """
 
 from __future__ import annotations
@@ -70,16 +71,43 @@ def merge(first: Statistics, second: Statistics) -> Statistics:
 def solve(sums: Statistics, ridge: float = 0.0, *, fit_bias: bool = True) -> Readout:
     """argmin_W,b |X W + b - Y|^2 + ridge |W|^2. The bias is not penalised: X, Y are centred.
 
-    NaN where the ridge is too small for the dtype: rounding then leaves X'X indefinite.
+    Where rounding leaves X'X + ridge I indefinite, or X'X is singular, the ridge is raised to what
+    the dtype resolves (`resolved`).
     """
     xx, xy, b = sums.xx, sums.xy, jnp.zeros_like(sums.y)
     if fit_bias:
         xx = xx - jnp.outer(sums.x, sums.x) / sums.steps
         xy = xy - jnp.outer(sums.x, sums.y) / sums.steps
-    W = jax.scipy.linalg.solve(xx + ridge * jnp.eye(len(xx), dtype=xx.dtype), xy, assume_a="pos")
+    given = jnp.asarray(ridge, xx.dtype)
+    least = resolved(*map(lax.stop_gradient, (xx, given, jnp.trace(sums.xx))))
+    given = jnp.where(least > given, least, given)
+    W = jax.scipy.linalg.solve(penalised(xx, given), xy, assume_a="pos")
     if fit_bias:
         b = (sums.y - sums.x @ W) / sums.steps
     return Readout(W, b)
+
+
+def penalised(xx: Array, ridge: Array) -> Array:
+    return xx + ridge * jnp.eye(len(xx), dtype=xx.dtype)
+
+
+def resolved(xx: Array, ridge: Array, scale: Array) -> Array:
+    """The ridge if xx + ridge I has a Cholesky factor; else the first of eps scale, 4 eps scale ..
+    with which it has one. scale: the trace of X'X, of which rounding loses about eps."""
+    least = jnp.finfo(xx.dtype).eps * scale
+
+    def fails(ridge):
+        return ~jnp.all(jnp.isfinite(jnp.linalg.cholesky(penalised(xx, ridge))))
+
+    def more(carry):
+        ridge, failed = carry
+        return failed & (ridge < scale)
+
+    def raised(carry):
+        ridge = jnp.maximum(4 * carry[0], least)
+        return ridge, fails(ridge)
+
+    return lax.while_loop(more, raised, (ridge, fails(ridge)))[0]
 
 
 def ridge_readout(
