@@ -44,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     "lm_eval": Command(
         "harness:harness", "score a model of text on tasks of lm-evaluation-harness"
     ),
+    "checkpoints": Command("checkpoints:index", "what the checkpoints of a run hold, and if whole"),
     "import": Command("checkpoints:import_", "read a checkpoint of the transformers library"),
     "export": Command(
         "checkpoints:export",

@@ -36,6 +36,7 @@ def evaluate(
     cache: Count | None = None,
     theta: NotNegative = 0.1,
     cache_weight: Fraction = 0.1,
+    compute: Literal["float32", "bfloat16", "float64"] | None = None,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -52,6 +53,7 @@ def evaluate(
         cache: of a language model: how many of the last words a neural cache keeps; none by default
         theta: how much more a kept word counts where the model was in a similar state
         cache_weight: the share of the cache in the probabilities
+        compute: dtype of activations; by default as in training
     """
     from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
@@ -74,7 +76,9 @@ def evaluate(
         options = {**config.task.options, "held_out": held_out}
         config = replace(config, task=replace(config.task, options=options))
     check_config(config)
-    model, task, _, at = load(run, step, weights=weights)
+    model, task, _, at = load(run, step, weights=weights, compute=compute)
+    if compute not in (None, config.model.compute):
+        print(f"in {compute} what was trained in {config.model.compute}")
     if beam > 1 and not isinstance(task, TranslationTask):
         raise ValueError(f"--beam is of translation, and {config.task.name} is none")
     if held_out is not None:

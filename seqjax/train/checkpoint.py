@@ -6,18 +6,21 @@
     checkpoints/lock        held by the process that trains
 
 A step is written and sealed as `<step>.seqjax-partial` and then renamed, and renamed to
-`<step>.seqjax-removed` before it is removed. So a process that is killed while it saves leaves the
-step before, and damage is found before anything is read. What goes by these two names is ours to
-remove, and nothing else in the folder: a step whose seal is gone is an error, and any other name,
-as `30-good`, is left alone.
+`<step>.seqjax-removed` before it is removed. So a process that is killed while it saves, or a disk
+that is full, leaves the steps before, and damage is found before anything is read. What goes by
+these two names is ours to remove, and nothing else in the folder: a step whose seal is gone is an
+error, and any other name, as `30-good`, is left alone.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -30,6 +33,7 @@ import orbax.checkpoint as ocp
 
 from seqjax.core.files import write_atomically
 
+FORMAT = 1  # those before had no number
 SEAL = "SHA256SUMS"
 PARTIAL, REMOVED = ".seqjax-partial", ".seqjax-removed"
 STEP = re.compile("0|[1-9][0-9]*")
@@ -41,18 +45,26 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in `folder`: the `keep` latest ones, those of the steps `best` and `back`.
+    """The checkpoints in `folder`: the `keep` latest ones, those of the steps `best` and `back`,
+    and those of every multiple of `every` steps.
 
     back: one that a run goes back to from a bad step. A signal may save at any step, and where a
     run goes back to must not depend on signals.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, *, read_only: bool = False):
+    def __init__(
+        self, folder: Path, keep: int = 2, every: int | None = None, *, read_only: bool = False
+    ):
         if keep < 1:
             raise ValueError(f"at least one checkpoint is kept, got max_to_keep={keep}")
-        self.folder, self.keep, self.best = Path(folder).absolute(), keep, 0.0
+        self.folder, self.keep, self.every = Path(folder).absolute(), keep, every
+        self.best: float | None = None
         self.back: int | None = None
-        self.orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        items: Any = {
+            "state": ocp.StandardCheckpointHandler(),
+            "extra": ocp.JsonCheckpointHandler(),
+        }
+        self.orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items))
         self.writer, self.written = ThreadPoolExecutor(1), Future()
         self.written.set_result(None)
         self.read_only, self.lock = read_only, None
@@ -76,6 +88,11 @@ class Checkpoints:
             self.lock.close()
         self.written.result()  # or what went wrong in writing
 
+    def check(self) -> None:
+        """Raise CheckpointError if what was written last could not be."""
+        if self.written.done():
+            self.written.result()
+
     def steps(self) -> list[int]:
         """The steps that are complete."""
         self.written.result()
@@ -90,8 +107,13 @@ class Checkpoints:
         # A copy of our own: the next training step reuses the memory of these arrays.
         arrays = {name: np.array(leaf) for name, leaf in _named(state).items() if leaf.size}
         kept = sorted({*self.steps(), step})
-        old = [n for n in kept[: -self.keep] if n not in (self.best, self.back)]
+        old = [n for n in kept[: -self.keep] if not self.stays(n)]
         self.written = self.writer.submit(self._write, step, arrays, extra, old)
+
+    def stays(self, step: int) -> bool:
+        """Whether it is kept although there are newer ones."""
+        regular = step > 0 and self.every is not None and step % self.every == 0
+        return regular or step in (self.best, self.back)
 
     def read(self, step: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays of a step, by name, and its extra; of the last step if none is named."""
@@ -104,36 +126,61 @@ class Checkpoints:
             raise CheckpointError(self._no_seal(step))
         if step not in steps:
             raise ValueError(f"step must be of a checkpoint in {self.folder}, {steps}, got {step}")
-        damage = _damage(self.folder / str(step))
-        if damage:
-            older = (s for s in reversed(steps) if s < step and not _damage(self.folder / str(s)))
-            last = next(older, None)
-            advice = (
-                "no older step is complete"
-                if last is None
-                else f"the last complete step is {last}; remove {self.folder / str(step)} to go on "
-                "from there"
-            )
-            raise CheckpointError(f"the checkpoint file {damage} is damaged: {advice}")
+        if fault := self.fault(step):
+            older = next((s for s in reversed(steps) if s < step and not self.fault(s)), None)
+            raise CheckpointError(f"{fault}: {self._advice(step, older)}")
         folder = self.folder / str(step)
         items: dict[str, Any] = {"extra": ocp.args.JsonRestore()}
         if (folder / "state").is_dir():
             items["state"] = ocp.args.StandardRestore()
         found = self.orbax.restore(folder, args=ocp.args.Composite(**items))
         arrays = found["state"] if "state" in items else {}
-        return {name: np.asarray(array) for name, array in arrays.items()}, found["extra"]
+        extra = {name: value for name, value in found["extra"].items() if name != "format"}
+        return {name: np.asarray(array) for name, array in arrays.items()}, extra
+
+    def fault(self, step: int) -> str | None:
+        """Why a step cannot be read; None if it can, every byte of it was looked at."""
+        folder = self.folder / str(step)
+        if not (folder / SEAL).exists():
+            return f"{folder} has no seal, the file {SEAL}"
+        if damage := _damage(folder):
+            return f"the checkpoint file {damage} is damaged"
+        try:
+            form = self.extra(step).get("format", 0)
+        except Exception:  # orbax has one of its own for each thing that it misses
+            return f"{folder} is not a checkpoint of seqjax"
+        known = isinstance(form, int) and form <= FORMAT
+        return None if known else f"{folder} has format {form}, and this version knows {FORMAT}"
+
+    def extra(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays."""
+        args = ocp.args.Composite(extra=ocp.args.JsonRestore())
+        return self.orbax.restore(self.folder / str(step), args=args)["extra"]
+
+    def arrays(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of what was saved, by name."""
+        found: Any = self.orbax.metadata(self.folder / str(step)).item_metadata
+        tree = found["state"].tree if found and found.get("state") else {}
+        return {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in tree.items()}
+
+    def _advice(self, step: int, older: int | None) -> str:
+        if older is None:
+            return "no older step is complete"
+        folder = self.folder / str(step)
+        return f"the last complete step is {older}; remove {folder} to go on from there"
 
     def restore(
         self, like: Any, step: int | None = None, perhaps: Sequence[str] = ()
     ) -> tuple[Any, dict[str, Any]]:
-        """`read`, in the structure of `like`; of the parts in `perhaps` what there is."""
+        """`read`, in the structure of `like`, whose dtypes floats are cast to; of the parts in
+        `perhaps` what there is."""
         arrays, extra = self.read(step)
         like_named = _named(like)
         lacks = {n for n in like_named if n.partition(".")[0] in perhaps and n not in arrays}
         differ = [
             name for name, leaf in like_named.items()
             if leaf.size and name not in lacks
-            and (name not in arrays or _kind(arrays[name]) != _kind(leaf))
+            and (name not in arrays or not _casts(arrays[name], leaf))
         ]  # fmt: skip
         parts = {name.partition(".")[0] for name in like_named}  # of the state, perhaps not all
         differ += [n for n in arrays if n not in like_named and n.partition(".")[0] in parts]
@@ -143,7 +190,7 @@ class Checkpoints:
                 f"{len(differ)} arrays: {', '.join(differ[:5])}"
             )
         # Copies: these arrays will be donated, and must not share memory with numpy's.
-        leaves = [jnp.array(arrays.get(name, leaf)) for name, leaf in like_named.items()]
+        leaves = [jnp.array(arrays.get(name, v), v.dtype) for name, v in like_named.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), extra
 
     def go_back(
@@ -160,13 +207,24 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: dict, extra: dict[str, Any], old: list[int]) -> None:
         final, folder = self.folder / str(step), self.folder / f"{step}{PARTIAL}"
-        items: dict[str, Any] = {"extra": ocp.args.JsonSave(extra)}
+        items: dict[str, Any] = {"extra": ocp.args.JsonSave({**extra, "format": FORMAT})}
         if arrays:  # orbax has no empty items
             items["state"] = ocp.args.StandardSave(arrays)
-        self.orbax.save(folder, args=ocp.args.Composite(**items))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
-        write_atomically(folder / SEAL, "".join(lines))
+        try:
+            with _quiet():
+                self.orbax.save(folder, args=ocp.args.Composite(**items))
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
+            write_atomically(folder / SEAL, "".join(lines))
+        except Exception as error:  # of orbax too: it has ValueErrors of a full disk
+            for left in self.folder.glob(f"{step}{PARTIAL}*"):  # make room
+                shutil.rmtree(left, ignore_errors=True)
+            kept = max(self._numbers(sealed=True), default=None)
+            last = "no step is complete" if kept is None else f"the last complete step is {kept}"
+            raise CheckpointError(
+                f"step {step} could not be saved in {self.folder}: {_reason(error)}; {last}, and "
+                "the same command goes on from there"
+            ) from error
         if final.exists():  # the same step again, with another extra
             self._remove(step)
         folder.rename(final)
@@ -237,8 +295,30 @@ def _hash(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _kind(array: Any) -> tuple:
-    return array.shape, array.dtype
+def _casts(saved: Any, like: Any) -> bool:
+    """Whether one goes for the other: of the same dtype, or both floats."""
+    floats = all(jnp.issubdtype(array.dtype, jnp.floating) for array in (saved, like))
+    return saved.shape == like.shape and (floats or saved.dtype == like.dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Each thread of orbax logs a page of where it failed; what failed is an error of ours."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _reason(error: Exception) -> str:
+    """The error of the system, which may be hidden in a message of many lines."""
+    number = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(found[1])
+    return os.strerror(number) if number else str(error).partition("\n")[0]
 
 
 def _named(tree: Any) -> dict[str, Any]:

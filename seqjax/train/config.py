@@ -167,9 +167,12 @@ class TrainConfig:
     prequential: Annotated[float, Range(above=0, high=1)] | None = None
     freeze: tuple[str, ...] = ()  # parameters that are not trained, as "embed*" or "tail.0.*"
     evaluate_every: Count = 200  # steps between evaluations
-    patience: Count | None = None  # stop after so many evaluations without a lower loss
+    patience: Count | None = None  # stop after so many evaluations without a better one
     save_every: Count = 200  # steps between checkpoints
     max_to_keep: Count = 2  # latest checkpoints kept, beside the best one
+    keep_every: Count | None = None  # steps whose multiples are saved and kept for good
+    best_by: str = "loss"  # the validation metric that the best checkpoint is chosen by
+    best_is: Literal["lowest", "highest"] = "lowest"  # of that metric
     log_every: Count = 20  # steps between lines of metrics
     # where loss or gradient are not finite: an error, no update, or back to the last checkpoint
     # and past the batches since (`seqjax.train.guard`)
@@ -192,6 +195,8 @@ def check_config(config: Config, task: Task | None = None) -> None:
 
     task: one that is given in place of the name and the options in `config.task`.
     """
+    import jax
+
     from seqjax.tasks import check_task
     from seqjax.train.average import averaging
     from seqjax.train.learning import check_learner
@@ -199,6 +204,8 @@ def check_config(config: Config, task: Task | None = None) -> None:
     from seqjax.zoo import factory
 
     check(config, Config, "")
+    if config.model.compute == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError("model.compute=float64 needs JAX_ENABLE_X64=1 in the environment")
     direction_of(config.optimiser, {})
     averaging(config.optimiser)
     check_learner(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -51,6 +52,14 @@ class Course(NamedTuple):
             online = online.add(scores, config.prequential)
         bad = self.bad if config.bad_step == "rewind" else 0
         return self._replace(window=self.window.add(metrics), online=online, bad=bad)
+
+    def measured(self, metrics: Mapping[str, float], step: int, config: TrainConfig) -> Course:
+        """After an evaluation."""
+        sign, value = -1 if config.best_is == "highest" else 1, metrics[config.best_by]
+        best = self.best
+        if sign * value < sign * best.get(config.best_by, sign * inf):
+            best = {"loss": metrics["loss"], config.best_by: value, "step": step}
+        return self._replace(metrics=metrics, evaluated=step, best=best)
 
     def means(self) -> dict[str, float]:
         """A line of metrics."""

@@ -52,6 +52,7 @@ from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
 Weights = Literal["average", "last"]
+Compute = Literal["float32", "bfloat16", "float64"]
 PERHAPS = ("recent",)  # of a state what its checkpoint may lack, as `spike` was turned on later
 AHEAD = 2  # steps the host may be ahead of the device
 
@@ -60,7 +61,7 @@ class Result(NamedTuple):
     model: Model  # as after the last step, its weights averaged where the config has an average
     step: int
     metrics: dict[str, float]  # of the last evaluation
-    best: dict[str, float]  # loss and step of the best evaluation
+    best: dict[str, float]  # step of the best evaluation, its loss and `train.best_by`
     reason: str  # why it ended: finished, time, patience, callback, or the name of a signal
     seconds: float
 
@@ -149,15 +150,19 @@ def train(
         stop = stack.enter_context(Stop())
         if run is not None:
             began_with = source.record if source else {}
-            write_config(run, config, task.fingerprint, size._asdict(), began_with, objects)
-            checkpoints = stack.enter_context(Checkpoints(run / "checkpoints", t.max_to_keep))
+            sizes = size._asdict()
+            so_far = write_config(run, config, task.fingerprint, sizes, began_with, objects)
+            folder = run / "checkpoints"
+            checkpoints = stack.enter_context(Checkpoints(folder, t.max_to_keep, t.keep_every))
             if source is not None:
                 keep(source, run)
             if checkpoints.steps():
                 state, extra = checkpoints.restore(state, perhaps=PERHAPS)
                 data = stream(extra["data"])
                 step, seconds, course = int(state.step), extra["seconds"], Course.of(extra)
-                progress.message(f"going on from step {step}")
+                now, was = config.model.compute, so_far.model.compute if so_far else None
+                cast = f", in {now} what was in {was}" if was not in (None, now) else ""
+                progress.message(f"going on from step {step}{cast}")
         if task.description:
             progress.message(task.description)
         if source is not None and not source.answers(task.spec):
@@ -192,7 +197,17 @@ def train(
                 checkpoints.save(step, state, at | course.extra())
 
         rows = course.rewinds
-        record = stack.enter_context(Record(run, step, course.evaluated, logger, rows))
+        record = stack.enter_context(Record(run, step, course.evaluated, rows))
+
+        def write(step: int, metrics: Mapping[str, float]) -> None:
+            try:
+                record.write(step, metrics)
+            except OSError as error:
+                text = f"metrics.jsonl of {run} could not be written: {error.strerror}"
+                raise CheckpointError(f"{text}; {_last(checkpoints)}") from error
+            if logger is not None:
+                logger(step, metrics)
+
         stack.enter_context(progress)
 
         while True:
@@ -200,20 +215,23 @@ def train(
             reason = stop.signal or over
             due = step % t.evaluate_every == 0 or over is not None
             evaluating = course.evaluated < step and due
-            saving, bad = step % t.save_every == 0 or reason is not None, None
+            saves = any(step % every == 0 for every in (t.save_every, t.keep_every) if every)
+            saving, bad = saves or reason is not None, None
+            if checkpoints is not None:
+                checkpoints.check()
 
             while len(ahead) > (0 if evaluating or saving else AHEAD):
                 number, training = ahead.popleft()
                 now = {name: float(v) for name, v in jax.device_get(training).items()}
                 bad = Bad.of(number, now)
                 if bad and (t.bad_step == "stop" or course.bad == t.bad_in_a_row):
-                    record.write(number, bad.record("stopped", 1))
+                    write(number, bad.record("stopped", 1))
                     raise NotFinite(_blame(bad, course.bad, checkpoints))
                 if bad and t.bad_step == "rewind":
                     break
                 if bad:
                     course = course._replace(skipped=course.skipped + 1, bad=course.bad + 1)
-                    record.write(number, bad.record("skipped", course.skipped))
+                    write(number, bad.record("skipped", course.skipped))
                     progress.message(f"{bad}: skipped")
                 else:
                     course = course.add({n: v for n, v in now.items() if n != SPIKE}, t)
@@ -226,7 +244,7 @@ def train(
                     taken = (number - since[0]) * config.task.batch * config.task.length
                     rate = taken / max(1e-9, monotonic() - since[1])
                     since, elapsed = (number, monotonic()), monotonic() - began
-                    record.write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
+                    write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
                     left = elapsed * (1 - share()) / share()
                     progress.update(number, share(), mean["loss"], rate, left)
 
@@ -240,7 +258,8 @@ def train(
                 since, saved = None, (step, course.evaluated)
                 save()  # at once: from now on these batches are no longer those of the run
                 checkpoints.steps()
-                record.go_back(step, course.evaluated, course.rewinds)
+                record.go_back(step, course.evaluated, course.rewinds[:-1])
+                write(step, {n: v for n, v in course.rewinds[-1].items() if n != "step"})
                 progress.message(f"{bad}: back to step {step}, past the batches since")
                 continue
 
@@ -249,8 +268,9 @@ def train(
             if evaluating:
                 measured = evaluate.unless_stopped(stop, weights(), state.frozen)
             if measured is not None:
-                course = course._replace(metrics=measured, evaluated=step)
-                record.write(step, {f"validation_{name}": v for name, v in measured.items()})
+                course = course.measured(measured, step, t)
+                saving = saving or course.best["step"] == step
+                write(step, {f"validation_{name}": v for name, v in measured.items()})
                 progress.message(f"step {step}: validation {table(measured)}")
                 if average is not None and state.average is not None:
                     averaged = average.evaluated(state.average, measured["loss"])
@@ -258,9 +278,6 @@ def train(
                 model = rebuild(weights(), state.frozen)
                 if any([callback(step, measured, model) for callback in callbacks]):
                     reason = reason or "callback"
-                if measured["loss"] < course.best["loss"]:
-                    saving = True
-                    course = course._replace(best={"loss": measured["loss"], "step": step})
             elif evaluating:  # it was interrupted, and comes first when the run goes on
                 reason = stop.signal
             if t.patience and course.evaluated - course.best["step"] >= patience:
@@ -291,13 +308,15 @@ def load(
     *,
     task: Task | None = None,
     weights: Weights | None = None,
+    compute: Compute | None = None,
 ) -> tuple[Model, Task, Config, int]:
     """The model of the run in the folder `run`, its task and config, and the step it is of.
 
-    step: which of the checkpoints; None: the one with the best validation loss, or the last.
+    step: which of the checkpoints; None: the one with the best validation, or the last.
     task: of a run that was given one as an object. Raises ValueError where it is missing.
     weights: the "average" or the "last" ones; None: the average where the run has one. Raises
         ValueError for an average where it has none.
+    compute: dtype of activations; None: that of the run. Parameters are cast, as it needs.
     """
     config = read_config(Path(run))
     if task is None and "task" in read_objects(Path(run)):
@@ -309,16 +328,23 @@ def load(
     if read_data(Path(run)) not in ("", task.fingerprint):
         changed = f"the data of {run} have changed since it was trained on"
         warnings.warn(changed, Notice, stacklevel=2)
-    model, at = load_model(run, task.spec, step, weights)
+    model, at = load_model(run, task.spec, step, weights, compute)
     return model, task, config, at
 
 
 def load_model(
-    run: str | Path, spec: Spec, step: int | None = None, weights: Weights | None = None
+    run: str | Path,
+    spec: Spec,
+    step: int | None = None,
+    weights: Weights | None = None,
+    compute: Compute | None = None,
 ) -> tuple[Model, int]:
     """`load` of the model alone, which needs no data: `spec` is that of its task."""
     run = Path(run)
     config, alone = read_config(run), stored(run)
+    if compute is not None:
+        config = replace(config, model=replace(config.model, compute=compute))
+        check_config(config)
     if alone and (step, weights) != (None, None):
         raise ValueError(f"{run} has the weights of one step: there are none to choose from")
     if not alone and not (run / "checkpoints").exists():
@@ -346,7 +372,10 @@ def load_model(
 
 
 def _blame(bad: Bad, before: int, checkpoints: Checkpoints | None) -> str:
-    last = "no checkpoint was saved before it"
+    return f"{bad}{f', after {before} bad ones in a row' if before else ''}; {_last(checkpoints)}"
+
+
+def _last(checkpoints: Checkpoints | None) -> str:
     if checkpoints and (kept := checkpoints.steps()):
-        last = f"the last good checkpoint is {checkpoints.folder / str(kept[-1])}"
-    return f"{bad}{f', after {before} bad ones in a row' if before else ''}; {last}"
+        return f"the last good checkpoint is {checkpoints.folder / str(kept[-1])}"
+    return "no checkpoint was saved before it"

@@ -20,6 +20,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import signature
@@ -42,7 +43,7 @@ from seqjax.zoo import LAYERS
 
 # What may differ between the parts of one run.
 FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max_to_keep",
-        "log_every", "bad_step", "spike", "bad_in_a_row")  # fmt: skip
+        "keep_every", "log_every", "bad_step", "spike", "bad_in_a_row", "compute")  # fmt: skip
 Logger = Callable[[int, Mapping[str, float]], object]
 HERE = Path(__file__).resolve().parent
 
@@ -50,7 +51,6 @@ HERE = Path(__file__).resolve().parent
 class Record:
     """Metrics of a run, as JSON lines, TensorBoard events and a table; without a folder none.
 
-    logger: called with the same, (step, metrics); docs/logging.md has it for others.
     A resumed run goes on after `step`, its last evaluation that of step `evaluated`: the lines of
     training beyond the one and of validation beyond the other are dropped. rewinds: the lines of
     the times that it went back.
@@ -61,26 +61,25 @@ class Record:
         folder: Path | None,
         step: int = 0,
         evaluated: int = 0,
-        logger: Logger | None = None,
         rewinds: Sequence[Mapping[str, float]] = (),
     ):
-        self.folder, self.lines, self.events, self.logger = folder, None, None, logger
+        self.folder, self.lines, self.events = folder, None, None
         self._go_on(step, evaluated, rewinds)
 
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if self.folder and self.lines and self.events:
-            self._close()
-            tabulate(self.folder)
-            plot(self.folder)
+            with suppress(*[OSError] if kind else []):  # what came first counts, as of a full disk
+                self._close()
+                tabulate(self.folder)
+                plot(self.folder)
 
     def go_back(self, step: int, evaluated: int, rewinds: Sequence[Mapping[str, float]]) -> None:
-        """Go on after an earlier step; the last of `rewinds` is new."""
+        """Go on after an earlier step."""
         self._close()
-        self._go_on(step, evaluated, rewinds[:-1])
-        self.write(step, {n: v for n, v in rewinds[-1].items() if n != "step"})
+        self._go_on(step, evaluated, rewinds)
 
     def _go_on(self, step: int, evaluated: int, rewinds: Sequence[Mapping[str, float]]) -> None:
         if self.folder is None:
@@ -109,8 +108,6 @@ class Record:
             for name, value in metrics.items():
                 if isfinite(value):  # TensorBoard draws nothing else
                     self.events.add_scalar(name, value, step)
-        if self.logger is not None:
-            self.logger(step, metrics)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -200,8 +197,8 @@ def write_config(
     size: Mapping[str, float] = MappingProxyType({}),
     origin: Mapping[str, str] = MappingProxyType({}),
     objects: Sequence[str] = (),
-) -> None:
-    """Save what the run is, or check that the folder holds the same run.
+) -> Config | None:
+    """Save what the run is, or check that the folder holds the same run; its config so far.
 
     data: their fingerprint, `Task.fingerprint`.
     size: how large the model is, `seqjax.stacks.summary.Size`.
@@ -209,7 +206,7 @@ def write_config(
     objects: what was given as an object, and is in no config: "task", "optimiser".
     Raises ValueError naming the fields in which it is another one, and if the data have changed.
     """
-    config = resolved(config)
+    config, stored = resolved(config), None
     if (folder / "config.json").exists():
         stored, strange = _read(folder)
         if strange:
@@ -238,6 +235,7 @@ def write_config(
     content |= {"own": [one.record for one in own]} if own else {}
     content["environment"] = environment()
     write_atomically(folder / "config.json", json.dumps(content, indent=2) + "\n")
+    return stored
 
 
 def read_config(folder: Path) -> Config:

@@ -264,9 +264,11 @@ class Evaluation:
         c = self.config
         return self.task.validation(c.batch, c.evaluation_length or c.length, c.evaluation_batches)
 
-    def trace(self, params: Any, frozen: Any, batch: Batch) -> None:
-        """Trace, for arrays of these shapes, what a call of them will run."""
-        self.measure.trace(params, frozen, batch, jax.eval_shape(self.start, params, frozen))
+    def trace(self, params: Any, frozen: Any, batch: Batch) -> Sequence[str]:
+        """Trace, for arrays of these shapes, what a call of them will run: the metrics it has."""
+        carry = jax.eval_shape(self.start, params, frozen)
+        found = self.measure.trace(params, frozen, batch, carry).out_info[0]
+        return list(jax.eval_shape(self.task.summary, found))
 
 
 class Programs(NamedTuple):
@@ -294,8 +296,6 @@ def prepare(
     field, the layer or the task, or how much memory is missing.
     """
     check_config(config, task)
-    if config.model.compute == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ValueError("model.compute=float64 needs JAX_ENABLE_X64=1 in the environment")
     c, pattern = config.task, " ".join(show_pattern(config.model.layer))
     named = f"model.layer {pattern}" if origin is None else f"the model of {origin.path}"
     longest, width = max(c.length, c.evaluation_length or 0), config.model.features
@@ -335,7 +335,9 @@ def prepare(
     with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
         held_out = next(evaluate.batches())
     with _named(f"{named}, {lengths}"):
-        evaluate.trace(params, frozen, held_out)
+        known = evaluate.trace(params, frozen, held_out)
+    if config.train.best_by not in known:
+        raise ValueError(unknown("metric train.best_by", config.train.best_by, known))
     return Programs(size, groups, task, start, update, evaluate)
 
 
