@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -155,6 +156,19 @@ def test_a_terminal_that_goes_away_saves_and_the_exit_status_is_of_the_signal(tm
             child.kill()
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] >= 10
+
+
+@pytest.mark.thorough
+def test_a_run_that_is_disturbed_is_that_which_is_left_alone():
+    """`scripts/soak.py`, which takes an hour by itself."""
+    script = Path(__file__).resolve().parent.parent / "scripts" / "soak.py"
+    command = [sys.executable, str(script), "--minutes", "0.33", "--every", "30"]
+    environment = {**os.environ, "PYTHONPATH": str(script.parent.parent), "XLA_FLAGS": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"(\d+) of (\d+) checkpoints to step \d+ are bitwise .* the metrics are\n",
+                      done.stdout)  # fmt: skip
+    assert found and found[1] == found[2] != "0"
 
 
 def test_a_signal_that_is_ignored_stays_so():
