@@ -4,6 +4,8 @@ import gzip
 
 from made_files import tarred, write, zipped
 
+from seqjax.data.sets import babi
+
 PENN = {
     "train": " the cat <unk> N \n a dog 's day \n the day \n",
     "valid": " the dog \n a cat \n",
@@ -158,6 +160,37 @@ def conll2000(folder):
     return {"train": 3, "test": 2}
 
 
+STORIES = """1 Mary moved to the bathroom.
+2 John took the milk.
+3 Where is Mary? \tbathroom\t1
+4 Mary got the apple there.
+5 What is carried?\tmilk,apple\t2 4
+1 The hall is east of the attic.
+2 How do you go from the attic to the hall?\te\t1
+"""
+
+
+def babi_files(form):
+    names = [name for name in babi.FILES if not name.startswith("qa12_")]
+    files = {form.format(name): STORIES.encode() for name in names}
+    one = STORIES[STORIES.index("1 The") :].encode()  # of kind 12 there is a story in each part
+    return files | {form.format(name): one for name in babi.FILES if name.startswith("qa12_")}
+
+
+def babi_plain(folder):
+    for name, content in babi_files("babi/tasks_1-20_v1-2/en/{}").items():
+        write(folder / name, content)
+    return {split: 1 if "qa12" in split else 2 for split in babi.FILES.values()}
+
+
+def babi_archive(folder):
+    files = {"tasks_1-20_v1-2/README.txt": b"words"}
+    for language in ("en", "en-10k"):
+        files |= babi_files(f"tasks_1-20_v1-2/{language}/{{}}")
+    write(folder / "babi/tasks_1-20_v1-2.tar.gz", tarred(files, "gz"))
+    return {split: 1 if "qa12" in split else 2 for split in babi.FILES.values()}
+
+
 CAPTIONS = {
     "en": ["A man  sleeps.", "Two dogs & a cat run.", "Go!"],
     "de": ["Ein Mann schläft.", "Zwei Hunde & eine Katze rennen.", "Los!"],
@@ -208,6 +241,8 @@ MADE_TEXTS = {
     ("imdb", "subset_5k_5k"): imdb_subset,
     ("aan", "full"): aan,
     ("conll2000", "full"): conll2000,
+    ("babi", "full"): babi_plain,
+    ("babi_10k", "archive"): babi_archive,
     ("ptb", "zip"): ptb_zip,
     ("ptb", "tgz"): ptb_tgz,
     ("ptb", "plain"): ptb_plain,

@@ -17,6 +17,7 @@ from seqjax.tasks import Classes, Features, Spec, Tokens, Values, make
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.generate import generate
 from seqjax.train.loop import train
+from seqjax.zoo import make as make_layer
 
 V, B, S, T = 5, 2, 7, 4
 SPEC = Spec(Pair(Tokens(V), Tokens(V), V - 1), Classes(V, per_step=True))
@@ -213,6 +214,29 @@ def test_a_convolution_sees_frames_one_by_one():
     assert low.dtype == jnp.float32
     with pytest.raises(ValueError, match="model.front must be flat but for frames"):
         Model(replace(CONFIG, front="conv"), Spec(Features(3), Values(1, True)), rngs=nnx.Rngs(0))
+
+
+def test_places_of_frames_stay_where_they_are():
+    """In front of a ConvLSTM, which so sees a place and its neighbours, one step further each."""
+    options = dict(layer=(LayerConfig("convlstm", dict(shape=(9, 6))),), depth=1, mlp="none")
+    config = replace(CONFIG, **options, features=9 * 6 * 3, front="places")
+    embed = Model(config, FRAMES, rngs=nnx.Rngs(0)).embed
+    layer = make_layer("convlstm", 9 * 6 * 3, shape=(9, 6))
+    x = jax.random.normal(jax.random.key(0), (1, T, 9, 6, 2), jnp.float32).at[:, 1:].set(0)
+    for t, row, column in ((0, 4, 3), (2, 8, 0)):
+        each = x[0, t, row, column] @ embed.W.kernel[...] + embed.W.bias[...]
+        at = (6 * row + column) * 3
+        np.testing.assert_allclose(embed(x)[0, t, at : at + 3], each, atol=1e-6)
+    run = jax.jit(lambda x: layer(embed(x))[0].reshape(T, 9, 6, 3))
+    moved = jnp.any(run(x.at[0, 0, 4, 3].add(1.0)) != run(x), axis=3)
+    rows, columns = np.mgrid[:9, :6]
+    for t in range(T):
+        away = np.maximum(abs(rows - 4), abs(columns - 3))
+        np.testing.assert_array_equal(moved[t], away <= t + 1)
+    with pytest.raises(ValueError, match="a multiple of the 54 places of Features"):
+        Model(replace(config, features=8), FRAMES, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="flat but for Features, got places for Tokens"):
+        Model(replace(config, features=6), Spec(Tokens(3), Values(1, True)), rngs=nnx.Rngs(0))
 
 
 def convolved(frame, kernel, bias):

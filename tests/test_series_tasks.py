@@ -180,6 +180,35 @@ def test_windows_are_those_of_a_loop_over_the_rows():
     np.testing.assert_allclose(zero, repeated, rtol=1e-5)
 
 
+def test_steps_of_a_series_are_answered_from_those_before():
+    horizon, seen = 3, 5
+    given = dict(dataset="illness", horizon=horizon, calendar=True)
+    task = make("forecasting", stepwise=True, answer="gaussian", **given)
+    whole = make("forecasting", **given)
+    width = whole.values.shape[1]
+    batch, other = (next(one.validation(16, seen + horizon)) for one in (task, whole))
+    assert (batch.mask == 1).all() and batch.x.shape[-1] == width + 6
+    for row in (0, 7):
+        nu = 1 + np.mean([abs(float(v)) for step in other.y[row, :seen] for v in step])
+        for t in range(seen + horizon):
+            before = other.y[row, t - 1] / nu if t else np.zeros(width)
+            expected = [*before, math.log(nu), *other.x[row, t, width + 1 :]]
+            np.testing.assert_allclose(batch.x[row, t], expected, atol=1e-5)
+            np.testing.assert_allclose(batch.y[row, t], [*other.y[row, t], nu], atol=1e-5)
+    # a model that repeats what it reads has the errors of the last value
+    starts = task.starts("validation", seen + horizon)
+    held_out = task.windows(starts, seen + horizon)
+    nu, ahead = held_out.y[..., -1:], slice(1, None)
+    error = (nu * held_out.x[..., :width] - held_out.y[..., :-1])[:, ahead]
+    found = task.naive(seen + horizon)["last value"]
+    np.testing.assert_allclose(found["mae"], np.abs(error).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["rmse"], np.sqrt((error**2).mean()), rtol=1e-5)
+    some = task.spread(3, seen + horizon)
+    np.testing.assert_array_equal(some.x[[0, -1]], held_out.x[[0, -1]])
+    with pytest.raises(ValueError, match="stepwise goes with answer=gaussian or student_t"):
+        make("forecasting", stepwise=True, dataset="illness")
+
+
 def series(name):
     (example,) = raw(name)["series"]
     return example["minutes"], example["values"].reshape(-1, example["channels"]).tolist()

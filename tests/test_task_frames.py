@@ -25,6 +25,16 @@ def components(lines) -> Any:
     return ndimage.label(lines)
 
 
+@pytest.mark.parametrize("options, message", [
+    (dict(rows=17), "sides of 16, 32, 64, 128, 256, got rows=17"),
+    (dict(still=8), "sides of 16, 32, 64, 128, 256, got still=8"),
+    (dict(rows=16, still=16), "by rows or are still, got rows=16 and still=16"),
+])  # fmt: skip
+def test_paths_that_cannot_be_shown(options, message):
+    with pytest.raises(ValueError, match=message):
+        built("pathfinder", **options)
+
+
 @pytest.mark.share(1)
 @pytest.mark.parametrize("side, contour", [(16, 3), (32, 14)])
 def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, contour):
@@ -36,6 +46,9 @@ def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, cont
     ends, there = map(np.asarray, draw(keys))
     by_rows = built("pathfinder", contour=contour, rows=side).sample(key, n, side)
     np.testing.assert_array_equal(by_rows.x.reshape(batch.x.shape), batch.x)
+    still = built("pathfinder", contour=contour, still=side).sample(key, n, 2)
+    for look in (0, 1):
+        np.testing.assert_array_equal(still.x[:, look].reshape(batch.x.shape), batch.x)
     images = np.asarray(batch.x).reshape(n, side, side)
     assert images.min() == 0 and images.max() == 1 and 0 < np.mean(batch.y) < 1
     for image, strokes, used, y in zip(images, ends, there, np.asarray(batch.y)):

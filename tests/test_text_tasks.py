@@ -6,7 +6,7 @@ import pytest
 from made_texts import MADE_TEXTS, SENTENCE
 
 from seqjax.answers import Chunks
-from seqjax.data import DATASETS, prepared
+from seqjax.data import DATASETS, DataError, prepared
 from seqjax.data.sets.conll2000 import read_sentences
 from seqjax.tasks import make
 from seqjax.tasks.texts.tagging import LONGEST, TAGS
@@ -104,6 +104,57 @@ def test_words_are_tagged(folder, monkeypatch):
     assert constant["f1"] == 0 and constant["accuracy"] == pytest.approx(0.2)
     assert task.baseline(7)["accuracy"] == pytest.approx(0.4)  # I-NP
     assert SENTENCE.count(b"I-NP") == 2
+
+
+def test_questions_on_stories(folder, monkeypatch):
+    MADE_TEXTS["babi", "full"](folder)
+    monkeypatch.setattr("seqjax.tasks.texts.babi.VALIDATION", "")
+    monkeypatch.setattr("seqjax.tasks.texts.babi.TRAIN", "")
+    task = make("babi", kinds=(1, 12), questions="1k")
+    assert len(task.train) == len(task.apart) == 3 and task.decides["length"] == 25
+    assert task.classes == ["<unk>", "e", "bathroom", "milk,apple"]
+    shown = {}
+    (batch,) = task.validation(3, 30)
+    for x, y, mask, there in zip(*map(np.asarray, (batch.x, batch.y, batch.mask, batch.present))):
+        words = " ".join(task.tokens[n] for n in x[there])
+        shown[words] = [(task.tokens[x[t]], task.classes[y[t]]) for t in np.flatnonzero(mask)]
+    assert shown == {
+        "mary moved to the bathroom . john took the milk . where is mary ? mary got the apple "
+        "there . what is carried ?": [("?", "bathroom"), ("?", "milk,apple")],
+        "the hall is east of the attic . how do you go from the attic to the hall ?": [("?", "e")],
+    }
+    found = next(e for e in prepared("babi").source("qa1_test") if b"Mary" in e["text"])
+    assert found["facts"] == b"1\n2 4" and found["text"].split(b"\n")[2] == b"Where is Mary?"
+    assert make("babi", kinds=(12,), questions="1k", held_out="test").apart[0]["answers"] == b"e"
+
+
+@pytest.mark.parametrize("story, message", [
+    ("1 Mary sat.\n3 Where is Mary?\thall\t1\n", "line 2 has the number 3 after 1"),
+    ("2 Mary sat.\n", "line 1 has the number 2 after 0"),
+    ("1 Mary sat.\n2 Where is Mary?\thall\t2\n", "line 2 has the facts 2, of 1 lines before"),
+    ("1 Mary sat.\n2 Where is Mary?\n", "line 2 is '2 Where is Mary"),
+    ("1 Mary sat.\thall\t1\n", "line 1 is"),
+    ("Mary sat.\n", "line 1 is 'Mary sat"),
+    ("1 Mary sat.", "its last line does not end"),
+])  # fmt: skip
+def test_stories_that_are_none(folder, story, message):
+    MADE_TEXTS["babi", "full"](folder)
+    path = folder / "babi/tasks_1-20_v1-2/en/qa7_counting_train.txt"
+    path.write_text(story)
+    with pytest.raises(DataError, match=message) as caught:
+        make("babi", questions="1k")
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_kind_of_questions_that_is_not_there(folder):
+    with pytest.raises(DataError, match=r"no files of babi_10k in .*qa\*_train.txt.*tar.gz"):
+        make("babi")
+    MADE_TEXTS["babi", "full"](folder)
+    (folder / "babi/tasks_1-20_v1-2/en/qa7_counting_train.txt").unlink()
+    with pytest.raises(DataError, match="en is not what it should be: it has no qa7_counting_tr"):
+        make("babi", questions="1k")
+    with pytest.raises(ValueError, match="some of 1 to 20, each once, got "):
+        make("babi", kinds=(1, 1))
 
 
 def test_reviews_by_words_and_by_bytes(folder, monkeypatch):

@@ -316,6 +316,14 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     away = text.rename(text.with_suffix(".away"))  # weights are enough to generate
     assert cli.main(["generate", run, "--prompt", "the", "a", "--length", "3"]) == 0
     assert capsys.readouterr().out.startswith("the")
+    drafted = ["generate", run, "--prompt", "the", "a", "--length", "3", "--draft", run]
+    assert cli.main([*drafted, "--temperature", "0", "--guesses", "2"]) == 0
+    found = capsys.readouterr()
+    assert found.err == f"accepted: 1.000 of the tokens that {run} wrote\n"
+    assert cli.main([*drafted[:-2], "--temperature", "0"]) == 0
+    assert found.out == capsys.readouterr().out
+    assert cli.main([*drafted, "--top-k", "2"]) == 2
+    assert "--draft is for samples of all tokens" in capsys.readouterr().err
     escape = ["generate", run, "--length", "0", "--prompt"]
     assert cli.main([*escape, "\x1b[2J\udcff"]) == 0
     assert capsys.readouterr().out == "\\x1b[2J\\xff\n"  # control bytes, and what is no text

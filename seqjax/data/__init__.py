@@ -13,6 +13,7 @@ from seqjax.data.files import DataError, File, data_folder, data_path
 from seqjax.data.records import Prepared, prepare, prepared_folder
 from seqjax.data.sets import (
     aan,
+    babi,
     cifar10,
     conll2000,
     forecasting,
@@ -45,6 +46,7 @@ DATASETS: dict[str, Dataset] = {
         imdb.IMDB,
         aan.AAN,
         conll2000.CONLL2000,
+        *babi.BABI,
         *translation.TRANSLATIONS,
         *genome.GENOMES,
         *forecasting.SERIES,

@@ -68,13 +68,14 @@ class Prepared:
         return self.builder.info.metadata["fingerprint"]
 
     def source(self, split: str) -> Sequence[Any]:
-        """The examples of a split, or of a slice of it as in tensorflow-datasets.
+        """The examples of a split, of a slice of it or of several, as in tensorflow-datasets.
 
         Raises DataError for a split that there is not.
         """
-        name = split.partition("[")[0]
-        if name not in self.splits:
-            raise DataError(unknown(f"split of {self.dataset.name}", name, self.splits))
+        for part in split.split("+"):
+            name = part.partition("[")[0]
+            if name not in self.splits:
+                raise DataError(unknown(f"split of {self.dataset.name}", name, self.splits))
         return Kept(self.path, split, self.builder.as_data_source(split=split))
 
 

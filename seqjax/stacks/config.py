@@ -120,8 +120,8 @@ class ModelConfig:
     # as 1M or 250k: `train` finds the features that give so many, within 2 %; None: as they are
     parameters: Budget = None
     vocabulary: Count | None = None  # tokens that it knows; None: those of the task
-    # of frames [H, W, C]: taken flat, or by convolutions, the same ones at every step
-    front: Literal["flat", "conv"] = "flat"
+    # frames [H, W, C] are taken flat or by convolutions, they and rows [D] place by place
+    front: Literal["flat", "conv", "places"] = "flat"
     norm: Literal["rms", "layer"] = "rms"  # before each branch, and the head
     mlp: Literal["glu", "mlp", "none"] = "glu"  # the branch after a mixer: gated (SiLU), plain, no
     expansion: Positive = 2.0  # hidden units of that branch, as a multiple of features

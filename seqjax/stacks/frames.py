@@ -1,9 +1,14 @@
-"""A front end over frames: convolutions that halve them, the same ones at every time step.
+"""Front ends over frames: the same at every time step, nothing is mixed over time.
+
+Convolutions that halve them (`Frames`):
 
     f <- silu(norm(conv(f)))      3 x 3, stride 2, twice the channels each time, while a side > 4
     x  = W vec(f) + b
 
-Nothing is mixed over time.
+or places that are kept (`Places`), of frames and of rows, for layers whose state has them too, as
+`convlstm` and `md_lstm`:
+
+    x_p = W f_p + b               each place p alike, of features / places channels; x is flat
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from math import prod
 import jax
 from flax import nnx
 
-from seqjax.answers import Input
+from seqjax.answers import Features, Input
 from seqjax.nn.norms import Norm
 
 CHANNELS = 16  # of the first convolution
@@ -42,3 +47,23 @@ class Frames(nnx.Module):
         for conv, norm in zip(self.convolutions, self.norms, strict=True):
             x = jax.nn.silu(norm(conv(x)))
         return self.W(x.reshape(*frames.shape[:2], self.W.in_features))
+
+
+class Places(nnx.Module):
+    """[B, T, *places, C] to [B, T, features], place by place, channels last; of vectors [B, T, D]
+    each number is a place."""
+
+    def __init__(self, inputs: Input, features: int, *, rngs: nnx.Rngs):
+        if not isinstance(inputs, Features):
+            raise ValueError(f"model.front must be flat but for Features, got places for {inputs}")
+        *space, channels = inputs.shape if len(inputs.shape) > 1 else (*inputs.shape, 1)
+        places = prod(space)
+        if features % places:
+            raise ValueError(
+                f"model.features must be a multiple of the {places} places of {inputs}, "
+                f"got {features}"
+            )
+        self.W = nnx.Linear(channels, features // places, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.W(x.reshape(*x.shape[:2], -1, self.W.in_features)).reshape(*x.shape[:2], -1)

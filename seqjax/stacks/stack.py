@@ -26,7 +26,7 @@ from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Losses, norm
 from seqjax.stacks.config import ModelConfig
-from seqjax.stacks.frames import Frames
+from seqjax.stacks.frames import Frames, Places
 
 
 class Stack(nnx.Module):
@@ -37,9 +37,9 @@ class Stack(nnx.Module):
         pattern, features, depth = config.layer, config.features, config.depth
         if not pattern or depth < len(pattern):
             raise ValueError(f"depth must be at least the pattern's {len(pattern)}, got {depth}")
-        conv = config.front == "conv"
-        embed = (Frames(inputs, features, rngs=rngs) if conv
-                 else inputs.embedding(features, rngs=rngs))  # fmt: skip
+        front = {"conv": Frames, "places": Places}.get(config.front)
+        embed = (inputs.embedding(features, rngs=rngs) if front is None
+                 else front(inputs, features, rngs=rngs))  # fmt: skip
 
         def blocks(layers):
             return [Block.of(layer, config, cross=cross, rngs=rngs) for layer in layers]

@@ -75,6 +75,7 @@ from seqjax.tasks.task import (
     Values,
 )
 from seqjax.tasks.texts import (
+    babi,
     char_lm,
     dna,
     imdb,
@@ -256,6 +257,7 @@ TASKS: dict[str, Entry] = {
         "2011.04006", length=65,
     ),
     "tagging": Entry(tagging.tagging, "Tagging of sequences: chunks (CoNLL-2000)", "1997"),
+    "babi": Entry(babi.babi, "bAbI: questions on stories, of twenty kinds", "1502.05698"),
     "translation": Entry(
         translation.translation, "Translation, BLEU (Multi30k, IWSLT, WMT)", "many",
         length=24, smoke=dict(units="bytes"),

@@ -16,6 +16,7 @@ from seqjax.models import find
 
 if TYPE_CHECKING:
     from seqjax.stacks.model import Model
+    from seqjax.tasks.signals.forecasting import Forecasting
     from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
 
@@ -55,6 +56,7 @@ def evaluate(
         cache_weight: the share of the cache in the probabilities
         compute: dtype of activations; by default as in training
     """
+    from seqjax.tasks.signals.forecasting import Forecasting
     from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.cache import NeuralCache
@@ -93,23 +95,28 @@ def evaluate(
     if isinstance(task, TranslationTask):
         bleu = translated(model, task, config.task.batch, beam, length_penalty)
         print(f"bleu {bleu:.2f}")
-    if isinstance(task, Demand):
+    if isinstance(task, Demand) or isinstance(task, Forecasting) and task.stepwise:
         print(f"paths     {table(forecast(model, task, length))}")
     return 0
 
 
-def forecast(model: Model, task: Demand, length: int, windows: int = 64, paths: int = 200) -> dict:
-    """How what is held out lies in paths that the model draws."""
+def forecast(
+    model: Model, task: Demand | Forecasting, length: int, windows: int = 64, paths: int = 200
+) -> dict[str, float]:
+    """How what is held out lies in paths that the model draws, and the errors of their mean."""
     import jax
+    import numpy as np
 
     from seqjax.train.forecast import calibration, sample_paths
 
-    (batch,) = task.validation(windows, length, 1)
-    y, horizon = batch.y[:, -task.horizon :, :1], task.horizon
-    scale = batch.y[:, -1, 1]
-    return calibration(
-        sample_paths(model, batch.x, scale, horizon, paths=paths, key=jax.random.key(0)), y
+    batch = task.spread(windows, length)
+    y, horizon = np.asarray(batch.y[:, -task.horizon :, :-1]), task.horizon
+    drawn = sample_paths(
+        model, batch.x, batch.y[:, -1, -1], horizon, paths=paths, key=jax.random.key(0)
     )
+    error = drawn.mean(axis=1) - y
+    errors = {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean())}
+    return errors | calibration(drawn, y)
 
 
 def translated(
@@ -145,6 +152,8 @@ def generate(
     top_p: Annotated[float, Range(above=0, high=1)] | None = None,
     beam: Count | None = None,
     length_penalty: NotNegative = 1.0,
+    draft: Path | None = None,
+    guesses: Count = 4,
     seed: Seed = 0,
     step: Step | None = None,
     context: Count | None = None,
@@ -166,6 +175,10 @@ def generate(
         top_p: sample from the likeliest bytes that together have this probability
         beam: in place of sampling the likeliest text of all that a beam search of this width finds
         length_penalty: of a beam search: log p is divided by the length to this power
+        draft: a smaller model of the same tokens, as RUN is given, whose guesses the model accepts
+            or corrects: what is written has the distribution of the model alone, in fewer of its
+            steps. The share accepted is printed after it, on standard error
+        guesses: of the draft, how many at a time
         seed: of the samples
         step: which checkpoint of a run; by default the best one
         context: tokens that full attention of an imported model can look back, and so the size
@@ -181,7 +194,10 @@ def generate(
     from seqjax.train.beam import beam_search
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
+    from seqjax.train.speculate import speculate
 
+    if draft is not None and not (beam is None and top_k is None and top_p is None):
+        raise ValueError("--draft is for samples of all tokens: leave out --beam, --top-k, --top-p")
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
     if figure is not None:
@@ -199,13 +215,21 @@ def generate(
                              "an option of its layers")  # fmt: skip
         model, spelling, _, between, end = writer(run, step)
         encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
-    prompts = [encode(text) for text in prompt]
-    if beam is not None:
-        known: dict[str, Any] = dict(width=beam, end=end, length_penalty=length_penalty)
+    prompts, accepted = [encode(text) for text in prompt], None
+    if draft is not None:
+        draft = find(draft)
+        small = (
+            load_imported(draft, context=context).model if stored(draft) else writer(draft).model
+        )
+        key = jax.random.key(seed)
+        known: dict[str, Any] = dict(k=guesses, key=key, temperature=temperature)
+        rows, accepted = speculate(model, small, prompts, length, **known)
+    elif beam is not None:
+        known = dict(width=beam, end=end, length_penalty=length_penalty)
         found = beam_search(model, prompts, length, **known).tokens[:, 0]
         rows: Any = [row[row >= 0] for row in found]
     else:
-        known: dict[str, Any] = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        known = dict(temperature=temperature, top_k=top_k, top_p=top_p)
         rows = write_on(model, prompts, length, key=jax.random.key(seed), **known)
     if figure is not None:
         from seqjax.tools.looked import looked_picture
@@ -219,6 +243,8 @@ def generate(
             sys.stdout.buffer.write(whole + b"\n")
         else:
             print(printable(whole.decode(errors="backslashreplace")))
+    if accepted is not None:
+        print(f"accepted: {accepted:.3f} of the tokens that {draft} wrote", file=sys.stderr)
     return 0
 
 

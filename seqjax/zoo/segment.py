@@ -171,6 +171,9 @@ ROWS: dict[str, Entry] = {
             "most_used": dict(
                 heads=2, length=3, memory=3, compressed=2, ratio=2, compression="most_used"
             ),
+            "dilated": dict(
+                heads=1, length=4, memory=1, compressed=2, ratio=3, compression="dilated"
+            ),
             "detached": dict(
                 heads=2,
                 head_size=3,

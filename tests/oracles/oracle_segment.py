@@ -159,6 +159,18 @@ def sinusoid(n, features):
     return np.concatenate([np.sin(np.outer(n, w)), np.cos(np.outer(n, w))], axis=1)
 
 
+def dilated(W, u):
+    """The last step of u [c, D] after convolutions whose other step is 1, 2, 4 .. before it."""
+    reach, n = 1, 0
+    while reach < len(u) or n == 0:
+        A, B = np.split(W[f"layers.{n}.kernel"], 2)
+        u = np.maximum(u, 0) if n else u
+        before = [u[t - reach] if t >= reach else np.zeros(u.shape[1]) for t in range(len(u))]
+        u = np.array(before) @ A + u @ B + W[f"layers.{n}.bias"]
+        reach, n = 2 * reach, n + 1
+    return u[-1]
+
+
 def compressive_transformer(
     W, x, *, heads, length, memory, compressed, ratio, compression="conv", positions="sinusoid",
     **_,
@@ -195,6 +207,8 @@ def compressive_transformer(
             new = old[np.sort(np.argsort(-used)[: -(-length // ratio)])]
         elif compression == "conv":
             new = W.affine("f_c", groups.reshape(len(groups), ratio * D))
+        elif compression == "dilated":
+            new = np.array([dilated(W.under("f_c"), u) for u in groups]).reshape(-1, D)
         else:
             new = groups.mean(1) if compression == "mean" else groups.max(1)
         cm = np.concatenate([cm, new])[-compressed:]
@@ -328,6 +342,11 @@ CASES = [
         "compressive_transformer",
         compressive_transformer,
         dict(heads=3, length=3, memory=1, compressed=3, ratio=2, compression="mean"),
+    ),
+    (
+        "compressive_transformer",
+        compressive_transformer,
+        dict(heads=2, length=4, memory=1, compressed=3, ratio=3, compression="dilated"),
     ),
     ("block_recurrent", block_recurrent, dict(heads=2, kv_heads=1, length=3, slots=2)),
     (

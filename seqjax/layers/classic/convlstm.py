@@ -19,11 +19,14 @@ so that they have a middle. Gates are stacked in the order i, f, c, o; peepholes
 """
 
 import math
+from itertools import product
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from seqjax.core.forms import by_platform
 from seqjax.layers.classic.lstm import LSTMState
 from seqjax.nn.recurrent import Recurrent
 
@@ -68,10 +71,10 @@ class ConvLSTM(Recurrent):
         return LSTMState(H, H)
 
     def drive(self, x):
-        return self.W_x(x.reshape(len(x), *self.shape, -1))
+        return convolved(self.W_x, x.reshape(len(x), *self.shape, -1))
 
     def step(self, state, z):
-        i, f, g, o = jnp.split(z + self.W_h(state.h), 4, axis=-1)
+        i, f, g, o = jnp.split(z + convolved(self.W_h, state.h), 4, axis=-1)
         p_i, p_f, p_o = (0, 0, 0) if self.W_c is None else self.W_c[...]
         i, f = jax.nn.sigmoid(i + p_i * state.c), jax.nn.sigmoid(f + p_f * state.c)
         c = f * state.c + i * jnp.tanh(g)
@@ -79,3 +82,21 @@ class ConvLSTM(Recurrent):
 
     def readout(self, state, x):
         return state.h.reshape(-1)
+
+
+def convolved(conv: nnx.Conv, frames: jax.Array) -> jax.Array:
+    """conv(frames); on a CPU, where it takes 8 times as long in a loop over time and backwards, as
+    one product of matrices (3 x 3 on 16 x 16 places of 8 channels)."""
+
+    def product_of_places(frames):
+        space, kernel = frames.shape[-1 - len(conv.kernel_size) : -1], conv.kernel[...]
+        around = [(0, 0)] * (frames.ndim - 1 - len(space)) + [
+            (k // 2, k // 2) for k in conv.kernel_size
+        ]
+        padded = jnp.pad(frames, [*around, (0, 0)])
+        seen = [padded[(..., *map(slice, at, np.add(at, space)), slice(None))]
+                for at in product(*map(range, conv.kernel_size))]  # fmt: skip
+        y = jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+        return y if conv.bias is None else y + jnp.broadcast_to(conv.bias[...], y.shape)
+
+    return by_platform(dict(cpu=product_of_places, gpu=conv, tpu=conv))(frames)

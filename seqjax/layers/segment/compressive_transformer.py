@@ -10,6 +10,9 @@ them. At its end a segment pushes L steps out of the memory (Alg. 1):
 
     compression   "mean", "max"     pooling by c, without weights                     sec. 3.2
                   "conv"            a convolution of width and stride c
+                  "dilated"         of each c steps the last u^n_t, n = ceil(log_2 c), n >= 1:
+                                    u^{l+1}_t = A_l u^l_{t - 2^l} + B_l u^l_t + b_l, u^0 = old,
+                                    0 before these c, with a rectifier between convolutions
                   "most_used"       the L / c of the old that the segment which pushes
                                     them out attended to most, in their order
     positions     "sinusoid"        by distance as in `transformer_xl`, a compressed vector
@@ -19,8 +22,8 @@ them. At its end a segment pushes L steps out of the memory (Alg. 1):
 
 Scores, W_q, W_k, W_v, W_o and what of it a stream needs are those of `TransformerXL`;
 this is the mixer alone, and a model puts norm, residual and MLP around it. Where c does not divide
-the number of old steps they are filled up with zeros on the left. Dilated convolutions are left
-out: the paper has no sizes of them.
+the number of old steps they are filled up with zeros on the left. The paper has no sizes of the
+dilated convolutions: these are ours.
 
 The paper trains f_c by a loss of its own, and lets no gradient of one pass to the other (sec.
 3.2): with `detach_memory`, which stops the gradient into all that lies before the segment, and
@@ -45,7 +48,7 @@ from seqjax.ops.dense_attention import attend, attention_weights, relative_score
 from seqjax.ops.segment_recurrence import segment_recurrence
 from seqjax.ops.segments import SegmentState
 
-COMPRESSIONS = ("conv", "mean", "max", "most_used")
+COMPRESSIONS = ("conv", "dilated", "mean", "max", "most_used")
 INIT = nnx.initializers.normal(0.02)
 
 
@@ -64,6 +67,22 @@ class Decoder(nnx.Module):
 
     def __call__(self, z):
         return self.W(z).reshape(-1, z.shape[1])
+
+
+class Dilated(nnx.Module):
+    """Convolutions of width 2, dilations 1, 2, 4 .. until they span c steps: [S, c D] to [S, D]."""
+
+    def __init__(self, features: int, ratio: int, *, rngs: nnx.Rngs):
+        depth = max(1, (ratio - 1).bit_length())
+        self.layers = nnx.List(nnx.Linear(2 * features, features, rngs=rngs) for _ in range(depth))
+
+    def __call__(self, groups):
+        u = groups.reshape(len(groups), -1, self.layers[0].out_features)
+        for n, layer in enumerate(self.layers):
+            u = jax.nn.relu(u) if n else u
+            before = jnp.pad(u, ((0, 0), (2**n, 0), (0, 0)))[:, : u.shape[1]]
+            u = layer(jnp.concatenate([before, u], axis=2))
+        return u[:, -1]
 
 
 def newest(size, count):
@@ -105,7 +124,11 @@ class CompressiveTransformer(Layer):
 
         self.W_q, self.W_k, self.W_v = (linear(features, inner) for _ in range(3))
         self.W_o = linear(inner, features, out_bias)
-        self.f_c = linear(ratio * features, features, True) if compression == "conv" else None
+        if compression == "conv":
+            self.f_c = linear(ratio * features, features, True)
+        else:
+            dilated = compression == "dilated"
+            self.f_c = Dilated(features, ratio, rngs=rngs) if dilated else None
         head = heads, self.size
         if positions == "table":
             places = length + memory + compressed

@@ -5,7 +5,8 @@ long path (1), or each at an end of another (0).  Its pixels come one by one, ro
 
     x float32 [B, T, 1] in [0, 1]      y int32 [B]      T = side^2: 1024 is Pathfinder, 16384 Path-X
 
-or, which is easier, row by row: x [B, side, side].
+or, which is easier, row by row, x [B, side, side], or as a still that is shown whole at each of T
+steps, x [B, T, side, side, 1], for models whose state has places (as that of arXiv:1805.08315).
 
 A path is a chain of `contour` strokes.  With every stroke it turns by an angle a of a density
 cos^2(c a), |c a| < pi / 2, and it keeps its distance from the frame, from the others and from what
@@ -23,7 +24,7 @@ Baseline: a guess.
 Length generalisation: none, a longer image is another scale.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -67,19 +68,26 @@ class Strokes(NamedTuple):
     there: jax.Array  # bool [N]
 
 
-def pathfinder(*, contour: Count = 14, rows: Count | None = None) -> Task:
+def pathfinder(
+    *, contour: Count = 14, rows: Count | None = None, still: Count | None = None
+) -> Task:
     """Whether two dots are connected, for T = side^2 of the sides 16, 32, 64, 128 and 256.
 
     contour: strokes of a long path; a third of it has one that distracts.
     rows: the side of images that are read a row at a step, T = rows; None: pixel by pixel.
+    still: the side of images that are seen whole at each of any number of steps.
     """
-    if rows not in (None, *SIZES):
-        raise ValueError(f"pathfinder has sides of {', '.join(map(str, SIZES))}, got rows={rows}")
+    if rows is not None and still is not None:
+        raise ValueError(f"images come by rows or are still, got rows={rows} and still={still}")
+    for name, given in dict(rows=rows, still=still).items():
+        if given not in (None, *SIZES):
+            known = ", ".join(map(str, SIZES))
+            raise ValueError(f"pathfinder has sides of {known}, got {name}={given}")
 
     @sampler
     def sample(key: jax.Array, batch: int, length: int) -> Batch:
-        side = round(length**0.5) if rows is None else rows
-        if rows is None and (side not in SIZES or side**2 != length):
+        side = still or rows or round(length**0.5)
+        if rows is None and still is None and (side not in SIZES or side**2 != length):
             known = ", ".join(str(one**2) for one in SIZES)
             raise ValueError(f"pathfinder has a length of {known} pixels, got {length}")
         if rows not in (None, length):
@@ -91,9 +99,14 @@ def pathfinder(*, contour: Count = 14, rows: Count | None = None) -> Task:
         first = jax.random.randint(key_end, (batch,), 0, 2, jnp.int32)
         second = jnp.where(y == 1, first, 1 - first)
         image = jax.vmap(partial(render, side=side, contour=contour))(strokes, first, second)
-        return Batch(image.reshape(batch, length, rows or 1), y, jnp.ones(batch, jnp.float32))
+        if still is None:
+            x = image.reshape(batch, length, rows or 1)
+        else:
+            x = jnp.broadcast_to(image[:, None, :, :, None], (batch, length, side, side, 1))
+        return Batch(x, y, jnp.ones(batch, jnp.float32))
 
-    spec = Spec(Features(rows or 1), Classes(2, per_step=False))
+    seen = Features(rows or 1) if still is None else Features(still, still, 1)
+    spec = Spec(seen, Classes(2, per_step=False))
     return Task("pathfinder", spec, sample, lambda length: uniform_baseline(2),
                 classes=["apart", "connected"])  # fmt: skip
 
@@ -124,10 +137,11 @@ def draw(key: jax.Array, side: int, contour: int) -> Strokes:
         way = jnp.stack([jnp.sin(turned), jnp.cos(turned)], axis=1)
         points = pivot[None, None] + along[None, :, None] * way[:, None]  # [TURNS, P, 2]
         inside = jnp.all((points >= PADDING) & (points <= side - 1 - PADDING), axis=(1, 2))
-        slots = len(drawn.used)
-        seen = drawn.used & (jnp.arange(slots, dtype=jnp.int32) != before)
-        far = jnp.sum((points[:, :, None] - drawn.points.reshape(1, 1, -1, 2)) ** 2, axis=3)
-        far = far.reshape(TURNS, len(along), slots, len(along)).min(axis=(1, 3)) >= apart**2
+        seen = drawn.used & (jnp.arange(len(drawn.used), dtype=jnp.int32) != before)
+        pairs = [(points[:, None, p], drawn.points[None, :, q])
+                 for p in range(len(along)) for q in range(len(along))]  # fmt: skip
+        far = [(a[..., 0] - b[..., 0]) ** 2 + (a[..., 1] - b[..., 1]) ** 2 for a, b in pairs]
+        far = reduce(jnp.minimum, far) >= apart**2  # [TURNS, N]: one loop over them, not one in it
         free = inside & jnp.all(far | ~seen[None], axis=1)
         which = jax.random.categorical(key, jnp.where(free, likely, -jnp.inf))
         ok = jnp.any(free)
@@ -141,46 +155,58 @@ def draw(key: jax.Array, side: int, contour: int) -> Strokes:
         at = jax.random.uniform(key_at, (2,), jnp.float32, PADDING, side - 1 - PADDING)
         return at, jax.random.uniform(key_angle, (), jnp.float32, -np.pi, np.pi)
 
-    def grow(key, drawn, starts, first, strokes):
-        """Paths from their starts, a stroke of each in turn; whether they could."""
+    def one_each(key, drawn, at, first, strokes, i):
+        """Stroke i of paths, each from where and how it ended before; whether they could."""
+        keys, new, ok = jax.random.split(key, len(at)), [], jnp.asarray(True)
+        for n, (pivot, angle) in enumerate(at):
+            slot = first + n * strokes + i
+            before = jnp.where(i > 0, slot - 1, -1)
+            drawn, could, *end = stroke(keys[n], drawn, slot, before, pivot, angle)
+            ok, new = ok & could, [*new, tuple(end)]
+        return drawn, new, ok
+
+    def grow(key, drawn, start, first, strokes):
+        """A path from its start; whether it could."""
 
         def step(carry, now):
             drawn, ok, at = carry
-            key, i = now
-            keys, new = jax.random.split(key, len(at)), []
-            for n, (pivot, angle) in enumerate(at):
-                slot = first + n * strokes + i
-                before = jnp.where(i > 0, slot - 1, -1)
-                drawn, could, *end = stroke(keys[n], drawn, slot, before, pivot, angle)
-                ok, new = ok & could, [*new, tuple(end)]
-            return (drawn, ok, new), None
+            drawn, at, could = one_each(now[0], drawn, at, first, strokes, now[1])
+            return (drawn, ok & could, at), None
 
         ways = jax.random.split(key, strokes), jnp.arange(strokes, dtype=jnp.int32)
-        return jax.lax.scan(step, (drawn, jnp.asarray(True), starts), ways)[0][:2]
+        return jax.lax.scan(step, (drawn, jnp.asarray(True), [start]), ways)[0][:2]
 
     def nothing(slots):
         points = jnp.zeros((slots, len(along), 2), jnp.float32)
         return Drawn(points, jnp.zeros(slots, bool))
 
-    def long_paths(carry):
-        key, *_ = carry
-        key, key_one, key_two, key_apart, key_grow = jax.random.split(key, 5)
+    def two_starts(key):
+        key_one, key_two, key_apart = jax.random.split(key, 3)
         (at, angle), (_, other) = anywhere(key_one), anywhere(key_two)
         turn = jax.random.uniform(key_apart, (), jnp.float32, -np.pi, np.pi)
         second = at + size.seeds * jnp.stack([jnp.sin(turn), jnp.cos(turn)])
-        starts = [(at, angle), (second, other)]
-        return key, *grow(key_grow, nothing(2 * contour), starts, 0, contour)
+        return [(at, angle), (second, other)]
 
-    key_long, key_short = jax.random.split(key)
-    start = key_long, nothing(2 * contour), jnp.asarray(False)
-    drawn = jax.lax.while_loop(lambda carry: ~carry[2], long_paths, start)[1]
+    def long_paths(carry):
+        """A stroke of each; where one cannot go on both begin anew at once, which is why a batch
+        of images waits for strokes and not for paths."""
+        key, i, drawn, at = carry
+        key, key_start, key_grow = jax.random.split(key, 3)
+        drawn, at, ok = one_each(key_grow, drawn, at, 0, contour, i)
+        anew = nothing(2 * contour), two_starts(key_start)
+        drawn, at = jax.tree.map(lambda on, off: jnp.where(ok, on, off), (drawn, at), anew)
+        return key, jnp.where(ok, i + 1, 0), drawn, at
+
+    key_long, key_first, key_short = jax.random.split(key, 3)
+    start = key_long, jnp.asarray(0, jnp.int32), nothing(2 * contour), two_starts(key_first)
+    drawn = jax.lax.while_loop(lambda carry: carry[1] < contour, long_paths, start)[2]
     drawn = jax.tree.map(lambda *v: jnp.concatenate(v), drawn, nothing(count * short))
 
     def distract(carry, key):
         drawn, done = carry
         key_start, key_grow = jax.random.split(key)
         first = 2 * contour + jnp.minimum(done, count - 1) * short
-        more, ok = grow(key_grow, drawn, [anywhere(key_start)], first, short)
+        more, ok = grow(key_grow, drawn, anywhere(key_start), first, short)
         ok = ok & (done < count)
         kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), more, drawn)
         return (kept, done + ok.astype(jnp.int32)), None

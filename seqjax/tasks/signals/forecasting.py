@@ -16,8 +16,17 @@ held out look back into the part before.  mse and mae are means over the H D num
 over all windows.  answer="quantiles" are those at 0.1 .. 0.9, with crps; "gaussian" and "student_t"
 the parameters of a distribution of each number, with its log likelihood.
 
+stepwise=True, as DeepAR (arXiv:1704.04110), answers every step by a distribution, from the one
+before, in units of the scale nu of a window, 1 + the mean of |v| over the L steps that are seen:
+
+    x_t = (v_{t-1} / nu, log nu, and the calendar of t)       y_t = (v_t, nu)       v_0 = 0
+
+What is to come is then drawn step by step (`seqjax.train.forecast`), and `seqjax eval` prints how
+the windows held out lie in such paths.
+
 Baseline: the last value seen, for all of the horizon, or the mean, whichever has the lesser error;
-as the mean of Gaussians of one deviation, that of its errors, where a distribution is answered.
+as the mean of Gaussians of one deviation, that of its errors, where a distribution is answered;
+stepwise the value before each step.
 Length generalisation: a longer look-back, evaluation_length.
 mse on the test part, L = 336 and H = 96, of DLinear (arXiv:2205.13504): etth1 0.375, etth2 0.289,
 ettm1 0.299, exchange 0.081; of the last value 1.295, 0.432, 1.214, 0.081.
@@ -49,6 +58,7 @@ from seqjax.tasks.task import (
     without,
 )
 
+DISTRIBUTIONS = {"gaussian": Gaussian, "student_t": StudentT}
 LEVELS = tuple(round(0.1 * n, 1) for n in range(1, 10))
 MONTH = 30 * 24  # hours
 DAY, EPOCH_WEEKDAY = 24 * 60, 3  # minutes; 1970 began on a Thursday
@@ -64,6 +74,7 @@ def forecasting(
     univariate: bool = False,
     from_last: bool = False,
     calendar: bool = False,
+    stepwise: bool = False,
     answer: Literal["values", "quantiles", "gaussian", "student_t"] = "values",
     held_out: Literal["validation", "test"] = "validation",
 ) -> Forecasting:
@@ -72,7 +83,13 @@ def forecasting(
     univariate: the last number of each row alone, the target "OT" of the papers.
     from_last: rows are what they differ by from the last one seen.
     calendar: the time of each row goes in, that of the horizon too.
+    stepwise: each row from the one before, with a gaussian or student_t answer.
     """
+    if stepwise and (from_last or answer not in DISTRIBUTIONS):
+        raise ValueError(
+            "stepwise goes with answer=gaussian or student_t and without from_last, "
+            f"got {answer=} and {from_last=}"
+        )
     data = prepared(dataset)
     (example,) = data.source("series")
     values = example["values"].reshape(-1, int(example["channels"])).astype(np.float64)
@@ -84,12 +101,12 @@ def forecasting(
     train = values[slice(*parts["train"])]
     scaled = (values - train.mean(0)) / np.where(train.std(0) > 0, train.std(0), 1)
     width = values.shape[1]
-    outputs = {
-        "values": Values(width, per_step=True),
-        "quantiles": Quantiles(LEVELS, per_step=True, dimension=width),
-        "gaussian": Gaussian(width, per_step=True),
-        "student_t": StudentT(width, per_step=True),
-    }[answer]
+    if answer in DISTRIBUTIONS:
+        outputs = DISTRIBUTIONS[answer](width, per_step=True, scaled=stepwise)
+    elif answer == "values":
+        outputs = Values(width, per_step=True)
+    else:
+        outputs = Quantiles(LEVELS, per_step=True, dimension=width)
     beside = time_features(minutes) if calendar else np.zeros((len(values), 0))
     spec = Spec(Features(width + 1 + beside.shape[1]), outputs)
 
@@ -104,7 +121,7 @@ def forecasting(
     task = Forecasting(
         "forecasting", spec, sample, baseline, data=data, values=scaled.astype(np.float32),
         beside=beside.astype(np.float32), parts=parts, horizon=horizon,
-        from_last=from_last, answer=answer, held_out=held_out,
+        from_last=from_last, stepwise=stepwise, answer=answer, held_out=held_out,
     )  # fmt: skip
     return task
 
@@ -140,6 +157,7 @@ class Forecasting(Task):
     parts: Mapping[str, tuple[int, int]]
     horizon: int
     from_last: bool
+    stepwise: bool
     answer: str
     held_out: str
 
@@ -175,6 +193,12 @@ class Forecasting(Task):
     def windows(self, starts: np.ndarray, length: int) -> Batch:
         at = starts[:, None] + np.arange(length)
         y, seen = self.values[at], length - self.horizon
+        if self.stepwise:
+            nu = 1 + np.abs(y[:, :seen]).mean((1, 2), keepdims=True)
+            nu = np.broadcast_to(nu, (*at.shape, 1)).astype(np.float32)
+            before = np.pad(y[:, :-1] / nu[:, 1:], ((0, 0), (1, 0), (0, 0)))
+            x = np.concatenate([before, np.log(nu), self.beside[at]], axis=-1)
+            return Batch(x, np.concatenate([y, nu], axis=-1), np.ones(at.shape, np.float32))
         y = y - y[:, seen - 1 : seen] if self.from_last else y
         x = np.concatenate([y, np.zeros((*at.shape, 1), np.float32), self.beside[at]], axis=-1)
         width = y.shape[-1]
@@ -182,6 +206,11 @@ class Forecasting(Task):
         mask = np.zeros(at.shape, np.float32)
         mask[:, seen:] = 1
         return Batch(x, y, mask)
+
+    def spread(self, count: int, length: int) -> Batch:
+        """So many windows held out, evenly from the first to the last."""
+        starts = self.starts(self.held_out, length)
+        return self.windows(starts[np.linspace(0, len(starts) - 1, count).astype(int)], length)
 
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches: each epoch has every window once, shuffled anew."""
@@ -204,14 +233,17 @@ class Forecasting(Task):
     def naive(self, length: int) -> dict[str, Metrics]:
         """The errors of the last value seen and of the mean, over the windows held out."""
         starts = self.starts(self.held_out, length)
-        last = self.values[starts + length - self.horizon - 1]
+        seen = length - self.horizon
+        steps = range(1 if self.stepwise else seen, length)
         found = {}
-        for name, guess in (("last value", last), ("mean", np.zeros_like(last))):
+        for name in ("last value", "mean"):
             squares = absolute = 0.0
-            for step in range(length - self.horizon, length):
+            for step in steps:
+                before = step - 1 if self.stepwise else seen - 1
+                guess = self.values[starts + before] if name == "last value" else 0
                 error = np.abs(self.values[starts + step] - guess).astype(np.float64)
                 squares, absolute = squares + (error**2).mean(), absolute + error.mean()
-            mse, mae = float(squares / self.horizon), float(absolute / self.horizon)
+            mse, mae = float(squares / len(steps)), float(absolute / len(steps))
             if self.answer == "values":
                 found[name] = {"loss": mse, "mse": mse, "mae": mae}
             elif self.answer == "quantiles":  # all at one place: the levels are symmetric

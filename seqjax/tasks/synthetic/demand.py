@@ -51,6 +51,10 @@ class Demand(Task):
 
     horizon: int
 
+    def spread(self, count: int, length: int) -> Batch:
+        """So many windows held out."""
+        return next(self.validation(count, length, 1))
+
 
 def demand(
     *,
