@@ -20,7 +20,7 @@ from flax import nnx
 from seqjax.stacks.config import LayerConfig, ModelConfig, parse_layers, show_pattern
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
-from seqjax.tools import cli
+from seqjax.tools import cli, writers
 from seqjax.tools.plan import with_field
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig, from_dict
@@ -322,6 +322,17 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     assert found.err == f"accepted: 1.000 of the tokens that {run} wrote\n"
     assert cli.main([*drafted[:-2], "--temperature", "0"]) == 0
     assert found.out == capsys.readouterr().out
+    opened, copy = writers.writer, shutil.copytree(run, f"{run}-copy")
+
+    def writer(run, step=None):
+        found = opened(run, step)
+        names = found.spelling.names[:: -1 if str(run) == copy else 1]
+        return found._replace(spelling=found.spelling._replace(names=names))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "writer", writer)
+        assert cli.main([*drafted[:-1], copy]) == 2
+    assert f"{copy} writes other tokens than {run}" in capsys.readouterr().err
     assert cli.main([*drafted, "--top-k", "2"]) == 2
     assert "--draft is for samples of all tokens" in capsys.readouterr().err
     escape = ["generate", run, "--length", "0", "--prompt"]

@@ -217,10 +217,14 @@ def generate(
         encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
     prompts, accepted = [encode(text) for text in prompt], None
     if draft is not None:
-        draft = find(draft)
-        small = (
-            load_imported(draft, context=context).model if stored(draft) else writer(draft).model
-        )
+        draft, names = find(draft), None
+        if stored(draft):
+            small = load_imported(draft, context=context).model
+        else:
+            small, spells, *_ = writer(draft)
+            names = list(spells.names)
+        if names != (None if spelling is None else list(spelling.names)):
+            raise ValueError(f"{draft} writes other tokens than {run}")
         key = jax.random.key(seed)
         known: dict[str, Any] = dict(k=guesses, key=key, temperature=temperature)
         rows, accepted = speculate(model, small, prompts, length, **known)

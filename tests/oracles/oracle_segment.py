@@ -346,7 +346,7 @@ CASES = [
     (
         "compressive_transformer",
         compressive_transformer,
-        dict(heads=2, length=4, memory=1, compressed=3, ratio=3, compression="dilated"),
+        dict(heads=2, length=6, memory=1, compressed=3, ratio=5, compression="dilated"),
     ),
     ("block_recurrent", block_recurrent, dict(heads=2, kv_heads=1, length=3, slots=2)),
     (
