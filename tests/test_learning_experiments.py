@@ -5,6 +5,7 @@ them (SEQJAX_TEST_ALL=1), `make test` looks at the streams.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,9 +15,11 @@ from experiments import (
     koopman,
     learning_rules,
     lifelong,
+    ntm,
     segments,
     smt_figures,
 )
+from seqjax.tasks import make
 from seqjax.tasks.texts.char_lm import char_lm
 
 
@@ -139,6 +142,23 @@ def test_memories_are_compared_over_segments(as_a_user, tmp_path, monkeypatch):
     assert len(found) == 2 and all(0 <= one <= 1 for one in found)
     segments.draw({"min_gru": found}, str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ntm.TRIALS)
+def test_wrong_bits_are_counted_where_answers_are_due(as_a_user, name, monkeypatch):
+    loss, errors = ntm.learn("lstm", name, updates=20)
+    assert 0 < loss and len(errors) == 3 and all(0.2 < one < 0.7 for one in errors)
+    task = make(name, **ntm.TRIALS[name].options)
+
+    def right_but_for_the_first(model, batch):
+        shown = batch.y.at[:, :, 0].set(1 - batch.y[:, :, 0])
+        return jnp.where(batch.mask[..., None] > 0, 9 * (2 * shown - 1), 9.0)
+
+    monkeypatch.setattr(ntm, "run", right_but_for_the_first)
+    size = ntm.TRIALS[name].sizes[1]
+    bits = task.spec.outputs.size
+    np.testing.assert_allclose(ntm.bit_errors(None, name, size), 1 / bits, rtol=1e-6)
 
 
 def test_memories_that_keep_their_needle_are_found(tmp_path):
