@@ -15,6 +15,7 @@ from seqjax.tasks import make
 from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig
 from seqjax.train.optimiser import build
 from seqjax.train.step import TrainState, make_evaluate, make_update, prepare, take_apart
+from seqjax.zoo import make as make_layer
 
 B, T = 4, 9
 TASK = make("state_tracking", group="parity")
@@ -171,6 +172,40 @@ def test_a_layer_is_trained_by_its_own_loss(monkeypatch):
             assert np.any(moved) and not np.any(alone)
         else:
             np.testing.assert_array_equal(moved, alone, err_msg=name)
+
+
+def test_memories_are_balanced():
+    """The loss of Switch Transformers over each sequence, by a loop; its slope is the router's."""
+    options = dict(heads=1, key_size=2, memories=3, top=2, balance=0.1)
+    layer, draw = make_layer("mom", 4, rngs=nnx.Rngs(0), **options), np.random.default_rng(0)
+    x, mask = draw.normal(size=(2, 6, 4)).astype(np.float32), draw.random((2, 6)) < 0.7
+
+    lost = jnp.where(mask[..., None], x, jnp.nan)
+
+    def total(layer):
+        return jnp.sum(layer.losses(lost, None, None, jnp.asarray(mask))["balance"])
+
+    def by_loop(W, share=None):
+        loss, shares = 0.0, []
+        for n in range(2):
+            p = np.exp(x[n][mask[n]] @ W)
+            p /= p.sum(1, keepdims=True)
+            best = np.argsort(p, axis=1)[:, -2:]
+            shares.append([np.mean(np.any(best == m, axis=1)) for m in range(3)])
+            loss += 0.1 * 3 * np.sum(p * np.array(shares[n] if share is None else share[n]))
+        return loss, shares
+
+    W = np.asarray(layer.W_r.kernel[...], np.float64)
+    loss, share = by_loop(W)
+    np.testing.assert_allclose(total(layer), loss, rtol=1e-5)
+    slopes = nnx.grad(total)(layer)
+    found = np.asarray(slopes.W_r.kernel[...])
+    for at in np.ndindex(4, 3):
+        step = np.zeros((4, 3))
+        step[at] = 1e-6
+        gap = (by_loop(W + step, share)[0] - by_loop(W - step, share)[0]) / 2e-6
+        np.testing.assert_allclose(found[at], gap, rtol=1e-3, atol=1e-6)
+    assert not np.any(slopes.W_k[...]) and layer.own_loss
 
 
 @pytest.mark.thorough

@@ -93,6 +93,7 @@ OWN: dict[str, str] = {
     "memformer.length": "steps of a segment",
     "memformer.update": "how slots are written after a segment",
     "mesa_net.floor": "least regulariser Lambda",
+    "mom.balance": "weight of a loss by which the steps go to all memories",
     "mom.memories": "of which each step chooses some",
     "mom.top": "memories that a step is written to and read from",
     "neural_cde.path": "between the observations: linear, rectilinear or hermite",

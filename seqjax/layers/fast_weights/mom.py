@@ -15,8 +15,12 @@ every step goes to with a weight of 1; with `one_projection` all have one W_k, W
 
 W_q, the convolution, A_log and dt_bias are those of all memories, as released. Here all memories
 see all steps, and leave out those that did not choose them: that costs `memories` / `top` times the
-recurrence, and drops no token. The loss that balances the router is not here: `layer.W_r` has its
-logits.
+recurrence, and drops no token.
+
+`balance` is the weight of a loss by which the steps go to all memories (arXiv:2101.03961, eq. 4):
+
+    balance memories sum_m f^m P^m        P^m the mean of p_t^m over the steps of a sequence, and
+                                          f^m the share of them that choose m, which has no gradient
 """
 
 from dataclasses import replace
@@ -33,7 +37,7 @@ from seqjax.core.flow import Carry, Flow
 from seqjax.core.monoid import select
 from seqjax.core.ranges import Range
 from seqjax.layers.fast_weights.delta_layer import DeltaState, decay_parameters
-from seqjax.nn.base import Layer
+from seqjax.nn.base import Layer, cast_parameters
 from seqjax.nn.convolution import ShortConv, convolved
 from seqjax.nn.gates import log_decay
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
@@ -77,6 +81,7 @@ class MoM(Layer):
         conv: Annotated[int, Range(0)] = 4,
         conv_bias: bool = False,
         norm_eps: float = 1e-5,
+        balance: Annotated[float, Range(0)] = 0.0,
         rngs: nnx.Rngs,
     ):
         if not 1 <= top <= memories:
@@ -86,6 +91,7 @@ class MoM(Layer):
         self.K = key_size or per_head("features", features, 2 * heads)
         self.V = value_size or 2 * self.K
         self.held = memories + shared_memory
+        self.balance, self.own_loss = balance, balance > 0
         keys, values = heads * self.K, heads * self.V
         linear = partial(nnx.Linear, use_bias=False, kernel_init=SMALL, rngs=rngs)
 
@@ -115,6 +121,17 @@ class MoM(Layer):
         largest = largest / largest.sum(axis=-1, keepdims=True)
         g = jnp.sum(jax.nn.one_hot(chosen, self.memories, dtype=p.dtype) * largest[..., None], 1)
         return jnp.pad(g, ((0, 0), (0, self.held - self.memories)), constant_values=1)
+
+    def losses(self, x, h, resets, mask):
+        layer = cast_parameters(self, x.dtype)
+        there = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        x = jnp.where(there[..., None], x, 0)
+        p = jax.nn.softmax(layer.W_r(x).astype(accumulation_dtype(x.dtype)))  # [B, T, memories]
+        chosen = jax.vmap(layer.weights)(x)[..., : self.memories] > 0
+        chosen = jnp.sum(chosen & there[..., None], axis=1, dtype=p.dtype)
+        share = chosen / jnp.maximum(jnp.sum(there, axis=1, dtype=p.dtype), 1)[:, None]
+        loss = self.balance * self.memories * jnp.einsum("bm,btm->bt", share, p)
+        return {"balance": jnp.where(there, loss, 0)}
 
     def run(self, x, h, flow):
         g, q = self.weights(x), self.W_q(x)
