@@ -26,8 +26,8 @@ the number of old steps they are filled up with zeros on the left. The paper has
 dilated convolutions: these are ours.
 
 The paper trains f_c by a loss of its own, and lets no gradient of one pass to the other (sec.
-3.2): with `detach_memory`, which stops the gradient into all that lies before the segment, and
-f_c is trained by `compression_loss`, of attention. Without it the task trains f_c.
+3.2): with `detach_memory` none reaches what lies before the segment, and training adds the
+`compression_loss` of attention, which is f_c's alone. Without it the task trains f_c.
 
 No weight depends on the memories, but the table: `with_memory` gives the layer with others.
 """
@@ -117,7 +117,6 @@ class CompressiveTransformer(Layer):
         self.compression = option("compression", compression, COMPRESSIONS)
         self.positions = option("positions", positions, ("sinusoid", "table"))
         inner = heads * self.size
-        self.own_loss = detach_memory and compression == "conv"
 
         def linear(n, m, bias=False):
             return nnx.Linear(n, m, use_bias=bias, rngs=rngs)
@@ -129,6 +128,7 @@ class CompressiveTransformer(Layer):
         else:
             dilated = compression == "dilated"
             self.f_c = Dilated(features, ratio, rngs=rngs) if dilated else None
+        self.own_loss = detach_memory and self.f_c is not None
         head = heads, self.size
         if positions == "table":
             places = length + memory + compressed
