@@ -72,7 +72,7 @@ def config_fields() -> Iterator[Line]:
             if hint is bool:
                 yield Line("flags", ["train", "parity", flag, "maybe"], ("maybe",))
                 continue
-            if field.name in ("options", "layer", "encoder", "freeze"):
+            if field.name in ("options", "layer", "encoder", "freeze", "best_by"):
                 continue
             if field.name in ("name", "evaluator"):
                 wrong: list[str] = ["bogus", ""]

@@ -33,6 +33,7 @@ COUNTS: dict[str, Range] = {
 NUMBERS: dict[str, Range] = {
     "add_noise": NOT_NEGATIVE,
     "alpha": ANY,  # a factor
+    "balance": NOT_NEGATIVE,  # weight of a loss
     "base": POSITIVE,  # of rotary angles
     "beta": ANY,  # of a gate, against another; of what is antisymmetric; an inverse temperature
     "bias_scale": NOT_NEGATIVE,  # of random biases

@@ -81,7 +81,7 @@ class MoM(Layer):
         conv: Annotated[int, Range(0)] = 4,
         conv_bias: bool = False,
         norm_eps: float = 1e-5,
-        balance: Annotated[float, Range(0)] = 0.0,
+        balance: float = 0.0,
         rngs: nnx.Rngs,
     ):
         if not 1 <= top <= memories:
