@@ -11,6 +11,7 @@ from seqjax.answers import metrics
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks.synthetic import demand
+from seqjax.tools import runs
 from seqjax.train.forecast import calibration, sample_paths
 
 T, H = 28, 14
@@ -127,3 +128,24 @@ def test_calibration_of_a_forecast_that_is_right():
     assert all(abs(found[f"coverage_{c}"] - c / 100) < 0.06 for c in (50, 80, 90))
     # E |X - y| - E |X - X'| / 2 = 1 / sqrt(pi), and E |y| = sqrt(2 / pi)
     np.testing.assert_allclose(found["crps"], 2**-0.5, rtol=0.1)
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("name, options", [
+    ("demand", {}),
+    ("forecasting", dict(dataset="illness", stepwise=True, answer="gaussian")),
+])  # fmt: skip
+def test_what_is_held_out_is_compared_with_the_paths_of_a_model(name, options):
+    """Of a model that answers zero with a deviation of almost nothing, or counts of almost none."""
+    task = built(name, horizon=3, **options)
+    config = ModelConfig(layer=(LayerConfig("min_gru"),), features=4, depth=1, mlp="none")
+    model = Model(config, task.spec, rngs=nnx.Rngs(0))
+    model.head.kernel.set_value(jnp.zeros_like(model.head.kernel.get_value()))
+    size = model.outputs.size
+    bias = jnp.where(jnp.arange(size) < (size + 1) // 2, -30.0 if name == "demand" else 0.0, -30.0)
+    model.head.bias.set_value(bias.astype(model.head.bias.get_value().dtype))
+    found = runs.forecast(model, task, 10, windows=4, paths=5)
+    y = np.asarray(task.spread(4, 10).y)[:, -3:, :-1]
+    np.testing.assert_allclose(found["mse"], np.mean(y**2), rtol=1e-3)
+    np.testing.assert_allclose(found["mae"], np.mean(np.abs(y)), rtol=1e-3)
+    np.testing.assert_allclose(found["crps"], 1, rtol=1e-3)
