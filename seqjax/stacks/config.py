@@ -131,7 +131,10 @@ class ModelConfig:
     tar: NotNegative = 0.0  # in training, beta of the mean square of its change from step to step
     pool: Literal["last", "mean"] = "last"  # how a sequence becomes one answer, where it must
     unroll: Count = 1  # repetitions compiled one by one: faster on CPU, slower to compile
-    remat: bool = False  # recompute blocks in the backward pass: less memory, more time
+    # what the backward pass computes again, for less memory and more time: inside of each block, of
+    # each block in chunks of time, of each repetition of the pattern; inputs of blocks on the host
+    remat: Literal["none", "layer", "chunk", "full", "offload"] = "none"
+    remat_chunk: Count = 128  # time steps of a chunk
     # of activations; parameters are at least float32, and float64 needs JAX_ENABLE_X64=1
     compute: Literal["float32", "bfloat16", "float64"] = "float32"
     # of a model of pairs: the pattern that reads the source; none: that of `layer`
@@ -141,3 +144,7 @@ class ModelConfig:
     bridge: Literal["state", "attention", "both"] = "attention"
     bridge_heads: Count = 4  # of that attention; they divide the features
     evaluator: str | None = None  # how layers scan (`seqjax explain`); None: chosen by the table
+
+    def __post_init__(self) -> None:
+        if isinstance(self.remat, bool):  # of a config before there were several
+            object.__setattr__(self, "remat", "layer" if self.remat else "none")

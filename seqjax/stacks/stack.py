@@ -27,6 +27,7 @@ from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Losses, norm
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.frames import Frames, Places
+from seqjax.stacks.remat import Remat, check_remat, rematerialised
 
 
 class Stack(nnx.Module):
@@ -69,7 +70,9 @@ class Stack(nnx.Module):
         repeated: the blocks of every repetition of a pattern, the same each time; tail: those that
         come after them. shared: modules that several blocks are called with.
         """
-        self.features, self.remat, self.unroll = features, config.remat, config.unroll
+        self.features, self.unroll = features, config.unroll
+        self.remat: Remat = config.remat
+        self.chunk = config.remat_chunk
         self.compute = jnp.dtype(config.compute)
         self.embed, self.norm = embed, norm
         self.blocks = _stacked([nnx.List(blocks) for blocks in repeated])
@@ -78,6 +81,7 @@ class Stack(nnx.Module):
             block.ar, block.tar = config.ar, config.tar
         layers = [block.whole(self.shared) for block in (*self.blocks, *self.tail)]
         known = [one for one in layers if isinstance(one, Layer)]
+        check_remat(config.remat, known)
         self.timed = any(map(reads_time, known))
         self.sourced = any(map(reads_source, known))
         self.noisy = config.dropout > 0 or any(map(draws_noise, known))
@@ -130,6 +134,7 @@ class Stack(nnx.Module):
             return x, after
 
         if self.blocks:
+            group = jax.checkpoint(group) if self.remat == "full" else group
             repetitions = len(jax.tree.leaves(stacked)[0])
             keys = None if first is None else jax.random.split(first, repetitions)
             y, (repeated, found) = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
@@ -145,7 +150,7 @@ class Stack(nnx.Module):
     def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None, *, losses):
         """One block after the other."""
         call = partial(Block.__call__, losses=losses)
-        call = jax.checkpoint(call) if self.remat else call
+        call = rematerialised(call, self.remat, self.chunk)
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new, found = [], {}
         for block, state, k in zip(blocks, h, keys, strict=False):

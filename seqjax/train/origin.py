@@ -35,7 +35,7 @@ from seqjax.train.step import Arrays, TrainState, take_apart
 
 FOLDER = "origin"  # in a run
 # What of a ModelConfig is no part of the model: how it is run.
-FREE = ("dropout", "variational", "pool", "unroll", "remat", "compute", "evaluator")
+FREE = ("dropout", "variational", "pool", "unroll", "remat", "remat_chunk", "compute", "evaluator")
 
 
 @dataclass(frozen=True)
