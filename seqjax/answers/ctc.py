@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype, predicted, unknown
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import forward, log_sum
 from seqjax.core.scan import scan
 from seqjax.core.types import Float, Int
@@ -105,7 +106,7 @@ def _by_bands(emitted, skips, there, alpha):
         paths = jnp.stack([alpha, one, jnp.where(skips, two, -jnp.inf)])
         return jnp.where(counts, log_sum(paths, axis=0) + log_y, alpha), None
 
-    return lax.scan(step, alpha, (emitted, there))[0]
+    return loop(step, alpha, (emitted, there))[0]
 
 
 def collapse(path: Int[Array, "*B T"], blank: int = 0) -> Int[Array, "*B T"]:
@@ -237,7 +238,7 @@ def _search(logits, frames, *, width, blank, extra):
         )
         return jax.tree.map(lambda a, b: jnp.where(t < frames, a, b), after, beams), None
 
-    beams, _ = lax.scan(step, beams, place)
+    beams, _ = loop(step, beams, place)
     scores, order = lax.top_k(jnp.logaddexp(beams.blank, beams.label), width)
     return Beams(beams.labels[order], scores)
 

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from seqjax.core.mesh import loop
+
 
 def ratio(part: Any, whole: Any) -> Any:
     """part / whole; 0 of nothing."""
@@ -142,7 +144,7 @@ def edit_distance(a: jax.Array, b: jax.Array, n: Any = None, m: Any = None) -> j
         best = jnp.concatenate([(i + 1)[None], best])
         return jnp.where(i < n, lax.cummin(best - column) + column, before), None
 
-    return lax.scan(row, column, (a, jnp.arange(len(a), dtype=jnp.int32)))[0][m]
+    return loop(row, column, (a, jnp.arange(len(a), dtype=jnp.int32)))[0][m]
 
 
 def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:

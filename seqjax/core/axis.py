@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import Monoid, keep_or_identity
 
 
@@ -30,7 +31,7 @@ def entering(
     def step(h: Any, e: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda new, old: new.astype(old.dtype), act(e, h), h), h
 
-    last, before = lax.scan(step, state, lax.all_gather(element, axis), reverse=reverse)
+    last, before = loop(step, state, lax.all_gather(element, axis), reverse=reverse)
     return jax.tree.map(lambda h: h[lax.axis_index(axis)], before), last
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from seqjax.core.common import accumulation_dtype, largest, unknown
+from seqjax.core.mesh import loop, settled
 from seqjax.core.monoid import block_diagonal, dense, diagonal
 from seqjax.core.scan import scan
 from seqjax.core.smoother import smoothed
@@ -167,14 +169,13 @@ def newton(
         guess = jnp.broadcast_to(h0[None], (length, *h0.shape)) if guess is None else guess
         weight = jnp.asarray(trust or 0, accumulation_dtype(h0.dtype))
         start = (guess, jnp.zeros((), jnp.int32), residual(guess), weight)
+        start = settled(improve, start)
         h, iterations, gap, _ = lax.while_loop(unfinished, improve, start)
         fell_back = ~(gap <= stop)
         # A loop of zero or T steps, not a cond: under vmap a cond would always run both branches.
-        h, _, _ = lax.while_loop(
-            lambda carry: carry[2] < length,
-            lambda carry: _one_step(f, xs, *carry),
-            (h, h0, jnp.where(fell_back, 0, length)),
-        )
+        one_step = partial(_one_step, f, xs)
+        start = settled(one_step, (h, h0, jnp.where(fell_back, 0, length)))
+        h, _, _ = lax.while_loop(lambda carry: carry[2] < length, one_step, start)
         return h, (iterations, jnp.where(fell_back, residual(h), gap), fell_back)
 
     if _length(xs) == 0:
@@ -205,7 +206,7 @@ def parallel_backward(
             h = f(h, x)
             return h, h
 
-        return lax.scan(body, h0, xs)[1], ()
+        return loop(body, h0, xs)[1], ()
 
     if _length(xs) == 0:
         return _nothing(state)
@@ -213,8 +214,9 @@ def parallel_backward(
     return states, last
 
 
-def _one_step(f, xs, h, previous, t):
+def _one_step(f, xs, carry):
     """The plain loop, one step of it, writing h_t in place."""
+    h, previous, t = carry
     x = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, t, keepdims=False), xs)
     new = f(previous, x)
     return lax.dynamic_update_index_in_dim(h, new, t, 0), new, t + 1

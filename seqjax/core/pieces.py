@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.core.flags import check_cu_seqlens
+from seqjax.core.mesh import loop
 
 State = Any
 
@@ -93,9 +94,7 @@ def packed(
         return new, (y, new)
 
     own = _at(states, piece)
-    _, (ys, after) = lax.scan(
-        jax.checkpoint(body, prevent_cse=False), _at(own, 0), (stretches, own)
-    )
+    _, (ys, after) = loop(jax.checkpoint(body, prevent_cse=False), _at(own, 0), (stretches, own))
 
     step = jnp.arange(T, dtype=jnp.int32)
     of = jnp.clip(jnp.searchsorted(cu, step, side="right").astype(jnp.int32) - 1, 0, N - 1)
@@ -141,7 +140,7 @@ def boundaries(
         return new, (y, new)
 
     begins = every * jnp.arange(count, dtype=jnp.int32)
-    _, (ys, states) = lax.scan(
+    _, (ys, states) = loop(
         jax.checkpoint(body, prevent_cse=False), state, (begins, jax.tree.map(cut, xs))
     )
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:T], ys), states

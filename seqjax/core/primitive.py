@@ -26,11 +26,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from seqjax.core.common import accumulation_dtype
+from seqjax.core.mesh import alike
 from seqjax.core.monoid import diagonal, resettable
 
 linear_scan_p = Primitive("linear_scan")
@@ -42,7 +42,7 @@ def linear_scan(a, b, h0, reset=None, *, reverse: bool = False, adjoint: bool = 
     Axes of length one are not expanded: a time-invariant decay costs no memory over time.
     Returns h [N, T, D] in at least float32 (the carry is accumulated there too).
     """
-    operands = (a, b, h0) if reset is None else (a, b, h0, reset)
+    operands = alike(a, b, h0) if reset is None else alike(a, b, h0, reset)
     return linear_scan_p.bind(*operands, reverse=reverse, adjoint=adjoint)
 
 
@@ -143,7 +143,8 @@ def _abstract(a, b, h0, reset=None, *, reverse, adjoint):
         )
     if reset is not None and (reset.shape not in ((1, T), (N, T)) or reset.dtype != jnp.bool_):
         raise ValueError(f"linear_scan takes reset bool [N|1, T]; got {reset.dtype} {reset.shape}")
-    return ShapedArray((N, T, D), accumulation_dtype(a.dtype, b.dtype, h0.dtype))
+    # as b in all else, in what mesh axes it varies over too
+    return b.update(dtype=accumulation_dtype(a.dtype, b.dtype, h0.dtype), weak_type=False)
 
 
 def carries(h, a, h0, reset=None, *, reverse, adjoint):
@@ -161,7 +162,7 @@ def carries(h, a, h0, reset=None, *, reverse, adjoint):
 def _jvp(primals, tangents, *, reverse, adjoint):
     a, b, h0, *reset = primals
     da, db, dh0 = tangents[:3]
-    h = linear_scan_p.bind(*primals, reverse=reverse, adjoint=adjoint)
+    h = linear_scan(*primals, reverse=reverse, adjoint=adjoint)
     drive = ad.instantiate_zeros(db).astype(h.dtype)
     if type(da) is not ad.Zero:
         inflow = da.astype(h.dtype) * carries(h, a, h0, *reset, reverse=reverse, adjoint=adjoint)
@@ -173,7 +174,7 @@ def _jvp(primals, tangents, *, reverse, adjoint):
             inflow = jnp.concatenate(halves, axis=1)
         drive = drive + inflow
     dh0 = ad.instantiate_zeros(dh0).astype(h0.dtype)
-    return h, linear_scan_p.bind(a, drive, dh0, *reset, reverse=reverse, adjoint=adjoint)
+    return h, linear_scan(a, drive, dh0, *reset, reverse=reverse, adjoint=adjoint)
 
 
 def _transpose(ct, a, b, h0, *reset, reverse, adjoint):
@@ -182,8 +183,9 @@ def _transpose(ct, a, b, h0, *reset, reverse, adjoint):
     b_aval, h0_aval = (x.aval if ad.is_undefined_primal(x) else x for x in (b, h0))
     if type(ct) is ad.Zero:
         return (None, ad.Zero(b_aval), ad.Zero(h0_aval), *(None for _ in reset))
-    start = jnp.zeros(h0_aval.shape, ct.dtype)
-    back = linear_scan_p.bind(a, ct, start, *reset, reverse=not reverse, adjoint=not adjoint)
+    back = linear_scan(
+        a, ct, jnp.zeros_like(ct[:, 0]), *reset, reverse=not reverse, adjoint=not adjoint
+    )
     ct_b = back.astype(b_aval.dtype) if ad.is_undefined_primal(b) else None
     ct_h0 = None
     if ad.is_undefined_primal(h0):
@@ -211,7 +213,7 @@ def _batch(operands, axes, *, reverse, adjoint):
         if x.shape[1] != N:
             x = jnp.broadcast_to(x, (size, N, *x.shape[2:]))
         folded.append(x.reshape(size * N, *x.shape[2:]))
-    h = linear_scan_p.bind(*folded, reverse=reverse, adjoint=adjoint)
+    h = linear_scan(*folded, reverse=reverse, adjoint=adjoint)
     return h.reshape(size, N, *h.shape[1:]), 0
 
 

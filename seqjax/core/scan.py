@@ -29,6 +29,7 @@ from seqjax.core.axis import entering, fold
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import takes_flow
 from seqjax.core.forms import PLATFORMS, by_platform
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import Element, Monoid, State, check_element, keep_or_identity, resettable
 from seqjax.core.types import Array, Bool
 
@@ -116,7 +117,7 @@ def sequential(monoid: Monoid, elements: Element, state: State) -> tuple[State, 
         h = monoid.act(element, h)
         return h, h
 
-    last, states = lax.scan(step, state, elements)
+    last, states = loop(step, state, elements)
     return states, last
 
 
@@ -152,7 +153,7 @@ def chunked(
         states, last = associative(monoid, block, h)
         return last, states
 
-    last, states = lax.scan(body, state, elements)
+    last, states = loop(body, state, elements)
     states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], states)
     return states, last
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import select
 from seqjax.core.newton import parallel_backward
 from seqjax.learn.cell import Cell, Params, State
@@ -115,7 +116,7 @@ def tbptt(cell: Cell, loss: Loss, params: Params, xs: Any, *, k1: int = 1, k2: i
                 x, seen = now
                 return select(seen, cell.step(params, h, x), h), None
 
-            return lax.scan(body, h, jax.tree.map(lambda v: v[part], memory))[0]
+            return loop(body, h, jax.tree.map(lambda v: v[part], memory))[0]
 
         constant = past(params, state.h, slice(0, count - 1))
 
@@ -125,7 +126,7 @@ def tbptt(cell: Cell, loss: Loss, params: Params, xs: Any, *, k1: int = 1, k2: i
                 return h, loss(cell.readout(params, h, now[0]), now[1])
 
             h = past(params, constant, slice(count - 1, None))
-            return jnp.sum(lax.scan(body, h, (xs, ys))[1])
+            return jnp.sum(loop(body, h, (xs, ys))[1])
 
         total, grads = jax.value_and_grad(run)(params)
         # The state moves on by the steps that leave the memory.
@@ -150,7 +151,7 @@ def tbptt(cell: Cell, loss: Loss, params: Params, xs: Any, *, k1: int = 1, k2: i
 
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
         carry = state, zero, jax.tree.map(jnp.zeros_like, params)
-        carry, _ = lax.scan(body, carry, jax.tree.map(cut, (xs, ys)))
+        carry, _ = loop(body, carry, jax.tree.map(cut, (xs, ys)))
         if full < count:
             carry, _ = body(carry, jax.tree.map(lambda v: v[full:], (xs, ys)))
         state, total, grads = carry
@@ -160,10 +161,10 @@ def tbptt(cell: Cell, loss: Loss, params: Params, xs: Any, *, k1: int = 1, k2: i
 
 
 def _chunked(body, h, xs, chunks: tuple[int, ...]):
-    """lax.scan(body, h, xs) that recomputes inside chunks."""
+    """loop(body, h, xs) that recomputes inside chunks."""
     count = len(jax.tree.leaves(xs)[0])
     if not chunks:
-        return lax.scan(body, h, xs)
+        return loop(body, h, xs)
     size, *inner = chunks
     if size < 1 or count % size:
         raise ValueError(f"chunks of {size} steps do not divide {count} steps")
@@ -173,5 +174,5 @@ def _chunked(body, h, xs, chunks: tuple[int, ...]):
         return _chunked(body, h, xs, tuple(inner))
 
     cut = jax.tree.map(lambda v: v.reshape(count // size, size, *v.shape[1:]), xs)
-    h, ys = lax.scan(chunk, h, cut)
+    h, ys = loop(chunk, h, cut)
     return h, jax.tree.map(lambda v: v.reshape(count, *v.shape[2:]), ys)

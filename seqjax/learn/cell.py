@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
+from seqjax.core.mesh import loop
 from seqjax.nn.base import Layer
 from seqjax.nn.recurrent import Recurrent
 from seqjax.stacks.model import Model
@@ -165,7 +165,7 @@ def states(cell: Cell, params: Params, h: State, xs: Any) -> tuple[State, State]
         h = cell.step(params, h, x)
         return h, h
 
-    last, hs = lax.scan(body, h, xs)
+    last, hs = loop(body, h, xs)
     return hs, last
 
 

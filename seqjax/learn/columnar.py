@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
+from seqjax.core.mesh import loop
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, influence, to_vector
 from seqjax.learn.learner import Learner, Loss, summed
@@ -122,7 +123,7 @@ def ccn(
             return (outputs, n + 1), (h, raw, read)
 
         start = jnp.zeros(total, state.mean.dtype), jnp.zeros((), jnp.int32)
-        (outputs, _), (h, raw, read) = lax.scan(stage, start, (params.columns, state.h))
+        (outputs, _), (h, raw, read) = loop(stage, start, (params.columns, state.h))
         return h, outputs, jnp.ravel(raw), read, sigma
 
     def step(params, state, x, target):

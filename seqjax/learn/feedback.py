@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import select
 from seqjax.layers.classic.bidirectional import Bidirectional
 from seqjax.layers.classic.gru import GRU
@@ -167,7 +168,7 @@ def scheduled_sampling(
                 return carry, loss(out, y)
 
             begin = state.h, state.previous, state.own, state.key
-            end, losses = lax.scan(body, begin, (xs, ys))
+            end, losses = loop(body, begin, (xs, ys))
             return jnp.sum(losses), end
 
         (total, end), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -249,7 +250,7 @@ def professor_forcing(
                 out = run.readout(theta, h, x)
                 return h, (loss(out, y), _behaviour(h, out))
 
-            h, (losses, b) = lax.scan(body, state.h, ((before, xs), ys))
+            h, (losses, b) = loop(body, state.h, ((before, xs), ys))
             return jnp.sum(losses), b, h
 
         def alone(theta):
@@ -260,7 +261,7 @@ def professor_forcing(
                 out = run.readout(theta, h, (own, x))
                 return (h, _like(own, draw(key, out))), _behaviour(h, out)
 
-            return lax.scan(body, (state.h, state.previous), (keys, xs))[1]
+            return loop(body, (state.h, state.previous), (keys, xs))[1]
 
         def judged(theta):
             total, forced, h = objective(theta)

@@ -34,6 +34,7 @@ from jax import Array, lax
 from jax.scipy.sparse.linalg import cg
 
 from seqjax.core.common import largest
+from seqjax.core.mesh import loop
 from seqjax.learn.cell import Cell, Params, State
 from seqjax.learn.influence import from_vector, to_vector
 from seqjax.learn.learner import Learner, Loss
@@ -150,7 +151,7 @@ def _implicit(cell, loss, solve: Solve, tolerance, steps, penalty=None) -> Learn
         )
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
         start = fresh, zero, jax.tree.map(jnp.zeros_like, params)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
+        (state, total, grads), _ = loop(body, start, (xs, ys))
         return total, grads, state
 
     return Learner(init, grad)

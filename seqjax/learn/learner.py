@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+
+from seqjax.core.mesh import loop
 
 Params = Any
 Loss = Callable[[Any, Any], jax.Array]
@@ -51,7 +52,7 @@ def summed(step: Callable[..., tuple[jax.Array, Params, Any]]) -> Callable[..., 
 
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
         start = state, zero, jax.tree.map(jnp.zeros_like, params)
-        (state, total, grads), _ = lax.scan(body, start, (xs, ys))
+        (state, total, grads), _ = loop(body, start, (xs, ys))
         return total, grads, state
 
     return grad
@@ -102,5 +103,5 @@ def follow(
         updates, moments = optimiser.update(grads, moments, params)
         return (optax.apply_updates(params, updates), moments, state), loss
 
-    carry, losses = lax.scan(body, (params, moments, state), (xs, ys))
+    carry, losses = loop(body, (params, moments, state), (xs, ys))
     return Trained(*carry, losses)

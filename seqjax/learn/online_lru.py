@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from seqjax.core.mesh import loop
 from seqjax.learn.cell import Cell, Params, State, stack
 from seqjax.learn.influence import Influence, from_vector, influence, to_vector
 from seqjax.learn.learner import Learner, Loss, summed
@@ -98,7 +99,7 @@ def online_lru(cell: Cell, loss: Loss, params: Params, xs: Any, *, mode: str = "
             value, direct, credits, after, read = errors(params, h, *now)
             return after, (value, direct, credits, h, read)
 
-        last, (values, direct, credits, before, read) = lax.scan(run, state.h, (xs, ys))
+        last, (values, direct, credits, before, read) = loop(run, state.h, (xs, ys))
         grads, M = [], []
         for k, p, g, credit, h, x, m in zip(
             kept, params, direct, credits, before, read, state.M, strict=True

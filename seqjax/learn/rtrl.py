@@ -30,9 +30,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import dense
 from seqjax.core.scan import scan
 from seqjax.learn.cell import Cell, Params, State
@@ -142,7 +143,7 @@ def _scan(cell, loss, params, state, xs, ys):
     def run(h, x):
         return cell.step(params, h, x), h
 
-    last, before = lax.scan(run, state.h, xs)
+    last, before = loop(run, state.h, xs)
 
     def lift(h, x):
         def step(theta, v):
@@ -167,7 +168,7 @@ def _window(cell, loss, params, state, xs, ys):
             h = cell.step(unravel(theta), h, now[0])
             return h, loss(cell.readout(unravel(theta), h, now[0]), now[1])
 
-        h, losses = lax.scan(body, from_vector(state.h, v), (xs, ys))
+        h, losses = loop(body, from_vector(state.h, v), (xs, ys))
         return (jnp.sum(losses), to_vector(h)), h
 
     (total, _), pull, h = jax.vjp(run, theta, to_vector(state.h), has_aux=True)

@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.core.flow import Flow
+from seqjax.core.mesh import loop
 from seqjax.layers.seq2seq.smt_memory_rnn import MemoryUpdate
 from seqjax.learn.cell import Cell, Params
 from seqjax.learn.influence import from_vector, to_vector
@@ -145,4 +146,4 @@ def roll(student: Student, m: Array, x: Array, *, detach: bool = False) -> Array
         m = student(lax.stop_gradient(m) if detach else m, x)
         return m, m
 
-    return jnp.concatenate([m[None], lax.scan(body, m, x)[1]])
+    return jnp.concatenate([m[None], loop(body, m, x)[1]])

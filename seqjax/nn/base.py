@@ -28,11 +28,13 @@ from flax import nnx
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.forms import together
+from seqjax.core.mesh import placed
 from seqjax.core.monoid import select
 from seqjax.core.pieces import boundaries, packed
 from seqjax.core.scan import EVALUATORS
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.arguments import check_axis, check_call, check_source
+from seqjax.nn.devices import on_devices
 from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if_infinite
 from seqjax.nn.variables import (
     Frozen,
@@ -300,13 +302,22 @@ class Layer(nnx.Module):
         for size in ("features", "out_features"):
             if getattr(self, size, None) is None:
                 raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
-        beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key)
+        beside: dict[str, Any] = dict(
+            resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key
+        )
         check_call(self, x, evaluator, timed=reads_time(self), **beside)
         if source is not None:
             check_source(self, x, source, reads_source(self))
             source = source._replace(y=source.y.astype(x.dtype))
         if axis is not None:
             check_axis(self, x, axis, reverse, all_of(self, "sequence_parallel"), **beside)
+        elif (place := placed(x)) is not None:
+            divisible = x.shape[1] and self.causal and all_of(self, "sequence_parallel")
+            return on_devices(
+                self, place, x, h, key=beside.pop("key"), source=source, evaluator=evaluator,
+                parallel=bool(divisible) and not reverse and cu_seqlens is None and every is None,
+                every=beside.pop("every"), reverse=reverse, beside=beside,
+            )  # fmt: skip
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype, source)

@@ -26,6 +26,7 @@ from flax import nnx
 from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype
+from seqjax.core.mesh import loop
 from seqjax.nn.activations import silu
 from seqjax.nn.base import Precise, option
 from seqjax.nn.linear import GLU, MLP, per_head
@@ -90,7 +91,7 @@ class Experts(nnx.Module):
 
         every = jnp.arange(self.experts, dtype=chosen.dtype)
         matrices = (None if W is None else W[...] for W in (self.W_1, self.W_2, self.W_3))
-        return lax.scan(add, jnp.zeros_like(x), (every, *matrices))[0]
+        return loop(add, jnp.zeros_like(x), (every, *matrices))[0]
 
 
 class MoE(Experts):

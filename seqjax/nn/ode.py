@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
+from seqjax.core.mesh import loop
 from seqjax.nn.base import option
 
 Field = Callable[[jax.Array, jax.Array], jax.Array]
@@ -62,7 +62,7 @@ def integrate(f: Field, h: jax.Array, dt: jax.Array, *, solver: str, substeps: i
 
     if substeps == 1:
         return substep(h, jnp.zeros_like(dt))[0]
-    return lax.scan(substep, h, jnp.arange(substeps, dtype=ds.dtype) * ds)[0]
+    return loop(substep, h, jnp.arange(substeps, dtype=ds.dtype) * ds)[0]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import jax
-from jax import lax
 
 from seqjax.core.flow import Carry, Flow, Source
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import Monoid, check_element, select
 from seqjax.core.newton import newton, parallel_backward
 from seqjax.core.scan import scan
@@ -84,7 +84,7 @@ class Recurrent(Layer):
             return newton(step, xs, h.now, jacobian=self.jacobian, trust=trust)[:2]
         if flow.evaluator == "parallel_backward":
             return parallel_backward(step, xs, h.now, jacobian=self.jacobian)
-        last, states = lax.scan(body, h.now, xs)
+        last, states = loop(body, h.now, xs)
         return states, last
 
     def run(self, x, h, flow):

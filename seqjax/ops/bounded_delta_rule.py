@@ -18,7 +18,7 @@ from jax import Array, lax
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_real, full_states, match
-from seqjax.ops.chunks import loop, sequential
+from seqjax.ops.chunks import sequential, stepwise
 from seqjax.ops.op import Evaluator, Op, Rule, Spec
 
 
@@ -48,7 +48,7 @@ def naive(
         S = new if x.mask is None else jnp.where(x.mask[:, None, None], new, S)
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
-    return loop(step, S, xs, resets, start)
+    return stepwise(step, S, xs, resets, start)
 
 
 @takes_flow

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from seqjax.core.mesh import loop
 from seqjax.ops.arguments import like, with_fill
 from seqjax.ops.quarantine import finite, mark
 
@@ -36,8 +37,8 @@ def finite_log(x: Array) -> Array:
 # ---- over time ------------------------------------------------------------------------------
 
 
-def loop(step: Callable, state: Any, xs: Any, resets: Array | None, start: Any) -> Any:
-    """`lax.scan` of step(state, x) -> (state, y), with resets; returns (ys, state)."""
+def stepwise(step: Callable, state: Any, xs: Any, resets: Array | None, start: Any) -> Any:
+    """The loop of step(state, x) -> (state, y), with resets; returns (ys, state)."""
     fresh = jax.tree.map(jnp.zeros_like, state) if start is None else start
 
     def reset_then_step(state: Any, now: Any) -> Any:
@@ -46,7 +47,7 @@ def loop(step: Callable, state: Any, xs: Any, resets: Array | None, start: Any) 
             state = jax.tree.map(lambda new, old: jnp.where(reset, new, old), fresh, state)
         return step(state, x)
 
-    state, ys = lax.scan(reset_then_step, state, (xs, resets))
+    state, ys = loop(reset_then_step, state, (xs, resets))
     return ys, state
 
 
@@ -71,7 +72,7 @@ def scan_chunks(
         return state, y
 
     now = (with_fill(split, xs, fill), None if resets is None else split(resets, False))
-    state, ys = lax.scan(jax.checkpoint(step, prevent_cse=False), state, now)
+    state, ys = loop(jax.checkpoint(step, prevent_cse=False), state, now)
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:steps], ys), state
 
 

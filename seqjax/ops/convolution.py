@@ -20,7 +20,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, full_states, like, match, narrowed
-from seqjax.ops.chunks import loop, power_of_two, sequential as in_chunks
+from seqjax.ops.chunks import power_of_two, sequential as in_chunks, stepwise
 from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec
 from seqjax.ops.span import pushed, taken
 
@@ -47,7 +47,7 @@ def naive(
         moved = seen[1:] if now.mask is None else jnp.where(now.mask, seen[1:], window)
         return moved, (kernel * seen).sum(0)
 
-    return loop(step, window, xs, resets, start)
+    return stepwise(step, window, xs, resets, start)
 
 
 def sequential(xs: Inputs, window: Array, **options: Any) -> tuple[Array, Array]:

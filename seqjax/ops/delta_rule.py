@@ -33,11 +33,11 @@ from seqjax.ops.chunks import (
     finite_log,
     finite_rows,
     leave_chunk,
-    loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
+    stepwise,
     unit_lower_solve,
 )
 from seqjax.ops.heads import share_heads
@@ -75,7 +75,7 @@ def naive(
         S = S + x.k[:, :, None] * u[:, None, :]
         return S, scale * jnp.einsum("hk,hkv->hv", x.q, S)
 
-    return loop(step, S, xs, resets, start)
+    return stepwise(step, S, xs, resets, start)
 
 
 def chunked(

@@ -23,7 +23,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float, Inexact
 from seqjax.ops.arguments import batch_letter, check_real, full_states, match, narrowed
-from seqjax.ops.chunks import loop
+from seqjax.ops.chunks import stepwise
 from seqjax.ops.convolution import fft_convolution, same_kernel_everywhere
 from seqjax.ops.linear_scan import LINEAR_SCAN, linear_scan
 from seqjax.ops.op import Call, Evaluator, Op, Rule, Spec
@@ -55,7 +55,7 @@ def naive(
         h = new if x.mask is None else jnp.where(x.mask, new, h)
         return h, (C * h).sum(1).real
 
-    return loop(step, h, xs, resets, start)
+    return stepwise(step, h, xs, resets, start)
 
 
 def by_linear_scan(

@@ -27,9 +27,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from seqjax.core.flow import Carry, Flow, takes_flow
+from seqjax.core.mesh import loop
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_real, match
 from seqjax.ops.chunks import sequential
@@ -82,7 +83,7 @@ def by_steps(inner, xs, last, norm, h, flow):
         new = where(last, fold(new, R), new)
         return (new if keep is None else where(keep, new, old)), y
 
-    end, y = lax.scan(step, h.now, (xs, last, flow.resets, flow.mask))
+    end, y = loop(step, h.now, (xs, last, flow.resets, flow.mask))
     return y, end
 
 

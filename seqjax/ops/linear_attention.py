@@ -37,12 +37,12 @@ from seqjax.ops.chunks import (
     finite_log,
     finite_rows,
     leave_chunk,
-    loop,
     pair_products,
     read_entering,
     scan_heads,
     sequential,
     since_entering,
+    stepwise,
     values_at_end,
 )
 from seqjax.ops.heads import share_heads
@@ -79,7 +79,7 @@ def naive(
         seen = new if bonus is None else S + bonus[:, :, None] * write
         return new, scale * jnp.einsum("hk,hkv->hv", x.q, seen)
 
-    return loop(step, S, xs, resets, start)
+    return stepwise(step, S, xs, resets, start)
 
 
 def chunked(

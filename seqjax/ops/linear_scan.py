@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import diagonal
 from seqjax.core.scan import scan
 from seqjax.core.types import Flags, Inexact
@@ -51,7 +51,7 @@ def naive(
         h = a_t * h + b_t
         return h, h
 
-    h, hs = jax.lax.scan(step, h, (a, xs.b, resets), reverse=backward)
+    h, hs = loop(step, h, (a, xs.b, resets), reverse=backward)
     return hs, h
 
 

@@ -29,9 +29,9 @@ from seqjax.ops.chunks import (
     decay_of,
     finite_log,
     finite_rows,
-    loop,
     scan_chunks,
     sequential,
+    stepwise,
     within,
 )
 from seqjax.ops.heads import share_heads
@@ -89,7 +89,7 @@ def naive(xs: Inputs, h: Levels, *, resets=None, start=None) -> tuple[Array, Lev
         S = S.at[0].add(x.k[:, :, None] * x.v[:, None, :])
         return Levels(S, t + 1), jnp.einsum("hl,hk,lhkv->hv", x.scales, x.q, S)
 
-    return loop(step, h, xs, resets, start)
+    return stepwise(step, h, xs, resets, start)
 
 
 def chunked(

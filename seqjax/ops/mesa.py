@@ -20,9 +20,10 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.mesh import loop
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_real, full_states, match
-from seqjax.ops.chunks import finite_log, loop, sequential
+from seqjax.ops.chunks import finite_log, sequential, stepwise
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.span import elementwise
@@ -59,7 +60,7 @@ def naive(
         z = jnp.linalg.solve(S[..., :K] + jax.vmap(jnp.diag)(Lambda), x.q[..., None])[..., 0]
         return S, jnp.einsum("hkv,hk->hv", S[..., K:], z)
 
-    return loop(step, S, xs, resets, start)
+    return stepwise(step, S, xs, resets, start)
 
 
 def chunked(
@@ -118,7 +119,7 @@ def conjugate_gradients(product: Callable[[Array], Array], b: Array, iterations:
         p = rest + over(dot(rest, rest), dot(r, r)) * p
         return (x + alpha * now[2], rest, p), None
 
-    return lax.scan(step, (jnp.zeros_like(b), b, b), length=iterations)[0][0]
+    return loop(step, (jnp.zeros_like(b), b, b), length=iterations)[0][0]
 
 
 @takes_flow

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.forms import PLATFORMS, by_platform, examples_together, two_forms
+from seqjax.core.mesh import Place, apart, placed
 from seqjax.ops.arguments import (
     check_flags,
     check_number,
@@ -210,6 +212,11 @@ class Op:
         Outputs and state come in at least float32, and complex if anything is: the public function
         casts its outputs last (`narrowed`).
         """
+        if batched and axis is None and (place := placed(jax.tree.leaves(xs)[0])) is not None:
+            fixed = dict(batched=batched, dtype=dtype, reverse=reverse, evaluator=evaluator)
+            return self._on_devices(
+                place, (xs, state, resets, start, mask), options, chunk_size=chunk_size, **fixed
+            )
         over_time = 1 if batched else 0
         shape = jax.tree.leaves(xs)[0].shape[: over_time + 1]
         if axis is not None and (self.span is None or not shape[over_time]):
@@ -295,6 +302,21 @@ class Op:
         if mask is not None:
             outputs = jax.tree.map(lambda y: jnp.where(like(mask, y), y, 0), outputs)
         return outputs, state
+
+    def _on_devices(self, place: Place, arrays: tuple, options: Mapping, **fixed: Any) -> Any:
+        """The call for a batch on several devices, each of which runs its part."""
+        if self.span is None or not jax.tree.leaves(arrays[0])[0].shape[1]:
+            place = place.whole()
+        given = {n: o for n, o in options.items() if any(map(is_array, jax.tree.leaves(o)))}
+        fixed |= {n: o for n, o in options.items() if n not in given}
+
+        def part(xs: Any, state: Any, resets: Any, start: Any, mask: Any, given: Any) -> Any:
+            flags = dict(resets=resets, start=start, mask=mask)
+            return self(xs, state, **flags, **given, **fixed, axis=place.axis)
+
+        steps, examples = place.steps, place.examples
+        specs = (steps, examples, steps, examples, steps, PartitionSpec())
+        return apart(part, place, specs, (steps, examples))(*arrays, given)
 
 
 _met: ContextVar[list[tuple[Op, Call]] | None] = ContextVar("met", default=None)

@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from seqjax.core.flow import takes_flow
+from seqjax.core.mesh import cond
 from seqjax.ops.segments import (
     SegmentState,
     Window,
@@ -85,7 +86,7 @@ def single_step(
     j = jnp.arange(C, dtype=jnp.int32) - (C - 1) + count
     y = attend(memory, query, items, j[C - 1 :], j, (j >= 0)[None])
     whole = count == C - 1
-    memory = lax.cond(  # most steps finish no segment
+    memory = cond(  # most steps finish no segment
         in_some(whole), lambda m: kept_if(whole, fold(m, items), m), lambda m: m, memory
     )
     count = (count + 1) % C

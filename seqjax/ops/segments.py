@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from seqjax.core.flow import Flow, takes_flow
+from seqjax.core.mesh import cond, loop
 from seqjax.ops.arguments import like
 
 
@@ -113,11 +114,11 @@ def scan_segments(
             return run(m, *given)
         y = jax.eval_shape(run, m, *given)[1]
         nothing = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), y)
-        return lax.cond(wanted, run, lambda m, *_: (m, nothing), m, *given)
+        return cond(wanted, run, lambda m, *_: (m, nothing), m, *given)
 
     # with resets the last windows of many are mostly empty
     wanted = None if resets is None else in_some(cuts.begin < cuts.end)
-    memory, y = lax.scan(step, state.memory, (wanted, cuts.fresh, now))
+    memory, y = loop(step, state.memory, (wanted, cuts.fresh, now))
 
     def joined(y: Array) -> Array:
         """Back in place: the transpose of cutting into windows that do not overlap."""
@@ -162,7 +163,7 @@ def windows(count: Array, n: Array, resets: Any, T: int, C: int) -> tuple[Cuts, 
         return end, Cuts(begin, end, fresh, whole)
 
     length = 3 * ((T - 1) // (C + 2)) + min(3, 1 + (T - 1) % (C + 2))
-    cuts = lax.scan(cut, jnp.where(resets[0], 0, -count), length=length)[1]
+    cuts = loop(cut, jnp.where(resets[0], 0, -count), length=length)[1]
     last = latest[-1]
     return cuts, jnp.where(last < 0, count + n, n - last) % C
 

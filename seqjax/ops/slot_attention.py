@@ -20,7 +20,7 @@ from jax import Array
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_real, full_state, match, state_parts
-from seqjax.ops.chunks import finite_log, loop
+from seqjax.ops.chunks import finite_log, stepwise
 from seqjax.ops.heads import share_heads
 from seqjax.ops.linear_attention import LINEAR_ATTENTION, linear_attention
 from seqjax.ops.op import LOOP_FORWARD_ON_CPU, Evaluator, Op, Spec
@@ -57,7 +57,7 @@ def naive(
         p = jax.nn.softmax(scale * jnp.einsum("hk,hkm->hm", x.q, K))
         return State(K, V), jnp.einsum("hm,hmv->hv", p, V)
 
-    return loop(step, state, xs, resets, start)
+    return stepwise(step, state, xs, resets, start)
 
 
 def by_linear_attention(

@@ -34,7 +34,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_number, check_real, match, state_parts
-from seqjax.ops.chunks import finite_log, loop, sequential
+from seqjax.ops.chunks import finite_log, sequential, stepwise
 from seqjax.ops.dense_attention import attend, by_key, forgotten, relative_scores
 from seqjax.ops.look_back import Cache, look_back
 from seqjax.ops.op import Evaluator, Op, Rule, Spec
@@ -101,7 +101,7 @@ def naive(
             moved = jax.tree.map(lambda new, old: jnp.where(x.mask, new, old), moved, cache)
         return moved, jnp.einsum("hs,shv->hv", p, v)
 
-    return loop(step, cache, xs, resets, start)
+    return stepwise(step, cache, xs, resets, start)
 
 
 def blocks(

@@ -24,7 +24,7 @@ from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.types import Flags, Float, Inexact
 from seqjax.ops.arguments import batch_letter, check_real, full_states, like, match, narrowed
-from seqjax.ops.chunks import loop, sequential as in_chunks
+from seqjax.ops.chunks import sequential as in_chunks, stepwise
 from seqjax.ops.linear_attention import linear_attention
 from seqjax.ops.linear_scan import linear_scan
 from seqjax.ops.op import Evaluator, Op, Rule, Spec
@@ -56,7 +56,7 @@ def naive(
         h = jnp.exp(x.dt[:, None] * A) * h + (x.dt * x.u)[:, None] * B
         return h, (h * C).sum(1)
 
-    return loop(step, h, xs, resets, start)
+    return stepwise(step, h, xs, resets, start)
 
 
 def of_channels(varying: Array | None, constant: Array | None, A: Array) -> Array:

@@ -28,9 +28,9 @@ from seqjax.ops.chunks import (
     decay_of,
     finite_log,
     finite_rows,
-    loop,
     scan_heads,
     sequential,
+    stepwise,
     within,
 )
 from seqjax.ops.heads import share_heads
@@ -75,7 +75,7 @@ def naive(
         h = scale * jnp.einsum("hk,hkv->hv", x.q, C) / denominator(weight, m, eps)[:, None]
         return State(C, n, m), h
 
-    return loop(step, state, xs, resets, start)
+    return stepwise(step, state, xs, resets, start)
 
 
 def denominator(weight: Array, m: Array, eps: float) -> Array:

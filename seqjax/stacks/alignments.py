@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
 from seqjax.answers import Paired
 from seqjax.core.flow import Source
+from seqjax.core.mesh import loop
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.model import Model
 
@@ -46,7 +47,7 @@ def _alignments(model: Model, x: Paired) -> Array:
                 maps.append(_of_block((graph, once[0]), once[1], once[2], h.source))
         return new, jnp.concatenate(maps)
 
-    return jnp.moveaxis(lax.scan(step, h, jnp.swapaxes(x.target, 0, 1))[1], 0, 2)
+    return jnp.moveaxis(loop(step, h, jnp.swapaxes(x.target, 0, 1))[1], 0, 2)
 
 
 def _of_block(layer: Any, before: Any, after: Any, source: Source) -> Array:

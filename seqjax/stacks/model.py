@@ -30,10 +30,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from seqjax.answers import Paired
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
+from seqjax.core.mesh import Place, apart, placed, put
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.blocks import Head, Losses
@@ -179,6 +181,10 @@ class Model(Stack):
             raise ValueError(UNTIMED)
         if self.encoder is not None and not (resets is None and cu_seqlens is None):
             raise ValueError("a model of pairs takes no resets: each is a sequence of its own")
+        place = placed(jax.tree.leaves(x)[0])
+        if place is not None and place.mesh.explicit_axes:
+            beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens)
+            return self._on_devices(place, x, h, key, beside, losses)
         model = cast_parameters(self, self.compute)
         found = {}
         if isinstance(x, Paired):
@@ -203,6 +209,30 @@ class Model(Stack):
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
         return y, ModelState(*states, pooled, h.source), stream, summed(found, own)
+
+    def _on_devices(
+        self, place: Place, x: Any, h: Any, key: Any, beside: dict[str, Any], losses: bool
+    ) -> tuple[jax.Array, ModelState, jax.Array, Losses]:
+        """The call for a batch that is split over explicit axes: each device runs its examples.
+
+        Each draws noise of its own.
+        """
+        graph, parameters = nnx.split(self)
+        alone, steps, place = PartitionSpec(), place.steps, place.whole()
+        examples = place.examples
+        after: Any = examples
+        states = ModelState(PartitionSpec(None, *examples), after, after, after)
+
+        def part(parameters: Any, key: Any, x: Any, h: Any, beside: dict[str, Any]) -> Any:
+            if key is not None and place.batch:
+                key = jax.random.fold_in(key, lax.axis_index(place.batch))
+            return nnx.merge(graph, parameters)._called(x, h, key=key, losses=losses, **beside)
+
+        specs = (alone, alone, examples, alone if h is None else states, examples)
+        run = apart(part, place, specs, (examples, states, examples, examples))
+        y, h, stream, found = run(parameters, key, x, h, beside)
+        y, stream = put(place.mesh, steps if self.outputs.per_step else examples, (y, stream))
+        return y, h, stream, found
 
     def _read(self, x: Paired, key: jax.Array | None, losses: bool) -> tuple[ModelState, Losses]:
         """The state in which the decoder begins, and the losses of the encoder."""

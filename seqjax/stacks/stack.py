@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from seqjax.answers import Input
 from seqjax.core.common import Notice, unknown
 from seqjax.core.flow import Flow, Source
+from seqjax.core.mesh import loop
 from seqjax.core.ranges import check
 from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.norms import Norm
@@ -137,7 +137,7 @@ class Stack(nnx.Module):
             group = jax.checkpoint(group) if self.remat == "full" else group
             repetitions = len(jax.tree.leaves(stacked)[0])
             keys = None if first is None else jax.random.split(first, repetitions)
-            y, (repeated, found) = lax.scan(group, y, (stacked, h[0], keys), unroll=self.unroll)
+            y, (repeated, found) = loop(group, y, (stacked, h[0], keys), unroll=self.unroll)
             # those of the last block are not of the others in its place of the pattern
             found = {name: v[-1] if name in ("ar", "tar") else jnp.sum(v, axis=0)
                      for name, v in found.items()}  # fmt: skip

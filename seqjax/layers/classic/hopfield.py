@@ -28,9 +28,10 @@ tasks that need a few states held for ever: attractors are all the memory there 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 from jax.scipy.special import logsumexp
 
+from seqjax.core.mesh import loop
 from seqjax.nn.base import option
 from seqjax.nn.recurrent import Recurrent
 
@@ -52,7 +53,7 @@ def at_once(W: Array, s: Array, field: Array, f=sign) -> Array:
 def one_by_one(W: Array, s: Array, field: Array, f=sign, order: Array | None = None) -> Array:
     """A sweep over the units in `order` [n], by default each of them once, from the first."""
     order = jnp.arange(len(s), dtype=jnp.int32) if order is None else order
-    return lax.scan(lambda s, i: (s.at[i].set(f(W[i] @ s + field[i])), None), s, order)[0]
+    return loop(lambda s, i: (s.at[i].set(f(W[i] @ s + field[i])), None), s, order)[0]
 
 
 def energy(W: Array, s: Array, field: Array) -> Array:

@@ -24,8 +24,8 @@ by `recurrent_init`; p at 0.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
+from seqjax.core.mesh import loop
 from seqjax.layers.classic.lstm import LSTMState
 from seqjax.nn.initialisation import recurrent_weights
 from seqjax.nn.recurrent import Recurrent
@@ -77,7 +77,7 @@ class MDLSTM(Recurrent):
 
         first = (jnp.zeros_like(state.h[0]), jnp.zeros_like(state.c[0]))
         row = (z + state.h @ self.U_1.T, state.c)
-        return LSTMState(*lax.scan(place, first, row, reverse=self.mirrored)[1])
+        return LSTMState(*loop(place, first, row, reverse=self.mirrored)[1])
 
     def readout(self, state, x):
         return state.h.reshape(-1)

@@ -23,9 +23,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
 from seqjax.core.flow import Carry, Flow
+from seqjax.core.mesh import loop
 from seqjax.nn.base import Layer
 from seqjax.nn.linear import merge_heads, per_head, split_heads, wide
 from seqjax.nn.norms import Norm
@@ -78,7 +79,7 @@ def delta_attention(q, k, v, beta, cache: Carry, flow: Flow, *, scale: float):
         keep = look_back(lambda z, *_: z, mask, (k, u), cache, **flags)[1]
         return keep, o
 
-    last, o = lax.scan(block, cache.now, jax.tree.map(blocks, ((q, v, beta), k, resets, mask)))
+    last, o = loop(block, cache.now, jax.tree.map(blocks, ((q, v, beta), k, resets, mask)))
     return o.reshape(-1, *o.shape[2:])[:T], last
 
 

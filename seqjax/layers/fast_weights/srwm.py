@@ -15,8 +15,8 @@ their own (dim_head), and the layers of its ablations.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
+from seqjax.core.mesh import loop
 from seqjax.layers.fast_weights.fwp import INIT, Sublayer
 from seqjax.nn.base import Precise
 from seqjax.nn.linear import merge_heads, per_head, split_heads
@@ -62,7 +62,7 @@ class SRWM(Sublayer):
             return (new if keep is None else jnp.where(keep, new, old)), y
 
         phi = jax.nn.softmax(x.astype(h.now.dtype))
-        W, y = lax.scan(step, h.now, (phi, flow.resets, flow.mask))
+        W, y = loop(step, h.now, (phi, flow.resets, flow.mask))
         return y, W
 
 

@@ -46,7 +46,7 @@ from seqjax.nn.base import Layer, Precise, option
 from seqjax.nn.convolution import ShortConv
 from seqjax.nn.linear import merge_heads, per_head, split_heads
 from seqjax.nn.norms import Norm, unit
-from seqjax.ops.chunks import loop
+from seqjax.ops.chunks import stepwise
 from seqjax.ops.dense_attention import attend
 from seqjax.ops.inner_learning import in_one_window, inner_learning
 from seqjax.ops.inner_model import Inner, Learner, Steps, where
@@ -274,7 +274,7 @@ class Titans(Layer):
             return new, jax.tree.map(lambda z: z[0], y)
 
         if flow.evaluator in ("naive", "sequential"):
-            y, (memory, items) = loop(
+            y, (memory, items) = stepwise(
                 step, state.memory, (xs, flow.mask), flow.begins, start.memory
             )
         else:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from seqjax.core.mesh import loop
 from seqjax.core.monoid import select
 from seqjax.nn.base import Layer, option
 from seqjax.nn.linear import merge_heads, per_head, split_heads
@@ -80,7 +81,7 @@ class MSRNN(Layer):
 
         q, k, v = (split_heads(W(x), self.heads) for W in (self.W_q, self.W_k, self.W_v))
         q, k, v = (z.astype(h.now.K.dtype) for z in (q, k, v))
-        last, o = lax.scan(body, h.now, (q, k, v, flow.resets, flow.mask))
+        last, o = loop(body, h.now, (q, k, v, flow.resets, flow.mask))
         return self.W_o(merge_heads(o).astype(x.dtype)), last
 
     def one(self, q, k, v, h):

@@ -32,8 +32,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
+from seqjax.core.mesh import loop
 from seqjax.nn.recurrent import Recurrent
 
 START = 0.99  # of the singular values of C
@@ -120,7 +121,7 @@ class KoopmanAE(Recurrent):
             q = matrix @ q
             return q, q
 
-        return self.decode(lax.scan(step, self.chi_e(x), length=steps)[1])
+        return self.decode(loop(step, self.chi_e(x), length=steps)[1])
 
     def losses(self, x: Array, *, back: int | None = None) -> Losses:
         """E_id, E_fwd, E_bwd and E_con of x [steps + 1, features], consecutive frames.

@@ -26,9 +26,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from seqjax.core.flow import Carry
+from seqjax.core.mesh import loop
 from seqjax.core.ranges import Range
 from seqjax.layers.classic.bidirectional import Bidirectional
 from seqjax.layers.classic.gru import GRU
@@ -62,7 +62,7 @@ class AttentiveRNN(nnx.Module):
             new = self.gru.step(h, self.gru.drive(c)[0]).astype(h.dtype)
             return jnp.where(keep, new, before), new
 
-        return lax.scan(step, jnp.zeros_like(H[0]), (seen, resets, kept))[1]
+        return loop(step, jnp.zeros_like(H[0]), (seen, resets, kept))[1]
 
 
 class BiGRU(nnx.Module):

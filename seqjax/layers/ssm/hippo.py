@@ -43,7 +43,7 @@ from jax import Array
 from seqjax.core.monoid import dense
 from seqjax.core.scan import scan
 from seqjax.nn.base import Frozen, Layer, option
-from seqjax.ops.chunks import loop
+from seqjax.ops.chunks import stepwise
 from seqjax.ops.positions import places
 
 
@@ -292,7 +292,7 @@ class HiPPO(Layer):
                 c = new if keep is None else jnp.where(keep, new, c)
                 return c, c
 
-            states, c = loop(step, h.now.c, (before, u, flow.mask), flow.begins, h.start.c)
+            states, c = stepwise(step, h.now.c, (before, u, flow.mask), flow.begins, h.start.c)
         else:
             A, B = jax.vmap(at)(before)
             states, c = scan(dense, (A, B[:, :, None] * u[:, None, :]), h.c, flow=flow)

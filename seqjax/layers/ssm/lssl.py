@@ -31,7 +31,7 @@ from jax import Array
 from seqjax.layers.ssm import hippo
 from seqjax.layers.ssm.s4d import StateSpace, log_time_steps
 from seqjax.nn.base import Frozen, Precise, State
-from seqjax.ops.chunks import loop
+from seqjax.ops.chunks import stepwise
 from seqjax.ops.convolution import fft_convolution
 from seqjax.ops.diagonal_ssm import FEW_STEPS
 
@@ -73,7 +73,7 @@ class TimeInvariant(StateSpace):
             h = new if keep is None else jnp.where(keep, new, h)
             return h, self.read(system, h)
 
-        return loop(step, h.now, (u, flow.mask), flow.begins, h.start)
+        return stepwise(step, h.now, (u, flow.mask), flow.begins, h.start)
 
 
 class LSSL(TimeInvariant):
