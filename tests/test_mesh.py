@@ -52,7 +52,7 @@ def derivatives(run, parameters, x):
     return all_of(parameters, x)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - NOT_CHECKED))
 def test_layers_inside_shard_map(name):
     """Values, gradients and tangents, with the check of what varies over devices."""
@@ -66,7 +66,7 @@ def test_layers_inside_shard_map(name):
     assert distance(*map(numbers, (found, expected))) < 1e-9
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_on_explicit_axes(name):
     """Of examples, of steps and of both, with a state given; outputs lie as the inputs do."""

@@ -17,12 +17,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+from flax import nnx
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+M = TypeVar("M", bound=nnx.Module)
 
 # ---- a batch on several devices --------------------------------------------------------------
 
@@ -33,6 +36,8 @@ class Place(NamedTuple):
     mesh: Any
     batch: tuple[str, ...]
     time: tuple[str, ...] = ()
+    # (name, shape) -> of a parameter where it is used, which is whole on the axes of the batch
+    parameter: Callable[[str, tuple[int, ...]], PartitionSpec] | None = None
 
     @property
     def steps(self) -> PartitionSpec:
@@ -79,9 +84,36 @@ def placed(x: Any) -> Place | None:
         return None
     batch, time = (
         axes if size and size % math.prod(place.mesh.shape[a] for a in axes) == 0 else ()
-        for size, axes in zip(x.shape[:2], place[1:], strict=True)
+        for size, axes in zip(x.shape[:2], place[1:3], strict=True)
     )
     return Place(place.mesh, batch, time) if batch or time else None
+
+
+def kept(x: Any) -> Any:
+    """x [B, T, ...], held at the place that `devices` sets, in a program of several devices."""
+    place = placed(x)
+    if place is None or place.mesh.explicit_axes:
+        return x
+    return lax.with_sharding_constraint(x, NamedSharding(place.mesh, place.steps))
+
+
+def gathered(module: M, but: str = "") -> M:
+    """The module with its parameters as they are used, not as they are kept: each device has all
+    that its part of a batch meets. but: an attribute that is left as it is."""
+    place = _place.get()
+    if place is None or place.parameter is None or jax.sharding.get_abstract_mesh().manual_axes:
+        return module
+    graph, state = nnx.split(module)
+
+    def used(path: Any, variable: Any) -> Any:
+        if path[0] == but:
+            return variable
+        x = variable.get_value()
+        spec = place.parameter(".".join(map(str, path)), x.shape)
+        return variable.replace(lax.with_sharding_constraint(x, NamedSharding(place.mesh, spec)))
+
+    flat = [(path, used(path, variable)) for path, variable in nnx.to_flat_state(state)]
+    return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def _traced(x: Any) -> bool:

@@ -35,7 +35,7 @@ from jax.sharding import PartitionSpec
 from seqjax.answers import Paired
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
-from seqjax.core.mesh import Place, apart, placed, put
+from seqjax.core.mesh import Place, apart, gathered, placed, put
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
 from seqjax.stacks.blocks import Head, Losses
@@ -185,7 +185,7 @@ class Model(Stack):
         if place is not None and place.mesh.explicit_axes:
             beside = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens)
             return self._on_devices(place, x, h, key, beside, losses)
-        model = cast_parameters(self, self.compute)
+        model = gathered(cast_parameters(self, self.compute), but="blocks")
         found = {}
         if isinstance(x, Paired):
             (h, found), x = model._read(x, key, losses), x.target

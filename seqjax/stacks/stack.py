@@ -20,7 +20,7 @@ from flax import nnx
 from seqjax.answers import Input
 from seqjax.core.common import Notice, unknown
 from seqjax.core.flow import Flow, Source
-from seqjax.core.mesh import loop
+from seqjax.core.mesh import gathered, kept, loop
 from seqjax.core.ranges import check
 from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
 from seqjax.nn.norms import Norm
@@ -123,14 +123,15 @@ class Stack(nnx.Module):
         first, last = (None, None) if key is None else jax.random.split(key)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.compute)
-        y = self.embed(x)
+        y = kept(self.embed(x))
         repeated: Any = ()
         found: Any = {}
         embedding, (graph, stacked) = y, nnx.split(self.blocks)
 
         def group(x, now):
             state, h, key = now
-            x, *after = self._apply(nnx.merge(graph, state), x, h, flow, key, source, losses=losses)
+            blocks = gathered(nnx.merge(graph, state))
+            x, *after = self._apply(blocks, x, h, flow, key, source, losses=losses)
             return x, after
 
         if self.blocks:
@@ -155,6 +156,7 @@ class Stack(nnx.Module):
         new, found = [], {}
         for block, state, k in zip(blocks, h, keys, strict=False):
             x, state, more = call(block, x, state, flow, k, embedding, self.shared, source, tokens)
+            x = kept(x)
             new.append(state)
             found = summed(found, more)
         return x, tuple(new), found

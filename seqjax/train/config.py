@@ -183,11 +183,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    data: Count = 1  # so many devices share the examples of a batch
+    fsdp: Count = 1  # the same, and each holds a share of the parameters, which is gathered in use
+    tensor: Count = 1  # hidden units and vocabulary are split over so many
+    sequence: Count = 1  # and time steps, of layers that allow it (`seqjax explain`)
+    rules: Options = field(default_factory=dict)  # other mesh axes, as hidden=None features=tensor
+
+
+@dataclass(frozen=True)
 class Config:
     task: TaskConfig = TaskConfig()
     model: ModelConfig = ModelConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     train: Annotated[TrainConfig, arg(name="")] = TrainConfig()  # flags without a prefix
+    mesh: MeshConfig = MeshConfig()
 
 
 def check_config(config: Config, task: Task | None = None) -> None:
@@ -199,6 +209,7 @@ def check_config(config: Config, task: Task | None = None) -> None:
 
     from seqjax.tasks import check_task
     from seqjax.train.average import averaging
+    from seqjax.train.layout import rules_of
     from seqjax.train.learning import check_learner
     from seqjax.train.optimiser import direction_of
     from seqjax.zoo import factory
@@ -217,6 +228,11 @@ def check_config(config: Config, task: Task | None = None) -> None:
         raise ValueError(
             f"model.depth must be at least the {len(config.model.layer)} layers of the pattern, "
             f"got {config.model.depth}"
+        )
+    rules_of(config.mesh)
+    if config.task.batch % (examples := config.mesh.data * config.mesh.fsdp):
+        raise ValueError(
+            f"mesh.data * mesh.fsdp must divide task.batch={config.task.batch}, got {examples}"
         )
     if config.task.batch % config.optimiser.accumulate:
         raise ValueError(

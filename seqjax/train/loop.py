@@ -118,7 +118,7 @@ def train(
         raise ValueError("train.bad_step=rewind goes back to a checkpoint: give the run a folder")
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
-    size, groups, task, start, update, evaluate = prepare(
+    size, groups, task, start, layout, update, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
     )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
@@ -129,6 +129,7 @@ def train(
     state = start(params, frozen)
     if source is not None and moments:
         state = source.resume(state, config)
+    state = layout.put(state)
     average, patience = averaging(config.optimiser), (t.patience or 0) * t.evaluate_every
 
     def weights() -> Arrays:
@@ -158,6 +159,7 @@ def train(
                 keep(source, run)
             if checkpoints.steps():
                 state, extra = checkpoints.restore(state, perhaps=PERHAPS)
+                state = layout.put(state)
                 data = stream(extra["data"])
                 step, seconds, course = int(state.step), extra["seconds"], Course.of(extra)
                 now, was = config.model.compute, so_far.model.compute if so_far else None
@@ -250,6 +252,7 @@ def train(
 
             if bad and t.bad_step == "rewind" and checkpoints is not None:
                 state, extra = checkpoints.go_back(state, regular(bad.step - 1), PERHAPS)
+                state = layout.put(state)
                 step, course = int(state.step), Course.of(extra).rewound(bad, int(state.step))
                 data = stream(extra["data"])
                 for _ in range(bad.step - step):
@@ -291,7 +294,7 @@ def train(
             if reason:
                 break
 
-            state, training = update(state, next(data), np.float32(share()))
+            state, training = update(state, layout.batch(next(data)), np.float32(share()))
             step += 1
             ahead.append((step, training))
     if stop.signal == reason:

@@ -43,7 +43,8 @@ from seqjax.zoo import LAYERS
 
 # What may differ between the parts of one run.
 FREE = ("steps", "max_seconds", "evaluate_every", "patience", "save_every", "max_to_keep",
-        "keep_every", "log_every", "bad_step", "spike", "bad_in_a_row", "compute")  # fmt: skip
+        "keep_every", "log_every", "bad_step", "spike", "bad_in_a_row", "compute",
+        "data", "fsdp", "tensor", "sequence", "rules")  # fmt: skip
 Logger = Callable[[int, Mapping[str, float]], object]
 HERE = Path(__file__).resolve().parent
 

@@ -29,6 +29,7 @@ from seqjax.train.cache import NeuralCache
 from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
 from seqjax.train.guard import Guard
 from seqjax.train.imported import build
+from seqjax.train.layout import ONE_DEVICE, Layout
 from seqjax.train.learning import Streams
 from seqjax.train.optimiser import (
     build as build_optimiser,
@@ -106,6 +107,7 @@ def make_update(
     *,
     complete: bool = False,
     streams: Streams | None = None,
+    layout: Layout = ONE_DEVICE,
 ) -> Callable:
     """update(state, batch, share of the run) -> (state, metrics); the state given is used up.
 
@@ -145,6 +147,11 @@ def make_update(
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
+        with layout.inside():
+            state, metrics = whole(state, batch, share)
+        return layout.put(state), metrics
+
+    def whole(state: TrainState, batch: Batch, share: jax.Array):
         before = state
         batch = jax.tree.map(jnp.asarray, batch)
         batch = task.collect(rebuild(point_of(state), state.frozen), batch)
@@ -209,7 +216,12 @@ def _backpropagation(config: Config, task: Task, rebuild: Rebuild) -> Callable:
 
 
 def make_evaluate(
-    config: Config, task: Task, rebuild: Rebuild, cache: NeuralCache | None = None
+    config: Config,
+    task: Task,
+    rebuild: Rebuild,
+    cache: NeuralCache | None = None,
+    *,
+    layout: Layout = ONE_DEVICE,
 ) -> Evaluation:
     """evaluate(params, frozen) -> mean metrics of the validation batches.
 
@@ -226,12 +238,13 @@ def make_evaluate(
         model = rebuild(params, frozen)
         batch = task.collect(model, batch)
         run = model if cache is None else partial(cache, model)
-        answer, carry = run(batch.x, carry, **batch.beside)
+        with layout.inside():
+            answer, carry = run(batch.x, carry, **batch.beside)
         metrics = task.score(answer, batch)
         weights = dict.fromkeys(metrics, jnp.sum(batch.mask)) | task.weights(batch)
         return metrics, {name: weights[name] for name in metrics}, carry
 
-    return Evaluation(config.task, task, start, measure)
+    return Evaluation(config.task, task, layout, start, measure)
 
 
 @dataclass(frozen=True)
@@ -240,6 +253,7 @@ class Evaluation:
 
     config: TaskConfig
     task: Task
+    layout: Layout
     start: Any
     measure: Any
 
@@ -253,6 +267,7 @@ class Evaluation:
         for batch in self.batches():
             if stop is not None and stop.signal:
                 return None
+            batch = self.layout.batch(batch)
             metrics, weights, after = self.measure(params, frozen, batch, carry)
             carry = after if self.task.validation_carries_state else first
             totals.update({name: float(weight) for name, weight in weights.items()})
@@ -278,6 +293,7 @@ class Programs(NamedTuple):
     groups: tuple[GroupConfig, ...]  # of the papers of the layers, with `optimiser.paper`
     task: Task
     start: Callable[[Arrays, Arrays], TrainState]  # of parameters and frozen arrays
+    layout: Layout  # where all of it lies
     update: Callable
     evaluate: Evaluation
 
@@ -302,7 +318,7 @@ def prepare(
     steps = f"task.{'length' if longest == c.length else 'evaluation_length'}={longest}"
     sizes = f"task.batch={c.batch}, {steps} and model.features={width}"
     _check_memory(4 * c.batch * longest * width, sizes)
-    task = task_of(config, task)
+    task, layout = task_of(config, task), Layout.of(config)
     described = None if origin is None else origin.description
     if origin is not None:
         origin.answers(task.spec)
@@ -325,8 +341,10 @@ def prepare(
             kept = jax.eval_shape(streams.learner.init, params, jax.random.key(0))
             least = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
             _check_memory(least, f"the state of task.batch={c.batch} streams")
-    update = make_update(config, task, rebuild, optimiser, complete=complete, streams=streams)
-    evaluate = make_evaluate(config, task, rebuild)
+    update = make_update(
+        config, task, rebuild, optimiser, complete=complete, streams=streams, layout=layout
+    )
+    evaluate = make_evaluate(config, task, rebuild, layout=layout)
     start = partial(start_state, config, task, rebuild, optimiser, streams)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
         traced = update.trace(jax.eval_shape(start, params, frozen), batch, np.float32(0))
@@ -338,7 +356,7 @@ def prepare(
         known = evaluate.trace(params, frozen, held_out)
     if config.train.best_by not in known:
         raise ValueError(unknown("metric train.best_by", config.train.best_by, known))
-    return Programs(size, groups, task, start, update, evaluate)
+    return Programs(size, groups, task, start, layout, update, evaluate)
 
 
 def start_state(

@@ -1,0 +1,136 @@
+"""Training on a mesh: the numbers are those of one device, and what is split is split."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.train.config import Config, MeshConfig, TaskConfig, TrainConfig, check_config
+from seqjax.train.imported import build
+from seqjax.train.layout import Layout
+from seqjax.train.loop import train
+from seqjax.train.step import prepare, take_apart
+from seqjax.zoo import LAYERS, make
+
+MESHES = {
+    "fsdp and tensor": MeshConfig(fsdp=2, tensor=2),
+    "data": MeshConfig(data=2),
+    "data and fsdp": MeshConfig(data=2, fsdp=2),
+    "tensor": MeshConfig(tensor=2, rules={"hidden": None, "features": "tensor"}),
+    "sequence": MeshConfig(sequence=4),
+    "fsdp and sequence": MeshConfig(fsdp=2, sequence=2),
+}
+
+
+def config(layer="min_gru", **mesh):
+    return Config(
+        TaskConfig("state_tracking", batch=4, length=8, evaluation_batches=1),
+        ModelConfig(features=8, depth=3, layer=(LayerConfig(layer, {}),), dropout=0.2),
+        train=TrainConfig(steps=3, evaluate_every=3, log_every=1, save_every=1),
+        mesh=MeshConfig(**mesh),
+    )
+
+
+def losses(config, run=None):
+    found = []
+    train(
+        config, run, logger=lambda _, row: found.append(row.get("loss", row.get("validation_loss")))
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return losses(config())
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("name", MESHES)
+def test_the_numbers_are_those_of_one_device(name, alone, capfd):
+    """Dropout included; XLA reports nothing that it had to gather whole."""
+    found = losses(replace(config(), mesh=MESHES[name]))
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("layer", ["lstm", "mamba2", "gated_deltanet", "mlstm", "attention"])
+def test_other_layers(layer):
+    np.testing.assert_allclose(
+        losses(config(layer, data=2, sequence=2)), losses(config(layer)), rtol=1e-4
+    )
+
+
+@pytest.mark.thorough
+def test_a_run_goes_on_with_another_mesh(alone, tmp_path):
+    first = replace(config(fsdp=2), train=replace(config().train, steps=2))
+    found = losses(first, tmp_path / "run")[:2]
+    found += losses(config(data=2, tensor=2), tmp_path / "run")
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def compiled(mesh):
+    wide = config(**mesh)
+    wide = replace(wide, model=replace(wide.model, features=64), task=replace(wide.task, batch=8))
+    _, _, task, start, layout, update, _ = prepare(wide)
+    params, frozen, *_ = take_apart(build(wide.model, task.spec, None, rngs=nnx.Rngs(0)))
+    state = layout.put(start(params, frozen))
+    batch = layout.batch(next(task.batches(0, 8, 8)))
+    return state, update.lower(state, batch, np.float32(0)).compile()
+
+
+def test_parameters_moments_and_memory_are_split():
+    _, one = compiled({})
+    state, four = compiled({"fsdp": 4})
+    sizes = [c.memory_analysis().argument_size_in_bytes for c in (one, four)]
+    assert sizes[1] < 0.3 * sizes[0]
+    name, kernel = max(state.params.items(), key=lambda item: item[1].size)
+    assert tuple(kernel.sharding.spec).count("fsdp") == 1
+    for moments in jax.tree.leaves(state.moments, is_leaf=lambda m: isinstance(m, dict)):
+        if isinstance(moments, dict):
+            assert moments[name].sharding == kernel.sharding
+
+
+def exchanged(program):
+    """Bytes of what the collectives of a program return, in each execution of each line."""
+    pattern = r"= (.*?) (collective-permute|all-reduce|all-gather|reduce-scatter|all-to-all)\("
+    kinds = {"f64": 8, "f32": 4, "s32": 4, "pred": 1}
+    total = 0
+    for shapes, _ in re.findall(pattern, program):
+        for kind, sizes in re.findall(r"(f64|f32|s32|pred)\[([\d,]*)\]", shapes):
+            total += kinds[kind] * int(np.prod([int(n) for n in sizes.split(",") if n]))
+    return total
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("name", ["min_gru", "gated_deltanet", "mamba2", "mlstm", "rwkv7"])
+def test_split_time_exchanges_states_however_many_steps_there_are(name):
+    layer = make(name, 8, rngs=nnx.Rngs(0), **LAYERS[name].smoke)
+    mesh = jax.make_mesh((4,), ("time",))
+
+    def program(steps):
+        x = jnp.zeros((2, steps, 8), jnp.float32)
+        x = jax.device_put(x, NamedSharding(mesh, P(None, "time")))
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(layer(x)[0])))
+        return jax.jit(gradient).lower(x).compile().as_text()
+
+    short, long = (exchanged(program(steps)) for steps in (16, 32))
+    assert 0 < short == long
+
+
+def test_what_cannot_be_laid_out_is_one_error():
+    for mesh, error in (
+        (MeshConfig(data=3), r"mesh.data \* mesh.fsdp must divide task.batch=4, got 3"),
+        (MeshConfig(rules={"feature": "fsdp"}), "mesh.rules: axis 'feature'.*'features'"),
+        (MeshConfig(rules={"features": "fdsp"}), "features: mesh axis 'fdsp'.*'fsdp'"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            check_config(replace(config(), mesh=mesh))
+    with pytest.raises(ValueError, match="takes 16 devices, and there are 4"):
+        Layout.of(config(tensor=16))
