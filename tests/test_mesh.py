@@ -73,7 +73,7 @@ def test_layers_on_explicit_axes(name):
     layer = built(name)
     x, h = inputs(), layer(inputs())[1]
     expected = jax.jit(lambda x, flags: layer(x, h, **flags))(x, FLAGS)
-    for spec in (P("data"), P("data", "time")):
+    for spec in (P("data"), P("data", "time"), P(None, ("data", "time"))):
         there = jax.device_put((x, FLAGS), NamedSharding(EXPLICIT, spec))
         found = jax.jit(lambda x, flags: layer(x, h, **flags))(*there)
         assert distance(*map(numbers, (found, expected))) < 1e-10

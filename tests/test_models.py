@@ -205,8 +205,8 @@ def test_the_scan_over_layers_is_the_loop_over_blocks():
         graph, stacked = nnx.split(model.blocks)
         for n in range(2):
             for block in nnx.merge(graph, jax.tree.map(lambda p, n=n: p[n], stacked)):
-                y, _ = block(y, None, Flow(), None)
-        y, _ = model.tail[0](y, None, Flow(), None)
+                y, *_ = block(y, None, Flow(), None)
+        y, *_ = model.tail[0](y, None, Flow(), None)
         return model.head(model.norm(y), model.embed)
 
     np.testing.assert_allclose(jax.jit(model)(x)[0], loop(model), atol=1e-10)

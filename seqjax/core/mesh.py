@@ -17,15 +17,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
-
-M = TypeVar("M", bound=nnx.Module)
 
 # ---- a batch on several devices --------------------------------------------------------------
 
@@ -54,9 +51,9 @@ class Place(NamedTuple):
         """The one axis that time is split over."""
         return self.time[0] if self.time else None
 
-    def whole(self) -> Place:
-        """With all of the time on each device."""
-        return self._replace(time=())
+    def steps_apart(self, possible: bool) -> Place:
+        """The same where it is possible, over one axis; else with all steps on each device."""
+        return self if possible and len(self.time) == 1 else self._replace(time=())
 
 
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
@@ -72,15 +69,19 @@ def devices(place: Place | None) -> Iterator[None]:
         _place.reset(token)
 
 
+def here() -> Place | None:
+    """The place that `devices` sets; None inside `jax.shard_map`."""
+    return None if jax.sharding.get_abstract_mesh().manual_axes else _place.get()
+
+
 def placed(x: Any) -> Place | None:
     """Where the batch x [B, T, ...] lies; None: on one device, or a part of it inside shard_map."""
     sharding: Any = getattr(jax.typeof(x), "sharding", None)
     if sharding is not None and sharding.mesh.explicit_axes:
         batch, time = (_names(axes) for axes in (*sharding.spec, None, None)[:2])
-        here = sharding.mesh if _traced(x) else getattr(x.sharding, "mesh", sharding.mesh)
-        return Place(here, batch, time) if batch or time else None
-    place = _place.get()
-    if place is None or jax.sharding.get_abstract_mesh().manual_axes:
+        mesh = sharding.mesh if _traced(x) else getattr(x.sharding, "mesh", sharding.mesh)
+        return Place(mesh, batch, time) if batch or time else None
+    if (place := here()) is None:
         return None
     batch, time = (
         axes if size and size % math.prod(place.mesh.shape[a] for a in axes) == 0 else ()
@@ -95,25 +96,6 @@ def kept(x: Any) -> Any:
     if place is None or place.mesh.explicit_axes:
         return x
     return lax.with_sharding_constraint(x, NamedSharding(place.mesh, place.steps))
-
-
-def gathered(module: M, but: str = "") -> M:
-    """The module with its parameters as they are used, not as they are kept: each device has all
-    that its part of a batch meets. but: an attribute that is left as it is."""
-    place = _place.get()
-    if place is None or place.parameter is None or jax.sharding.get_abstract_mesh().manual_axes:
-        return module
-    graph, state = nnx.split(module)
-
-    def used(path: Any, variable: Any) -> Any:
-        if path[0] == but:
-            return variable
-        x = variable.get_value()
-        spec = place.parameter(".".join(map(str, path)), x.shape)
-        return variable.replace(lax.with_sharding_constraint(x, NamedSharding(place.mesh, spec)))
-
-    flat = [(path, used(path, variable)) for path, variable in nnx.to_flat_state(state)]
-    return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def _traced(x: Any) -> bool:

@@ -1,14 +1,16 @@
-"""A layer whose batch lies on several devices: each runs its part of it as if it were alone."""
+"""Layers whose batch lies on several devices: each runs its part of it as if it were alone."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from seqjax.core.mesh import Place, apart, devices, put
+from seqjax.core.mesh import Place, apart, devices, here, put
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 def on_devices(
@@ -21,8 +23,7 @@ def on_devices(
     key: of the whole batch, so that the noise does not depend on the devices. beside: what else has
     a batch axis. fixed: what has none.
     """
-    if not parallel:
-        place = place.whole()
+    place = place.steps_apart(parallel)
     if not place.batch and not place.time and not place.mesh.explicit_axes:
         with devices(None):
             return layer(x, h, key=key, source=source, **beside, **fixed)
@@ -42,3 +43,25 @@ def on_devices(
         spec = jax.typeof(x).sharding.spec
         y = put(place.mesh, spec if y.shape == x.shape else PartitionSpec(*spec[:2]), y)
     return y, h
+
+
+def gathered(module: M, but: str = "") -> M:
+    """The module with its parameters as they are used, not as they are kept: each device has all
+    that its part of a batch meets. but: an attribute that is left as it is."""
+    place = here()
+    of = None if place is None else place.parameter
+    if place is None or of is None:
+        return module
+    graph, state = nnx.split(module)
+
+    def used(path: Any, variable: Any) -> Any:
+        if path[0] == but:
+            return variable
+        x = variable.get_value()
+        spec = of(".".join(map(str, path)), x.shape)
+        return variable.replace(
+            jax.lax.with_sharding_constraint(x, NamedSharding(place.mesh, spec))
+        )
+
+    flat = [(path, used(path, variable)) for path, variable in nnx.to_flat_state(state)]
+    return nnx.merge(graph, nnx.from_flat_state(flat))

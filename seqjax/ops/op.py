@@ -305,8 +305,8 @@ class Op:
 
     def _on_devices(self, place: Place, arrays: tuple, options: Mapping, **fixed: Any) -> Any:
         """The call for a batch on several devices, each of which runs its part."""
-        if self.span is None or not jax.tree.leaves(arrays[0])[0].shape[1]:
-            place = place.whole()
+        steps = jax.tree.leaves(arrays[0])[0].shape[1]
+        place = place.steps_apart(self.span is not None and steps > 0)
         given = {n: o for n, o in options.items() if any(map(is_array, jax.tree.leaves(o)))}
         fixed |= {n: o for n, o in options.items() if n not in given}
 

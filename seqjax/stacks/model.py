@@ -35,9 +35,10 @@ from jax.sharding import PartitionSpec
 from seqjax.answers import Paired
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
-from seqjax.core.mesh import Place, apart, gathered, placed, put
+from seqjax.core.mesh import Place, apart, placed, put
 from seqjax.core.types import Array, Bool, Float, Int
 from seqjax.nn.base import cast_parameters
+from seqjax.nn.devices import gathered
 from seqjax.stacks.blocks import Head, Losses
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.stack import Stack, summed
@@ -218,7 +219,7 @@ class Model(Stack):
         Each draws noise of its own.
         """
         graph, parameters = nnx.split(self)
-        alone, steps, place = PartitionSpec(), place.steps, place.whole()
+        alone, steps, place = PartitionSpec(), place.steps, place.steps_apart(False)
         examples = place.examples
         after: Any = examples
         states = ModelState(PartitionSpec(None, *examples), after, after, after)

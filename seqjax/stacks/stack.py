@@ -20,9 +20,10 @@ from flax import nnx
 from seqjax.answers import Input
 from seqjax.core.common import Notice, unknown
 from seqjax.core.flow import Flow, Source
-from seqjax.core.mesh import gathered, kept, loop
+from seqjax.core.mesh import kept, loop
 from seqjax.core.ranges import check
 from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
+from seqjax.nn.devices import gathered
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Losses, norm
 from seqjax.stacks.config import ModelConfig

@@ -61,10 +61,11 @@ def evaluate(
     from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.cache import NeuralCache
     from seqjax.train.config import check_config, task_of
+    from seqjax.train.evaluation import make_evaluate
     from seqjax.train.loop import load
     from seqjax.train.progress import table
     from seqjax.train.record import read_config
-    from seqjax.train.step import make_evaluate, take_apart
+    from seqjax.train.step import take_apart
 
     run = find(run)
     config = read_config(run)

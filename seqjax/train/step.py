@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +23,8 @@ from seqjax.stacks.model import BATCH_AXES, Model
 from seqjax.stacks.summary import Size
 from seqjax.tasks import Batch, Task
 from seqjax.train.average import Arrays, Mean, averaging
-from seqjax.train.cache import NeuralCache
-from seqjax.train.config import Config, GroupConfig, TaskConfig, check_config, task_of
+from seqjax.train.config import Config, GroupConfig, check_config, task_of
+from seqjax.train.evaluation import Evaluation, make_evaluate
 from seqjax.train.guard import Guard
 from seqjax.train.imported import build
 from seqjax.train.layout import ONE_DEVICE, Layout
@@ -213,77 +211,6 @@ def _backpropagation(config: Config, task: Task, rebuild: Rebuild) -> Callable:
         return grads, scores, state._replace(carry=carry)
 
     return gradient
-
-
-def make_evaluate(
-    config: Config,
-    task: Task,
-    rebuild: Rebuild,
-    cache: NeuralCache | None = None,
-    *,
-    layout: Layout = ONE_DEVICE,
-) -> Evaluation:
-    """evaluate(params, frozen) -> mean metrics of the validation batches.
-
-    cache: beside a language model.
-    """
-
-    @jax.jit
-    def start(params, frozen):
-        model, batch = rebuild(params, frozen), config.task.batch
-        return model.start(batch) if cache is None else cache.start(model, batch)
-
-    @jax.jit
-    def measure(params, frozen, batch, carry):
-        model = rebuild(params, frozen)
-        batch = task.collect(model, batch)
-        run = model if cache is None else partial(cache, model)
-        with layout.inside():
-            answer, carry = run(batch.x, carry, **batch.beside)
-        metrics = task.score(answer, batch)
-        weights = dict.fromkeys(metrics, jnp.sum(batch.mask)) | task.weights(batch)
-        return metrics, {name: weights[name] for name in metrics}, carry
-
-    return Evaluation(config.task, task, layout, start, measure)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The validation batches of a task, and the programs that score a model on them."""
-
-    config: TaskConfig
-    task: Task
-    layout: Layout
-    start: Any
-    measure: Any
-
-    def __call__(self, params: Arrays, frozen: Arrays) -> dict[str, float]:
-        return self.unless_stopped(None, params, frozen) or {}
-
-    def unless_stopped(self, stop: Any, params: Arrays, frozen: Arrays) -> dict[str, float] | None:
-        """The same; None if in the meantime `stop.signal` was set."""
-        carry = first = self.start(params, frozen)
-        sums, totals = Counter(), Counter()
-        for batch in self.batches():
-            if stop is not None and stop.signal:
-                return None
-            batch = self.layout.batch(batch)
-            metrics, weights, after = self.measure(params, frozen, batch, carry)
-            carry = after if self.task.validation_carries_state else first
-            totals.update({name: float(weight) for name, weight in weights.items()})
-            sums.update({name: float(v) * float(weights[name]) for name, v in metrics.items()})
-        means = {name: value / (totals[name] or 1) for name, value in sums.items()}
-        return {name: float(value) for name, value in self.task.summary(means).items()}
-
-    def batches(self) -> Iterator[Batch]:
-        c = self.config
-        return self.task.validation(c.batch, c.evaluation_length or c.length, c.evaluation_batches)
-
-    def trace(self, params: Any, frozen: Any, batch: Batch) -> Sequence[str]:
-        """Trace, for arrays of these shapes, what a call of them will run: the metrics it has."""
-        carry = jax.eval_shape(self.start, params, frozen)
-        found = self.measure.trace(params, frozen, batch, carry).out_info[0]
-        return list(jax.eval_shape(self.task.summary, found))
 
 
 class Programs(NamedTuple):
