@@ -34,9 +34,10 @@ def main() -> int:
     from seqjax.core.files import write_atomically
     from seqjax.tasks.texts.char_lm import char_lm
     from seqjax.tasks.texts.text import compression_baselines
+    from seqjax.train.evaluation import make_evaluate
     from seqjax.train.generate import generate
     from seqjax.train.loop import train
-    from seqjax.train.step import make_evaluate, take_apart
+    from seqjax.train.step import take_apart
 
     began, console = monotonic(), Console(highlight=False)
     shutil.rmtree(RUN, ignore_errors=True)  # a demo starts afresh

@@ -17,7 +17,8 @@ from seqjax.stacks.model import Model
 from seqjax.tasks import TASKS, Spec, from_arrays
 from seqjax.tools import cli
 from seqjax.train.config import Config, LayerConfig, ModelConfig, TaskConfig
-from seqjax.train.step import make_evaluate, take_apart
+from seqjax.train.evaluation import make_evaluate
+from seqjax.train.step import take_apart
 from seqjax.zoo import own
 
 rng = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from seqjax.stacks.config import LayerConfig, ModelConfig, parse_layers
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig
+from seqjax.train.evaluation import make_evaluate
 from seqjax.train.optimiser import build
-from seqjax.train.step import TrainState, make_evaluate, make_update, prepare, take_apart
+from seqjax.train.step import TrainState, make_update, prepare, take_apart
 from seqjax.zoo import make as make_layer
 
 B, T = 4, 9
