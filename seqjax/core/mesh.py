@@ -17,12 +17,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+C = TypeVar("C")
 
 # ---- a batch on several devices --------------------------------------------------------------
 
@@ -201,8 +203,8 @@ def cond(wanted: Any, yes: Callable[..., Any], no: Callable[..., Any], *given: A
 
 
 def loop(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any = None, **options: Any
-) -> tuple[Any, Any]:
+    body: Callable[[C, Any], tuple[C, Any]], carry: C, xs: Any = None, **options: Any
+) -> tuple[C, Any]:
     """`lax.scan`, also inside `jax.shard_map`."""
 
     def step(carry: Any, xs: Any) -> Any:
