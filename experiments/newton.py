@@ -1,10 +1,8 @@
 """Nonlinear recurrences solved for all steps at once: how many iterations it takes, and the time.
 
-command     python -m experiments.newton elman gru lstm gru_units lstm_units; then gru 4096 16384
-            (all cells without names; slstm, with 64 numbers in its state, had not printed a line
-            after 12 minutes)
+command     python -m experiments.newton        (or names of cells, and lengths: gru 4096 16384)
 hardware    2 CPU cores, beside other work; Python 3.11.7, jax 0.10.2, 2026-11-30
-time        6 minutes, in two runs, and 12 with the cores shared by many, whose times are rough
+time        8 minutes, in three runs, and 12 for the longer ones, with the cores shared by many
 expected
 
               scale      T          newton           quasi             elk
@@ -23,6 +21,9 @@ expected
     lstm        1.0   1024      4    15.7x     27    60.7x      5  1266.1x
     lstm        1.5   1024      5    28.1x     45    62.2x      5   759.2x
     lstm        2.0   1024      7    29.6x     80    87.8x      7   930.6x
+    slstm       1.0   1024     17    17.2x     26     5.7x      -  1890.7x
+    slstm       1.5   1024     54    86.7x     48    21.0x      -  4980.4x
+    slstm       2.0   1024      -   141.5x     79    21.9x      -  2190.9x
     gru_units   1.0   1024     15    13.5x                     21   463.0x
     gru_units   1.5   1024     21    22.6x                      -  3680.7x
     gru_units   2.0   1024     47    32.8x                      -  2451.8x
@@ -31,20 +32,23 @@ expected
     lstm_units  2.0   1024     32    44.6x                      -  2462.2x
 
 A cell of 16 units over T steps of Gaussian inputs. Its recurrent weights are drawn from
-N(0, scale^2 / 16): at 1 the steps contract, at 2 the orbits of the plain cell are chaotic. In
+N(0, scale^2 / 16): at 1 the steps contract, at 2 the orbits of the plain cell are chaotic. The
+sLSTM has 4 units, whose states are 16 numbers too, and weights from N(0, scale^2 / 4). In
 `_units` each unit sees itself only, by weights from N(0, scale^2), and the Jacobian is 16 blocks.
 Iterations of Newton's method (DEER), with the diagonal of the Jacobian alone (quasi), and in a
 trust region (ELK), until the residual is 1e-6 of the states; `-` where 100 are too few and the loop
 takes over. The times are those of one evaluation, compiled, as a multiple of the loop's.
 
-A GRU over sixteen times the steps takes as many iterations, quasi up to a tenth more.
+A GRU over sixteen times the steps takes as many iterations, quasi up to a tenth more. The sLSTM,
+whose normaliser and stabiliser are part of the state, takes the most; the diagonal alone gets
+further with it than the whole Jacobian, and the trust region nowhere.
 
 On a CPU the loop wins by far: an iteration works on dense 16 x 16 matrices at every step, the trust
 region solves systems of them besides. What can pay off on a device that runs the steps side by side
 is what takes few iterations: Newton's where steps contract, the trust region where they nearly do
-not (9 for 11), and nothing here where they expand. Blocks of single
-units make an iteration cheap in memory and work; with weights of these sizes they take more of
-them, and the trust region does not help.
+not (9 for 11), and nothing here where they expand. Blocks of single units make an iteration cheap
+in memory and work; with weights of these sizes they take more of them, and the trust region does
+not help.
 """
 
 from __future__ import annotations
@@ -65,10 +69,11 @@ from seqjax.zoo import make
 CELLS = {"elman": "U", "gru": "U", "lstm": "U", "slstm": "R", "gru_units": "U", "lstm_units": "U"}
 WAYS = {"newton": {}, "quasi": dict(quasi=True), "elk": dict(trust=0.01)}
 SCALES, LENGTHS, UNITS = (1.0, 1.5, 2.0), (1024,), 16
+FEWER = {"slstm": 4}  # units: each has four numbers in the state
 LONG = 5.0  # seconds
 
 
-def cell(name: str, scale: float, units: int = UNITS):
+def cell(name: str, scale: float, units: int):
     """The layer with recurrent weights of that scale."""
     kind, _, apart = name.partition("_")
     layer = make(kind, units, rngs=nnx.Rngs(0), **(dict(heads=units) if apart else {}))
@@ -113,9 +118,10 @@ def main(names: list[str], lengths: tuple[int, ...] = LENGTHS) -> None:
     print(f"{'':10}{'scale':>5}{'T':>7}" + "".join(f"{way:>16}" for way in WAYS))
     for name in names or CELLS:
         for scale in SCALES:
-            layer = cell(name, scale)
+            units = FEWER.get(name, UNITS)
+            layer = cell(name, scale, units)
             for T in lengths:
-                x = jax.random.normal(jax.random.key(2), (T, UNITS))
+                x = jax.random.normal(jax.random.key(2), (T, units))
                 runs = ways(layer, x)
                 _, _, loop = timed(runs.pop("loop"))
                 line = f"{name:10}{scale:5.1f}{T:7d}"

@@ -88,6 +88,7 @@ def model_of(answer, **options):
 
 
 @pytest.mark.share(1)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("answer", demand.ANSWERS)
 def test_a_path_is_what_the_model_reads_when_it_draws_the_next_day(answer):
     """The same draws out of whole windows, in which the path stands so far."""

@@ -161,6 +161,7 @@ def test_wrong_bits_are_counted_where_answers_are_due(as_a_user, name, monkeypat
     np.testing.assert_allclose(ntm.bit_errors(None, name, size), 1 / bits, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_memories_that_keep_their_needle_are_found(tmp_path):
     needles = np.array([0, 1, 0, 1])
     apart = (

@@ -155,6 +155,7 @@ def test_micro_batches_add_up(config):
                  (whole, seen), (parts, same))  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_layer_is_trained_by_its_own_loss(monkeypatch):
     """The compression by that of compression alone; everything else by the task alone."""
     config = of(COMPRESSIVE + " detach_memory=True", depth=1)
@@ -175,6 +176,7 @@ def test_a_layer_is_trained_by_its_own_loss(monkeypatch):
             np.testing.assert_array_equal(moved, alone, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_memories_are_balanced():
     """The loss of Switch Transformers over each sequence, by a loop; its slope is the router's."""
     options = dict(heads=1, key_size=2, memories=3, top=2, balance=0.1)

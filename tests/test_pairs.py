@@ -91,6 +91,7 @@ def test_without_a_source_there_is_nothing_to_see():
     assert float(jnp.abs(one - model(Paired(SOURCE, TARGET))[0]).max()) > 1e-4
 
 
+@pytest.mark.thorough
 def test_an_encoder_may_look_ahead_and_be_of_another_kind():
     both = (LayerConfig("bidirectional", {"layer": "gru"}),)
     spec = replace(SPEC, inputs=Pair(Features(3), Tokens(V), V - 1))
@@ -199,6 +200,7 @@ def test_reversing_is_learned_through_the_bridge(tmp_path):
 FRAMES = Spec(Features(9, 6, 2), Values(1, per_step=True))
 
 
+@pytest.mark.thorough
 def test_a_convolution_sees_frames_one_by_one():
     model = Model(replace(CONFIG, depth=1, front="conv"), FRAMES, rngs=nnx.Rngs(0))
     embed = cast_parameters(model.embed, jnp.float64)

@@ -59,6 +59,7 @@ def test_statistics_add_up():
         statistics(X, Y[:, 1:])
 
 
+@pytest.mark.thorough
 def test_a_ridge_that_is_not_resolved_is_raised():
     """Float32 states of a reservoir, whose smallest directions are rounding; and columns twice."""
     esn = make("esn", 1, hidden=50, density=0.2, bias_scale=0.2)
@@ -122,6 +123,7 @@ def test_lms_follows_a_linear_teacher_that_moves():
     assert errors[1990] < 1e-6 and errors[2000] > 0.1
 
 
+@pytest.mark.thorough
 def test_closed_loop_reads_what_it_says():
     esn = make("esn", 2, hidden=12)
     x = jnp.asarray(rng.normal(size=(3, 30, 2)), jnp.float32)

@@ -36,6 +36,7 @@ def test_paths_that_cannot_be_shown(options, message):
 
 
 @pytest.mark.share(1)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("side, contour", [(16, 3), (32, 14)])
 def test_dots_are_connected_where_a_flood_comes_from_one_to_the_other(side, contour):
     """Along the paths without their gaps, eight times as fine; dots are found in the image."""

@@ -18,7 +18,7 @@ from math import prod
 import jax
 from flax import nnx
 
-from seqjax.answers import Features, Input
+from seqjax.answers import Input
 from seqjax.nn.norms import Norm
 
 CHANNELS = 16  # of the first convolution
@@ -54,7 +54,7 @@ class Places(nnx.Module):
     each number is a place."""
 
     def __init__(self, inputs: Input, features: int, *, rngs: nnx.Rngs):
-        if not isinstance(inputs, Features):
+        if not inputs.shape or len(inputs.axes) < 2:  # one number per step, or no steps
             raise ValueError(f"model.front must be flat but for Features, got places for {inputs}")
         *space, channels = inputs.shape if len(inputs.shape) > 1 else (*inputs.shape, 1)
         places = prod(space)
