@@ -121,7 +121,7 @@ def test_ops(name, spec):
     assert distance(jax.jit(over_time(run, {}))(xs, {}, state), plain) < 1e-12
 
 
-@pytest.mark.share(1)
+@pytest.mark.thorough  # of the rows; tests/test_mesh.py splits the time of some
 @pytest.mark.parametrize("name, options", ROWS)
 def test_layers(name, options):
     """With a NaN that a reset in another piece ends, and one that reaches the end."""

@@ -43,7 +43,7 @@ ADAPTERS = adapters()
 # Absolute and relative to the largest entry. A case that is ill-conditioned in the reference
 # itself (a denominator near zero) says so in its meta, by its own float32 error.
 TOLERANCE = 1e-8
-MOST = 80
+MOST = 64
 # What a case notes about itself, and is no setting.
 NOTES = frozenset(
     "op case set source licence equation conventions dtype verification".split()

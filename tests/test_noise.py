@@ -72,6 +72,7 @@ def test_a_key_draws_what_masks_name(name, x):
     np.testing.assert_allclose(rates, np.broadcast_to(share, units), atol=0.04)
 
 
+@pytest.mark.thorough
 def test_parts_draw_noise_of_their_own(x):
     layer, key = build("bidirectional"), jax.random.key(4)
     noisy, still = layer(x, key=key)[0], layer(x)[0]
@@ -86,6 +87,7 @@ def test_parts_draw_noise_of_their_own(x):
     same(two(z, key=keys)[0], want)
 
 
+@pytest.mark.thorough
 def test_a_step_with_noise_in_every_evaluator(x):
     layer, key = build("zoneout"), jax.random.key(0)
     want = layer(x, key=key)[0]

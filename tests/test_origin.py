@@ -77,6 +77,7 @@ def test_the_first_step_is_the_checkpoint(tuned, tmp_path):
     assert not differ(result.model, read(theirs).model)
 
 
+@pytest.mark.thorough
 def test_a_tuned_run_is_evaluated_and_exported(tuned, tmp_path, capsys):
     theirs, run, _ = tuned
     assert cli.main(["eval", str(run), "--step", "4"]) == 0

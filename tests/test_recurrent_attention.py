@@ -33,6 +33,7 @@ def test_a_local_rnn_as_wide_as_the_sequence_is_the_rnn(cell):
     assert np.max(np.abs(short[-1] - y[-1])) > 1e-4
 
 
+@pytest.mark.thorough
 def test_a_linear_rnn_is_a_sum_of_rems():
     """One head for each real eigenvalue, one of each cyclical kind for each complex pair."""
     draw = np.random.default_rng(0)

@@ -143,6 +143,7 @@ def test_the_loss_of_compression_is_its_own(auto):
     assert loss[0, 7] > 1e-3
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not RELEASED, reason=f"no compressive_attention in {goldens.FOLDERS[0]}")
 def test_the_loss_of_compression_is_that_of_the_release():
     """Its auxiliary loss, of each segment and of the batch; a golden has it as a number alone."""

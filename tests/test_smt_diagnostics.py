@@ -25,6 +25,7 @@ def test_drift_is_zero_for_the_encoder_and_one_for_its_mean():
     assert float(found.rollout) > 0.1 and float(found.one_step) > 0.1  # untrained
 
 
+@pytest.mark.thorough
 def test_gradient_norms_by_finite_differences():
     s, t, y = student(), teacher(causal=True), Y.at[:, -1].set(1)
     back = jax.jit(diagnostics.bptt_gradient_norms)(s, X[:1], y[:1])

@@ -92,6 +92,7 @@ def test_a_reflection_tracks_parity():
     np.testing.assert_allclose(y[:, 0, 0], [-1, 1, -1, 1, -1, 1], atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_local_attention_is_softmax_over_the_window():
     layer = cast_parameters(LocalAttention(4, heads=2, window=3, rngs=nnx.Rngs(0)), jnp.float64)
     x = normal(0, 8, 4)
@@ -112,6 +113,7 @@ def test_rotary_depends_on_distances_only():
     assert abs(near - turn(q, 5) @ turn(k, 4)) > 1e-3
 
 
+@pytest.mark.thorough
 def test_published_initialisations():
     rg_lru = make("rg_lru", 64)
     radius = jnp.exp(-8 * jax.nn.softplus(rg_lru.Lambda[...]))  # a^c
@@ -134,6 +136,7 @@ def test_closed_gates_have_finite_gradients():
     assert bool(jnp.isfinite(gradient).all())
 
 
+@pytest.mark.thorough
 def test_rwkv7_asks_for_the_first_values():
     later = build("rwkv7", 4, heads=2, ranks=(2, 2, 2, 2), mixes_values=True)
     with pytest.raises(ValueError, match="v_first"):
@@ -179,6 +182,7 @@ def test_sizes_and_bounds_out_of_range_are_refused():
             make("kda", 4, heads=1, lower_bound=bound, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.thorough
 def test_ssd_is_a_selective_scan_with_one_decay_per_head():
     draw = np.random.default_rng(0)
     T, H, P, N, G = 37, 4, 3, 5, 2

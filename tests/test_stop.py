@@ -75,6 +75,7 @@ def lines(run):
             for row in rows]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_metrics_after_stops_are_those_of_a_run_without(interrupt, tmp_path):
     whole = train(TINY, tmp_path / "whole")
     run, reasons = tmp_path / "run", []

@@ -193,6 +193,7 @@ def test_zoneout_takes_the_new_value_where_the_mask_says():
     assert not y.any() and not h.any() and jnp.abs(c).max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_zoneout_is_the_mean_of_one_drawn_step():
     """Evaluation is the expectation over masks of a step, and `draw` draws with that rate."""
     inner, rates = ("gru", {"hidden": 2}), dict(rate=0.25)
