@@ -122,6 +122,10 @@ def test_split_time_exchanges_states_however_many_steps_there_are(name):
 
     short, long = (exchanged(program(steps)) for steps in (16, 32))
     assert 0 < short == long
+    x = jax.random.normal(jax.random.key(0), (2, 16, 8), jnp.float32)
+    split = jax.device_put(x, NamedSharding(mesh, P(None, "time")))
+    found, expected = (jax.jit(lambda x: layer(x)[0])(x) for x in (split, x))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_laid_out_is_one_error():
