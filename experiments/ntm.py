@@ -24,7 +24,7 @@ goes back to the first one: what it has learned is how to go on, and its memory,
 room for more than it ever was shown. The LSTM holds all vectors in its units, and has learned no
 way to hold another.
 
-Recall shows items of 2 vectors of 4 bits, one of them again, and asks for the item after it; the
+Recall shows items of 2 vectors of 4 bits, one of them again, and the item after it is due; the
 sort has the 4 most urgent of 6 vectors of 4 bits due (a guess: 2.8). So many sequences are too few
 for both: neither task is learned, the LSTM, which is larger, is a little further with it, and
 neither knows what to do with more than it was shown.

@@ -90,10 +90,9 @@ def check_source(layer: Any, x: Any, source: Any, sourced: bool) -> None:
         )
 
 
-def check_axis(
+def undivided(
     layer: Any,
     x: Any,
-    axis: str,
     reverse: bool,
     sequence_parallel: bool,
     *,
@@ -101,10 +100,9 @@ def check_axis(
     every: Any,
     key: Any,
     **beside: Any,
-) -> None:
-    """Raise ValueError where time cannot be split over a mesh axis."""
+) -> str | None:
+    """Why time cannot be split over a mesh axis; None if it can."""
     del beside
-    name = type(layer).__name__
     refused = {
         "it looks at other steps in ways that know one device only": not sequence_parallel,
         "it is not causal": not layer.causal,
@@ -113,6 +111,13 @@ def check_axis(
         "cu_seqlens and every are for one device": cu_seqlens is not None or every is not None,
         "the key must be keys [B, T], those of this device": key is not None and not key.ndim,
     }
-    for why, holds in refused.items():
-        if holds:
-            raise ValueError(f"{name} cannot split time over the mesh axis {axis!r}: {why}")
+    return next((why for why, holds in refused.items() if holds), None)
+
+
+def check_axis(
+    layer: Any, x: Any, axis: str, reverse: bool, sequence_parallel: bool, **beside: Any
+) -> None:
+    """Raise ValueError where time cannot be split over a mesh axis."""
+    if (why := undivided(layer, x, reverse, sequence_parallel, **beside)) is not None:
+        name = type(layer).__name__
+        raise ValueError(f"{name} cannot split time over the mesh axis {axis!r}: {why}")

@@ -302,22 +302,17 @@ class Layer(nnx.Module):
         for size in ("features", "out_features"):
             if getattr(self, size, None) is None:
                 raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
-        beside: dict[str, Any] = dict(
-            resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens, every=every, key=key
-        )
-        check_call(self, x, evaluator, timed=reads_time(self), **beside)
+        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens)
+        check_call(self, x, evaluator, timed=reads_time(self), **beside, every=every, key=key)
         if source is not None:
             check_source(self, x, source, reads_source(self))
             source = source._replace(y=source.y.astype(x.dtype))
+        split = reverse, all_of(self, "sequence_parallel")
         if axis is not None:
-            check_axis(self, x, axis, reverse, all_of(self, "sequence_parallel"), **beside)
+            check_axis(self, x, axis, *split, **beside, every=every, key=key)
         elif (place := placed(x)) is not None:
-            divisible = x.shape[1] and self.causal and all_of(self, "sequence_parallel")
-            return on_devices(
-                self, place, x, h, key=beside.pop("key"), source=source, evaluator=evaluator,
-                parallel=bool(divisible) and not reverse and cu_seqlens is None and every is None,
-                every=beside.pop("every"), reverse=reverse, beside=beside,
-            )  # fmt: skip
+            known: Any = dict(key=key, source=source, every=every, evaluator=evaluator)
+            return on_devices(self, place, x, h, *split, beside=beside, **known)
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype, source)

@@ -9,21 +9,23 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seqjax.core.mesh import Place, apart, devices, here, put
+from seqjax.nn.arguments import undivided
 
 M = TypeVar("M", bound=nnx.Module)
 
 
 def on_devices(
-    layer: Any, place: Place, x: Any, h: Any, *, parallel: bool, key: Any, source: Any,
-    beside: dict[str, Any], **fixed: Any,
+    layer: Any, place: Place, x: Any, h: Any, reverse: bool, sequence_parallel: bool, *,
+    beside: dict[str, Any], key: Any, source: Any, every: int | None, evaluator: str | None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """layer(x, h) of the batch x [B, T, features] at `place`.
 
-    parallel: whether time may stay split; else each device gets all steps of its examples.
-    key: of the whole batch, so that the noise does not depend on the devices. beside: what else has
-    a batch axis. fixed: what has none.
+    Where time cannot stay split, each device gets all steps of its examples. key: of the whole
+    batch, so that the noise does not depend on the devices. beside: what else has a batch axis.
     """
-    place = place.steps_apart(parallel)
+    why = undivided(layer, x, reverse, sequence_parallel, **beside, every=every, key=None)
+    place = place.steps_apart(why is None)
+    fixed: dict[str, Any] = dict(every=every, evaluator=evaluator, reverse=reverse)
     if not place.batch and not place.time and not place.mesh.explicit_axes:
         with devices(None):
             return layer(x, h, key=key, source=source, **beside, **fixed)

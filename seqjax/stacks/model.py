@@ -137,43 +137,30 @@ class Model(Stack):
         Raises ValueError for other inputs than `inputs`, for dt if no layer reads it, and for
         resets of a pair.
         """
-        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, key=key)
-        return self._called(x, h, cu_seqlens=cu_seqlens, **beside)[:2]
+        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens)
+        return self._called(x, h, key=key, **beside)[:2]
 
     def with_stream(
-        self,
-        x: Any,
-        h: ModelState | None = None,
-        *,
-        resets: Bool[Array, "B T"] | None = None,
-        mask: Bool[Array, "B T"] | None = None,
-        dt: Float[Array, "B T"] | None = None,
+        self, x: Any, h: ModelState | None = None, **beside: Any
     ) -> tuple[jax.Array, ModelState, jax.Array]:
         """What a call returns, and what the head reads: [B, T, features], or once per sequence
-        [B, features]."""
-        return self._called(x, h, resets=resets, mask=mask, dt=dt)[:3]
+        [B, features]. beside: as of a call."""
+        return self._called(x, h, **beside)[:3]
 
     def with_losses(
-        self,
-        x: Any,
-        h: ModelState | None = None,
-        *,
-        resets: Bool[Array, "B T"] | None = None,
-        mask: Bool[Array, "B T"] | None = None,
-        dt: Float[Array, "B T"] | None = None,
-        key: jax.Array | None = None,
+        self, x: Any, h: ModelState | None = None, **beside: Any
     ) -> tuple[jax.Array, ModelState, Losses]:
         """What a call returns, and what training adds to the loss of the task: {name: [B]}.
 
         Those are "ar" and "tar" of the config, times their weights, and the losses of layers that
         have their own (`Layer.losses`), those of one name added up; each a mean over steps.
+        beside: as of a call.
         """
-        beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, key=key)
         y, h, _, losses = self._called(x, h, losses=self.own_loss, **beside)
         return y, h, losses
 
     def _called(
-        self, x, h, *, resets, mask, dt, key=None, cu_seqlens=None, losses=False
+        self, x, h, *, resets=None, mask=None, dt=None, cu_seqlens=None, key=None, losses=False
     ) -> tuple[jax.Array, ModelState, jax.Array, Losses]:
         """Answers, the state after the last step, what the head reads, and losses if wanted."""
         more = self.encoder is not None and h is not None and not isinstance(x, Paired)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from seqjax.core.flow import Flow
+from seqjax.core.mesh import loop
 from seqjax.nn.base import Layer
 
 Remat = Literal["none", "layer", "chunk", "full", "offload"]
@@ -90,7 +90,7 @@ def _in_chunks(
         return h, y
 
     numbers = jnp.arange(whole, dtype=jnp.int32)
-    h, y = lax.scan(some, h, (jax.tree.map(cut, along), numbers))
+    h, y = loop(some, h, (jax.tree.map(cut, along), numbers))
     y = jnp.moveaxis(y, 0, 1).reshape(x.shape[0], whole * chunk, *y.shape[3:])
     if steps % chunk:
         rest = jax.tree.map(lambda v: v[:, whole * chunk :], along)

@@ -130,6 +130,11 @@ class Task:
     validation_carries_state: ClassVar[bool] = False  # the same of the validation batches
 
     @property
+    def drawn(self) -> int:
+        """How many last steps are forecast by paths that a model draws step by step."""
+        return 0
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the data that no option and no seed determines; empty where there is none."""
         return ""
@@ -153,6 +158,10 @@ class Task:
         if count is None:
             raise ValueError(f"{self.name} is generated without end: say how many batches, count=")
         return islice(Generator(self.sample, _stream(0, 1), batch, length), count)
+
+    def spread(self, count: int, length: int) -> Batch:
+        """So many sequences held out, for paths to be drawn of."""
+        return next(self.validation(count, length, 1))
 
     def example(self) -> Sequence[str]:
         """Lines that `seqjax show` prints in place of the arrays of a batch; empty: those."""

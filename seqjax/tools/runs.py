@@ -16,8 +16,7 @@ from seqjax.models import find
 
 if TYPE_CHECKING:
     from seqjax.stacks.model import Model
-    from seqjax.tasks.signals.forecasting import Forecasting
-    from seqjax.tasks.synthetic.demand import Demand
+    from seqjax.tasks import Task
     from seqjax.tasks.texts.translation import TranslationTask
 
 Step = Annotated[int, Range(0)]
@@ -56,8 +55,6 @@ def evaluate(
         cache_weight: the share of the cache in the probabilities
         compute: dtype of activations; by default as in training
     """
-    from seqjax.tasks.signals.forecasting import Forecasting
-    from seqjax.tasks.synthetic.demand import Demand
     from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.cache import NeuralCache
     from seqjax.train.config import check_config, task_of
@@ -96,13 +93,13 @@ def evaluate(
     if isinstance(task, TranslationTask):
         bleu = translated(model, task, config.task.batch, beam, length_penalty)
         print(f"bleu {bleu:.2f}")
-    if isinstance(task, Demand) or isinstance(task, Forecasting) and task.stepwise:
+    if task.drawn:
         print(f"paths     {table(forecast(model, task, length))}")
     return 0
 
 
 def forecast(
-    model: Model, task: Demand | Forecasting, length: int, windows: int = 64, paths: int = 200
+    model: Model, task: Task, length: int, windows: int = 64, paths: int = 200
 ) -> dict[str, float]:
     """How what is held out lies in paths that the model draws, and the errors of their mean."""
     import jax
@@ -111,7 +108,7 @@ def forecast(
     from seqjax.train.forecast import calibration, sample_paths
 
     batch = task.spread(windows, length)
-    y, horizon = np.asarray(batch.y[:, -task.horizon :, :-1]), task.horizon
+    y, horizon = np.asarray(batch.y[:, -task.drawn :, :-1]), task.drawn
     drawn = sample_paths(
         model, batch.x, batch.y[:, -1, -1], horizon, paths=paths, key=jax.random.key(0)
     )

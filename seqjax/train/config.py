@@ -187,7 +187,7 @@ class MeshConfig:
     data: Count = 1  # so many devices share the examples of a batch
     fsdp: Count = 1  # the same, and each holds a share of the parameters, which is gathered in use
     tensor: Count = 1  # hidden units and vocabulary are split over so many
-    sequence: Count = 1  # and time steps, of layers that allow it (`seqjax explain`)
+    sequence: Count = 1  # and time steps, of layers that allow it, `sequence_parallel`
     rules: Options = field(default_factory=dict)  # other mesh axes, as hidden=None features=tensor
 
 

@@ -46,7 +46,7 @@ def stories(text: str) -> Iterator[Example]:
         found = LINE.fullmatch(line)
         if found is None or (found[2].rstrip()[-1:] == "?") != (found[3] is not None):
             raise ValueError(f"line {n} is {line[:60]!r}")
-        place, said, answer, support = found.groups()
+        place, sentence, answer, support = found.groups()
         if place == "1" and lines:
             yield _story(lines, answers, facts)
             lines, answers, facts = [], [], []
@@ -57,7 +57,7 @@ def stories(text: str) -> Iterator[Example]:
                 raise ValueError(f"line {n} has the facts {support}, of {len(lines)} lines before")
             answers.append(answer.strip())
             facts.append(" ".join(support.split()))
-        lines.append(said.strip())
+        lines.append(sentence.strip())
     yield _story(lines, answers, facts)
 
 

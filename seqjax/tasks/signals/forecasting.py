@@ -207,8 +207,12 @@ class Forecasting(Task):
         mask[:, seen:] = 1
         return Batch(x, y, mask)
 
+    @property
+    def drawn(self) -> int:
+        return self.horizon if self.stepwise else 0
+
     def spread(self, count: int, length: int) -> Batch:
-        """So many windows held out, evenly from the first to the last."""
+        """Windows held out, evenly from the first to the last."""
         starts = self.starts(self.held_out, length)
         return self.windows(starts[np.linspace(0, len(starts) - 1, count).astype(int)], length)
 

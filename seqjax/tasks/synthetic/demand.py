@@ -51,9 +51,9 @@ class Demand(Task):
 
     horizon: int
 
-    def spread(self, count: int, length: int) -> Batch:
-        """So many windows held out."""
-        return next(self.validation(count, length, 1))
+    @property
+    def drawn(self) -> int:
+        return self.horizon
 
 
 def demand(

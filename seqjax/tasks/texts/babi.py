@@ -1,4 +1,4 @@
-"""bAbI (Weston et al. 2015, arXiv:1502.05698): questions on what was told, in a story of words.
+"""bAbI (Weston et al. 2015, arXiv:1502.05698): questions on a story, in words.
 
     input    mary moved to the bathroom . where is mary ?
     target                                              bathroom     on each question mark
@@ -61,10 +61,10 @@ def babi(
     def encode(example: Any, length: int) -> Encoded:
         del length
         x = known.encode(plain_words(example["text"]))
-        asked = x == mark
+        questions = x == mark
         y = np.zeros(len(x), np.int32)
-        y[asked] = answers.encode(example["answers"].decode().split("\n"))
-        return {"x": x, "y": y, "mask": asked.astype(np.float32)}
+        y[questions] = answers.encode(example["answers"].decode().split("\n"))
+        return {"x": x, "y": y, "mask": questions.astype(np.float32)}
 
     def longest(part: str) -> int:
         return max(len(plain_words(one["text"])) for one in source[part])
