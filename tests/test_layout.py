@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
+from seqjax.tasks import make as make_task
 from seqjax.train.config import Config, MeshConfig, TaskConfig, TrainConfig, check_config
 from seqjax.train.imported import build
 from seqjax.train.layout import Layout
@@ -95,6 +96,13 @@ def test_parameters_moments_and_memory_are_split():
     for moments in jax.tree.leaves(state.moments, is_leaf=lambda m: isinstance(m, dict)):
         if isinstance(moments, dict):
             assert moments[name].sharding == kernel.sharding
+
+
+def test_a_batch_is_split_over_examples_and_steps():
+    of = config(data=2, sequence=2)
+    layout, batch = Layout.of(of), next(make_task("state_tracking").batches(0, 4, 8))
+    assert layout.batch(batch).x.sharding.spec == P(("data",), ("sequence",))
+    assert layout.place.steps == P(("data",), ("sequence",))
 
 
 def exchanged(program):

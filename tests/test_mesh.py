@@ -10,6 +10,7 @@ from test_axis import MASK, RESETS, numbers
 
 import seqjax
 from seqjax.core.mesh import loop
+from seqjax.core.primitive import linear_scan
 from seqjax.nn.base import cast_parameters
 from seqjax.ops import OPS
 from seqjax.stacks.config import LayerConfig, ModelConfig
@@ -144,3 +145,31 @@ def test_a_loop_whose_carry_varies_later_and_later():
     x = jnp.arange(10.0).reshape(5, 2)
     y = jax.shard_map(local, mesh=mesh, in_specs=P(None, "time"), out_specs=P(None, "time"))(x)
     assert y[3:].tolist() == x[:2].tolist()
+
+
+@pytest.mark.parametrize("split", range(4))
+def test_the_primitive_of_which_one_operand_varies(split):
+    """a, b, h0 or the resets; the others are the same on all devices, and so are their gradients
+    summed."""
+    draw = np.random.default_rng(0)
+    a, b = (jnp.asarray(draw.uniform(0.1, 0.9, (2, 5, 3))) for _ in range(2))
+    given = a, b, jnp.asarray(draw.normal(size=(2, 3))), jnp.zeros((2, 5), bool).at[1, 2].set(True)
+    specs = tuple(P("data") if n == split else P() for n in range(4))
+
+    def local(*operands):
+        one = [o if n == split else o[0:1] for n, o in enumerate(operands)]
+        return linear_scan(*one)
+
+    def whole(*operands):
+        one = [o if n == split else jnp.concatenate([o[0:1]] * 2) for n, o in enumerate(operands)]
+        return linear_scan(*one)
+
+    def both(run):
+        def number(*numbers):
+            y = run(*numbers, given[3])
+            return jnp.sum(jnp.sin(y)), y
+
+        return jax.jit(jax.grad(number, (0, 1, 2), has_aux=True))(*given[:3])
+
+    run = jax.shard_map(local, mesh=AUTO, in_specs=specs, out_specs=P("data"))
+    assert distance(both(run), both(whole)) < 1e-12

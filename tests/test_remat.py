@@ -10,6 +10,7 @@ from flax import nnx
 from test_models import CONFIG, KINDS, PATTERN, B, inputs
 
 from experiments import memory
+from seqjax.core.flow import Flow
 from seqjax.stacks import remat as policies
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
@@ -69,3 +70,19 @@ def test_what_cannot_be_computed_again_is_one_line(monkeypatch):
     with pytest.raises(ValueError, match="remat=offload needs a device with no_such memory, not"):
         Model(replace(CONFIG, remat="offload"), spec, rngs=nnx.Rngs(0))
     assert ModelConfig(remat=True).remat == "layer" and ModelConfig(remat=False).remat == "none"  # type: ignore[arg-type]
+
+
+class Dropping(nnx.Module):
+    def __init__(self, variational):
+        self.variational = variational
+
+
+def test_each_chunk_drops_other_numbers():
+    def call(block, x, h, flow, key, *rest):
+        return x + jax.random.normal(key, x.shape, x.dtype), h, {}
+
+    x, key = jnp.zeros((1, 8, 2)), jax.random.key(0)
+    for variational in (False, True):
+        given = Dropping(variational), x, jnp.zeros(1), Flow(), key, None, None, None, None
+        y = policies.rematerialised(call, "chunk", 4)(*given)[0]
+        assert bool(jnp.all(y[:, :4] == y[:, 4:])) == variational
