@@ -138,9 +138,9 @@ def test_a_koopman_autoencoder_takes_two_steps(as_a_user):
 @pytest.mark.thorough
 def test_memories_are_compared_over_segments(as_a_user, tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "SEGMENTS", (1, 2))
-    found = segments.curve(segments.train("min_gru", updates=2, batch=4), count=16)
+    found = segments.curve(segments.train("lstm", updates=2, batch=4), count=16)
     assert len(found) == 2 and all(0 <= one <= 1 for one in found)
-    segments.draw({"min_gru": found}, str(tmp_path / "curves.png"))
+    segments.draw({"lstm": found}, str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
