@@ -10,12 +10,21 @@ import optax
 import pytest
 from flax import nnx
 
+from seqjax.nn.base import Orthogonal
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import make as task
 from seqjax.tools import cli
-from seqjax.train.config import GroupConfig, OptimiserConfig
-from seqjax.train.optimiser import OPTIMISERS, build, groups_of_papers
+from seqjax.train.config import (
+    Choice,
+    Config,
+    GroupConfig,
+    OptimiserConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from seqjax.train.loop import train
+from seqjax.train.optimiser import OPTIMISERS, build, groups_of_papers, moved
 from seqjax.train.record import read_config
 from seqjax.train.step import take_apart
 from seqjax.zoo import LAYERS, make
@@ -180,6 +189,67 @@ def test_rates_and_decays_of_papers():
     plain = nnx.eval_shape(lambda: Model(ModelConfig(features=4), spec, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="no layer of the model declares"):
         groups_of_papers(plain, take_apart(plain)[2])
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
+def test_orthogonal_matrices_are_turned(name):
+    """10^4 updates towards a rotation arrive there, orthogonal to 1e-6 in float32, and the first
+    is what Q - G has along the orthogonal matrices; other parameters move as they do without."""
+    start, target = (
+        np.stack([np.linalg.qr(one)[0] for one in draw.normal(size=(2, 6, 6))]) for _ in range(2)
+    )
+    target[:, 0] *= np.linalg.det(start @ target.swapaxes(1, 2))[:, None]  # of one component
+    start, target = jnp.asarray(start, jnp.float32), jnp.asarray(target, jnp.float32)
+    params = {"blocks.0.layer.Q": start, "w": start}
+    optimiser = build(OptimiserConfig(name=name, clip=1e9), dict.fromkeys(params, False))
+
+    def update(n, carry):
+        params, moments = carry
+        grads = {of: p - target for of, p in params.items()}
+        direction, moments = optimiser.update(grads, moments, params)
+        rate = jnp.where(n < 8_000, 0.01, 0.001).astype(jnp.float32)
+        changes = jax.tree.map(lambda d: -rate * d, direction)
+        return moved(params, changes, {"blocks.0.layer.Q"}), moments
+
+    def after(steps):
+        run = jax.jit(lambda carry: jax.lax.fori_loop(0, steps, update, carry)[0])
+        return run((params, optimiser.init(params)))
+
+    first, last = after(1), after(10_000)
+    Q, w = (np.asarray(last[of], float) for of in params)
+    np.testing.assert_allclose(Q.swapaxes(1, 2) @ Q, np.stack([np.eye(6)] * 2), atol=1e-6)
+    np.testing.assert_allclose(Q, target, atol=5e-3)
+    np.testing.assert_allclose(w, target, atol=5e-3)
+    G = np.asarray(start - first["w"], float)
+    X = np.asarray(start, float)
+    along = G - X @ G.swapaxes(1, 2) @ X
+    size = np.max(np.abs(along))
+    assert size > 0.004
+    np.testing.assert_allclose(first["blocks.0.layer.Q"] - X, -along, atol=0.15 * size)
+
+
+def test_a_model_with_orthogonal_matrices_trains(tmp_path):
+    """Two stacked blocks, by the config's optimiser and by one handed in; not with averages."""
+    layer = LayerConfig("orthogonal_rnn", {"parametrisation": "stiefel"})
+    config = Config(
+        TaskConfig("majority", batch=4, length=12, evaluation_batches=1),
+        ModelConfig((layer,), features=8, depth=2),
+        OptimiserConfig(learning_rate=0.05, warmup=0),
+        TrainConfig(steps=20),
+    )
+    for optimiser in (None, optax.adam(0.05)):
+        trained = train(config, optimiser=optimiser).model
+        before = Model(config.model, task("majority").spec, rngs=nnx.Rngs(0))
+        (Q,), (start,) = (
+            [p.get_value() for _, p in nnx.to_flat_state(nnx.state(m, Orthogonal))]
+            for m in (trained, before)
+        )
+        Q = np.asarray(Q, float)
+        np.testing.assert_allclose(Q.swapaxes(1, 2) @ Q, np.stack([np.eye(8)] * 2), atol=1e-6)
+        assert np.max(np.abs(Q - start)) > 0.1
+    averaged = replace(config.optimiser, average=Choice("ema"))
+    with pytest.raises(ValueError, match="average must be none: .* blocks.0.layer.Q, is not ortho"):
+        train(replace(config, optimiser=averaged))
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,11 @@ def test_what_cannot_run_is_said_before_anything_runs(section, changed, named):
         prepare(config)
 
 
+def test_the_parts_of_a_config_are_not_exchanged():
+    with pytest.raises(ValueError, match="^task must be a TaskConfig, got a ModelConfig$"):
+        check_config(Config(PARITY.model, PARITY.task))  # pyright: ignore[reportArgumentType]
+
+
 def test_a_share_of_the_wrong_lines():
     """`python scripts/wrong_lines.py` runs all of them."""
     script = runpy.run_path(str(SCRIPT))

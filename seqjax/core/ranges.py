@@ -65,6 +65,9 @@ def check(value: Any, hint: Any, name: str) -> None:
     if typing.get_origin(hint) is Annotated and is_dataclass(typing.get_args(hint)[0]):
         hint = typing.get_args(hint)[0]
     if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, hint):
+            got = type(value).__name__
+            raise ValueError(f"{name or 'a config'} must be a {hint.__name__}, got a {got}")
         hints = typing.get_type_hints(hint, include_extras=True)
         for field in fields(hint):
             check(getattr(value, field.name), hints[field.name], _join(name, field.name))

@@ -39,6 +39,7 @@ from seqjax.nn.states import gauged, like_state, reach_of, without_nans, zero_if
 from seqjax.nn.variables import (
     Frozen,
     Group,
+    Orthogonal,
     Precise,
     cast,
     cast_parameters,
@@ -54,6 +55,7 @@ __all__ = [
     "Frozen",
     "Group",
     "Layer",
+    "Orthogonal",
     "Precise",
     "cast_parameters",
     "draws_noise",

@@ -19,6 +19,10 @@ class Precise(nnx.Param):
     """A parameter that is never cast below float32: decays, time steps, gate biases."""
 
 
+class Orthogonal(Precise):
+    """A matrix with Q^T Q = I, which the updates of training turn and never add to."""
+
+
 class Frozen(nnx.Variable):
     """A weight that is drawn once and not trained, such as a reservoir's."""
 

@@ -35,8 +35,9 @@ from optax.contrib import (
 )
 
 from seqjax.core.common import unknown
+from seqjax.layers.constrained.skew import orthonormal, stiefel_step
 from seqjax.nn import Precise
-from seqjax.nn.base import Layer, option
+from seqjax.nn.base import Layer, Orthogonal, option
 from seqjax.train.config import GroupConfig, OptimiserConfig
 
 Decays = Mapping[str, bool]  # which parameters, by name, are matrices that should be small
@@ -195,6 +196,31 @@ def noise(eta: float) -> optax.GradientTransformationExtraArgs:
         return optax.tree.add_scale(updates, deviation, drawn), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def orthogonal(model: nnx.Module) -> set[str]:
+    """The names of the parameters that are `Orthogonal`."""
+    found = nnx.to_flat_state(nnx.state(model, Orthogonal))
+    return {".".join(map(str, path)) for path, _ in found}
+
+
+def moved(params: Any, changes: Any, turned: Container[str] = ()) -> Any:
+    """Parameters plus changes, by name; those of `turned` stay orthogonal.
+
+    Of Q and a change -G it is the Q of arXiv:1611.00035 eq. 8, 9, which to first order is what
+    Q - G has of it along the orthogonal matrices. Rounding, which adds up over steps, is taken
+    out each time.
+    """
+
+    def turn(Q: jax.Array, change: jax.Array) -> jax.Array:
+        if Q.ndim > 2:  # of stacked blocks
+            return jax.vmap(turn)(Q, change)
+        return orthonormal(stiefel_step(Q, -change, 1.0))
+
+    return {
+        name: turn(p, changes[name]) if name in turned else (p + changes[name]).astype(p.dtype)
+        for name, p in params.items()
+    }
 
 
 def groups_of_papers(model: nnx.Module, names: Container[str]) -> tuple[GroupConfig, ...]:

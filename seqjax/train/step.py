@@ -34,6 +34,8 @@ from seqjax.train.optimiser import (
     decays,
     groups_of_papers,
     learning_rate,
+    moved,
+    orthogonal,
 )
 
 if TYPE_CHECKING:
@@ -132,12 +134,12 @@ def make_update(
             beside = {"key": noise, "step": state.step}
             direction, moments = optimiser.update(grads, state.moments, point, **beside)
         others, rate = {"gradient_norm": optax.tree.norm(grads)}, None
-        if complete:
-            params = optax.apply_updates(state.params, direction)
-        else:
+        changes = direction
+        if not complete:
             rate = learning_rate(config.optimiser, state.step, share)
-            params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+            changes = jax.tree.map(lambda d: -rate * d, direction)
             others["learning_rate"] = rate
+        params = moved(state.params, changes, orthogonal(rebuild(state.params, state.frozen)))
         new = state._replace(params=params, moments=moments)
         if average is not None and new.average is not None:
             new = new._replace(average=average.update(new.average, params, share, rate))
@@ -257,6 +259,11 @@ def prepare(
     sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
     _check_memory(16 * count, f"{count} parameters of {sizes}")
     complete = optimiser is not None
+    if config.optimiser.average is not None and (turned := orthogonal(model) & params.keys()):
+        raise ValueError(
+            "optimiser.average must be none: the mean of orthogonal matrices, "
+            f"{' '.join(sorted(turned))}, is not orthogonal"
+        )
     groups = ()
     if config.optimiser.paper and not complete:
         groups = groups_of_papers(model, decayed)

@@ -18,6 +18,7 @@ ROWS: dict[str, Entry] = {
         smoke=dict(hidden=3),
         variants={
             "cayley": dict(hidden=4, parametrisation="cayley", negative=1, activation="tanh"),
+            "stiefel": dict(hidden=4, parametrisation="stiefel"),
         },
     ),
     "unitary_rnn": Entry(

@@ -36,6 +36,14 @@ def blocks(angles: jax.Array, size: int) -> jax.Array:
     return above(jnp.zeros((size, size), angles.dtype).at[first, first + 1].set(angles))
 
 
+def orthonormal(X: jax.Array) -> jax.Array:
+    """An X that is nearly orthogonal, nearer: X (3 I - X^T X) / 2, a step of Newton and Schulz.
+
+    What is left of an error e of X^T X is of the size of e^2.
+    """
+    return 1.5 * X - 0.5 * X @ (X.T @ X)
+
+
 def stiefel_step(X: jax.Array, G: jax.Array, rate: float | jax.Array) -> jax.Array:
     """A step of gradient descent that leaves X^H X = I (Wisdom et al. 2016, arXiv:1611.00035).
 
