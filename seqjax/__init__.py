@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ctc_best_path as ctc_best_path,
         ctc_loss as ctc_loss,
     )
+    from seqjax.core.axis import combine as combine, replay as replay, summarise as summarise
     from seqjax.core.monoid import (
         Monoid as Monoid,
         masked as masked,
@@ -60,6 +61,7 @@ HOMES = {  # the same as above, for those who run it: name -> its module, and it
     "boundaries": "core.pieces",
     "bounded_delta_rule": "ops.bounded_delta_rule",
     "check": "testing.check:check_layer",
+    "combine": "core.axis",
     "ctc_beam_search": "answers.ctc",
     "ctc_best_path": "answers.ctc",
     "ctc_loss": "answers.ctc",
@@ -81,6 +83,7 @@ HOMES = {  # the same as above, for those who run it: name -> its module, and it
     "packed": "core.pieces",
     "parallel_backward": "core.newton",
     "product": "core.monoid",
+    "replay": "core.axis",
     "resettable": "core.monoid",
     "scan": "core.scan",
     "selective_scan": "ops.ssd",
@@ -89,6 +92,7 @@ HOMES = {  # the same as above, for those who run it: name -> its module, and it
     "softmax_attention": "ops.softmax_attention",
     "ssd": "ops.ssd",
     "stabilised_attention": "ops.stabilised_attention",
+    "summarise": "core.axis",
 }
 __all__ = [*HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 

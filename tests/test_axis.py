@@ -1,5 +1,7 @@
 """Time split over a mesh axis: four devices, a piece each, return what one does with all of it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import seqjax
-from seqjax.core.flow import Carry, Flow
-from seqjax.nn.base import all_of, cast_parameters
+from seqjax.nn.base import cast_parameters, divides
 from seqjax.ops import OPS
 from seqjax.ops.op import Spec
 from seqjax.testing import distance
@@ -30,7 +31,7 @@ MASK[0, [2, 6]] = MASK[1, 3:6] = MASK[1, 9] = False
 
 def splits(name, options):
     layer = nnx.eval_shape(lambda: make(name, 4, **options))
-    return layer.causal and all_of(layer, "sequence_parallel")
+    return divides(layer)
 
 
 SPECS = [
@@ -41,7 +42,6 @@ SPECS = [
         marks=() if name in ("linear_scan", "gated_delta_rule") else pytest.mark.thorough,
     )
     for name, op in OPS.items()
-    if op.span is not None
     for spec in op.specs
     if spec.sizes["T"] < 100
 ]
@@ -83,12 +83,22 @@ def agree(function, xs, flags, state, of=B):
             leaves = [jnp.abs(y[:of]) for y in jax.tree.leaves(answer) if is_inexact(y)]
             return sum(jnp.sum(jnp.sin(y)) for y in leaves), answer
 
-        return jax.jit(jax.grad(number, (0, 1), has_aux=True, allow_int=True))(xs, state)
+        @jax.jit
+        def all_of(xs, state):
+            gradient, answer = jax.grad(number, (0, 1), has_aux=True, allow_int=True)(xs, state)
+            once = jax.tree.map(direction, (xs, state))
+            return answer, gradient, jax.jvp(lambda *given: number(*given)[0], (xs, state), once)[1]
 
-    (expected, answer), (gradient, found) = both(whole), both(over_time(function, flags))
+        return all_of(xs, state)
+
+    (answer, *expected), (found, *derivatives) = both(whole), both(over_time(function, flags))
     assert distance(*map(numbers, (found, answer))) < 1e-12
-    assert distance(*map(numbers, (gradient, expected))) < 1e-10
+    assert distance(*map(numbers, (derivatives, expected))) < 1e-10
     return answer
+
+
+def direction(x):
+    return jnp.ones_like(x) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0)
 
 
 def numbers(tree):
@@ -113,22 +123,26 @@ def test_ops(name, spec):
     rest = {k: v for k, v in arguments.items() if k not in xs}
     flags = dict(resets=jnp.asarray(RESETS), mask=jnp.asarray(MASK))
 
-    def run(xs, flags, state, axis):
-        return getattr(seqjax, name)(**xs, **rest, **flags, state=state, axis=axis)
+    def run(xs, flags, state, axis, **options):
+        return getattr(seqjax, name)(**xs, **rest, **flags, state=state, axis=axis, **options)
 
     agree(run, xs, flags, state)
-    plain = jax.jit(lambda xs, state: run(xs, {}, state, None))(xs, state)
-    assert distance(jax.jit(over_time(run, {}))(xs, {}, state), plain) < 1e-12
+    for beside, reverse in (({}, False), (flags, True)):
+        call = partial(run, reverse=reverse)
+        plain = jax.jit(partial(call, axis=None))(xs, beside, state)
+        assert distance(jax.jit(over_time(call, beside))(xs, beside, state), plain) < 1e-12
 
 
 @pytest.mark.thorough  # of the rows; tests/test_mesh.py splits the time of some
 @pytest.mark.parametrize("name, options", ROWS)
 def test_layers(name, options):
-    """With a NaN that a reset in another piece ends, and one that reaches the end."""
+    """With a NaN that a reset in another piece ends, and one that reaches the end; those that see
+    ahead without."""
     layer = cast_parameters(make(name, 4, rngs=nnx.Rngs(0), **options), jnp.float64)
     draw = np.random.default_rng(0)
     x = draw.normal(size=(2 * B, T, 4))
-    x[2, 1], x[3, 10] = np.nan, np.nan
+    if layer.causal:
+        x[2, 1], x[3, 10] = np.nan, np.nan
     h = jax.jit(layer)(jnp.asarray(draw.normal(size=(2 * B, 3, 4))))[1]
     flags = dict(resets=jnp.tile(RESETS, (2, 1)), mask=jnp.tile(MASK, (2, 1)))
 
@@ -138,23 +152,19 @@ def test_layers(name, options):
 
     y, _ = agree(run, jnp.asarray(x), flags, h)
     kept = np.isfinite(np.asarray(y)).all(-1)
+    if not layer.causal:
+        assert kept.all()
+        return
     assert kept[:3].tolist() == [[True] * T] * 2 + [[n not in (1, 3) for n in range(T)]]
     assert kept[3].tolist() == [n < 10 for n in range(T)]
 
 
 def test_what_cannot_be_split_is_refused():
     x = jnp.zeros((1, 4, 4))
-    for name in ("lstm", "hyena"):
-        with pytest.raises(ValueError, match=r"mesh axis 'time'.*one device"):
-            make(name, 4, **LAYERS[name].smoke)(x, axis="time")
+    with pytest.raises(ValueError, match=r"mesh axis 'time'.*one device"):
+        make("arn", 4, **LAYERS["arn"].smoke)(x, axis="time")
     layer = make("min_gru", 4)
-    for wrong, why in ((dict(reverse=True), "reverse"), (dict(key=jax.random.key(0)), "keys")):
-        with pytest.raises(ValueError, match=rf"mesh axis 'time'.*{why}"):
-            layer(x, axis="time", **wrong)
+    with pytest.raises(ValueError, match=r"mesh axis 'time'.*keys"):
+        layer(x, axis="time", key=jax.random.key(0))
     with pytest.raises(ValueError, match="there are no steps"):
         layer(x[:, :0], axis="time")
-    flow = Flow(axis="time")
-    with pytest.raises(ValueError, match="bounded_delta_rule cannot split time"):
-        z = jnp.zeros((4, 1, 2))
-        state = Carry(jnp.zeros((1, 2, 2)), jnp.zeros((1, 2, 2)))
-        seqjax.bounded_delta_rule(z, z, z, jnp.zeros((4, 1)), jnp.zeros((4, 1)), state, flow=flow)

@@ -108,10 +108,10 @@ def test_a_batch_is_split_over_examples_and_steps():
 def exchanged(program):
     """Bytes of what the collectives of a program return, in each execution of each line."""
     pattern = r"= (.*?) (collective-permute|all-reduce|all-gather|reduce-scatter|all-to-all)\("
-    kinds = {"f64": 8, "f32": 4, "s32": 4, "pred": 1}
+    kinds = {"c128": 16, "f64": 8, "f32": 4, "s32": 4, "pred": 1}
     total = 0
     for shapes, _ in re.findall(pattern, program):
-        for kind, sizes in re.findall(r"(f64|f32|s32|pred)\[([\d,]*)\]", shapes):
+        for kind, sizes in re.findall(r"(c128|f64|f32|s32|pred)\[([\d,]*)\]", shapes):
             total += kinds[kind] * int(np.prod([int(n) for n in sizes.split(",") if n]))
     return total
 

@@ -83,20 +83,23 @@ def from_segment_ids(
     return Flags(resets if mask is None else resets & mask, mask)
 
 
-def ends(resets: Array, mask: Array | None = None) -> Array:
+def ends(resets: Array, mask: Array | None = None, after: Array | None = None) -> Array:
     """bool [..., T]: the last kept step of each piece that a reset ends.
 
     These are the resets of the same pieces for a sequence that is read from its end. The last piece
     has no mark: it begins with the state that is given.
+
+    after: bool [...], whether the first kept step behind these is a reset; None: there is none.
     """
     T = resets.shape[-1]
     place = jnp.broadcast_to(jnp.arange(T), resets.shape)
     kept = place if mask is None else jnp.where(mask, place, T)
     end = ((0, 0),) * (resets.ndim - 1) + ((0, 1),)
     # the next kept step after each
-    after = jnp.pad(kept, end, constant_values=T)[..., 1:]
-    following = lax.cummin(after, resets.ndim - 1, reverse=True)
-    return jnp.take_along_axis(jnp.pad(resets, end), following, -1)
+    later = jnp.pad(kept, end, constant_values=T)[..., 1:]
+    following = lax.cummin(later, resets.ndim - 1, reverse=True)
+    behind = jnp.zeros(resets.shape[:-1], bool) if after is None else after
+    return jnp.take_along_axis(jnp.append(resets, behind[..., None], -1), following, -1)
 
 
 def check_cu_seqlens(cu_seqlens: Array, *shape: int) -> None:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.core.axis import Axis, Line, step_after, turned as turned_axis
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flags import ends
 
@@ -67,7 +68,7 @@ class Flow:
     cu_seqlens: Array | None = field(default=None, kw_only=True)
     source: Source | None = field(default=None, kw_only=True)
     evaluator: str | None = field(default=None, kw_only=True)
-    axis: str | None = field(default=None, kw_only=True)
+    axis: Axis | None = field(default=None, kw_only=True)
 
     @property
     def begins(self) -> Array | None:
@@ -78,22 +79,31 @@ class Flow:
 
     def backwards(self) -> Flow:
         """For the sequence read from its end, in which the pieces reset at their ends."""
-        resets = None if self.resets is None else ends(self.resets, self.mask)
+        resets = self.resets
+        if resets is not None:
+            after = None
+            if self.axis is not None:
+                kept = jnp.ones_like(resets) if self.mask is None else self.mask
+                after = step_after(resets, kept, False, self.axis)
+            resets = ends(resets, self.mask, after)
         return replace(self, resets=resets).turned()
 
     def turned(self) -> Flow:
         """All [T] from the last step to the first, resets as they are; the time before a step
         then is that before the step that follows it in the data, and 1 where a piece begins."""
-        self.undivided("a sequence read from its end")
         turned = jax.tree.map(lambda v: v[::-1], replace(self, cu_seqlens=None, source=None))
-        turned = replace(turned, source=self.source)
+        axis = None if self.axis is None else turned_axis(self.axis)
+        turned = replace(turned, source=self.source, axis=axis)
         if self.dt is None:
             return turned
         T = len(self.dt)
         kept = jnp.ones(T, bool) if self.mask is None else self.mask
         place = jnp.where(kept, jnp.arange(T, dtype=jnp.int32), T)
         follows = lax.cummin(jnp.append(place[1:], jnp.int32(T)), reverse=True)
-        dt = jnp.append(self.dt, jnp.ones(1, self.dt.dtype))[follows]
+        behind = jnp.ones((), self.dt.dtype)
+        if self.axis is not None:
+            behind = step_after(self.dt, kept, 1, self.axis)
+        dt = jnp.append(self.dt, behind)[follows]
         if self.resets is not None:
             dt = jnp.where(self.resets, jnp.ones_like(dt), dt)
         if self.cu_seqlens is not None:
@@ -124,6 +134,14 @@ class Flow:
         if self.key is None:
             return self
         return replace(self, key=jax.vmap(lambda key: jax.random.fold_in(key, n))(self.key))
+
+    def first_key(self) -> Array:
+        """The key of the first step of all."""
+        assert self.key is not None
+        if self.axis is None:
+            return self.key[0]
+        data = Line.on(self.axis).of(0, jax.random.key_data(self.key[0]))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(self.key))
 
     def drawn(self, share: Any, shape: tuple[int, ...]) -> Array | None:
         """bool [T, *shape], each True with that probability; None without a key."""

@@ -35,6 +35,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from seqjax.core.axis import Axis, Line, relay, step_before
 from seqjax.core.common import accumulation_dtype, largest, unknown
 from seqjax.core.mesh import loop, settled
 from seqjax.core.monoid import block_diagonal, dense, diagonal
@@ -93,6 +94,7 @@ def newton(
     trust: float | None = None,
     guess: Any = None,
     evaluator: str | None = None,
+    axis: Axis | None = None,
 ) -> NewtonResult:
     """All states of h_t = step(h_{t-1}, x_t), by Newton's method on the trajectory.
 
@@ -112,6 +114,8 @@ def newton(
     guess: states [T, ...] to begin with, of an earlier call with nearby parameters; None: all are
         the first.
     evaluator: of the affine scans inside (a name of seqjax.core.scan.EVALUATORS).
+    axis: of the mesh, which time is split over: xs, guess and the states returned are those of this
+        device, the first state and the last one are the same on all. Without a trust region.
 
     An example that has not converged after max_iterations, or has left the finite numbers, is
     computed by the plain loop instead: the result is right either way, and Info tells them apart.
@@ -129,6 +133,8 @@ def newton(
         raise ValueError(f"damping must be in [0, 1), got {damping}")
     if trust is not None and not trust > 0:
         raise ValueError(f"trust must be above 0, or None, got {trust}")
+    if trust is not None and axis is not None:
+        raise ValueError(f"a trust region cannot split time over a mesh axis ({axis!r})")
     inner = _QUASI if quasi else kind
 
     def solve(f, xs, h0, guess):
@@ -136,11 +142,13 @@ def newton(
         stop = _tolerance(h0.dtype) if tolerance is None else tolerance
 
         def shift(h):
-            return jnp.concatenate([h0[None], h])[:-1]
+            return _shifted(h, h0, axis)
+
+        def furthest(x):
+            return _largest_of_all(largest(jnp.abs(x), initial=0), axis)
 
         def residual(h):
-            gap = largest(jnp.abs(jax.vmap(f)(shift(h), xs) - h), initial=0)
-            return gap / (1 + largest(jnp.abs(h), initial=0))
+            return furthest(jax.vmap(f)(shift(h), xs) - h) / (1 + furthest(h))
 
         def squares(h):
             return jnp.sum(jnp.square(_wide(jax.vmap(f)(shift(h), xs) - h)))
@@ -152,8 +160,8 @@ def newton(
             J, step, g = _wide((J, jax.vmap(f)(g, xs), g))
             b = step - jax.vmap(inner.times)(J, g)
             if trust is None:
-                h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator)
-                far = FAR * (1 + largest(jnp.abs(step), initial=0))
+                h, _ = scan(inner.monoid, (J, b), _wide(h0), evaluator=evaluator, axis=axis)
+                far = FAR * (1 + furthest(step))
                 h = jnp.where(jnp.abs(h) <= far, h, step).astype(h0.dtype)
                 return h, iterations + 1, residual(h), weight
             affine = dict(affine=inner.monoid, times=inner.times, evaluator=evaluator)
@@ -174,25 +182,36 @@ def newton(
         fell_back = ~(gap <= stop)
         # A loop of zero or T steps, not a cond: under vmap a cond would always run both branches.
         one_step = partial(_one_step, f, xs)
-        start = settled(one_step, (h, h0, jnp.where(fell_back, 0, length)))
-        h, _, _ = lax.while_loop(lambda carry: carry[2] < length, one_step, start)
+
+        def plain(h0, begin):
+            start = settled(one_step, (h, h0, begin))
+            return lax.while_loop(lambda carry: carry[2] < length, one_step, start)[:2]
+
+        begin = jnp.where(fell_back, 0, length)
+        h, _ = relay(lambda h0: plain(h0, begin), h0, axis)
         return h, (iterations, jnp.where(fell_back, residual(h), gap), fell_back)
 
     if _length(xs) == 0:
         zero = jnp.zeros((), jnp.float32)
         return NewtonResult(*_nothing(state), zero.astype(jnp.int32), zero, zero.astype(bool))
-    states, last, report = _implicit(solve, step, xs, state, jacobian, evaluator, guess)
+    states, last, report = _implicit(solve, step, xs, state, jacobian, evaluator, guess, axis)
     return NewtonResult(states, last, *report)
 
 
 def parallel_backward(
-    step: Step, xs: Any, state: Any, *, jacobian: str = "dense", evaluator: str | None = None
+    step: Step,
+    xs: Any,
+    state: Any,
+    *,
+    jacobian: str = "dense",
+    evaluator: str | None = None,
+    axis: Axis | None = None,
 ) -> tuple[Any, Any]:
     """The plain loop forward, its derivatives (reverse and forward mode) by parallel scans.
 
     For any cell: the forward pass of a nonlinear recurrence is sequential, but its adjoint
     lambda_{t-1} = J_t' lambda_t + e_{t-1} is affine and needs no sequential pass.
-    jacobian: as for `newton`; under a false one the derivatives are wrong.
+    jacobian, axis: as for `newton`; under a false Jacobian the derivatives are wrong.
     Returns (states [T, ...], last state).
 
     >>> step = lambda h, x: jnp.tanh(0.5 * h + x)
@@ -206,11 +225,15 @@ def parallel_backward(
             h = f(h, x)
             return h, h
 
-        return loop(body, h0, xs)[1], ()
+        def piece(h0):
+            last, states = loop(body, h0, xs)
+            return states, last
+
+        return relay(piece, h0, axis)[0], ()
 
     if _length(xs) == 0:
         return _nothing(state)
-    states, last, _ = _implicit(solve, step, xs, state, jacobian, evaluator)
+    states, last, _ = _implicit(solve, step, xs, state, jacobian, evaluator, None, axis)
     return states, last
 
 
@@ -222,7 +245,7 @@ def _one_step(f, xs, carry):
     return lax.dynamic_update_index_in_dim(h, new, t, 0), new, t + 1
 
 
-def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
+def _implicit(solve, step, xs, state, jacobian, evaluator, guess, axis):
     """states = solve(f, xs, h0, guess) with the derivatives of the recurrence, not those of solve.
 
     The tangent rule calls the solution again, so it can itself be differentiated, to any order.
@@ -253,7 +276,7 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
         constants, xs, h0, guess = primals
         d_constants, d_xs, d_h0, _ = tangents
         h, report = run(constants, xs, h0, guess)
-        g = jnp.concatenate([h0[None], h[:-1]])
+        g = _shifted(h, h0, axis)
 
         def linearised(g, x, dx):
             J = kind.jacobian(lambda g: f(g, x, *constants), g)
@@ -261,13 +284,25 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess=None):
             return J, drive
 
         elements = jax.vmap(linearised)(g, xs, d_xs)
-        dh, _ = scan(kind.monoid, _wide(elements), _wide(d_h0), evaluator=evaluator)
+        dh, _ = scan(kind.monoid, _wide(elements), _wide(d_h0), evaluator=evaluator, axis=axis)
         dh = dh.astype(h.dtype)
         nothing = jax.tree.map(_no_tangent, report)
         return (h, report), (dh, nothing)
 
     h, report = run(constants, xs, h0, guess)
-    return jax.vmap(unravel)(h), unravel(h[-1]), report
+    last = h[-1] if axis is None else Line.on(axis).last(h[-1])
+    return jax.vmap(unravel)(h), unravel(last), report
+
+
+def _shifted(h, h0, axis):
+    """The state [T, ...] before each step."""
+    first = h0 if axis is None else step_before(h, h0, axis)
+    return jnp.concatenate([first[None], h])[:-1]
+
+
+def _largest_of_all(x, axis):
+    """The largest x of all devices, infinite where one of them is NaN."""
+    return x if axis is None else Line.on(axis).largest(jnp.where(jnp.isnan(x), jnp.inf, x))
 
 
 def layout(state: Any, jacobian: str) -> tuple[Callable[[Any], jax.Array], Callable]:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqjax.core import primitive
-from seqjax.core.axis import entering, fold
+from seqjax.core.axis import Summarised, Summary, combine, fold, summary_wanted
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import takes_flow
 from seqjax.core.forms import PLATFORMS, by_platform
@@ -89,12 +89,17 @@ def scan(
         resets = None if resets is None else resets & mask
     start = state if start is None else start
     wide = jax.tree.map(_wide, elements)  # 16-bit elements are combined in float32
+    plain = monoid
     if resets is not None:
         monoid, wide = resettable(monoid, start), (resets, wide)
     end = None
-    if axis is not None:
+    if axis is not None or summary_wanted():
         piece = fold(monoid, wide if not reverse else _flip(wide))
-        state, end = entering(monoid.act, piece, state, axis, reverse=reverse)
+        cut, element = (None, piece) if resets is None else piece
+        summary = Summary(element, cut, start, plain)
+        if axis is None:
+            raise Summarised(summary)
+        state, end = combine(summary, state, axis, reverse=reverse)
 
     if "primitive" in names.values():
         states, last = _primitive(elements, state, resets, start, reverse, **options)

@@ -91,10 +91,8 @@ def check_source(layer: Any, x: Any, source: Any, sourced: bool) -> None:
 
 
 def undivided(
-    layer: Any,
     x: Any,
-    reverse: bool,
-    sequence_parallel: bool,
+    divides: bool,
     *,
     cu_seqlens: Any,
     every: Any,
@@ -104,20 +102,16 @@ def undivided(
     """Why time cannot be split over a mesh axis; None if it can."""
     del beside
     refused = {
-        "it looks at other steps in ways that know one device only": not sequence_parallel,
-        "it is not causal": not layer.causal,
+        "it is not causal, and looks at other steps in ways that know one device only": not divides,
         "there are no steps": not x.shape[1],
-        "it cannot be read in reverse then": reverse,
         "cu_seqlens and every are for one device": cu_seqlens is not None or every is not None,
         "the key must be keys [B, T], those of this device": key is not None and not key.ndim,
     }
     return next((why for why, holds in refused.items() if holds), None)
 
 
-def check_axis(
-    layer: Any, x: Any, axis: str, reverse: bool, sequence_parallel: bool, **beside: Any
-) -> None:
+def check_axis(layer: Any, x: Any, axis: str, divides: bool, **beside: Any) -> None:
     """Raise ValueError where time cannot be split over a mesh axis."""
-    if (why := undivided(layer, x, reverse, sequence_parallel, **beside)) is not None:
+    if (why := undivided(x, divides, **beside)) is not None:
         name = type(layer).__name__
         raise ValueError(f"{name} cannot split time over the mesh axis {axis!r}: {why}")

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqjax.core.axis import relay
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.forms import together
@@ -110,8 +111,9 @@ class Layer(nnx.Module):
     noisy: whether it draws noise from flow.key, where there is one.
     sourced: whether it looks at flow.source, the outputs of an encoder, where there are some.
     own_loss: whether it is trained by `losses` of its own, beside those of the task.
-    sequence_parallel: whether time may be split over a mesh axis (flow.axis): all that looks at
-        other steps then takes the flow.
+    sequence_parallel: whether `run` takes a mesh axis that time is split over (flow.axis): all that
+        looks at other steps then takes the flow. Other layers that are causal run on one device
+        after the other.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
     trained: how its paper trains parameters, by the names of its attributes, where that is not as
@@ -246,7 +248,7 @@ class Layer(nnx.Module):
                 flow = replace(flow, dt=jnp.where(mask, flow.dt, jnp.zeros_like(flow.dt)))
         if self.causal:
             x, h, lost, state_lost = without_nans(x, h)
-        y, state = self.run(x, h, flow)
+        y, state = self._on_axis(x, h, flow)
         if y.shape != (len(x), self.out_features):
             raise ValueError(
                 f"{type(self).__name__} returns outputs {list(y.shape)} for {len(x)} steps, "
@@ -257,6 +259,13 @@ class Layer(nnx.Module):
             reached, at_end = reach_of(lost, state_lost, flow)
             y, state = mark(reached, y), mark(at_end, state)
         return (y if mask is None else select(mask, y, jnp.zeros_like(y))), state
+
+    def _on_axis(self, x: jax.Array, h: Carry, flow: Flow) -> tuple[jax.Array, State]:
+        """`run`, of a piece of the steps where time is split over a mesh axis."""
+        if self.sequence_parallel or flow.axis is None:
+            return self.run(x, h, flow)
+        alone = replace(flow, axis=None)
+        return relay(lambda now: self.run(x, Carry(now, h.start), alone), h.now, flow.axis)
 
     def __call__(
         self,
@@ -298,7 +307,8 @@ class Layer(nnx.Module):
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
         axis: of a mesh, inside `jax.shard_map` with check_vma=False: time is split over it, and
             x [B, T, features] and what goes beside it are those of one device. States given and
-            returned are the same on all. For layers that are `sequence_parallel`.
+            returned are the same on all. Of layers that are not causal for those that are
+            `sequence_parallel`.
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         for size in ("features", "out_features"):
@@ -309,12 +319,11 @@ class Layer(nnx.Module):
         if source is not None:
             check_source(self, x, source, reads_source(self))
             source = source._replace(y=source.y.astype(x.dtype))
-        split = reverse, all_of(self, "sequence_parallel")
         if axis is not None:
-            check_axis(self, x, axis, *split, **beside, every=every, key=key)
+            check_axis(self, x, axis, divides(self), **beside, every=every, key=key)
         elif (place := placed(x)) is not None:
             known: Any = dict(key=key, source=source, every=every, evaluator=evaluator)
-            return on_devices(self, place, x, h, *split, beside=beside, **known)
+            return on_devices(self, place, x, h, reverse, divides(self), beside=beside, **known)
         working = cast_parameters(self, x.dtype)
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype, source)
@@ -363,9 +372,9 @@ class Layer(nnx.Module):
         return y, h if every is not None else like_state(fresh, h, type(self).__name__)
 
 
-def all_of(layer: Layer, flag: str) -> bool:
-    """Whether the flag is set for the layer, and for all that it is made of."""
-    return getattr(layer, flag) and all(all_of(part, flag) for part in _layers_of(layer))
+def divides(layer: Layer) -> bool:
+    """Whether its time may be split over a mesh axis."""
+    return layer.causal or (layer.sequence_parallel and all(map(divides, _layers_of(layer))))
 
 
 def reads_time(layer: Layer) -> bool:

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def on_devices(
-    layer: Any, place: Place, x: Any, h: Any, reverse: bool, sequence_parallel: bool, *,
+    layer: Any, place: Place, x: Any, h: Any, reverse: bool, divides: bool, *,
     beside: dict[str, Any], key: Any, source: Any, every: int | None, evaluator: str | None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """layer(x, h) of the batch x [B, T, features] at `place`.
@@ -23,7 +23,7 @@ def on_devices(
     Where time cannot stay split, each device gets all steps of its examples. key: of the whole
     batch, so that the noise does not depend on the devices. beside: what else has a batch axis.
     """
-    why = undivided(layer, x, reverse, sequence_parallel, **beside, every=every, key=None)
+    why = undivided(x, divides, **beside, every=every, key=None)
     place = place.steps_apart(why is None)
     fixed: dict[str, Any] = dict(every=every, evaluator=evaluator, reverse=reverse)
     if not place.batch and not place.time and not place.mesh.explicit_axes:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 
+from seqjax.core.axis import relay
 from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.mesh import loop
 from seqjax.core.monoid import Monoid, check_element, select
@@ -38,6 +39,12 @@ class Recurrent(Layer):
 
     loops = ("sequential", "newton", "elk", "parallel_backward")
     jacobian: str = "dense"
+    sequence_parallel = True
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if {"run", "states"} & set(cls.__dict__):  # these may look at other steps by themselves
+            cls.sequence_parallel = cls.__dict__.get("sequence_parallel", False)
 
     def drive(self, x: jax.Array) -> Any:
         return x
@@ -73,19 +80,18 @@ class Recurrent(Layer):
             state = step(state, now)
             return state, state
 
-        flow.undivided(f"{type(self).__name__}, a nonlinear step,")
         z, shared = self.driven(x, flow), self.shared()
         if self.sourced and flow.source is not None:
             shared = self.seen(flow.source)
         made: Any = () if shared is None else (shared,)
         xs = (z, flow.resets, flow.mask)
+        known: Any = dict(jacobian=self.jacobian, axis=flow.axis)
         if flow.evaluator in ("newton", "elk"):
             trust = 0.01 if flow.evaluator == "elk" else None
-            return newton(step, xs, h.now, jacobian=self.jacobian, trust=trust)[:2]
+            return newton(step, xs, h.now, trust=trust, **known)[:2]
         if flow.evaluator == "parallel_backward":
-            return parallel_backward(step, xs, h.now, jacobian=self.jacobian)
-        last, states = loop(body, h.now, xs)
-        return states, last
+            return parallel_backward(step, xs, h.now, **known)
+        return relay(lambda now: loop(body, now, xs)[::-1], h.now, flow.axis)
 
     def run(self, x, h, flow):
         states, last = self.states(x, h, flow)
@@ -106,8 +112,6 @@ class Associative(Recurrent):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if {"run", "states"} & set(cls.__dict__):  # these may look at other steps by themselves
-            cls.sequence_parallel = cls.__dict__.get("sequence_parallel", False)
         if "monoid" in cls.__dict__ and not isinstance(cls.monoid, Monoid):
             raise TypeError(f"{cls.__name__}: monoid is {cls.monoid!r:.40}, expected a Monoid")
         if "monoid" in cls.__dict__ and "ops" not in cls.__dict__:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.core.axis import entering as entering_piece, step_before
+from seqjax.core.axis import Summary, combine, step_before
 from seqjax.core.flow import Carry, Flow
-from seqjax.core.monoid import select
+from seqjax.core.monoid import Monoid, select
 from seqjax.ops.quarantine import finite, reach
 
 State = Any
@@ -65,11 +65,13 @@ def reach_of(lost: jax.Array, state_lost: jax.Array, flow: Flow) -> tuple[jax.Ar
     if flow.axis is None:
         return reach(lost, state_lost, flow.begins)
     begins = jnp.zeros_like(lost) if flow.begins is None else flow.begins
-    piece = jnp.any(begins), reach(lost, jnp.zeros((), bool), begins)[1]
-    state_lost, at_end = entering_piece(
-        lambda e, before: (before & ~e[0]) | e[1], piece, state_lost, flow.axis
-    )
+    never = jnp.zeros((), bool)
+    piece = Summary(reach(lost, never, begins)[1], jnp.any(begins), never, either)
+    state_lost, at_end = combine(piece, state_lost, flow.axis)
     return reach(lost, state_lost, flow.begins)[0], at_end
+
+
+either = Monoid(jnp.logical_or, jnp.zeros_like, jnp.logical_or)
 
 
 def without_nans_of_pieces(x: jax.Array, flow: Flow) -> tuple[jax.Array, jax.Array, jax.Array]:

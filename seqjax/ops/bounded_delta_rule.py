@@ -66,6 +66,7 @@ def bounded_delta_rule(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Float[Array, "*B T H V"], Float[Array, "*B H K V"]]:
     """Outputs [B, T, H, V] and the state [B, H, K, V]; the batch axis may be absent.
 
@@ -95,6 +96,7 @@ def bounded_delta_rule(
         start=start,
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         scale=scale,
     )
     return y.astype(v.dtype), S

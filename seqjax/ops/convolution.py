@@ -191,6 +191,7 @@ def fft_convolution(
     start: Float[Array, "*B P D"] | None = None,
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = ("fft", "taps", "sequential"),
+    axis: str | None = None,
 ) -> tuple[Float[Array, "*B T D"], Float[Array, "*B P D"]]:
     """y_t = D u_t + sum_l kernel[l] u_{t-l}, and the last L - 1 inputs.
 
@@ -213,6 +214,7 @@ def fft_convolution(
         start=start,
         reverse=reverse,
         evaluator=evaluator,
+        axis=axis,
     )
 
 

@@ -136,6 +136,7 @@ def inner_learning(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Float[Array, "*B T H D"], Learner]:
     """Outputs [B, T, H, D] and the next `Learner`; the batch axis may be absent.
 
@@ -191,6 +192,7 @@ def inner_learning(
         start=full(state if start is None else start),
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
         inner=inner,
         norm=norm,
     )

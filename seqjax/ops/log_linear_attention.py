@@ -161,6 +161,7 @@ def log_linear_attention(
     reverse: bool = False,
     evaluator: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
+    axis: str | None = None,
 ) -> tuple[Float[Array, "*B T O V"], Levels]:
     """Outputs [B, T, H, V] and the next state (S [B, levels, H, K, V], steps seen int32 [B]); the
     batch axis may be absent.
@@ -214,6 +215,7 @@ def log_linear_attention(
         start=None if start is None else full("start", start),
         evaluator=evaluator,
         chunk_size=chunk_size,
+        axis=axis,
     )
     return y.astype(v.dtype), end
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
+from seqjax.core.axis import Axis, Summarised, relay, summary_wanted
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.forms import PLATFORMS, by_platform, examples_together, two_forms
 from seqjax.core.mesh import Place, apart, placed
@@ -202,7 +203,7 @@ class Op:
         reverse: bool,
         evaluator: str | Sequence[str] | None,
         chunk_size: int | None,
-        axis: str | None = None,
+        axis: Axis | None = None,
         **options: Any,
     ) -> tuple[Any, Any]:
         """Run on xs [B?, T, ...] from `state`, for inputs that came as `dtype`.
@@ -212,16 +213,21 @@ class Op:
         Outputs and state come in at least float32, and complex if anything is: the public function
         casts its outputs last (`narrowed`).
         """
-        if batched and axis is None and (place := placed(jax.tree.leaves(xs)[0])) is not None:
+        summarised = summary_wanted() and axis is None
+        place = placed(jax.tree.leaves(xs)[0]) if batched and axis is None else None
+        if place is not None:
+            if summarised:
+                raise ValueError(f"{self.name}: summarise takes what one device has, in shard_map")
             fixed = dict(batched=batched, dtype=dtype, reverse=reverse, evaluator=evaluator)
             return self._on_devices(
                 place, (xs, state, resets, start, mask), options, chunk_size=chunk_size, **fixed
             )
         over_time = 1 if batched else 0
         shape = jax.tree.leaves(xs)[0].shape[: over_time + 1]
-        if axis is not None and (self.span is None or not shape[over_time]):
-            why = "pieces of it have no small sum" if self.span is None else "there are no steps"
-            raise ValueError(f"{self.name} cannot split time over a mesh axis ({axis!r}): {why}")
+        if axis is not None and not shape[over_time]:
+            raise ValueError(f"{self.name} cannot split time over a mesh axis: there are no steps")
+        if summarised and (why := self.unsummed(xs, shape[over_time])) is not None:
+            raise ValueError(f"{self.name} cannot be summarised: {why}")
         for name, flags in (("resets", resets), ("mask", mask)):
             check_flags(f"{self.name}: {name}", flags, shape)
         if chunk_size is not None and chunk_size < 1:
@@ -272,16 +278,18 @@ class Op:
                     return read_in_groups(run, xs, state, self.readers)
                 return run(xs, state)
 
-            def split(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
-                assert axis is not None and self.span is not None
-
+            def of_pieces(xs: Any, state: Any, resets: Any, start: Any, arrays: Any) -> Any:
                 def run(xs: Any, state: Any, start: Any) -> Any:
                     return piece(xs, state, resets, start, arrays)
 
                 backwards = reverse or options.get("backward", False)
+                if self.span is None or self.span.refuses(xs) is not None:
+                    return relay(lambda h: run(xs, h, start), state, axis, reverse=backwards)
+                if axis is None:
+                    return self.span.summary(run, xs, state, resets, start)
                 return self.span.over(axis, run, xs, state, resets, start, reverse=backwards)
 
-            evaluate = piece if axis is None else split
+            evaluate = of_pieces if summarised or axis is not None else piece
             evaluate = jax.vmap(evaluate, (0, 0, 0, 0, None)) if batched else evaluate
 
             def run(*given: Any) -> tuple[Any, Any]:
@@ -296,17 +304,26 @@ class Op:
             for each in names
         )
         run = value if names[0] == names[1] else two_forms(value, differentiable)
-        outputs, state = run(xs, state, resets, start, arrays)
+        answer = run(xs, state, resets, start, arrays)
+        if summarised:
+            raise Summarised(replace(answer, batched=batched))
+        outputs, state = answer
         if reverse:
             outputs = jax.tree.map(lambda y: jnp.flip(y, over_time), outputs)
         if mask is not None:
             outputs = jax.tree.map(lambda y: jnp.where(like(mask, y), y, 0), outputs)
         return outputs, state
 
+    def unsummed(self, xs: Any, steps: int) -> str | None:
+        """Why there is no element for what these steps do to a state; None if there is."""
+        if self.span is None:
+            return "pieces of it have no small sum"
+        return self.span.refuses(xs) if steps else "there are no steps"
+
     def _on_devices(self, place: Place, arrays: tuple, options: Mapping, **fixed: Any) -> Any:
         """The call for a batch on several devices, each of which runs its part."""
         steps = jax.tree.leaves(arrays[0])[0].shape[1]
-        place = place.steps_apart(self.span is not None and steps > 0)
+        place = place.steps_apart(steps > 0)
         given = {n: o for n, o in options.items() if any(map(is_array, jax.tree.leaves(o)))}
         fixed |= {n: o for n, o in options.items() if n not in given}
 

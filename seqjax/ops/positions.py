@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from seqjax.core.axis import entering, fold
+from seqjax.core.axis import Axis, Summary, combine, fold
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
 from seqjax.core.monoid import resettable, total
@@ -24,7 +24,7 @@ def places(
     size: int | None = None,
     resets: Array | None = None,
     mask: Array | None = None,
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> tuple[Array, Array]:
     """The positions int32 [steps] since the start or the last reset, and that of the next step.
 
@@ -38,15 +38,16 @@ def places(
 
 
 def counted(
-    count: Array, taken: Array, resets: Array | None, axis: str | None = None
+    count: Array, taken: Array, resets: Array | None, axis: Axis | None = None
 ) -> tuple[Array, Array]:
     """Sums int32 [T, ...] of what was taken [T, ...] before each step, from `count` [...] or since
     the last reset [T], and the sum after all steps."""
     end = None
     if axis is not None:
         elements = (jnp.zeros(len(taken), bool) if resets is None else resets, taken)
-        monoid = resettable(total, jnp.zeros_like(taken[0]))
-        count, end = entering(monoid.act, fold(monoid, elements), count, axis)
+        zero = jnp.zeros_like(taken[0])
+        cut, element = fold(resettable(total, zero), elements)
+        count, end = combine(Summary(element, cut, zero, total), count, axis)
     passed = count[None] + jnp.cumsum(taken, axis=0, dtype=jnp.int32) - taken
     if resets is not None:
         begun = resets.reshape(-1, *(1,) * (taken.ndim - 1))

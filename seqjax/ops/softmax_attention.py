@@ -32,6 +32,7 @@ from jax import Array, lax
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import takes_flow
+from seqjax.core.monoid import Monoid
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_number, check_real, match, state_parts
 from seqjax.ops.chunks import finite_log, sequential, stepwise
@@ -332,5 +333,5 @@ SOFTMAX_ATTENTION = Op(
     readers=("q", "p", "sink"),
     grouped=False,
     apart=1,
-    span=Span(piece, act),
+    span=Span(piece, Monoid(lambda p, q: act(q, p), partial(jax.tree.map, jnp.zeros_like), act)),
 )

@@ -16,33 +16,34 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from seqjax.core import axis as pieces
-from seqjax.core.monoid import dense, diagonal, select
+from seqjax.core.axis import Axis, Summary, combine
+from seqjax.core.monoid import Monoid, dense, diagonal, select
 
 Run = Callable[[Any, Any, Any], tuple[Any, Any]]  # (xs, state, start) -> outputs, state
 
 
 @dataclass(frozen=True)
 class Span:
-    """element(run, xs, state, resets): of the steps from the last reset on; act(element, state)."""
+    """element(run, xs, state, resets): of the steps from the last reset on, one of `monoid`.
+    refuses(xs): why there is none for these; None if there is."""
 
     element: Callable[[Run, Any, Any, Any], Any]
-    act: Callable[[Any, Any], Any]
+    monoid: Monoid
+    refuses: Callable[[Any], str | None] = lambda xs: None
+
+    def summary(self, run: Run, xs: Any, state: Any, resets: Any, start: Any) -> Summary:
+        """What the piece does to a state like this one, whose numbers are not looked at."""
+        start = jax.tree.map(jnp.zeros_like, state) if start is None else start
+        cut = None if resets is None else jnp.any(resets)
+        return Summary(self.element(run, xs, state, resets), cut, start, self.monoid)
 
     def over(
-        self, axis: str, run: Run, xs: Any, state: Any, resets: Any, start: Any, *, reverse: bool
+        self, axis: Axis, run: Run, xs: Any, state: Any, resets: Any, start: Any, *, reverse: bool
     ) -> tuple[Any, Any]:
         """Outputs of this device's steps, and the state after those of all devices."""
-        start = jax.tree.map(jnp.zeros_like, state) if start is None else start
-        cut = jnp.zeros((), bool) if resets is None else jnp.any(resets)
-
-        def act(piece: Any, state: Any) -> Any:
-            cut, element = piece
-            return self.act(element, select(cut, start, state))
-
-        piece = cut, self.element(run, xs, state, resets)
-        before, last = pieces.entering(act, piece, state, axis, reverse=reverse)
-        return run(xs, before, start)[0], last
+        summary = self.summary(run, xs, state, resets, start)
+        before, last = combine(summary, state, axis, reverse=reverse)
+        return run(xs, before, summary.start)[0], last
 
 
 def since_reset(resets: Array | None, steps: int) -> Array:
@@ -61,27 +62,42 @@ def elementwise(*drive: str) -> Span:
         silent = xs._replace(**{name: jnp.zeros_like(getattr(xs, name)) for name in drive})
         return run(silent, ones, ones)[1], run(xs, zeros, zeros)[1]
 
-    def act(element: Any, state: Any) -> Any:
-        return jax.tree.map(lambda a, b, h: diagonal.act((a, b), h), *element, state)
+    return Span(element, each)
 
-    return Span(element, act)
+
+def _combine_each(p: Any, q: Any) -> Any:
+    a = jax.tree.map(jnp.multiply, q[0], p[0])
+    return a, jax.tree.map(lambda a, b, c: a * b + c, q[0], p[1], q[1])
+
+
+each = Monoid(
+    _combine_each,
+    lambda e: (jax.tree.map(jnp.ones_like, e[0]), jax.tree.map(jnp.zeros_like, e[1])),
+    lambda e, h: jax.tree.map(lambda a, b, h: diagonal.act((a, b), h), *e, h),
+)
+"""`diagonal` for states that are trees: elements (a, b), each like the state."""
 
 
 def matrix(drive: str, shared: Callable[[Any], str | None] = lambda xs: None) -> Span:
     """S [H, K, V] is multiplied by A [H, K, K] from the left; `drive` [T, H, V] is what writes.
-    shared(xs): None, or why there is no one A for all V columns."""
+    shared(xs): None, or why there is no one A for all V columns.
+
+    A S is what further columns of S are after steps that write nothing to them: one run from
+    [0, 1], with values [v, 0], ends in [b, A].
+    """
 
     def element(run: Run, xs: Any, state: Any, resets: Any) -> Any:
         del resets
-        if (why := shared(xs)) is not None:
-            raise ValueError(f"time cannot be split over a mesh axis: {why}")
-        H, K, _ = state.shape
+        H, K, V = state.shape
         v = getattr(xs, drive)
-        silent = xs._replace(**{drive: jnp.zeros((*v.shape[:2], K), v.dtype)})
+        nothing = jnp.zeros((*v.shape[:2], K), v.dtype)
+        wide = xs._replace(**{drive: jnp.concatenate([v, nothing], 2)})
         one = jnp.broadcast_to(jnp.eye(K, dtype=state.dtype)[None], (H, K, K))
-        return run(silent, one, one)[1], run(xs, jnp.zeros_like(state), jnp.zeros_like(state))[1]
+        first = jnp.concatenate([jnp.zeros_like(state), one], 2)
+        last = run(wide, first, first)[1]
+        return last[..., V:], last[..., :V]
 
-    return Span(element, dense.act)
+    return Span(element, dense, shared)
 
 
 def pushed(count: Callable[[Any, Any], Array]) -> Span:
@@ -91,9 +107,7 @@ def pushed(count: Callable[[Any, Any], Array]) -> Span:
         empty = jax.tree.map(jnp.zeros_like, state)
         return count(xs, resets), run(xs, empty, empty)[1]
 
-    return Span(
-        element, lambda element, state: jax.tree.map(partial(push, element[0]), state, element[1])
-    )
+    return Span(element, window)
 
 
 def push(n: Array, old: Array, new: Array) -> Array:
@@ -102,6 +116,19 @@ def push(n: Array, old: Array, new: Array) -> Array:
     place = jnp.arange(size, dtype=jnp.int32)
     moved = jnp.take(old, jnp.minimum(place + n, size - 1), axis=0) if size else old
     return select(place + n < size, moved, new)
+
+
+def _push_all(e: Any, old: Any) -> Any:
+    return jax.tree.map(partial(push, e[0]), old, e[1])
+
+
+window = Monoid(
+    lambda p, q: (p[0] + q[0], _push_all(q, p[1])),
+    lambda e: (jnp.zeros_like(e[0]), e[1]),
+    _push_all,
+)
+"""`seqjax.core.monoid.shift` for windows of any length, none among them, and any number of arrays:
+elements (n, x), n the inputs that are new."""
 
 
 def taken(xs: Any, resets: Array | None) -> Array:

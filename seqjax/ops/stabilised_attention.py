@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.core.flow import takes_flow
-from seqjax.core.monoid import stabilised
+from seqjax.core.monoid import Monoid, stabilised
 from seqjax.core.types import Flags, Float
 from seqjax.ops.arguments import batch_letter, check_real, full_state, match, state_parts
 from seqjax.ops.chunks import (
@@ -258,5 +258,5 @@ STABILISED_ATTENTION = Op(
     example=example,
     readers=("q",),
     apart=2,
-    span=Span(piece, act),
+    span=Span(piece, Monoid(stabilised.combine, stabilised.identity, act)),
 )

@@ -26,6 +26,8 @@ from seqjax.layers.classic.lstm import LSTM
 
 
 class AWDLSTM(LSTM):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,
@@ -54,7 +56,7 @@ class AWDLSTM(LSTM):
     def run(self, x, h, flow):
         if flow.key is None:
             return super().run(x, h, flow)
-        of_U, of_x = jax.random.split(flow.key[0])
+        of_U, of_x = jax.random.split(flow.first_key())
         rows, columns = self.U.shape
         M = jax.random.bernoulli(of_U, 1 - self.weight_drop, (rows, 1 if self.by_rows else columns))
         m = jax.random.bernoulli(of_x, 1 - self.dropout, x.shape[1:])

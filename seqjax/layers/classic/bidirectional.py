@@ -30,6 +30,7 @@ class Bidirectional(Layer):
     """layer: (features, *, rngs) -> Layer; `make` also takes a name, or a pair (name, options)."""
 
     causal = False
+    sequence_parallel = True
 
     def __init__(self, features: int, *, layer: Callable[..., Layer] = GRU, rngs: nnx.Rngs):
         self.features = features

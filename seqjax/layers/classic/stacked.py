@@ -31,6 +31,7 @@ class Stacked(Layer):
 
     masks: int = 0
     dropout: float = 0.0
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -70,6 +70,8 @@ class Cells(Recurrent):
 
 
 class SRU(Layer):
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

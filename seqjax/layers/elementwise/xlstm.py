@@ -114,6 +114,7 @@ class Gates(nnx.Module):
 
 class SLSTMBlock(Layer):
     block = True
+    sequence_parallel = True
 
     def __init__(
         self,

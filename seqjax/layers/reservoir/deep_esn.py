@@ -21,6 +21,8 @@ from seqjax.nn.base import Layer
 class Reservoirs(Layer):
     """Reservoirs made by `make(features, hidden=, input_scale=, **own)`, `own` one per layer."""
 
+    sequence_parallel = True
+
     def stack(
         self,
         make: Callable[..., Reservoir],

@@ -29,6 +29,7 @@ class E1(Layer):
     """The state is h, or Convolved(window, h) with a convolution."""
 
     gated = True  # by Z x
+    sequence_parallel = True
 
     def __init__(
         self,

@@ -73,6 +73,8 @@ class TanhDelta(Recurrent):
 class E88(Layer):
     """The state is S, or Convolved(window, S) with a convolution."""
 
+    sequence_parallel = True
+
     def __init__(
         self,
         features: int,

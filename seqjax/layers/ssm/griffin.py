@@ -52,6 +52,7 @@ class RecurrentBlock(Layer):
         rngs: nnx.Rngs,
     ):
         self.features = self.out_features = features
+        self.sequence_parallel = not unscaled_start
         width = width or features
         self.W_y = nnx.Linear(features, width, rngs=rngs)
         self.W_x = nnx.Linear(features, width, rngs=rngs)
@@ -66,8 +67,7 @@ class RecurrentBlock(Layer):
         return RecurrentState(*modules)
 
     def run(self, x, h, flow):
-        # no start: before a sequence there was nothing
-        u, window = self.conv(self.W_x(x), h.now.window, resets=flow.resets, mask=flow.mask)
+        u, window = self.conv(self.W_x(x), h.window, flow)
         u, state = self.rg_lru.run(u, h.h, flow)
         return self.W_out(jax.nn.gelu(self.W_y(x)) * u), RecurrentState(window, state)
 

@@ -67,6 +67,7 @@ class ShiftSSM(nnx.Module):
 
 class H3(Layer):
     ops = ("diagonal_ssm",)
+    sequence_parallel = True
 
     def __init__(
         self,
