@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import seqjax
+from seqjax.core.newton import NewtonResult, newton
 from seqjax.nn.base import cast_parameters, divides
 from seqjax.ops import OPS
 from seqjax.ops.op import Spec
@@ -157,6 +158,55 @@ def test_layers(name, options):
         return
     assert kept[:3].tolist() == [[True] * T] * 2 + [[n not in (1, 3) for n in range(T)]]
     assert kept[3].tolist() == [n < 10 for n in range(T)]
+
+
+@pytest.mark.parametrize(
+    "name, evaluator",
+    [
+        ("gru", "newton"),
+        pytest.param("gru", "parallel_backward", marks=pytest.mark.thorough),
+        pytest.param("indrnn", "newton", marks=pytest.mark.thorough),
+        pytest.param("slstm", "newton", marks=pytest.mark.thorough),
+        pytest.param("slstm", "parallel_backward", marks=pytest.mark.thorough),
+    ],
+)
+def test_nonlinear_steps_are_solved_over_all_pieces(name, evaluator):
+    layer = cast_parameters(make(name, 4, rngs=nnx.Rngs(0), **LAYERS[name].smoke), jnp.float64)
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(B, T, 4)))
+    h = jax.jit(layer)(jnp.asarray(draw.normal(size=(B, 3, 4))))[1]
+    flags = dict(resets=jnp.asarray(RESETS), mask=jnp.asarray(MASK))
+
+    def run(x, flags, h, axis):
+        y, h = layer(x, h, **flags, axis=axis, evaluator=evaluator)
+        return y, layer.canonical(h)
+
+    agree(run, x, flags, h)
+
+
+@pytest.mark.parametrize("iterations", [50, 1])
+def test_what_newton_reports_is_of_all_pieces(iterations):
+    """Converged, and where it has not: then the pieces run one after the other."""
+    x, h = jnp.asarray(np.random.default_rng(0).normal(size=(12, 2))), jnp.asarray([0.3, -0.2])
+
+    def step(h, x):
+        return jnp.tanh(0.8 * h[::-1] + x)
+
+    def run(x, flags, h, axis):
+        del flags
+        return newton(step, x, h, max_iterations=iterations, axis=axis)
+
+    split = jax.shard_map(
+        lambda x: run(x, {}, h, "time"), mesh=MESH, check_vma=False, in_specs=P("time"),
+        out_specs=NewtonResult(P("time"), P(), P(), P(), P()),
+    )  # fmt: skip
+    found, expected = jax.jit(split)(x), run(x, {}, h, None)
+    assert distance(found.states, expected.states) < 1e-12
+    assert distance(found.last, expected.last) < 1e-12
+    assert found.iterations == expected.iterations
+    assert found.fell_back == expected.fell_back == (iterations == 1)
+    with pytest.raises(ValueError, match="a trust region cannot split time over a mesh axis"):
+        newton(step, x, h, trust=0.1, axis="time")
 
 
 def test_what_cannot_be_split_is_refused():

@@ -97,6 +97,7 @@ def test_pieces_one_after_the_other(name):
     both_agree(pieces, whole, xs, state)
 
 
+@pytest.mark.thorough
 def test_a_monoid_of_ones_own():
     """Quaternions of unit length act on vectors; with resets, of which a scan goes to its start."""
 
@@ -140,7 +141,7 @@ def test_a_monoid_of_ones_own():
 @pytest.mark.parametrize("count", [thorough_but(5, 8, n) for n in (1, 2, 3, 5, 8, 9)])
 def test_the_exchange(count, scanned, monkeypatch):
     """Of any number of devices, which a mapped axis stands for; matrices do not commute."""
-    monkeypatch.setattr(over, "gathers", lambda devices, size: not scanned)
+    monkeypatch.setattr(over, "gathers", lambda *_: not scanned)
     draw = np.random.default_rng(0)
     A = jnp.asarray(draw.normal(size=(count, 3, 3)))
     b, h = jnp.asarray(draw.normal(size=(count, 3))), jnp.asarray(draw.normal(size=3))
@@ -168,6 +169,13 @@ def test_the_exchange(count, scanned, monkeypatch):
         both_agree(mapped, partial(one_by_one, reverse=reverse), A, b, h)
 
 
+def traced(local, spec, devices):
+    """The program of so many devices, which need not be there, as a text."""
+    mesh = jax.sharding.AbstractMesh((devices,), ("time",))
+    run = jax.shard_map(local, mesh=mesh, check_vma=False, in_specs=spec, out_specs=spec)
+    return lambda *given: str(jax.make_jaxpr(run)(*given))
+
+
 def test_what_is_gathered_and_what_is_scanned():
     """By the devices and the bytes of an element."""
 
@@ -176,11 +184,7 @@ def test_what_is_gathered_and_what_is_scanned():
             return combine(over.Summary((a, b), None, None, diagonal), b, "time")[0]
 
         x = jnp.ones((devices, numbers), jnp.float32)
-        run = jax.shard_map(
-            local, mesh=jax.sharding.AbstractMesh((devices,), ("time",)), check_vma=False,
-            in_specs=P("time"), out_specs=P("time"),
-        )  # fmt: skip
-        text = str(jax.make_jaxpr(run)(x, x))
+        text = traced(local, P("time"), devices)(x, x)
         return text.count("all_gather["), text.count("ppermute[")
 
     assert collectives(4, 1 << 20) == (2, 0)
@@ -189,11 +193,48 @@ def test_what_is_gathered_and_what_is_scanned():
     assert collectives(5, 1 << 20) == (0, 2 * (1 + 2))
 
 
+WINDOWED = ["short_convolution", "softmax_attention"]
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+@pytest.mark.parametrize(
+    "count, steps, messages",
+    [(8, 1, 4), pytest.param(5, 2, 3, marks=pytest.mark.thorough), (3, 6, 1)],
+)
+def test_the_halo_of_a_window(name, count, steps, messages, monkeypatch):
+    """Of pieces of one step, shorter than the window and longer: with resets, and the messages."""
+    monkeypatch.setattr(over, "GATHERED", 0)
+    xs, state, rest = arguments_of(name, count * steps)
+    xs, state = jax.tree.map(lambda x: x[0], (xs, state))
+    if name == "short_convolution":  # a kernel [4, D] sees three steps before, a cache has five
+        rest["kernel"] = jnp.concatenate([rest["kernel"]] * 2)[2:]
+        state = jnp.concatenate([state, state])[:5]
+    resets = jnp.zeros(count * steps, bool).at[jnp.array([2, 7])].set(True)
+
+    op = getattr(seqjax, name)
+
+    def local(xs, resets, state=state):
+        return op(**xs, **rest, resets=resets, state=state, axis="time")
+
+    def mapped(xs, state):
+        pieces = jax.tree.map(lambda x: x.reshape(count, steps, *x.shape[1:]), (xs, resets))
+        y, last = jax.vmap(partial(local, state=state), axis_name="time")(*pieces)
+        return y.reshape(-1, *y.shape[2:]), jax.tree.map(lambda x: x[0], last)
+
+    def whole(xs, state):
+        return op(**xs, **rest, resets=resets, state=state)
+
+    both_agree(mapped, whole, xs, state)
+    sent = traced(lambda *given: local(*given)[0], P("time"), count)(xs, resets).count("ppermute[")
+    summary = summarise(op, **xs, **rest, resets=resets, state=state)
+    assert sent == messages * len(jax.tree.leaves((summary.cut, summary.element)))
+
+
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("name", [thorough_but("linear_scan", name) for name in OPS])
 def test_what_is_exchanged_does_not_depend_on_the_steps(name, scanned, monkeypatch):
     """Bytes of the collectives of the compiled program, of values and of gradients."""
-    monkeypatch.setattr(over, "gathers", lambda devices, size: not scanned)
+    monkeypatch.setattr(over, "gathers", lambda *_: not scanned)
 
     def bytes_of(steps, local=None):
         xs, state, rest = arguments_of(name, steps)

@@ -67,6 +67,7 @@ class Line(NamedTuple):
 
     def moved(self, tree: Any, by: int, first: Any) -> Any:
         """What the device `by` places before has, and `first` where there is none."""
+        # leaf by leaf: in one vector a multiplier would be of what a derivative is linear in
         step = -by if self.turned else by
         pairs = [(n, (n + step) % self.size) for n in range(self.size)]
         got = jax.tree.map(lambda x: lax.ppermute(x, self.name, pairs), tree)
@@ -97,7 +98,7 @@ class Line(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["element", "cut", "start"],
-    meta_fields=["monoid", "batched"],
+    meta_fields=["monoid", "batched", "reach"],
 )
 @dataclass(frozen=True)
 class Summary:
@@ -106,7 +107,8 @@ class Summary:
         act(h) = monoid.act(element, h)          or, where `cut` is set, of `start` in place of h
 
     element: of the steps from the last reset on. cut: whether there is one; None: never. batched:
-    whether all leaves have a batch axis [B, ...].
+    whether all leaves have a batch axis [B, ...]. reach: how many such pieces a state may know of;
+    None: all.
 
     >>> x = jnp.arange(1.0, 7.0)[:, None]
     >>> pieces = [summarise(seqjax.linear_scan, jnp.full_like(z, 0.5), z) for z in (x[:4], x[4:])]
@@ -120,6 +122,7 @@ class Summary:
     start: Any
     monoid: Monoid
     batched: bool = False
+    reach: int | None = None
 
     def act(self, state: Any) -> Any:
         """The state after the piece."""
@@ -184,27 +187,34 @@ def combine(summary: Summary, state: Any, axis: Axis, *, reverse: bool = False) 
     summary: of this device. state: before the first piece, the same on all devices. reverse: the
         last piece is the first to act.
 
-    Up to 4 devices, and while all elements are 64 KiB or less, they are gathered: n - 1 elements
-    come to each device in one message. Else they are scanned in ceil(log2(n - 1)) rounds of one
-    element, of pieces that lie 1, 2, 4, ... places before, after a shift by one place (Hillis and
-    Steele 1986): no more bytes from 4 devices on, but as many messages. The state after all is one
-    sum over the devices.
+    Elements are scanned: after a shift by one place, in ceil(log2(n - 1)) rounds, each device
+    combines its own with that of the one 1, 2, 4, ... places before (Hillis and Steele 1986).
+    Where that brings no fewer bytes, as of up to 4 devices, or all n elements are 64 KiB or less,
+    all are gathered in one message. Of a window that r pieces fill r stands for n - 1, and its
+    items come from those alone. The state after all is one sum over the devices.
     """
     if summary.batched:
         each = partial(combine, axis=axis, reverse=reverse)
         return jax.vmap(lambda s, h: each(s.alone, h))(summary, state)
     line = Line.on(turned(axis) if reverse else axis)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(summary._parts))
-    if gathers(line.size, size * examples_together()):
+    rounds = rounds_of(line.size, summary.reach)
+    if gathers(line.size, size * examples_together(), rounds):
         before = _gathered(summary, state, line)
     else:
-        before = _scanned(summary, line).act(state)
+        before = _scanned(summary, line, rounds).act(state)
     return before, line.last(summary.act(before))
 
 
-def gathers(devices: int, size: int) -> bool:
-    """Whether elements of so many bytes are gathered, not scanned."""
-    return devices <= 4 or devices * size <= GATHERED
+def rounds_of(devices: int, reach: int | None = None) -> int:
+    """How often each device combines its element with one from elsewhere."""
+    past = devices - 1 if reach is None else min(devices - 1, reach)
+    return (past - 1).bit_length() if past else 0
+
+
+def gathers(devices: int, size: int, rounds: int) -> bool:
+    """Whether elements of so many bytes are gathered, and not scanned in so many rounds."""
+    return rounds + 2 >= devices or (rounds > 0 and devices * size <= GATHERED)
 
 
 def replay(call: Callable[..., Any], before: Any, *arguments: Any, **options: Any) -> Any:
@@ -251,12 +261,15 @@ def _gathered(summary: Summary, state: Any, line: Line) -> Any:
     return jax.tree.map(lambda h: h[lax.axis_index(line.name)], before)
 
 
-def _scanned(summary: Summary, line: Line) -> Summary:
-    nothing = summary.nothing()
-    past, by = line.moved(summary, 1, nothing), 1
-    while by < line.size - 1:
-        past = line.moved(past, by, nothing).then(past)
-        by *= 2
+def _scanned(summary: Summary, line: Line, rounds: int) -> Summary:
+    nothing = summary.nothing()._parts
+
+    def before(e: Summary, by: int) -> Summary:
+        return summary._with(line.moved(e._parts, by, nothing))
+
+    past = before(summary, 1)
+    for n in range(rounds):
+        past = before(past, 1 << n).then(past)
     return past
 
 

@@ -40,7 +40,7 @@ from seqjax.ops.dense_attention import attend, by_key, forgotten, relative_score
 from seqjax.ops.look_back import Cache, look_back
 from seqjax.ops.op import Evaluator, Op, Rule, Spec
 from seqjax.ops.positions import rotary
-from seqjax.ops.span import Run, Span, push
+from seqjax.ops.span import Run, Span, filled_by, push
 
 
 class Inputs(NamedTuple):
@@ -274,6 +274,9 @@ def act(new: Cache, cache: Cache) -> Cache:
     return Cache(items, jnp.minimum(cache.filled + new.filled, jnp.int32(size)))
 
 
+caches = Monoid(lambda p, q: act(q, p), partial(jax.tree.map, jnp.zeros_like), act)
+
+
 def example(spec: Spec, seed: int) -> dict[str, Any]:
     """Arguments of `softmax_attention` for a spec; options "gates", "bias", "relative", "sinks" and
     its own. The cache holds one step less than it can."""
@@ -333,5 +336,5 @@ SOFTMAX_ATTENTION = Op(
     readers=("q", "p", "sink"),
     grouped=False,
     apart=1,
-    span=Span(piece, Monoid(lambda p, q: act(q, p), partial(jax.tree.map, jnp.zeros_like), act)),
+    span=Span(piece, caches, reach=lambda xs, cache: filled_by(xs, cache.items)),
 )

@@ -25,17 +25,20 @@ Run = Callable[[Any, Any, Any], tuple[Any, Any]]  # (xs, state, start) -> output
 @dataclass(frozen=True)
 class Span:
     """element(run, xs, state, resets): of the steps from the last reset on, one of `monoid`.
-    refuses(xs): why there is none for these; None if there is."""
+    refuses(xs): why there is none for these; None if there is. reach(xs, state): how many pieces
+    like this the state may know of; None: all."""
 
     element: Callable[[Run, Any, Any, Any], Any]
     monoid: Monoid
     refuses: Callable[[Any], str | None] = lambda xs: None
+    reach: Callable[[Any, Any], int | None] = lambda xs, state: None
 
     def summary(self, run: Run, xs: Any, state: Any, resets: Any, start: Any) -> Summary:
         """What the piece does to a state like this one, whose numbers are not looked at."""
         start = jax.tree.map(jnp.zeros_like, state) if start is None else start
         cut = None if resets is None else jnp.any(resets)
-        return Summary(self.element(run, xs, state, resets), cut, start, self.monoid)
+        element = self.element(run, xs, state, resets)
+        return Summary(element, cut, start, self.monoid, reach=self.reach(xs, state))
 
     def over(
         self, axis: Axis, run: Run, xs: Any, state: Any, resets: Any, start: Any, *, reverse: bool
@@ -107,7 +110,13 @@ def pushed(count: Callable[[Any, Any], Array]) -> Span:
         empty = jax.tree.map(jnp.zeros_like, state)
         return count(xs, resets), run(xs, empty, empty)[1]
 
-    return Span(element, window)
+    return Span(element, window, reach=filled_by)
+
+
+def filled_by(xs: Any, window: Any) -> int | None:
+    """How many pieces like this fill a window [W, ...]; unknown where steps are masked."""
+    size, steps = (len(jax.tree.leaves(tree)[0]) for tree in (window, xs))
+    return None if xs.mask is not None else max(1, -(-size // steps))
 
 
 def push(n: Array, old: Array, new: Array) -> Array:
