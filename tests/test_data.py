@@ -15,7 +15,7 @@ from made_files import idx, mnist_files
 from seqjax.answers import Classes, Values
 from seqjax.data import DATASETS, DataError, data_path, prepared
 from seqjax.data.files import File, members, read
-from seqjax.data.pipeline import Reading, packed, rows
+from seqjax.data.pipeline import packed, rows
 from seqjax.data.sets.mnist import read_idx
 from seqjax.tasks import make
 from seqjax.tasks.images.smnist import SIZES
@@ -153,9 +153,8 @@ def test_a_folder_of_files_is_one_role(tmp_path):
 # -- pipelines --
 
 
-def numbers(seed=0, batch=4, **reading):
-    reading = Reading(**reading)
-    return rows(range(10), lambda i: i, np.array, seed=seed, batch=batch, reading=reading)
+def numbers(seed=0, batch=4, **options):
+    return rows(range(10), lambda i: i, np.array, seed=seed, batch=batch, **options)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -168,7 +167,7 @@ def test_each_epoch_has_each_example_once_and_stops_nowhere(batch):
     assert not np.array_equal(next(numbers(1, 10)), next(numbers(2, 10)))
 
 
-def test_a_position_is_saved_and_hosts_share_out_the_examples():
+def test_a_position_is_saved_and_processes_share_out_a_batch():
     iterator = numbers()
     for _ in range(3):
         next(iterator)
@@ -176,11 +175,15 @@ def test_a_position_is_saved_and_hosts_share_out_the_examples():
     other = numbers()
     other.set_state(state)
     np.testing.assert_array_equal(after, [next(other) for _ in range(3)])
-    hosts = [numbers(batch=5, shard=shard, shards=2) for shard in (0, 1)]
-    for _ in range(3):
-        assert sorted(np.concatenate([next(host) for host in hosts])) == list(range(10))
-    with pytest.raises(ValueError, match="10 examples are too few for 11 hosts"):
-        numbers(shards=11)
+    for batch, parts in ((4, (range(2), range(2, 4))), (3, (range(1), range(1, 3)))):
+        alone = numbers(batch=batch)
+        shared = [numbers(batch=batch, part=part, workers=workers)
+                  for part, workers in zip(parts, (0, 1), strict=True)]  # fmt: skip
+        for _ in range(7):  # over the end of an epoch
+            drawn = [next(one) for one in shared]
+            np.testing.assert_array_equal(np.concatenate(drawn), next(alone))
+        shared[0].set_state(alone.get_state())  # a position is that of any number of processes
+        np.testing.assert_array_equal(next(shared[0]), next(alone)[: len(parts[0])])
 
 
 def test_workers_read_ahead_in_the_same_order():

@@ -7,35 +7,20 @@
     in_order   each once and in order, for validation: batches of places
 
 All but the last go on over the end of an epoch. `get_state` and `set_state` of the iterators are
-exact, with worker processes too, and these leave the order as it is.
+exact, with worker processes too (`workers`, which read ahead), and these leave the order as it is.
 """
 
 from __future__ import annotations
 
 import atexit
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-
-
-class Reading(NamedTuple):
-    """How the examples are shared out.
-
-    shard, shards: this host has every `shards`-th example of the shuffled epoch, from the
-        `shard`-th on; no two hosts share one as long as an epoch has whole rounds.
-    workers: processes that read ahead; 0: none, in the process that trains.
-    """
-
-    shard: int = 0
-    shards: int = 1
-    workers: int = 0
-
-
-ALONE = Reading()
 
 
 def rows(
@@ -45,17 +30,26 @@ def rows(
     *,
     seed: int,
     batch: int,
-    reading: Reading = ALONE,
+    part: range | None = None,
+    workers: int = 0,
 ) -> Any:
     """Batches collate([encode(example), ..]) of `batch` examples each.
 
-    Raises ValueError where a shard would have no example.
+    part: of each batch these rows alone are read; None: all.
     """
-    examples = _examples(source, seed, reading).map(encode)
+    examples: Any = _examples(source, seed)
+    if part is not None and len(part) < batch:
+        import grain
+
+        drawn, batch, whole = examples, len(part), batch
+        examples = grain.MapDataset.range(sys.maxsize // whole * batch).map(
+            lambda n: drawn[n // batch * whole + part.start + n % batch]
+        )
+    examples = examples.map(encode)
     # of batches of one, `repeat` without end has more than an index can count
     one_by_one = examples.map(lambda example: collate([example]))
     batches = one_by_one if batch == 1 else examples.batch(batch, batch_fn=collate)
-    return _iterator(batches.to_iter_dataset(_read_options()), reading)
+    return _iterator(batches.to_iter_dataset(_read_options()), workers)
 
 
 def gathered(count: int, gather: Callable[[np.ndarray], Any], *, seed: int, batch: int) -> Any:
@@ -65,7 +59,7 @@ def gathered(count: int, gather: Callable[[np.ndarray], Any], *, seed: int, batc
     places = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     # of batches of one, `repeat` without end has more than an index can count
     batches = places.batch(batch) if batch > 1 else places.map(np.atleast_1d)
-    return _iterator(batches.map(gather).to_iter_dataset(_read_options()), ALONE)
+    return _iterator(batches.map(gather).to_iter_dataset(_read_options()))
 
 
 def repeated(count: int, make: Callable[[int], Any]) -> Any:
@@ -73,7 +67,7 @@ def repeated(count: int, make: Callable[[int], Any]) -> Any:
     import grain
 
     return _iterator(
-        grain.MapDataset.range(count).repeat().map(make).to_iter_dataset(_read_options()), ALONE
+        grain.MapDataset.range(count).repeat().map(make).to_iter_dataset(_read_options())
     )
 
 
@@ -92,7 +86,7 @@ def packed(
     seed: int,
     batch: int,
     length: int,
-    reading: Reading = ALONE,
+    workers: int = 0,
 ) -> Any:
     """Batches of documents encode(example), int [N], N > 1, that lie one after the other.
 
@@ -106,7 +100,7 @@ def packed(
         document = encode(example)
         return {"x": document[:-1], "y": document[1:]}
 
-    documents = _examples(source, seed, reading).map(pair).to_iter_dataset(_read_options())
+    documents = _examples(source, seed).map(pair).to_iter_dataset(_read_options())
     full = grain.experimental.ConcatThenSplitIterDataset(
         documents, length_struct={"x": length, "y": length}
     )
@@ -114,16 +108,13 @@ def packed(
     def begun(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"x": row["x"], "y": row["y"], "begins": row["x_positions"] == 0}
 
-    return _iterator(full.map(begun).batch(batch).map(collate), reading)
+    return _iterator(full.map(begun).batch(batch).map(collate), workers)
 
 
-def _examples(source: Sequence[Any], seed: int, reading: Reading) -> Any:
+def _examples(source: Sequence[Any], seed: int) -> Any:
     import grain  # takes a second to import
 
-    if len(source) < reading.shards:
-        raise ValueError(f"{len(source)} examples are too few for {reading.shards} hosts")
-    shuffled = grain.MapDataset.source(source).seed(seed).shuffle()
-    return shuffled[reading.shard :: reading.shards].repeat()
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
 def _read_options() -> Any:
@@ -133,18 +124,18 @@ def _read_options() -> Any:
     return grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
 
 
-def _iterator(dataset: Any, reading: Reading) -> Any:
-    if reading.workers:
+def _iterator(dataset: Any, workers: int = 0) -> Any:
+    if workers:
         import grain
         from absl import flags
 
         if not flags.FLAGS.is_parsed():  # grain hands them to its workers
             flags.FLAGS(["seqjax"], known_only=True)
-        options = grain.multiprocessing.MultiprocessingOptions(num_workers=reading.workers)
+        options = grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
         # out of the memory they share, which the workers take with them
         dataset = dataset.mp_prefetch(options).map(partial(jax.tree.map, np.array))
     iterator = iter(dataset)
-    if reading.workers:
+    if workers:
         atexit.register(_close, weakref.ref(iterator))
     return iterator
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from seqjax.core.common import unknown
-from seqjax.data.pipeline import Reading, in_order, rows
+from seqjax.data.pipeline import in_order, rows
 from seqjax.data.records import Prepared
 from seqjax.tasks.task import Batch, DataIterator, Metrics, Spec, Task, without
 
@@ -127,21 +127,18 @@ class RecordTask(Task):
         return self.data.fingerprint
 
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
-        """Endless training batches; the seed shuffles the examples of each epoch.
+        """Endless training batches; the seed shuffles the examples of each epoch."""
+        return self.rows(seed, batch, length, range(batch))
 
-        Of several hosts each has its share of the batch. Raises ValueError.
-        """
-        hosts = jax.process_count()
-        if batch % hosts:
-            raise ValueError(f"{hosts} hosts cannot share out a batch of {batch} rows")
-        reading = Reading(jax.process_index(), hosts, self.workers)
+    def rows(self, seed: int, batch: int, length: int, part: range) -> DataIterator:
+        """Only these rows are read."""
         encode, gather = self.encode, self.gather  # all that the workers need
         encode(self.train[0], length)  # a wrong length is answered here, before anything runs
         iterator = rows(
             self.train,
             lambda example: encode(example, length),
             lambda encoded: gather(encoded, length),
-            seed=seed, batch=batch // hosts, reading=reading,
+            seed=seed, batch=batch, part=part, workers=self.workers,
         )  # fmt: skip
         return cast(DataIterator, iterator)
 

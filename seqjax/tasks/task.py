@@ -107,6 +107,27 @@ class Generator:
         self.next_index = int(state["next_index"])
 
 
+@dataclass
+class Rows:
+    """`DataIterator` over some rows of the batches of another, all of which are made."""
+
+    batches: DataIterator
+    part: range
+
+    def __iter__(self) -> "Rows":
+        return self
+
+    def __next__(self) -> Batch:
+        part = slice(self.part.start, self.part.stop)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[part], next(self.batches))
+
+    def get_state(self) -> dict[str, Any]:
+        return self.batches.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.batches.set_state(state)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A task: where batches come from, what an answer looks like, what it is worth.
@@ -152,6 +173,10 @@ class Task:
     def batches(self, seed: int, batch: int, length: int) -> DataIterator:
         """Endless training batches, determined by the seed."""
         return Generator(self.sample, _stream(seed, 0), batch, length)
+
+    def rows(self, seed: int, batch: int, length: int, part: range) -> DataIterator:
+        """The same, of each batch these rows alone: what one of several processes needs."""
+        return Rows(self.batches(seed, batch, length), part)
 
     def validation(self, batch: int, length: int, count: int | None = None) -> Iterator[Batch]:
         """The first `count` of the fixed held-out batches, the same for every training seed."""

@@ -17,6 +17,7 @@ from seqjax.recipes import RECIPES
 from seqjax.tasks import TASKS
 from seqjax.tools.options import parse
 from seqjax.train.config import Config, TaskConfig, fitted, smoke
+from seqjax.train.processes import ALONE, Processes
 
 
 def train(words: list[str]) -> int:
@@ -61,6 +62,7 @@ def _command(default: Config, name: str) -> Callable[..., int]:
         origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
         from_moments: bool = False,
         tiny: bool = False,
+        processes: Processes = ALONE,
     ) -> int:
         """Train a model. The same command with the same --run goes on where it stopped.
 
@@ -72,23 +74,28 @@ def _command(default: Config, name: str) -> Callable[..., int]:
             from_moments: go on with the optimiser of that run too: its moments, and its average of
                 weights
             tiny: two steps at the smallest sizes, to see that it runs
+            processes: of a run of several, each of which is started with the same command
         """
         from seqjax.train.loop import train
+        from seqjax.train.processes import first, job, leads
         from seqjax.train.progress import table
         from seqjax.train.step import prepare
 
-        if origin is not None:
-            origin = find(origin) if str(origin) in MODELS else origin
-            config = replace(config, model=_changed(config.model, default.model))
-        if tiny and origin is None:
-            prepare(fitted(config))  # a mistake in what tiny changes is one too
-        run = run or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        if tiny:
-            config = replace(smoke(config), **({"model": config.model} if origin else {}))
-        result = train(config, run, origin=origin, moments=from_moments)
-        with suppress(OSError):  # the terminal may be gone
-            print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
-                  f"{table(result.metrics)}\nin {run}", flush=True)  # fmt: skip
+        with job(processes):
+            if origin is not None:
+                origin = find(origin) if str(origin) in MODELS else origin
+                config = replace(config, model=_changed(config.model, default.model))
+            if tiny and origin is None:
+                prepare(fitted(config))  # a mistake in what tiny changes is one too
+            now = first(datetime.now)
+            run = run or Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
+            if tiny:
+                config = replace(smoke(config), **({"model": config.model} if origin else {}))
+            result = train(config, run, origin=origin, moments=from_moments)
+            if leads():
+                with suppress(OSError):  # the terminal may be gone
+                    print(f"{result.reason} after step {result.step}, {result.seconds:.0f} s: "
+                          f"{table(result.metrics)}\nin {run}", flush=True)  # fmt: skip
         return result.status
 
     return command

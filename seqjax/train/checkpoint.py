@@ -3,7 +3,7 @@
     checkpoints/<step>/     state        every array of the training state, by name (orbax)
                             extra        the position in the data, the best score, ... (JSON)
                             SHA256SUMS   the seal: hashes of all files, as `sha256sum -c` reads it
-    checkpoints/lock        held by the process that trains
+    checkpoints/lock        held by the processes that train
 
 A step is written and sealed as `<step>.seqjax-partial` and then renamed, and renamed to
 `<step>.seqjax-removed` before it is removed. So a process that is killed while it saves, or a disk
@@ -21,7 +21,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from seqjax.core.files import write_atomically
+from seqjax.train.processes import barrier, first, leads, several
 
 FORMAT = 1  # those before had no number
 SEAL = "SHA256SUMS"
@@ -60,30 +62,37 @@ class Checkpoints:
         self.folder, self.keep, self.every = Path(folder).absolute(), keep, every
         self.best: float | None = None
         self.back: int | None = None
-        items: Any = {
-            "state": ocp.StandardCheckpointHandler(),
-            "extra": ocp.JsonCheckpointHandler(),
-        }
-        self.orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items))
+        self.orbax = _orbax(together=False)  # reads what this process needs
+        self.together = several() and not read_only
+        self.writes = _orbax(together=True) if self.together else self.orbax
         self.writer, self.written = ThreadPoolExecutor(1), Future()
         self.written.set_result(None)
         self.read_only, self.lock = read_only, None
-        if not read_only:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Checkpoints:
         if not self.read_only:
-            self.lock = _lock(self.folder / "lock")
-            self._clear()
-            if unsealed := self.unsealed():
-                self.__exit__()
-                raise CheckpointError(self._no_seal(unsealed[-1]))
+            first(self._begin)
+            if self.together and not leads():
+                self.lock = _lock(self.folder / "lock", LOCK_SH)
         return self
 
-    def __exit__(self, *_) -> None:
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _lock(self.folder / "lock")
+        self._clear()
+        if unsealed := self.unsealed():
+            self.__exit__(CheckpointError)
+            raise CheckpointError(self._no_seal(unsealed[-1]))
+        if self.together:  # the others hold it as well: it is free when all of them have ended
+            flock(self.lock, LOCK_SH)
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_) -> None:
         """Wait until everything is on disk."""
         self.writer.shutdown()
+        if self.together and kind is None and self.written.exception() is None:
+            barrier()  # the first one has sealed it
         self.orbax.close()
+        self.writes.close()
         if self.lock:
             self.lock.close()
         self.written.result()  # or what went wrong in writing
@@ -96,7 +105,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that are complete."""
         self.written.result()
-        return self._numbers(sealed=True)
+        found = partial(self._numbers, sealed=True)
+        return first(found) if self.together else found()
 
     def unsealed(self) -> list[int]:
         """What goes by the name of a step and has no seal: a copy without it, or not a step."""
@@ -105,8 +115,9 @@ class Checkpoints:
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
         """Copy the arrays of `state` now, write them in the background. `extra` is JSON."""
         # A copy of our own: the next training step reuses the memory of these arrays.
-        arrays = {name: np.array(leaf) for name, leaf in _named(state).items() if leaf.size}
-        kept = sorted({*self.steps(), step})
+        arrays = {name: _copy(leaf) for name, leaf in _named(state).items() if leaf.size}
+        self.written.result()
+        kept = sorted({*self._numbers(sealed=True), step})
         old = [n for n in kept[: -self.keep] if not self.stays(n)]
         self.written = self.writer.submit(self._write, step, arrays, extra, old)
 
@@ -117,7 +128,14 @@ class Checkpoints:
 
     def read(self, step: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays of a step, by name, and its extra; of the last step if none is named."""
-        steps = self.steps()
+        step = self._whole(step)
+        arrays = self._arrays(step, self.arrays(step))
+        return {name: np.asarray(array) for name, array in arrays.items()}, self._extra(step)
+
+    def _whole(self, step: int | None) -> int:
+        """The number of a step that can be read. Raises CheckpointError."""
+        self.written.result()
+        steps = self._numbers(sealed=True)
         last = max([*steps, *self.unsealed()], default=None)
         step = last if step is None else step
         if step is None:
@@ -129,14 +147,24 @@ class Checkpoints:
         if fault := self.fault(step):
             older = next((s for s in reversed(steps) if s < step and not self.fault(s)), None)
             raise CheckpointError(f"{fault}: {self._advice(step, older)}")
-        folder = self.folder / str(step)
-        items: dict[str, Any] = {"extra": ocp.args.JsonRestore()}
-        if (folder / "state").is_dir():
-            items["state"] = ocp.args.StandardRestore()
-        found = self.orbax.restore(folder, args=ocp.args.Composite(**items))
-        arrays = found["state"] if "state" in items else {}
-        extra = {name: value for name, value in found["extra"].items() if name != "format"}
-        return {name: np.asarray(array) for name, array in arrays.items()}, extra
+        return step
+
+    def _arrays(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that were saved, whole, or as `like` has their shardings."""
+        if not like:
+            return {}
+
+        def target(array: Any) -> Any:
+            if getattr(array, "sharding", None) is None:  # of numpy, and costs no memory
+                return np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            return array
+
+        wanted = ocp.args.StandardRestore({name: target(array) for name, array in like.items()})
+        args = ocp.args.Composite(state=wanted)
+        return self.orbax.restore(self.folder / str(step), args=args)["state"]
+
+    def _extra(self, step: int) -> dict[str, Any]:
+        return {name: value for name, value in self.extra(step).items() if name != "format"}
 
     def fault(self, step: int) -> str | None:
         """Why a step cannot be read; None if it can, every byte of it was looked at."""
@@ -174,8 +202,8 @@ class Checkpoints:
     ) -> tuple[Any, dict[str, Any]]:
         """`read`, in the structure of `like`, whose dtypes floats are cast to; of the parts in
         `perhaps` what there is."""
-        arrays, extra = self.read(step)
-        like_named = _named(like)
+        step = first(partial(self._whole, step)) if self.together else self._whole(step)
+        arrays, like_named = self.arrays(step), _named(like)
         lacks = {n for n in like_named if n.partition(".")[0] in perhaps and n not in arrays}
         differ = [
             name for name, leaf in like_named.items()
@@ -189,9 +217,19 @@ class Checkpoints:
                 f"the checkpoint in {self.folder} is of another model: it differs in "
                 f"{len(differ)} arrays: {', '.join(differ[:5])}"
             )
+        split = {
+            name: jax.ShapeDtypeStruct(v.shape, arrays[name].dtype, sharding=v.sharding)
+            for name, v in like_named.items() if name in arrays and not _here(v)
+        }  # fmt: skip
+        found = self._arrays(step, arrays | split)
         # Copies: these arrays will be donated, and must not share memory with numpy's.
-        leaves = [jnp.array(arrays.get(name, v), v.dtype) for name, v in like_named.items()]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), extra
+        leaves = [
+            found[name].astype(v.dtype) if name in split else
+            v if name not in found and not _here(v) else
+            jnp.array(found.get(name, v), v.dtype)
+            for name, v in like_named.items()
+        ]  # fmt: skip
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), self._extra(step)
 
     def go_back(
         self, like: Any, to: int, perhaps: Sequence[str] = ()
@@ -201,7 +239,7 @@ class Checkpoints:
         found = max((step for step in steps if step <= to), default=steps[-1])
         restored = self.restore(like, found, perhaps)
         for step in reversed(steps):
-            if step > found:
+            if step > found and leads():
                 self._remove(step)
         return restored
 
@@ -212,12 +250,14 @@ class Checkpoints:
             items["state"] = ocp.args.StandardSave(arrays)
         try:
             with _quiet():
-                self.orbax.save(folder, args=ocp.args.Composite(**items))
+                self.writes.save(folder, args=ocp.args.Composite(**items))
+            if not leads():
+                return
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
             write_atomically(folder / SEAL, "".join(lines))
         except Exception as error:  # of orbax too: it has ValueErrors of a full disk
-            for left in self.folder.glob(f"{step}{PARTIAL}*"):  # make room
+            for left in self.folder.glob(f"{step}{PARTIAL}*") if leads() else ():  # make room
                 shutil.rmtree(left, ignore_errors=True)
             kept = max(self._numbers(sealed=True), default=None)
             last = "no step is complete" if kept is None else f"the last complete step is {kept}"
@@ -253,9 +293,10 @@ class Checkpoints:
         return sorted(int(path.name) for path in steps if (path / SEAL).exists() == sealed)
 
     def _no_seal(self, step: int) -> str:
+        complete = self._numbers(sealed=True)
         return (
             f"{self.folder / str(step)} has no seal, the file {SEAL}: it may not be complete. Put "
-            f"the seal back, or move the folder away; the complete steps are {self.steps()}"
+            f"the seal back, or move the folder away; the complete steps are {complete}"
         )
 
 
@@ -279,11 +320,39 @@ def _damage(folder: Path) -> Path | None:
     return None if files == {*sealed, SEAL} else folder / SEAL
 
 
-def _lock(path: Path) -> IO:
+def _orbax(*, together: bool) -> ocp.Checkpointer:
+    """together: for all processes, which wait for each other without their devices: these are at
+    work, and each in its order. Else for this one alone."""
+    options = ocp.options.MultiprocessingOptions()
+    if several():
+        here, active = jax.process_index(), set(range(jax.process_count()))
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=0 if together else here, active_processes=active if together else {here}
+        )
+    items: Any = {
+        "state": ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        "extra": ocp.JsonCheckpointHandler(multiprocessing_options=options),
+    }
+    composite: Any = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options), **items
+    )
+    return ocp.Checkpointer(composite, multiprocessing_options=options)
+
+
+def _here(array: Any) -> bool:
+    """Whether this process has all of it."""
+    return getattr(array, "is_fully_addressable", True)
+
+
+def _copy(array: Any) -> Any:
+    return np.array(array) if _here(array) else jnp.copy(array)
+
+
+def _lock(path: Path, kind: int = LOCK_EX) -> IO:
     """`path`, open and locked until it is closed or the process ends, however it ends."""
     file = path.open("w")
     try:
-        flock(file, LOCK_EX | LOCK_NB)
+        flock(file, kind | LOCK_NB)
     except BlockingIOError:
         file.close()
         raise CheckpointError(f"another process is training in {path.parent.parent}") from None

@@ -85,6 +85,13 @@ class Evaluation:
         c = self.config
         return self.task.validation(c.batch, c.evaluation_length or c.length, c.evaluation_batches)
 
+    def compile(self, params: Arrays, frozen: Arrays) -> None:
+        """Compile, without running it, what a call runs first."""
+        self.start.lower(params, frozen).compile()
+        carry = jax.eval_shape(self.start, params, frozen)
+        batch = self.layout.batch(next(self.batches()))
+        self.measure.lower(params, frozen, batch, carry).compile()
+
     def trace(self, params: Any, frozen: Any, batch: Batch) -> Sequence[str]:
         """Trace, for arrays of these shapes, what a call of them will run: the metrics it has."""
         carry = jax.eval_shape(self.start, params, frozen)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -81,12 +83,14 @@ class Layout:
         """Raises ValueError for more devices than there are, and for rules of no axis."""
         rules, mesh = rules_of(config.mesh), None
         sizes = [getattr(config.mesh, name) for name in AXES]
-        if (count := math.prod(sizes)) > 1:
-            if count > jax.device_count():
+        several = jax.process_count() > 1
+        if (count := math.prod(sizes)) > 1 or several:
+            if count > jax.device_count() or (several and count < jax.device_count()):
                 axes = ", ".join(f"{n}={size}" for n, size in zip(AXES, sizes, strict=True))
-                raise ValueError(
-                    f"mesh {axes} takes {count} devices, and there are {jax.device_count()}"
-                )
+                there = f"there are {jax.device_count()}"
+                if several:
+                    there = f"{jax.process_count()} processes have {jax.device_count()}"
+                raise ValueError(f"mesh {axes} takes {count} devices, and {there}")
             kinds = (AxisType.Auto,) * len(AXES)
             mesh = jax.make_mesh(sizes, AXES, kinds, devices=jax.devices()[:count])
         return cls(mesh, rules, config.model.features)
@@ -153,26 +157,82 @@ class Layout:
             return state
         return _to(state, self.state(state))
 
-    def batch(self, batch: Any) -> Any:
-        """The same batch on its devices: [B, T, ...] over both axes where they divide it."""
+    def rows(self, batch: int) -> range:
+        """Those of the examples of a batch that this process has devices for."""
+        if self.mesh is None:
+            return range(batch)
+        where = self._spec(("batch",), (batch,)).addressable_devices_indices_map((batch,))
+        found = [part[0].indices(batch) for part in where.values() if part]
+        return range(min(start for start, *_ in found), max(stop for _, stop, _ in found))
+
+    def batch(self, batch: Any, of: int | None = None) -> Any:
+        """The same batch on its devices: [B, T, ...] over both axes where they divide it.
+
+        of: B, where each process has only its `rows(B)`.
+        """
         if self.mesh is None:
             return batch
-        steps = batch.mask.shape
+        first, steps = self.rows(of).start if of else 0, batch.mask.shape
 
         def one(leaf: Any) -> NamedSharding:
             axes = ("batch", "time") if leaf.shape[:2] == steps else ("batch",)
             axes = (*axes, *(None,) * leaf.ndim)[: leaf.ndim]
-            return self._spec(axes, leaf.shape)
+            return self._spec(axes, (of or leaf.shape[0], *leaf.shape[1:]))
 
-        return _to(batch, jax.tree.map(one, batch))
+        shardings = jax.tree.map(one, batch)
+        if of is None:
+            return _to(batch, shardings)
+        return jax.tree.map(lambda leaf, s: _from_rows(leaf, s, first, of), batch, shardings)
+
+    def gather(self, share: float, word: float) -> Any:
+        """What a step is given beside its batch: `share` of this process, and of several also its
+        word for the others."""
+        if jax.process_count() == 1:
+            return np.float32(share)
+        assert self.mesh is not None
+        own = np.array([[share, word]], np.float32)
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXES))
+        return jax.make_array_from_callback((self.mesh.size, 2), sharding, lambda _: own)
+
+    def agreed(self, given: Any) -> tuple[Any, dict[str, Any]]:
+        """Inside the step: the largest share; of several processes also what all of them hear."""
+        if not given.ndim:
+            return given, {}
+        share, word = jnp.max(given, axis=0)
+        return share, {"share": share, "word": word}
 
 
 ONE_DEVICE = Layout(None, RULES, 0)
 
 
 def _to(tree: Any, shardings: Any) -> Any:
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
-    return (lax.with_sharding_constraint if traced else jax.device_put)(tree, shardings)
+    leaves = jax.tree.leaves(tree)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return lax.with_sharding_constraint(tree, shardings)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    return jax.tree.map(_placed, tree, shardings)
+
+
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that each process has whole, on the devices of all: each fills its own."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf  # it is there
+    return _from_rows(leaf, sharding, 0, None)
+
+
+def _from_rows(leaf: Any, sharding: NamedSharding, first: int, of: int | None) -> jax.Array:
+    """An array of `of` rows, of which each process has those from `first` on."""
+    own = np.asarray(leaf)
+    shape = own.shape if of is None else (of, *own.shape[1:])
+
+    def part(index: Any) -> np.ndarray:
+        if of is None:
+            return own[index]
+        start, stop, _ = index[0].indices(of)
+        return own[(slice(start - first, stop - first), *index[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, part)
 
 
 def rules_of(config: MeshConfig) -> dict[str, tuple[str, ...]]:

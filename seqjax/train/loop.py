@@ -15,14 +15,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
+from rich.console import Console
 
 from seqjax.core.common import Notice, keep_memory
 from seqjax.stacks.model import Model
@@ -36,13 +37,16 @@ from seqjax.train.guard import SPIKE, Bad, NotFinite
 from seqjax.train.imported import build
 from seqjax.train.optimiser import described as described_groups
 from seqjax.train.origin import beside, find, keep
+from seqjax.train.processes import agree, barrier, first, leads, several
 from seqjax.train.progress import Progress, short, table
 from seqjax.train.record import (
     Logger,
     Record,
+    fields,
     read_config,
     read_data,
     read_objects,
+    resolved,
     write_config,
 )
 from seqjax.train.step import prepare, take_apart
@@ -67,8 +71,10 @@ class Result(NamedTuple):
 
     @property
     def status(self) -> int:
-        """Exit status of a process that did this: 0, or 128 and the number of the signal."""
-        return 128 + signal.Signals[self.reason] if self.reason.startswith("SIG") else 0
+        """Exit status of a process that did this: 0, or 128 and the number of the signal; of
+        several processes 0, as the one that had the signal must not take the others with it."""
+        stopped = self.reason.startswith("SIG") and not several()
+        return 128 + signal.Signals[self.reason] if stopped else 0
 
 
 def train(
@@ -93,6 +99,8 @@ def train(
     logger: called with (step, metrics), with all that metrics.jsonl has.
     callbacks: each called with (step, metrics, model) after an evaluation; the arrays of the model
         are used up by the next step. One that returns True ends the run.
+    In several processes (`seqjax.train.processes`) each calls `train` with the same; the first one
+    logs and writes, callbacks run in all and have to return the same.
     On CPU a run that was stopped and resumed is bitwise the run that was not, unless the clock
     decides (`max_seconds`), and so are its metrics. SIGTERM, SIGHUP and Ctrl-C save and end it.
     Raises ValueError, before any work and any folder, for what cannot run, and NotFinite when the
@@ -118,6 +126,7 @@ def train(
         raise ValueError("train.bad_step=rewind goes back to a checkpoint: give the run a folder")
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
+    agree(fields(resolved(config)) | {"run": str(run), "from": source and source.record})
     size, groups, task, start, layout, update, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
     )
@@ -136,8 +145,11 @@ def train(
         """What is evaluated."""
         return state.params if state.average is None else state.average.mean
 
+    alone, rows = not several(), layout.rows(config.task.batch)
+
     def stream(at: Mapping[str, Any] | None = None) -> DataIterator:
-        batches = task.batches(t.seed, config.task.batch, config.task.length)
+        drawn = t.seed, config.task.batch, config.task.length
+        batches = task.batches(*drawn) if alone else task.rows(*drawn, rows)
         if at is not None:
             batches.set_state(at)
         return batches
@@ -146,17 +158,20 @@ def train(
     step, seconds, checkpoints = 0, 0.0, None
     course = Course({"loss": float("inf"), "step": 0})
     progress = progress or Progress(t.steps)
+    if not leads():
+        progress = Progress(t.steps, Console(quiet=True))
 
     with ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(Stop(several=not alone))
         if run is not None:
             began_with = source.record if source else {}
             sizes = size._asdict()
-            so_far = write_config(run, config, task.fingerprint, sizes, began_with, objects)
+            of_run = run, config, task.fingerprint, sizes, began_with, objects
+            so_far = first(lambda: write_config(*of_run))
             folder = run / "checkpoints"
             checkpoints = stack.enter_context(Checkpoints(folder, t.max_to_keep, t.keep_every))
             if source is not None:
-                keep(source, run)
+                first(partial(keep, source, run))
             if checkpoints.steps():
                 state, extra = checkpoints.restore(state, perhaps=PERHAPS)
                 state = layout.put(state)
@@ -181,12 +196,17 @@ def train(
         if not step and (source is not None or t.bad_step == "rewind"):
             saved = None  # save at once: to do without its origin, and to have something to go to
         ahead: deque[tuple[int, Arrays]] = deque()  # steps under way on the device
+        heard = 0.0  # of several processes, by the last step that is done
         since = None  # the step and the time the rate is measured from: the first one compiles
 
-        def share() -> float:
+        def own_share() -> float:
             """How much of the run is over, by steps or by the clock."""
             time = (monotonic() - began) / t.max_seconds if t.max_seconds else 0
             return min(1.0, max(step / t.steps, time))
+
+        def share() -> float:
+            """The same by a clock that is the same for all processes."""
+            return own_share() if alone else heard
 
         def regular(step: int) -> int:
             return step - step % t.save_every
@@ -198,8 +218,8 @@ def train(
                 at = {"step": step, "seconds": monotonic() - began, "data": data.get_state()}
                 checkpoints.save(step, state, at | course.extra())
 
-        rows = course.rewinds
-        record = stack.enter_context(Record(run, step, course.evaluated, rows))
+        record = Record(run if leads() else None, step, course.evaluated, course.rewinds)
+        stack.enter_context(record)
 
         def write(step: int, metrics: Mapping[str, float]) -> None:
             try:
@@ -207,10 +227,15 @@ def train(
             except OSError as error:
                 text = f"metrics.jsonl of {run} could not be written: {error.strerror}"
                 raise CheckpointError(f"{text}; {_last(checkpoints)}") from error
-            if logger is not None:
+            if logger is not None and leads():
                 logger(step, metrics)
 
         stack.enter_context(progress)
+        if not alone:  # collectives wait for a process that still compiles some seconds at most
+            update.lower(state, layout.batch(next(stream()), config.task.batch),
+                         layout.gather(0, 0)).compile()  # fmt: skip
+            evaluate.compile(weights(), state.frozen)
+            barrier()
 
         while True:
             over = "finished" if step >= t.steps else "time" if share() >= 1 else None
@@ -225,6 +250,9 @@ def train(
             while len(ahead) > (0 if evaluating or saving else AHEAD):
                 number, training = ahead.popleft()
                 now = {name: float(v) for name, v in jax.device_get(training).items()}
+                if not alone:
+                    heard = now.pop("share")
+                    stop.hear(now.pop("word"))
                 bad = Bad.of(number, now)
                 if bad and (t.bad_step == "stop" or course.bad == t.bad_in_a_row):
                     write(number, bad.record("stopped", 1))
@@ -247,8 +275,8 @@ def train(
                     rate = taken / max(1e-9, monotonic() - since[1])
                     since, elapsed = (number, monotonic()), monotonic() - began
                     write(number, {**mean, "tokens_per_second": rate, "seconds": elapsed})
-                    left = elapsed * (1 - share()) / share()
-                    progress.update(number, share(), mean["loss"], rate, left)
+                    left = elapsed * (1 - own_share()) / own_share()
+                    progress.update(number, own_share(), mean["loss"], rate, left)
 
             if bad and t.bad_step == "rewind" and checkpoints is not None:
                 state, extra = checkpoints.go_back(state, regular(bad.step - 1), PERHAPS)
@@ -294,7 +322,8 @@ def train(
             if reason:
                 break
 
-            state, training = update(state, layout.batch(next(data)), np.float32(share()))
+            batch = layout.batch(next(data), None if alone else config.task.batch)
+            state, training = update(state, batch, layout.gather(own_share(), stop.word))
             step += 1
             ahead.append((step, training))
     if stop.signal == reason:

@@ -212,8 +212,9 @@ def write_config(
         stored, strange = _read(folder)
         if strange:
             raise ValueError(f"{folder} is a run of another version: {', '.join(strange)} unknown")
-        now, before = _fields(config), _fields(stored)
-        differ = [name for name in now if now[name] != before[name]]
+        now, before = fields(config), fields(stored)
+        differ = [name for name in now
+                  if now[name] != before[name] and name.partition(".")[2] not in FREE]  # fmt: skip
         differ += ["from"] if read_from(folder) != dict(origin) else []
         differ += sorted(set(read_objects(folder)) ^ set(objects))
         if differ:
@@ -294,12 +295,11 @@ def _json(folder: Path) -> dict[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _fields(config: Config) -> dict[str, str]:
-    """section.field -> value as JSON, of what must not change within a run."""
-    sections = asdict(config).items()
+def fields(config: Config) -> dict[str, str]:
+    """section.field -> value as JSON."""
     return {
         f"{section}.{name}": json.dumps(value)
-        for section, values in sections for name, value in values.items() if name not in FREE
+        for section, values in asdict(config).items() for name, value in values.items()
     }  # fmt: skip
 
 

@@ -147,9 +147,10 @@ def make_update(
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def update(state: TrainState, batch: Batch, share: jax.Array):
+        share, heard = layout.agreed(share)
         with layout.inside():
             state, metrics = whole(state, batch, share)
-        return layout.put(state), metrics
+        return layout.put(state), {**metrics, **heard}
 
     def whole(state: TrainState, batch: Batch, share: jax.Array):
         before = state

@@ -10,10 +10,28 @@ class Stop:
     """SIGTERM, SIGHUP or Ctrl-C ask the loop to save and end; a second Ctrl-C ends it at once.
 
     A signal that is ignored stays so: under `nohup` a terminal that goes away ends nothing.
+    Of several processes all end after the same step, whichever of them has the signal: the step
+    itself has `word` of each process, and returns the largest (`seqjax.train.layout`).
     """
 
-    def __init__(self):
-        self.signal: str | None = None
+    def __init__(self, several: bool = False):
+        self.several = several
+        self.own: str | None = None
+        self.heard: str | None = None
+
+    @property
+    def signal(self) -> str | None:
+        return self.heard if self.several else self.own
+
+    @property
+    def word(self) -> int:
+        """What the other processes must know: the number of the signal that came here."""
+        return signal.Signals[self.own] if self.own else 0
+
+    def hear(self, word: float) -> None:
+        """What the step has of all processes."""
+        if word:
+            self.heard = signal.Signals(int(word)).name
 
     def __enter__(self) -> Stop:
         self.before = {}
@@ -29,6 +47,6 @@ class Stop:
 
     def _ask(self, number, frame) -> None:
         del frame
-        if self.signal and number == signal.SIGINT:
+        if self.own and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+        self.own = signal.Signals(number).name
