@@ -19,6 +19,12 @@ expected    MiB
                 full                      62     245     979
                 offload                   66     261    1043
 
+                32768 words, T = 8192           MiB
+                model.loss_chunk None          2160
+                model.loss_chunk 2048          1141
+                model.loss_chunk 512            373
+                model.loss_chunk 128            180
+
     none      everything is kept for the backward pass
     layer     the inputs of the blocks
     chunk     the same, and states of the blocks every 128 steps: the inside of a block is there for
@@ -33,7 +39,8 @@ nothing is run for it. Names of layers choose others, and a name that ends in .p
 All grow with T, as the inputs of the blocks, the embedding and the logits do. Most of it is what
 is inside of all blocks, and then of one; with chunks that is gone. `full` keeps every second input
 of a block, and is for deeper models. The memory of a CPU is that of its host: `offload` is `layer`
-there.
+there. The second table is of one block of the lru over a vocabulary of 32,768, one sequence: logits
+of all steps are 1 GiB, and their gradient is as much again.
 """
 
 from __future__ import annotations
@@ -54,6 +61,7 @@ BYTES, BATCH, FEATURES, PATTERN, DEPTH = 256, 4, 128, 2, 8
 LENGTHS = (512, 2048, 8192)
 POLICIES = ("none", "layer", "chunk", "full", "offload")
 NAMES = ("lstm", "lru")
+WORDS, STEPS, CHUNKS = 32_768, 8192, (None, 2048, 512, 128)
 
 
 def temporaries(name: str, policy: str, length: int) -> tuple[float, float]:
@@ -62,16 +70,28 @@ def temporaries(name: str, policy: str, length: int) -> tuple[float, float]:
         layer=(LayerConfig(name),) * PATTERN, features=FEATURES, depth=DEPTH,
         remat=policy,  # type: ignore[arg-type]
     )  # fmt: skip
-    outputs = Classes(BYTES, per_step=True)
-    spec = Spec(Tokens(BYTES), outputs)
+    return planned(config, BYTES, BATCH, length)
+
+
+def answered(chunk: int | None, steps: int = STEPS) -> tuple[float, float]:
+    """The same of a model of many words, whose answers are there `chunk` steps at a time."""
+    config = ModelConfig(
+        layer=(LayerConfig(NAMES[1]),), features=FEATURES, depth=1, remat="layer", loss_chunk=chunk
+    )
+    return planned(config, WORDS, 1, steps)
+
+
+def planned(config: ModelConfig, classes: int, batch: int, length: int) -> tuple[float, float]:
+    outputs = Classes(classes, per_step=True)
+    spec = Spec(Tokens(classes), outputs)
     model = nnx.eval_shape(lambda: Model(config, spec, rngs=nnx.Rngs(0)))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     def loss(params, rest, x):
-        y_hat, _ = nnx.merge(graph, params, rest)(x)
-        return jnp.mean(outputs.loss(y_hat, x))
+        answers, _ = nnx.merge(graph, params, rest).scored(x)
+        return outputs.score(answers, x, jnp.ones(x.shape, jnp.float32))["loss"]
 
-    x = jax.ShapeDtypeStruct((BATCH, length), jnp.int32)
+    x = jax.ShapeDtypeStruct((batch, length), jnp.int32)
     plan = jax.jit(jax.grad(loss)).lower(params, rest, x).compile().memory_analysis()
     assert plan is not None, "this device plans no memory"
     return plan.temp_size_in_bytes / 2**20, plan.host_temp_size_in_bytes / 2**20
@@ -90,6 +110,9 @@ def main(names: list[str], figure: str | None = None) -> None:
             if found[:, 1].any():
                 print(f"    {'    of the host':20}" + "".join(f"{one:8.0f}" for one in found[:, 1]))
         print()
+    print(f"    {f'{WORDS} words, T = {STEPS}':32}MiB")
+    for chunk in CHUNKS:
+        print(f"    {f'model.loss_chunk {chunk}':27}{answered(chunk)[0]:8.0f}", flush=True)
     if figure is not None:
         draw(curves, figure)
 

@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_another_mesh(alone, tmp_path):
 def compiled(mesh):
     wide = config(**mesh)
     wide = replace(wide, model=replace(wide.model, features=64), task=replace(wide.task, batch=8))
-    _, _, task, start, layout, update, _ = prepare(wide)
+    _, _, task, start, layout, update, *_ = prepare(wide)
     params, frozen, *_ = take_apart(build(wide.model, task.spec, None, rngs=nnx.Rngs(0)))
     state = layout.put(start(params, frozen))
     batch = layout.batch(next(task.batches(0, 8, 8)))

@@ -14,7 +14,7 @@ import pytest
 
 from seqjax.tools import sweep
 from seqjax.tools.cli import main
-from seqjax.tools.plan import Job, plan, state, with_field
+from seqjax.tools.jobs import Job, plan, state, with_field
 from seqjax.train.config import Config, LayerConfig
 from seqjax.train.loop import train
 from seqjax.train.record import read_metrics

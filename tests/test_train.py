@@ -21,7 +21,7 @@ from seqjax.stacks.config import LayerConfig, ModelConfig, parse_layers, show_pa
 from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.tools import cli, writers
-from seqjax.tools.plan import with_field
+from seqjax.tools.jobs import with_field
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig, from_dict
 from seqjax.train.loop import NotFinite, load, train

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.answers.inputs import Input
+from seqjax.answers.parts import InParts
 from seqjax.core import ranges
 from seqjax.core.common import accumulation_dtype
 
@@ -92,17 +93,30 @@ class Answer(ABC):
         """The same for a model that knows so many tokens, where answers are tokens."""
         return self
 
+    def each(self, y_hat: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+        """What `combined` makes the metrics of: of each target the loss, and what is measured."""
+        return {"loss": self.loss(y_hat, y), **self.measures(y_hat, y)}
+
+    def combined(self, each: dict[str, jax.Array], y: jax.Array, mask: jax.Array) -> Metrics:
+        """Averages over the targets, weighted by mask."""
+        return {name: mean(values, mask) for name, values in each.items()}
+
     def metrics(self, y_hat: jax.Array, y: jax.Array, mask: jax.Array) -> Metrics:
-        """Averages over the targets, weighted by mask: the loss, and what `measures` returns."""
-        measured = {"loss": self.loss(y_hat, y), **self.measures(y_hat, y)}
-        return {name: mean(values, mask) for name, values in measured.items()}
+        """Of all targets."""
+        return self.combined(self.each(y_hat, y), y, mask)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether some steps can be scored after others (`InParts`)."""
+        return self.per_step and self.aligned and type(self).metrics is Answer.metrics
 
     def score(
-        self, y_hat: jax.Array, y: Any, mask: Any, present: jax.Array | None = None
+        self, y_hat: jax.Array | InParts, y: Any, mask: Any, present: jax.Array | None = None
     ) -> Metrics:
         """`metrics`, in float32 at least. What stands where mask is 0 does not count, NaNs neither.
 
-        y_hat: [*mask.shape, size], or [B, T, size] where a sequence has one target.
+        y_hat: [*mask.shape, size], or [B, T, size] where a sequence has one target; in parts
+            where `in_parts`.
         y: [*mask.shape, *shape].
         mask: weight of each target, [B, T] per step, [B] per sequence.
         present: bool [B, T], not set for steps that are padding; None: all are there.
@@ -111,15 +125,21 @@ class Answer(ABC):
         y, mask = jnp.asarray(y), jnp.asarray(mask)
         self._check(y_hat, y, mask)
         dtype = accumulation_dtype(y_hat.dtype)
-        if present is not None and self.padding is not None:
+        if present is not None and self.padding is not None and not isinstance(y_hat, InParts):
             padding = self.padding.astype(y_hat.dtype)
             y_hat = jnp.where(present[..., None], y_hat, padding[None, None])
         # Selected, not multiplied: a NaN that has no weight must not reach the loss.
-        y_hat = _select(mask, y_hat.astype(dtype))
         y = _select(mask, y.astype(dtype) if issubclass(self.dtype, np.inexact) else y)
+        if isinstance(y_hat, InParts):
+
+            def some(y_hat: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+                return self.each(_select(mask, y_hat.astype(dtype)), y)
+
+            return self.combined(y_hat.each(some, y, mask), y, mask.astype(dtype))
+        y_hat = _select(mask, y_hat.astype(dtype))
         return self.metrics(y_hat, y, mask.astype(dtype))
 
-    def _check(self, y_hat: jax.Array, y: jax.Array, mask: jax.Array) -> None:
+    def _check(self, y_hat: jax.Array | InParts, y: jax.Array, mask: jax.Array) -> None:
         name, steps = type(self).__name__, () if self.aligned else y_hat.shape[1:2]
         if y_hat.shape != (expected := (*mask.shape, *steps, self.size)):
             raise ValueError(f"{name} expects an answer of shape {expected}, got {y_hat.shape}")

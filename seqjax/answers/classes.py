@@ -54,10 +54,12 @@ class Classes(Answer):
     def predict(self, y_hat):
         return predicted(y_hat)
 
-    def metrics(self, y_hat, y, mask) -> Metrics:
-        metrics = {"loss": mean(self.loss(y_hat, y), mask)}
+    def each(self, y_hat, y):
+        return {"loss": self.loss(y_hat, y), "right": self.predict(y_hat).astype(y.dtype) == y}
+
+    def combined(self, each, y, mask) -> Metrics:
+        metrics, right = {"loss": mean(each["loss"], mask)}, each["right"]
         counted = self._counted(y, mask)
-        right = self.predict(y_hat).astype(y.dtype) == y
         metrics["accuracy"] = mean(right.astype(mask.dtype), counted)
         if self.per_step:
             whole = jnp.all(right | (counted == 0), axis=1)

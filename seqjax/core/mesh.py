@@ -111,8 +111,9 @@ def _names(axes: Any) -> tuple[str, ...]:
 def apart(function: Callable[..., Any], place: Place, specs: Any, out: Any) -> Callable[..., Any]:
     """`function` of each device's part. specs: of its arguments, out: of what it returns, trees of
     `PartitionSpec`s or the beginnings of such; what they do not name is on every device whole."""
-    explicit = bool(place.mesh.explicit_axes)
-    names = place.mesh.axis_names if explicit else (*place.batch, *place.time)
+    explicit, sizes = bool(place.mesh.explicit_axes), dict(place.mesh.shape)
+    # axes of one device too: a kernel wants to know of all that nothing is divided over them
+    names = sizes if explicit else (*place.batch, *place.time, *(a for a in sizes if sizes[a] == 1))
 
     def run(*given: Any) -> Any:
         given = put(place.mesh, specs, given) if explicit else given

@@ -21,7 +21,9 @@ other GPUs and in float64 on accelerators the associative scan.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -233,7 +235,27 @@ linear_scan_p.def_abstract_eval(_abstract)
 ad.primitive_jvps[linear_scan_p] = _jvp
 ad.primitive_transposes[linear_scan_p] = _transpose
 batching.primitive_batchers[linear_scan_p] = _batch
-for _platform, _lower in ((None, _loop), ("tpu", _tpu), ("cuda", _cuda), ("rocm", _tree)):
+
+
+def _alone(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The lowering to a kernel, which each device runs by itself. Where XLA divides the arrays,
+    over axes of a mesh outside of `jax.shard_map`, it is the tree, which XLA can divide."""
+
+    def lower(ctx: Any, *operands: Any, **params: Any) -> Any:
+        context = ctx.module_context.axis_context
+        if (manual := getattr(context, "manual_axes", None)) is not None:
+            divided = {*context.mesh.axis_names} - {*manual, *context.mesh.manual_axes}
+        else:
+            divided = getattr(context, "num_devices", 1) != 1
+        run = mlir.lower_fun(_tree if divided else kernel, multiple_results=False)
+        return run(ctx, *operands, **params)
+
+    return lower
+
+
+for _platform, _lower in ((None, _loop), ("rocm", _tree)):
     mlir.register_lowering(
         linear_scan_p, mlir.lower_fun(_lower, multiple_results=False), platform=_platform
     )
+for _platform, _lower in (("tpu", _tpu), ("cuda", _cuda)):
+    mlir.register_lowering(linear_scan_p, _alone(_lower), platform=_platform)

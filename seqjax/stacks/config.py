@@ -135,6 +135,9 @@ class ModelConfig:
     # each block in chunks of time, of each repetition of the pattern; inputs of blocks on the host
     remat: Literal["none", "layer", "chunk", "full", "offload"] = "none"
     remat_chunk: Count = 128  # time steps of a chunk
+    # so many time steps have their answers at once, where they are scored: of many classes the
+    # answers of all steps are the largest array there is; None: all steps
+    loss_chunk: Count | None = None
     # of activations; parameters are at least float32, and float64 needs JAX_ENABLE_X64=1
     compute: Literal["float32", "bfloat16", "float64"] = "float32"
     # of a model of pairs: the pattern that reads the source; none: that of `layer`

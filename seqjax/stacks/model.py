@@ -33,6 +33,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from seqjax.answers import Paired
+from seqjax.answers.parts import InParts
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
 from seqjax.core.mesh import Place, apart, placed, put
@@ -101,6 +102,12 @@ class Model(Stack):
         self.noisy = self.noisy or (encoder is not None and encoder.noisy)
         self.own_loss = self.own_loss or (encoder is not None and encoder.own_loss)
         self.pool, self.context = config.pool, context
+        self.loss_chunk = config.loss_chunk
+        if config.loss_chunk is not None and not spec.outputs.in_parts:
+            raise ValueError(
+                "model.loss_chunk is of answers that are scored step by step, and "
+                f"{type(spec.outputs).__name__} of this task are not"
+            )
         if spec.timed and not self.timed:
             raise ValueError(UNTIMED)
 
@@ -147,22 +154,33 @@ class Model(Stack):
         [B, features]. beside: as of a call."""
         return self._called(x, h, **beside)[:3]
 
+    def scored(
+        self, x: Any, h: ModelState | None = None, **beside: Any
+    ) -> tuple[jax.Array | InParts, ModelState]:
+        """What a call returns, its answers in parts where the config has `loss_chunk`. beside: as
+        of a call."""
+        return self._called(x, h, parts=self.loss_chunk, **beside)[:2]
+
     def with_losses(
         self, x: Any, h: ModelState | None = None, **beside: Any
-    ) -> tuple[jax.Array, ModelState, Losses]:
-        """What a call returns, and what training adds to the loss of the task: {name: [B]}.
+    ) -> tuple[jax.Array | InParts, ModelState, Losses]:
+        """What `scored` returns, and what training adds to the loss of the task: {name: [B]}.
 
         Those are "ar" and "tar" of the config, times their weights, and the losses of layers that
         have their own (`Layer.losses`), those of one name added up; each a mean over steps.
         beside: as of a call.
         """
-        y, h, _, losses = self._called(x, h, losses=self.own_loss, **beside)
+        y, h, _, losses = self._called(x, h, losses=self.own_loss, parts=self.loss_chunk, **beside)
         return y, h, losses
 
     def _called(
-        self, x, h, *, resets=None, mask=None, dt=None, cu_seqlens=None, key=None, losses=False
-    ) -> tuple[jax.Array, ModelState, jax.Array, Losses]:
-        """Answers, the state after the last step, what the head reads, and losses if wanted."""
+        self, x, h, *, resets=None, mask=None, dt=None, cu_seqlens=None, key=None, losses=False,
+        parts=None,
+    ) -> tuple[Any, ModelState, jax.Array, Losses]:  # fmt: skip
+        """Answers, the state after the last step, what the head reads, and losses if wanted.
+
+        parts: so many steps of the answers at a time, or all.
+        """
         more = self.encoder is not None and h is not None and not isinstance(x, Paired)
         (self.inputs.pair[1] if more else self.inputs).check(x)
         if dt is not None and not self.timed:
@@ -193,10 +211,27 @@ class Model(Stack):
         pooled = None
         if not self.outputs.per_step:
             stream, pooled = self._pooled(stream, h.pooled, flow)
+        states = ModelState(*states, pooled, h.source)
+        if parts is not None:
+            return model._in_parts(stream, mask, parts), states, stream, summed(found, own)
         y = model.head(stream, model.embed)
         if mask is not None and self.outputs.per_step:
             y = jnp.where(mask[:, :, None], y, 0)
-        return y, ModelState(*states, pooled, h.source), stream, summed(found, own)
+        return y, states, stream, summed(found, own)
+
+    def _in_parts(self, stream: jax.Array, mask: jax.Array | None, part: int) -> InParts:
+        """The answers, not yet read."""
+        tied = self.head.kernel is None
+        graph, weights = nnx.split(nnx.List([self.head, self.embed] if tied else [self.head]))
+        types = jax.tree.map(lambda w: w.dtype, weights)
+
+        def read(weights: Any, stream: jax.Array) -> jax.Array:
+            parts: Any = nnx.merge(graph, jax.tree.map(lambda w, t: w.astype(t), weights, types))
+            return parts[0](stream, parts[-1])  # a head that is not tied looks at no embedding
+
+        wide = jax.tree.map(lambda w: w.astype(accumulation_dtype(w.dtype)), weights)
+        dtype = accumulation_dtype(stream.dtype)
+        return InParts(read, wide, stream, mask, self.outputs.size, part, dtype)
 
     def _on_devices(
         self, place: Place, x: Any, h: Any, key: Any, beside: dict[str, Any], losses: bool

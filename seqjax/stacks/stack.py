@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -131,7 +130,7 @@ class Stack(nnx.Module):
 
         def group(x, now):
             state, h, key = now
-            blocks = gathered(nnx.merge(graph, state))
+            blocks = nnx.merge(graph, state)
             x, *after = self._apply(blocks, x, h, flow, key, source, losses=losses)
             return x, after
 
@@ -151,7 +150,11 @@ class Stack(nnx.Module):
 
     def _apply(self, blocks, x, h, flow, key, source, embedding=None, tokens=None, *, losses):
         """One block after the other."""
-        call = partial(Block.__call__, losses=losses)
+
+        def call(block, *given):
+            # gathered in here, so that the backward pass gathers again, and keeps no parameters
+            return Block.__call__(gathered(block), *given, losses=losses)
+
         call = rematerialised(call, self.remat, self.chunk)
         keys = [None] * len(blocks) if key is None else jax.random.split(key, max(1, len(blocks)))
         new, found = [], {}

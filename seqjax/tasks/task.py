@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.answers import Answer, Classes, Features, Input, Metrics, Tokens, Values
+from seqjax.answers.parts import InParts
 from seqjax.core import table
 
 __all__ = [
@@ -196,7 +197,7 @@ class Task:
         """What is learned from, or scored: the batch, or what the model does by its keys."""
         return batch
 
-    def score(self, y_hat: jax.Array, batch: Batch) -> Metrics:
+    def score(self, y_hat: jax.Array | InParts, batch: Batch) -> Metrics:
         """Averages over the mask of what the kind of answer measures, "loss" among them."""
         return self.spec.outputs.score(y_hat, batch.y, batch.mask, batch.present)
 

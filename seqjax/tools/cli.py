@@ -68,6 +68,9 @@ COMMANDS: dict[str, Command] = {
     "profile": Command(
         "profile:profile", "where the time and memory of a training step go, by layer and op", True
     ),
+    "plan": Command(
+        "plan:plan", "memory, exchange and time of a training step on chips that are not here", True
+    ),
     "bench": Command("bench:bench", "time and memory beside the peer and the floor"),
 }
 

@@ -24,12 +24,14 @@ import jax
 import numpy as np
 import tyro
 from flax import nnx
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.profiler import ProfileData
 
 from seqjax.core.ranges import Count
 from seqjax.nn import Layer
 from seqjax.ops.op import Op
-from seqjax.stacks.summary import nbytes
+from seqjax.stacks.summary import nbytes as held
+from seqjax.tools.instructions import nbytes
 from seqjax.tools.screen import print_json, print_table
 from seqjax.tools.train import with_config
 from seqjax.train.config import Config, fitted, task_of
@@ -39,8 +41,6 @@ from seqjax.train.step import prepare, take_apart
 
 MARK = "seqjax."  # before the names of modules and ops, in those of instructions
 CONTROL = ("while", "conditional", "call")  # instructions that run others, which are counted
-SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
-         "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8, "c128": 16}  # fmt: skip
 
 
 class Instruction(NamedTuple):
@@ -115,9 +115,9 @@ def measure(config: Config, steps: int, trace: Path | None = None) -> Profile:
         params, frozen, *_ = take_apart(model, config.train.freeze)
         state = programs.start(params, frozen)
         batch = next(task.batches(config.train.seed, config.task.batch, config.task.length))
-        memory = {"parameters": nbytes(state.params), "frozen": nbytes(state.frozen),
-                  "optimiser": nbytes(state.moments), "carried state": nbytes(state.carry),
-                  "batch": nbytes(batch)}  # fmt: skip
+        memory = {"parameters": held(state.params), "frozen": held(state.frozen),
+                  "optimiser": held(state.moments), "carried state": held(state.carry),
+                  "batch": held(batch)}  # fmt: skip
         began = time.perf_counter()
         with fresh():
             compiled = programs.update.lower(state, batch, np.float32(0)).compile()
@@ -177,10 +177,12 @@ def fresh() -> Iterator[None]:
     """A program from the cache has the names of the process that compiled it: none."""
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # jax looks at the option once
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()
 
 
 def instructions(text: str) -> dict[str, Instruction]:
@@ -194,7 +196,7 @@ def instructions(text: str) -> dict[str, Instruction]:
         names = inside.get(called[1], []) if called and opcode == "fusion" else []
         where = Counter(names).most_common(1)[0][0] if names else own[1] if own else ""
         found[name] = Instruction(
-            part_of(where), "transpose(" in where, opcode in CONTROL, _bytes(result)
+            part_of(where), "transpose(" in where, opcode in CONTROL, nbytes(result)
         )
     return found
 
@@ -221,14 +223,6 @@ def part_of(name: str) -> str:
     if chain:
         return " > ".join(chain)
     return "loss, and between modules" if "jvp(" in name else "optimiser, and copies"
-
-
-def _bytes(result: str) -> int:
-    """Of the shapes in the text of a result: f32[16,128]{1,0}."""
-    total = 0
-    for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
-        total += SIZES.get(kind, 0) * int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
-    return total
 
 
 def durations(file: Path) -> Counter[str]:

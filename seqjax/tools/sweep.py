@@ -25,7 +25,7 @@ from seqjax.core.common import Notice
 from seqjax.core.files import write_atomically
 from seqjax.core.ranges import Count
 from seqjax.tools.curves import METRIC, curves, is_better_low, read_run
-from seqjax.tools.plan import RESULT, Job, changed_since, plan, quiet, state
+from seqjax.tools.jobs import RESULT, Job, changed_since, plan, quiet, state
 from seqjax.tools.plot import write
 from seqjax.tools.screen import print_table
 from seqjax.train.loop import Stop, train

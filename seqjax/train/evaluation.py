@@ -43,7 +43,7 @@ def make_evaluate(
     def measure(params, frozen, batch, carry):
         model = rebuild(params, frozen)
         batch = task.collect(model, batch)
-        run = model if cache is None else partial(cache, model)
+        run = model.scored if cache is None else partial(cache, model)
         with layout.inside():
             answer, carry = run(batch.x, carry, **batch.beside)
         metrics = task.score(answer, batch)

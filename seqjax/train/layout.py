@@ -17,7 +17,7 @@ averages have, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,21 +79,30 @@ class Layout:
     features: int
 
     @classmethod
-    def of(cls, config: Config) -> Layout:
-        """Raises ValueError for more devices than there are, and for rules of no axis."""
+    def of(cls, config: Config, devices: Sequence[Any] | None = None) -> Layout:
+        """devices: in place of those of this machine, of a topology that is planned for.
+
+        Raises ValueError for more devices than there are, and for rules of no axis.
+        """
         rules, mesh = rules_of(config.mesh), None
         sizes = [getattr(config.mesh, name) for name in AXES]
-        several = jax.process_count() > 1
-        if (count := math.prod(sizes)) > 1 or several:
-            if count > jax.device_count() or (several and count < jax.device_count()):
+        planned, devices = devices is not None, jax.devices() if devices is None else devices
+        several = jax.process_count() > 1 and not planned
+        if (count := math.prod(sizes)) > 1 or several or planned:
+            if count > len(devices) or (several and count < len(devices)):
                 axes = ", ".join(f"{n}={size}" for n, size in zip(AXES, sizes, strict=True))
-                there = f"there are {jax.device_count()}"
+                there = f"there are {len(devices)}"
                 if several:
-                    there = f"{jax.process_count()} processes have {jax.device_count()}"
+                    there = f"{jax.process_count()} processes have {len(devices)}"
                 raise ValueError(f"mesh {axes} takes {count} devices, and {there}")
             kinds = (AxisType.Auto,) * len(AXES)
-            mesh = jax.make_mesh(sizes, AXES, kinds, devices=jax.devices()[:count])
+            mesh = jax.make_mesh(sizes, AXES, kinds, devices=devices[:count])
         return cls(mesh, rules, config.model.features)
+
+    @property
+    def platform(self) -> str:
+        """Of its devices, which need not be those of this machine."""
+        return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
 
     @property
     def place(self) -> Place | None:
@@ -165,6 +174,17 @@ class Layout:
         found = [part[0].indices(batch) for part in where.values() if part]
         return range(min(start for start, *_ in found), max(stop for _, stop, _ in found))
 
+    def shapes(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """A `TrainState` and a batch without numbers, where they lie."""
+        if self.mesh is None:
+            return state, batch
+
+        def one(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+        shardings = self.state(state), self._batch(batch)
+        return jax.tree.map(one, (state, batch), shardings)
+
     def batch(self, batch: Any, of: int | None = None) -> Any:
         """The same batch on its devices: [B, T, ...] over both axes where they divide it.
 
@@ -172,17 +192,22 @@ class Layout:
         """
         if self.mesh is None:
             return batch
-        first, steps = self.rows(of).start if of else 0, batch.mask.shape
+        shardings = self._batch(batch, of)
+        if of is None:
+            return _to(batch, shardings)
+        first = self.rows(of).start
+        return jax.tree.map(lambda leaf, s: _from_rows(leaf, s, first, of), batch, shardings)
+
+    def _batch(self, batch: Any, of: int | None = None) -> Any:
+        """The shardings of its arrays."""
+        steps = batch.mask.shape
 
         def one(leaf: Any) -> NamedSharding:
             axes = ("batch", "time") if leaf.shape[:2] == steps else ("batch",)
             axes = (*axes, *(None,) * leaf.ndim)[: leaf.ndim]
             return self._spec(axes, (of or leaf.shape[0], *leaf.shape[1:]))
 
-        shardings = jax.tree.map(one, batch)
-        if of is None:
-            return _to(batch, shardings)
-        return jax.tree.map(lambda leaf, s: _from_rows(leaf, s, first, of), batch, shardings)
+        return jax.tree.map(one, batch)
 
     def gather(self, share: float, word: float) -> Any:
         """What a step is given beside its batch: `share` of this process, and of several also its

@@ -172,6 +172,8 @@ def check_learner(config: Config) -> None:
     check_choice("learner", table, chosen, ("cell", "loss", "params", "xs", *OBJECTS))
     if config.task.length % (window or 1):
         raise ValueError(f"window must divide task.length={config.task.length}, got {window}")
+    if config.model.loss_chunk is not None:
+        raise ValueError("model.loss_chunk must be None: a learner goes step by step")
     if config.optimiser.accumulate > 1:
         raise ValueError(
             "optimiser.accumulate must be 1, for a learner takes no micro-batches, "

@@ -127,7 +127,7 @@ def train(
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
     agree(fields(resolved(config)) | {"run": str(run), "from": source and source.record})
-    size, groups, task, start, layout, update, evaluate = prepare(
+    size, groups, task, start, layout, update, _, evaluate = prepare(
         config, source, task=task, optimiser=optimiser
     )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description

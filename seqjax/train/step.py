@@ -145,7 +145,7 @@ def make_update(
             new = new._replace(average=average.update(new.average, params, share, rate))
         return new, seen, others
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(layout.platform))
     def update(state: TrainState, batch: Batch, share: jax.Array):
         share, heard = layout.agreed(share)
         with layout.inside():
@@ -225,6 +225,7 @@ class Programs(NamedTuple):
     start: Callable[[Arrays, Arrays], TrainState]  # of parameters and frozen arrays
     layout: Layout  # where all of it lies
     update: Callable
+    traced: Any  # the update at its shapes, where they lie: what is lowered next
     evaluate: Evaluation
 
 
@@ -234,10 +235,12 @@ def prepare(
     *,
     task: Task | None = None,
     optimiser: optax.GradientTransformation | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Programs:
     """The programs of a run, traced at their shapes: what cannot run is one error here.
 
-    origin: of its first numbers. task, optimiser: in place of those of the config.
+    origin: of its first numbers. task, optimiser: in place of those of the config. devices: in
+    place of those of this machine, where a run elsewhere is planned.
     Nothing is computed but the first batches, and nothing is written. Raises ValueError naming the
     field, the layer or the task, or how much memory is missing.
     """
@@ -247,8 +250,9 @@ def prepare(
     longest, width = max(c.length, c.evaluation_length or 0), config.model.features
     steps = f"task.{'length' if longest == c.length else 'evaluation_length'}={longest}"
     sizes = f"task.batch={c.batch}, {steps} and model.features={width}"
-    _check_memory(4 * c.batch * longest * width, sizes)
-    task, layout = task_of(config, task), Layout.of(config)
+    check_memory = _check_memory if devices is None else lambda least, what: None
+    check_memory(4 * c.batch * longest * width, sizes)
+    task, layout = task_of(config, task), Layout.of(config, devices)
     described = None if origin is None else origin.description
     if origin is not None:
         origin.answers(task.spec)
@@ -258,7 +262,7 @@ def prepare(
     params, frozen, decayed, rebuild = take_apart(model, config.train.freeze)
     count = sum(leaf.size for leaf in params.values())
     sizes = f"{named}, model.depth={config.model.depth}, model.features={width}"
-    _check_memory(16 * count, f"{count} parameters of {sizes}")
+    check_memory(16 * count, f"{count} parameters of {sizes}")
     complete = optimiser is not None
     if config.optimiser.average is not None and (turned := orthogonal(model) & params.keys()):
         raise ValueError(
@@ -275,14 +279,15 @@ def prepare(
             streams = Streams.of(config, task, model, rebuild, params, frozen, batch)
             kept = jax.eval_shape(streams.learner.init, params, jax.random.key(0))
             least = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
-            _check_memory(least, f"the state of task.batch={c.batch} streams")
+            check_memory(least, f"the state of task.batch={c.batch} streams")
     update = make_update(
         config, task, rebuild, optimiser, complete=complete, streams=streams, layout=layout
     )
     evaluate = make_evaluate(config, task, rebuild, layout=layout)
     start = partial(start_state, config, task, rebuild, optimiser, streams)
     with _named(f"{named}, task.batch={c.batch}, task.length={c.length}"):
-        traced = update.trace(jax.eval_shape(start, params, frozen), batch, np.float32(0))
+        state = jax.eval_shape(start, params, frozen)
+        traced = update.trace(*layout.shapes(state, batch), np.float32(0))
     size = Size.of(model, traced.jaxpr.jaxpr, c.batch * c.length, trained=count)
     lengths = f"task.evaluation_length={c.evaluation_length or c.length}"
     with _named(f"task.evaluation_batches={c.evaluation_batches}, {lengths}"):
@@ -291,7 +296,7 @@ def prepare(
         known = evaluate.trace(params, frozen, held_out)
     if config.train.best_by not in known:
         raise ValueError(unknown("metric train.best_by", config.train.best_by, known))
-    return Programs(size, groups, task, start, layout, update, evaluate)
+    return Programs(size, groups, task, start, layout, update, traced, evaluate)
 
 
 def start_state(
@@ -335,13 +340,13 @@ def _check_memory(least: int, what: str) -> None:
         )
 
 
-def compiler_options() -> dict[str, Any] | None:
-    """What makes a training step faster on this device.
+def compiler_options(platform: str) -> dict[str, Any] | None:
+    """What makes a training step faster on these devices.
 
     On CPU, XLA's default order of operations runs many at a time, which on few cores takes
     the cache from each other: a step took 15 to 30 % longer (2 cores, jax 0.10.2).
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return None
     return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
