@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec as P
 
+from seqjax.learn import LEARNERS
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import make as make_task
-from seqjax.train.config import Config, MeshConfig, TaskConfig, TrainConfig, check_config
+from seqjax.train.config import Choice, Config, MeshConfig, TaskConfig, TrainConfig, check_config
 from seqjax.train.imported import build
 from seqjax.train.layout import Layout
 from seqjax.train.loop import train
@@ -66,6 +68,26 @@ def test_other_layers(layer):
     np.testing.assert_allclose(
         losses(config(layer, data=2, sequence=2)), losses(config(layer)), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "uoro" else pytest.mark.thorough)
+        for name, entry in LEARNERS.items()
+        if not entry.apart
+    ],
+)
+def test_learners(name):
+    """All of them, the noise of uoro included."""
+    layer = "min_gru" if name == "rtrl_elementwise" else "elman"
+    of = config(layer)
+    model = replace(of.model, features=3, depth=1, mlp="none", dropout=0.0)
+    task = replace(of.task, options={"group": "parity"}, batch=2, length=4)
+    of = replace(of, model=model, task=task, train=replace(of.train, learner=Choice(name, {})))
+    alone, meshes = losses(of), (MeshConfig(data=2), MeshConfig(sequence=2))
+    for mesh in meshes if FULL else meshes[:1]:
+        np.testing.assert_allclose(losses(replace(of, mesh=mesh)), alone, rtol=1e-5)
 
 
 @pytest.mark.thorough
