@@ -31,7 +31,7 @@ from jax import Array
 
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Carry, Flow
-from seqjax.core.monoid import Monoid
+from seqjax.core.monoid import Monoid, log_sum as log_of_sum
 from seqjax.core.ranges import Range
 from seqjax.core.scan import scan
 from seqjax.nn.base import Layer, option
@@ -42,10 +42,16 @@ from seqjax.nn.states import entering
 from seqjax.ops.positions import places, rotary
 from seqjax.ops.slot_attention import State, slot_attention
 
+
+def log_add(a: Array, b: Array) -> Array:
+    """log(exp a + exp b); `jnp.logaddexp` has no derivative where both are -inf."""
+    return log_of_sum(jnp.stack([a, b]), 0)
+
+
 log_sum = Monoid(
-    jnp.logaddexp,
+    log_add,
     lambda e: jnp.full_like(e, -jnp.inf),
-    lambda e, h: jnp.logaddexp(h, e),
+    lambda e, h: log_add(h, e),
     "log-sum",
 )
 
