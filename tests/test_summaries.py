@@ -145,7 +145,7 @@ def test_the_exchange(count, scanned, monkeypatch):
     draw = np.random.default_rng(0)
     A = jnp.asarray(draw.normal(size=(count, 3, 3)))
     b, h = jnp.asarray(draw.normal(size=(count, 3))), jnp.asarray(draw.normal(size=3))
-    cut = jnp.arange(count) % 4 == 2
+    cut = jnp.arange(count) == 1  # what follows it needs all rounds
     order = {False: range(count), True: range(count)[::-1]}
 
     def local(A, b, cut, h, reverse):
