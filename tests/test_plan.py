@@ -219,6 +219,14 @@ def test_what_cannot_be_planned_is_one_line(words, error, capsys):
     assert re.search(error, capsys.readouterr().err)
 
 
+@pytest.mark.thorough
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
+def test_a_mesh_that_does_not_lie_along_the_links_is_one_line(capsys):
+    words = ["plan", *TINY, "--topology", "v5p:4x4x4", "--task.batch", "64"]
+    assert main([*words, "--mesh.data", "2", "--mesh.fsdp", "32"]) == 2
+    assert "mesh data=2, fsdp=32, tensor=1, sequence=1 does not lie" in capsys.readouterr().err
+
+
 def test_without_the_compiler_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setattr(chips, "find_spec", lambda name: None)
     assert main(["plan", *TINY, "--topology", "v5e:2x2"]) == 2

@@ -22,6 +22,7 @@ from seqjax.recipes import (
     forecasting,
     gen_mnist,
     handwriting,
+    hybrid_1b,
     imdb,
     induction_heads,
     letter_stream,
@@ -109,4 +110,5 @@ RECIPES: dict[str, Config] = {
     "gen_mnist": gen_mnist.CONFIG,
     "lra_image": lra_image.CONFIG,
     "npcifar": npcifar.CONFIG,
+    "hybrid_1b": hybrid_1b.CONFIG,
 }

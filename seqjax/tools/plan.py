@@ -255,7 +255,12 @@ def _sweep(config: Config, name: str, where: Target, tries: int, json: bool) -> 
     for mesh in every[:tries]:
         for policy in POLICIES:
             one = replace(config, mesh=mesh, model=replace(config.model, remat=policy))
-            found.append(planned(one, where))
+            try:
+                found.append(planned(one, where))
+            except ValueError as error:  # such a mesh is none of these chips
+                if not json:
+                    print(f"    {_mesh(mesh):42} {error}")
+                break
             if not json:
                 print(_line(found[-1]), flush=True)
             if found[-1].fits:

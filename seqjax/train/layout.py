@@ -89,14 +89,20 @@ class Layout:
         planned, devices = devices is not None, jax.devices() if devices is None else devices
         several = jax.process_count() > 1 and not planned
         if (count := math.prod(sizes)) > 1 or several or planned:
+            axes = ", ".join(f"{n}={size}" for n, size in zip(AXES, sizes, strict=True))
             if count > len(devices) or (several and count < len(devices)):
-                axes = ", ".join(f"{n}={size}" for n, size in zip(AXES, sizes, strict=True))
                 there = f"there are {len(devices)}"
                 if several:
                     there = f"{jax.process_count()} processes have {len(devices)}"
                 raise ValueError(f"mesh {axes} takes {count} devices, and {there}")
             kinds = (AxisType.Auto,) * len(AXES)
-            mesh = jax.make_mesh(sizes, AXES, kinds, devices=devices[:count])
+            try:
+                mesh = jax.make_mesh(sizes, AXES, kinds, devices=devices[:count])
+            except NotImplementedError as error:  # of TPUs
+                raise ValueError(
+                    f"mesh {axes} does not lie along the links of these chips: the size of each of "
+                    "its axes must be the product of some of theirs"
+                ) from error
         return cls(mesh, rules, config.model.features)
 
     @property
