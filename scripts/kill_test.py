@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, and see that nothing is lost.
 
-    python scripts/kill_test.py [KILLS]
+    python scripts/kill_test.py [KILLS] [--processes N]
 
 The run saves after every third step, so that many kills fall into a save. After each kill the last
 complete checkpoint is read and its hashes checked, and the run goes on from it. In the end its
@@ -9,6 +9,9 @@ killed.
 
 Then as many kills fall into the moment in which config.json or metrics.jsonl is written again, and
 at last the disk is full: both files must be as they were.
+
+A run of several processes, of two devices each, is ended by SIGKILL or SIGTERM at one of them. The
+others must end by themselves: after a kill with an error, after SIGTERM at one step, with status 0.
 """
 
 from __future__ import annotations
@@ -19,15 +22,17 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.train.checkpoint import SEAL, Checkpoints, fingerprint
-from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.config import Config, MeshConfig, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.record import read_config, read_metrics
 
 CONFIG = Config(
@@ -67,6 +72,34 @@ def start(*arguments) -> multiprocessing.Process:
     child = context.Process(target=run, args=arguments)
     child.start()
     return child  # type: ignore[return-value]
+
+
+def one_of(count: int, index: int, port: int, folder: str, steps: int) -> None:
+    """Train as one of several processes."""
+    from rich.console import Console
+
+    from seqjax.train.loop import train
+    from seqjax.train.processes import Processes, job
+    from seqjax.train.progress import Progress
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=steps),
+                     mesh=MeshConfig(data=2, fsdp=count))  # fmt: skip
+    config = replace(config, task=replace(config.task, batch=2 * count))
+    with job(Processes(count, index, f"localhost:{port}")):
+        status = train(config, folder, Progress(steps, Console(quiet=True))).status
+    sys.exit(status)
+
+
+def start_all(count: int, folder: Path, steps: int) -> list[Any]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = [context.Process(target=one_of, args=(count, index, port, str(folder), steps))
+                for index in range(count)]  # fmt: skip
+    for child in children:
+        child.start()
+    return children
 
 
 def kill(child: multiprocessing.Process) -> None:
@@ -118,6 +151,47 @@ def while_running(killed: Path, straight: Path, kills: int) -> bool:
     return recovered == kills and same and alike
 
 
+def one_of_several(count: int, killed: Path, straight: Path, kills: int) -> bool:
+    """As `while_running`, but a signal goes to one process, and the others end by themselves."""
+    random_, step = random.Random(0), 0
+    table = {(s, w): [0, 0, 0.0] for s in ("SIGKILL", "SIGTERM") for w in ("process 0", "another")}
+    for n in range(1, kills + 1):
+        kind = "SIGTERM" if n % 4 == 0 else "SIGKILL"
+        victim = 0 if n % 2 else random_.randrange(1, count)
+        children = start_all(count, killed, CONFIG.train.steps)
+        while complete(killed) <= step and all(child.is_alive() for child in children):
+            time.sleep(0.002)
+        time.sleep(random_.uniform(0, 0.5))
+        assert all(child.is_alive() for child in children), "the run ended by itself"
+        began = time.monotonic()
+        os.kill(children[victim].pid, signal.Signals[kind])
+        for child in children:
+            child.join(60)
+        took, codes = time.monotonic() - began, [child.exitcode for child in children]
+        for child in children:
+            child.kill()  # one that hangs
+        others = [code for index, code in enumerate(codes) if index != victim]
+        ended = all(code == 0 for code in codes) if kind == "SIGTERM" else None not in others
+        ended = ended and (kind == "SIGTERM" or all(code != 0 for code in others))
+        before, (step, _) = step, last(killed)
+        row = table[kind, "another" if victim else "process 0"]
+        row[0] += 1
+        row[1] += ended and step > before
+        row[2] = max(row[2], took)
+        print(f"{n:2}: {kind} at process {victim}: all ended after {took:4.1f} s, {codes}; "
+              f"last complete step {step}", flush=True)  # fmt: skip
+    for child in (calm := start_all(count, straight, step)):
+        child.join()
+    same = [child.exitcode for child in calm] == [0] * count and last(killed) == last(straight)
+    alike = lines(killed, step) == lines(straight, step)
+    print(f"\n{'signal at':25}{'times':>8}{'recovered':>11}{'lost':>6}{'longest end':>13}")
+    for (kind, where), (times, recovered, longest) in table.items():
+        print(f"{kind:9}{where:16}{times:8}{recovered:11}{times - recovered:6}{longest:11.1f} s")
+    print(f"after step {step} the state is {'bitwise' if same else 'NOT'} that of a run nobody "
+          f"disturbed, and the metrics are{'' if alike else ' NOT'}")  # fmt: skip
+    return same and alike and all(row[0] == row[1] for row in table.values())
+
+
 def while_rewriting(folder: Path, kills: int) -> bool:
     """Kill in the moment between what was there and what will be; what was there must stay."""
     whole = 0
@@ -148,15 +222,19 @@ def without_room(folder: Path) -> bool:
     return same and child.exitcode != 0
 
 
-def main(kills: int) -> int:
+def main(kills: int, processes: int) -> int:
     began = time.monotonic()
     context.set_forkserver_preload(["seqjax.train.loop"])  # import once, fork for each run
     with tempfile.TemporaryDirectory() as name:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(name, "compiled"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         killed, straight = Path(name, "killed"), Path(name, "straight")
-        passed = [while_running(killed, straight, kills), while_rewriting(killed, kills),
-                  without_room(killed)]  # fmt: skip
+        if processes > 1:
+            os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+            passed = [one_of_several(processes, killed, straight, kills)]
+        else:
+            passed = [while_running(killed, straight, kills), while_rewriting(killed, kills),
+                      without_room(killed)]  # fmt: skip
     print(f"{time.monotonic() - began:.0f} s")
     return 0 if all(passed) else 1
 
@@ -171,4 +249,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kills", nargs="?", type=count, default=20, metavar="KILLS",
                         help="of each kind, 1 to 1000")  # fmt: skip
-    sys.exit(main(parser.parse_args().kills))
+    parser.add_argument("--processes", type=count, default=1, metavar="N", help="of the run")
+    given = parser.parse_args()
+    sys.exit(main(given.kills, given.processes))

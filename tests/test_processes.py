@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from seqjax.train.checkpoint import Checkpoints
+from seqjax.train.config import MeshConfig
 from seqjax.train.loop import train
 from seqjax.train.processes import Processes
 from seqjax.train.progress import Progress
@@ -120,3 +123,106 @@ def test_what_is_no_job_is_one_error(monkeypatch):
     monkeypatch.setenv("JAX_PROCESS_ID", "one")
     with pytest.raises(ValueError, match="JAX_PROCESS_ID must be a whole number, got 'one'"):
         Processes().filled()
+
+
+def until(job, run, step):
+    """Wait for a checkpoint of this step, or of a later one."""
+    folder, give_up = run / "checkpoints", time.monotonic() + 120
+    while not any(p.name.isdigit() and int(p.name) >= step for p in folder.glob("*")):
+        assert time.monotonic() < give_up, [job.lines(0), job.lines(1)]
+        assert all(one.poll() is None for one in job.processes), [job.lines(0), job.lines(1)]
+        time.sleep(0.05)
+
+
+LONG = "--steps", "1000000", "--mesh.data", "4", "--optimiser.schedule", "constant"
+
+
+def goes_on(run, *words):
+    """To three steps after its last checkpoint, bitwise as two processes that nobody disturbed."""
+    last = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+    words = *LONG, "--steps", str(last + 3)
+    assert Job(run, *words).end() == [0, 0]
+    assert Job(calm := run.with_name("calm"), *words).end() == [0, 0]
+    alike(run, calm, rtol=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_at_one_process_ends_all_after_the_same_step(tmp_path, index):
+    job = Job(run := tmp_path / "run", *LONG)
+    until(job, run, 3)
+    job.processes[index].send_signal(signal.SIGTERM)
+    assert job.end() == [0, 0], [job.lines(0), job.lines(1)]
+    (saved,) = re.findall(r"SIGTERM: saved step (\d+) in", job.logs[0].read_text())
+    assert state(run)[1]["step"] == int(saved) and not job.lines(1)
+    goes_on(run)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_is_killed_ends_the_others(tmp_path, index):
+    job = Job(run := tmp_path / "run", *LONG)
+    until(job, run, 3)
+    job.processes[index].kill()
+    statuses = job.end(60)
+    assert statuses[index] == -signal.SIGKILL and statuses[1 - index] == 1, statuses
+    (line,) = [one for one in job.lines(1 - index) if one.startswith("seqjax: ")]
+    assert re.fullmatch(
+        r"seqjax: process \d of 2: (process 1 has given no sign of life for 20 s|"
+        r"process 0, the coordinator, has ended|another process may have ended: .*)", line
+    )  # fmt: skip
+    goes_on(run)
+
+
+@pytest.mark.thorough
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
+    run, mesh = tmp_path / "run", ("--optimiser.schedule", "constant", "--mesh.fsdp")
+    for steps, count, words in ((2, 2, ("4",)), (4, 4, ("2", "--mesh.data", "2"))):
+        job = Job(run, "--steps", str(steps), *mesh, *words, count=count)
+        assert job.end() == [0] * count, [job.lines(n) for n in range(count)]
+    whole = in_one_process(run)  # all four steps
+    config = read_config(run)
+    here = replace(config, train=replace(config.train, steps=6), mesh=MeshConfig(tensor=4))
+    for folder in (run, whole):
+        train(here, folder, silent())
+    alike(run, whole)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("each, error", [
+    ({1: ("--model.features", "16")},
+     "each process needs the same config: that of process 1 differs .* in model.features"),
+    ({0: ("--mesh.data", "2"), 1: ("--mesh.data", "2")},
+     "mesh data=2, fsdp=1, tensor=1, sequence=1 takes 2 devices, and 2 processes have 4"),
+    ({1: ("--processes.count", "3")}, "processes.count must be that of process 0, 2, got 3"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_in_each_process(tmp_path, each, error):
+    job = Job(tmp_path / "run", "--steps", "2", "--mesh.data", "4", each=each)
+    assert all(status in (1, 2) for status in job.end(60))
+    for index in (0, 1):
+        (line,) = job.lines(index)
+        assert re.search(error, line)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("index, error", [
+    (0, "not all of the 2 processes came"), (1, "process 0 is not there"),
+])  # fmt: skip
+def test_a_process_that_nobody_joins_ends(tmp_path, index, error):
+    waits = "--processes.timeout", "3"
+    job = Job(tmp_path / "run", "--steps", "2", "--mesh.data", "4", *waits)
+    job.processes[1 - index].kill()
+    assert job.end(60)[index] == 2
+    assert error in job.lines(index)[0]
+
+
+@pytest.mark.thorough
+def test_processes_are_killed_and_stopped_many_times():
+    """`scripts/kill_test.py`, which takes longer by itself."""
+    script = ROOT / "scripts" / "kill_test.py"
+    command = [sys.executable, str(script), "4", "--processes", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the state is bitwise that of a run nobody disturbed" in done.stdout

@@ -101,6 +101,8 @@ def job(processes: Processes) -> Iterator[None]:
     _join(given)
     watch = threading.Thread(target=_watch, daemon=True)
     watch.start()
+    if _state().process_id:
+        threading.Thread(target=_wait_for_coordinator, daemon=True).start()
     try:
         _same_count()
         yield
@@ -151,7 +153,7 @@ def _join(given: Processes) -> None:
 
 def _delay_abort() -> None:
     """Where the coordinator is gone, jax aborts the process at once, with a stack of C++ calls. Of
-    glibc: the handler of SIGABRT is sleep(SIGABRT), so that `_watch` has six seconds to say why."""
+    glibc: the handler of SIGABRT is sleep(SIGABRT): six seconds for `_wait_for_coordinator`."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
@@ -237,9 +239,7 @@ def _watch() -> None:
             alive = dict(client.key_value_dir_get(f"seqjax/alive/{'' if index == 0 else '0/'}"))
             failed = _reason(client)
         except Exception:
-            if not _over.is_set():
-                _end("the coordinator, process 0, has ended", 1, alone=True)
-            return
+            return  # the coordinator is gone: `_wait_for_coordinator` has it
         if _over.is_set() or failed == "":
             return
         if failed:
@@ -250,6 +250,24 @@ def _watch() -> None:
                 seen[n] = now, monotonic()
             elif monotonic() - since > SILENT:
                 _end(f"process {n} has given no sign of life for {SILENT:.0f} s", 1)
+
+
+def _wait_for_coordinator() -> None:
+    """End this process when process 0 has ended: its system closes a connection at once."""
+    host, _, port = _state().coordinator_address.rpartition(":")
+    tries = 0
+    while tries < 2 and not _over.is_set():
+        try:
+            with socket.create_connection((host, int(port)), 5) as connection:
+                tries = 0
+                connection.settimeout(None)
+                while connection.recv(1024):
+                    pass  # a greeting of the server, which closes what is silent for long, too
+        except OSError:
+            tries += 1
+        sleep(0.25)
+    if not _over.is_set():
+        _end("process 0, the coordinator, has ended", 1, alone=True)
 
 
 def _reason(client: Any) -> str | None:
@@ -268,7 +286,8 @@ def _end(line: str, status: int, *, alone: bool = False) -> None:
     if os.environ.get("SEQJAX_TRACEBACK"):
         traceback.print_exc()
     if not _ending.acquire(blocking=False):
-        sleep(60)  # the other thread ends the process
+        sleep(1 if alone else 60)  # the other thread ends the process, if it can
+        os._exit(status)
     client, index, count = _client(), _state().process_id, _state().num_processes
     with suppress(OSError):
         print(f"seqjax: process {index} of {count}: {line}", file=sys.stderr, flush=True)
