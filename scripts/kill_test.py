@@ -157,7 +157,7 @@ def one_of_several(count: int, killed: Path, straight: Path, kills: int) -> bool
     table = {(s, w): [0, 0, 0.0] for s in ("SIGKILL", "SIGTERM") for w in ("process 0", "another")}
     for n in range(1, kills + 1):
         kind = "SIGTERM" if n % 4 == 0 else "SIGKILL"
-        victim = 0 if n % 2 else random_.randrange(1, count)
+        victim = random_.randrange(count)
         children = start_all(count, killed, CONFIG.train.steps)
         while complete(killed) <= step and all(child.is_alive() for child in children):
             time.sleep(0.002)
