@@ -45,9 +45,10 @@ class Job:
         self.processes = []
         for index, log in enumerate(self.logs):
             command = [sys.executable, "-m", "seqjax.tools.cli", "train", "state_tracking",
-                       "--run", str(run), *WORDS, *words, *(each or {}).get(index, ())]  # fmt: skip
+                       "--run", str(run), *WORDS, *words]  # fmt: skip
             if count > 1:
                 command += [*joined, "--processes.index", str(index)]
+            command += (each or {}).get(index, ())
             with log.open("w") as file:
                 self.processes.append(subprocess.Popen(
                     command, cwd=run.parent, env=environment, stdout=file, stderr=file
