@@ -2,21 +2,22 @@
 
 command     python -m experiments.ntm        (or names of tasks and of layers: bit_recall lstm)
 hardware    2 CPU cores, shared; jax 0.10.2, 2026-11-30
-time        7 minutes of CPU
+time        a quarter of an hour of CPU, without the LSTM at recall and repeated copies
 expected    the loss at the end of training, and the share of wrong bits in answers to ..
 
     bit_copy       vectors       loss      10      20      40
                    ntm         0.0009   0.000   0.007   0.050
                    lstm        0.5652   0.115   0.345   0.447
+    repeat_copy    vectors       loss       5       8      12
+                   ntm         0.3057   0.067   0.260   0.356
     bit_recall     items         loss       4       8      12
-                   ntm         0.8301   0.080   0.236   0.295
-                   lstm        0.5800   0.062   0.215   0.271
+                   ntm         0.0058   0.000   0.002   0.000
     priority_sort  vectors       loss       6       9      12
                    ntm         1.0431   0.142   0.245   0.302
                    lstm        0.8739   0.104   0.224   0.296
 
-Both train on the same 4000 batches of 16 sequences, of at most the first size; a guess has half of
-the bits wrong.
+Both train on the same batches, of sequences of at most the first size, 4000 of 16 sequences and for
+recall 20 thousand of 32; a guess has half of the bits wrong.
 
 Copying shows 1 to 10 vectors of 8 random bits, which are due after them; a guess has a loss of 5.5.
 The LSTM has more parameters, 87 thousand to 35. The machine writes one cell after the other and
@@ -24,10 +25,12 @@ goes back to the first one: what it has learned is how to go on, and its memory,
 room for more than it ever was shown. The LSTM holds all vectors in its units, and has learned no
 way to hold another.
 
-Recall shows items of 2 vectors of 4 bits, one of them again, and the item after it is due; the
-sort has the 4 most urgent of 6 vectors of 4 bits due (a guess: 2.8). So many sequences are too few
-for both: neither task is learned, the LSTM, which is larger, is a little further with it, and
-neither knows what to do with more than it was shown.
+Recall shows items of 2 vectors of 4 bits, one of them again, and the item after it is due. The
+machine learns to look up what it wrote, and 12 items are no harder to it than the 4 it was shown;
+with 4000 batches of 16, or 12 thousand at cells=32 width=12 hidden=64, it had 0.23 of the bits of 8
+items wrong, and the LSTM, with 4000, 0.215; the LSTM was not run on all of these. The sort has the 4 most urgent of 6 vectors of 4 bits due (a guess: 2.8), and is learned by
+neither, nor by the machine in 12 thousand batches (0.147, 0.271, 0.335). Copying up to 5 vectors up
+to 3 times is half learned: the loop inside the loop takes it more than this.
 """
 
 from __future__ import annotations
@@ -47,11 +50,7 @@ from seqjax.stacks.model import Model
 from seqjax.tasks import make
 from seqjax.tasks.task import Batch
 
-BATCH = 16
-LAYERS = {
-    "ntm": LayerConfig("ntm", dict(cells=64, width=12, hidden=64)),
-    "lstm": LayerConfig("lstm", dict(hidden=128)),
-}
+LAYERS = ("ntm", "lstm")
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,27 @@ class Trial:
     sizes: tuple[int, ...]
     steps: Callable[[int], int]  # of a sequence of that size
     exact: str | None = None  # the option that keeps sequences from being smaller
+    updates: int = 4000
+    batch: int = 16
+    rate: float = 3e-3
+    ntm: LayerConfig = LayerConfig("ntm", dict(cells=64, width=12, hidden=64))
 
 
 TRIALS = {
     "bit_copy": Trial("vectors", dict(bits=8), (10, 20, 40), lambda n: 2 * n + 1, "shortest"),
-    "bit_recall": Trial("items", dict(bits=4, vectors=2), (4, 8, 12), lambda n: 3 * n + 6),
+    "repeat_copy": Trial(
+        "vectors", dict(bits=4, repeats=3), (5, 8, 12), lambda n: 4 * n + 2, "shortest"
+    ),
+    "bit_recall": Trial(
+        "items",
+        dict(bits=4, vectors=2),
+        (4, 8, 12),
+        lambda n: 3 * n + 6,
+        updates=20_000,
+        batch=32,
+        rate=1e-3,
+        ntm=LayerConfig("ntm", dict(cells=32, width=16, hidden=100, squashed=True)),
+    ),
     "priority_sort": Trial("vectors", dict(bits=4, answered=4), (6, 9, 12), lambda n: n + 5),
 }
 
@@ -87,16 +102,18 @@ def run(model: Model, batch: Batch) -> jax.Array:
 
 
 def learn(
-    layer: str, name: str = "bit_copy", *, updates: int = 4000, rate: float = 3e-3, seed: int = 0
+    layer: str, name: str = "bit_copy", *, updates: int | None = None, seed: int = 0
 ) -> tuple[float, list[float]]:
     """The loss of the last batches, and the share of wrong bits at each size of its trial."""
     trial = TRIALS[name]
+    updates = updates or trial.updates
     task, steps = make(name, **trial.options), trial.steps(trial.sizes[0])
-    config = ModelConfig(layer=(LAYERS[layer],), features=32, depth=1, mlp="none")
+    chosen = trial.ntm if layer == "ntm" else LayerConfig("lstm", dict(hidden=128))
+    config = ModelConfig(layer=(chosen,), features=32, depth=1, mlp="none")
     model = Model(config, task.spec, rngs=nnx.Rngs(seed))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, updates))
+        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(trial.rate, updates))
     )
 
     def loss(params, batch):
@@ -107,7 +124,7 @@ def learn(
     def train(params):
         def update(carry, key):
             params, moments = carry
-            batch = task.sample(key, BATCH, steps)
+            batch = task.sample(key, trial.batch, steps)
             value, slope = jax.value_and_grad(loss)(params, batch)
             change, moments = optimiser.update(slope, moments, params)
             return (optax.apply_updates(params, change), moments), value

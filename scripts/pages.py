@@ -18,7 +18,7 @@ from prose import links, markdown, prose, table
 
 from seqjax.core.files import save_figure
 from seqjax.learn import LEARNERS
-from seqjax.tools.sheets import SHEETS, Sheet, layer_sheet, optimiser_sheet, task_text
+from seqjax.tools.sheets import SHEETS, Sheet, layer_sheet, optimiser_sheet, task_text, theory_sheet
 from seqjax.tools.tables import Kind, Row, sorted_rows
 from seqjax.train.progress import short
 from seqjax.zoo import FAMILIES, LAYERS, family as family_of
@@ -49,6 +49,7 @@ def zoo() -> Iterator[Page]:
     yield "zoo/learners.md", learners()
     yield "zoo/tasks.md", listed("tasks", task_text, "Tasks", "What models are judged by.")
     yield "zoo/optimisers.md", listed("optimisers", optimiser_sheet, "Optimisers", OPTIMISERS)
+    yield "zoo/theory.md", listed("theory", theory_sheet, "Theory", THEORY)
     cards = (ROOT / "seqjax" / "models").glob("*/CARD.md")
     yield (
         "zoo/models.md",
@@ -69,6 +70,7 @@ heads=2, rngs=rngs)`, `--model.layer gla heads=2`, `seqjax bench gla`.
 - **[Learners](learners.md)**: ways to learn beyond backpropagation through the whole sequence
 - **[Tasks](tasks.md)**: what they are judged by
 - **[Optimisers](optimisers.md)**
+- **[Theory](theory.md)**
 - **[Trained models](models.md)**: small ones, that come with the package
 
 ![Floats of a state against the time of a token](zoo.svg)
@@ -86,6 +88,11 @@ mqar`, `seqjax train TASK --from permutations`.
 OPTIMISERS = (
     "Optimisers by name, with the options, defaults and words of "
     "[optax](https://optax.readthedocs.io): `--optimiser.name lion --optimiser.options b1=0.95`."
+)
+
+THEORY = (
+    "Questions of theory, asked of any layers: `seqjax theory NAME --layer gru lstm chrono=100 "
+    "--figure FILE.png` prints a table and draws its curves; the functions are in `seqjax.theory`."
 )
 
 

@@ -18,6 +18,7 @@ FLOORS = [
     ["seqjax.zoo"],
     ["seqjax.stacks"],
     ["seqjax.hf", "seqjax.learn"],
+    ["seqjax.theory"],
     ["seqjax.train"],
     ["seqjax.recipes", "seqjax.models"],
     ["seqjax.tools"],

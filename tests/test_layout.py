@@ -70,14 +70,8 @@ def test_other_layers(layer):
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "uoro" else pytest.mark.thorough)
-        for name, entry in LEARNERS.items()
-        if not entry.apart
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [name for name, entry in LEARNERS.items() if not entry.apart])
 def test_learners(name):
     """All of them, the noise of uoro included."""
     layer = "min_gru" if name == "rtrl_elementwise" else "elman"

@@ -138,7 +138,7 @@ def test_a_monoid_of_ones_own():
 
 
 @pytest.mark.parametrize("scanned", [False, True])
-@pytest.mark.parametrize("count", [thorough_but(5, 8, n) for n in (1, 2, 3, 5, 8, 9)])
+@pytest.mark.parametrize("count", [thorough_but(5, n) for n in (1, 2, 3, 5, 8, 9)])
 def test_the_exchange(count, scanned, monkeypatch):
     """Of any number of devices, which a mapped axis stands for; matrices do not commute."""
     monkeypatch.setattr(over, "gathers", lambda *_: not scanned)
@@ -199,7 +199,11 @@ WINDOWED = ["short_convolution", "softmax_attention"]
 @pytest.mark.parametrize("name", WINDOWED)
 @pytest.mark.parametrize(
     "count, steps, messages",
-    [(8, 1, 4), pytest.param(5, 2, 3, marks=pytest.mark.thorough), (3, 6, 1)],
+    [
+        (8, 1, 4),
+        pytest.param(5, 2, 3, marks=pytest.mark.thorough),
+        pytest.param(3, 6, 1, marks=pytest.mark.thorough),
+    ],
 )
 def test_the_halo_of_a_window(name, count, steps, messages, monkeypatch):
     """Of pieces of one step, shorter than the window and longer: with resets, and the messages."""

@@ -65,6 +65,9 @@ COMMANDS: dict[str, Command] = {
     "learners": Command(
         "agreement:agreement", "gradients of every way to learn against the exact ones"
     ),
+    "theory": Command(
+        "theory:theory", "questions of theory, asked of layers: tables and curves", True
+    ),
     "profile": Command(
         "profile:profile", "where the time and memory of a training step go, by layer and op", True
     ),

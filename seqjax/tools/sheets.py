@@ -30,6 +30,7 @@ from seqjax.ops.op import Call
 from seqjax.recipes import RECIPES
 from seqjax.stacks.config import LayerConfig, show_options
 from seqjax.tasks import TASKS, check_task
+from seqjax.theory import THEORY
 from seqjax.tools.anatomy import costs_of
 from seqjax.tools.explain import layer_verdicts, op_verdicts
 from seqjax.tools.samples import sample_lines
@@ -159,6 +160,15 @@ def model_sheet(row: Row, *_: Any) -> Sheet:
     return {"document": card.read_text().strip(), "example": f"seqjax eval {row.name}"}
 
 
+def theory_sheet(row: Row, *_: Any) -> Sheet:
+    question = THEORY[row.name].make
+    return {
+        "document": documented(question),
+        "options": _options(question),
+        "example": f"seqjax theory {row.name}",
+    }
+
+
 def evaluator_sheet(row: Row, *_: Any) -> Sheet:
     layer = next(name for name, entry in LAYERS.items() if row.name in entry.make.evaluators)
     return {"example": f"seqjax explain {layer} --evaluator {row.name}"}
@@ -173,6 +183,7 @@ SHEETS: dict[Kind, Callable[..., Sheet]] = {
     "models": model_sheet,
     "optimisers": optimiser_sheet,
     "evaluators": evaluator_sheet,
+    "theory": theory_sheet,
 }
 
 

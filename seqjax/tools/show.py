@@ -32,7 +32,7 @@ def show(
     tables is shown in each.
 
     Args:
-        name: of a layer, op, task, learner, recipe, optimiser or evaluator
+        name: of a layer, op, task, learner, recipe, optimiser, evaluator or question of theory
         options: of a layer or a task, as in --options heads=2
         features: of the inputs of a layer
         figure: draw it there: of a layer what it remembers and how its state moves, of an op which

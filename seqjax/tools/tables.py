@@ -20,12 +20,14 @@ from seqjax.learn import LEARNERS
 from seqjax.models import MODELS
 from seqjax.recipes import RECIPES
 from seqjax.tasks import TASKS
+from seqjax.theory import THEORY
 from seqjax.tools.screen import print_json, print_table
 from seqjax.train.optimiser import OPTIMISERS
 from seqjax.zoo import LAYERS, family
 
 Kind = Literal[
-    "layers", "ops", "evaluators", "learners", "tasks", "recipes", "models", "optimisers"
+    "layers", "ops", "evaluators", "learners", "tasks", "recipes", "models", "optimisers",
+    "theory",
 ]  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{4,5}\b")
 
@@ -150,6 +152,7 @@ TABLES: dict[Kind, Callable[[], Iterable[Row]]] = {
     "recipes": _recipes,
     "models": lambda: (Row(name, title, "seqjax.models") for name, title in MODELS.items()),
     "optimisers": _optimisers,
+    "theory": lambda: (Row(n, entry.title, entry.reference) for n, entry in THEORY.items()),
 }
 
 

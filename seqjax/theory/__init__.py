@@ -1,0 +1,32 @@
+"""Questions of theory, asked of any layer of the tables: numbers, bounds and curves.
+
+    from seqjax.theory import gradient_flow
+    gradient_flow.measure(layer, x).log_norm         # log |d h_T / d h_t|, differentiable
+
+Each module has its theorem or paper, functions of layers and arrays that are differentiable where
+that has a meaning, and the question of its name, whose options `seqjax theory NAME` has.
+"""
+
+from seqjax.core.table import Entry
+from seqjax.theory import gradient_flow, identities, memory_capacity
+from seqjax.theory.finding import Finding, draw
+
+THEORY: dict[str, Entry] = {
+    "gradient_flow": Entry(
+        gradient_flow.gradient_flow,
+        "Jacobian products along time, vanishing and exploding, and bounds without products",
+        "Bengio et al. 1994, 1607.03474",
+    ),
+    "identities": Entry(
+        identities.identities,
+        "Recurrences of different names that are one and the same, each computed on both sides",
+        "2405.13956, 2407.04620",
+    ),
+    "memory_capacity": Entry(
+        memory_capacity.memory_capacity,
+        "Linear and nonlinear capacity of a state, and its largest Lyapunov exponent",
+        "Jaeger 2002, Dambre et al. 2012, 2307.14823",
+    ),
+}
+
+__all__ = ["THEORY", "Finding", "draw", "gradient_flow", "identities", "memory_capacity"]

@@ -1,0 +1,46 @@
+"""Goldens of theory: Lyapunov exponents in closed form and of the literature."""
+
+import jax.numpy as jnp
+
+from seqjax.tasks.synthetic.series import runge_kutta
+from seqjax.theory.memory_capacity import lyapunov
+
+
+def cat_map(h):
+    return jnp.stack([2 * h[0] + h[1], h[0] + h[1]]) % 1
+
+
+def henon(h):
+    return jnp.stack([1 - 1.4 * h[0] ** 2 + h[1], 0.3 * h[0]])
+
+
+def logistic(h):
+    return 4 * h * (1 - h)
+
+
+def lorenz(h):
+    x, y, z = h
+    return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
+
+
+# The step, where it starts, how many, and the time of one.
+MAPS = {
+    "cat_map": (cat_map, [0.2, 0.3], 1000, 1.0),
+    "henon": (henon, [0.1, 0.1], 100_000, 1.0),
+    "logistic_r4": (logistic, [0.3], 100_000, 1.0),
+    "lorenz63": (runge_kutta(lorenz, 0.01, 1), [1.0, 1.0, 1.0], 60_000, 0.01),
+}
+
+
+def exponents(inputs, meta):
+    if "A" in inputs:
+        A = inputs["A"]
+        # a start of full rank is all that a linear map needs
+        step, h, steps, time = lambda h: A @ h, jnp.ones(len(A)), 20_000, 1.0
+    else:
+        step, h, steps, time = MAPS[meta["case"]]
+    found = lyapunov(step, jnp.asarray(h), steps, skip=min(1000, steps // 10)) / time
+    return {"exponents": found} | ({"sum": jnp.sum(found)} if meta["case"] == "lorenz63" else {})
+
+
+ADAPTERS = {"lyapunov": {"function": exponents}}
