@@ -28,9 +28,10 @@ way to hold another.
 Recall shows items of 2 vectors of 4 bits, one of them again, and the item after it is due. The
 machine learns to look up what it wrote, and 12 items are no harder to it than the 4 it was shown;
 with 4000 batches of 16, or 12 thousand at cells=32 width=12 hidden=64, it had 0.23 of the bits of 8
-items wrong, and the LSTM, with 4000, 0.215; the LSTM was not run on all of these. The sort has the 4 most urgent of 6 vectors of 4 bits due (a guess: 2.8), and is learned by
-neither, nor by the machine in 12 thousand batches (0.147, 0.271, 0.335). Copying up to 5 vectors up
-to 3 times is half learned: the loop inside the loop takes it more than this.
+items wrong, and the LSTM, with 4000, 0.215; the LSTM was not run on all of these. The sort has the
+4 most urgent of 6 vectors of 4 bits due (a guess: 2.8), and is learned by neither, nor by the
+machine in 12 thousand batches (0.147, 0.271, 0.335). Copying up to 5 vectors up to 3 times is half
+learned: a loop inside a loop needs more than this.
 """
 
 from __future__ import annotations
