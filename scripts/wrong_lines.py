@@ -127,19 +127,21 @@ def options_of_layers() -> Iterator[Line]:
 
 def options_of_commands() -> Iterator[Line]:
     from seqjax.core.ranges import fits, number
-    from seqjax.tools import cli, train
+    from seqjax.tools import cli, theory, train
     from seqjax.tools.options import value
 
     for name, row in cli.COMMANDS.items():
         command: Any = row.function
+        first = "gradient_flow" if name == "theory" else "parity"
         if row.named:
-            with mock.patch.object(train, "parse", lambda command, *_: command):
-                command = command(["parity"])
+            home = theory if name == "theory" else train
+            with mock.patch.object(home, "parse", lambda command, *_: command):
+                command = command([first])
         needed = {"export": ["nowhere", "--out", "nowhere"]}
         needed |= {"lm_eval": ["nowhere", "--tasks", "lambada_openai"]}
         needed |= {one: ["nowhere"] for one in ("import", "eval", "plot", "generate", "sweep")}
         needed |= {one: ["gru"] for one in ("explain", "show", "check")}
-        start = [name, *(["parity"] if row.named else needed.get(name, []))]
+        start = [name, *([first] if row.named else needed.get(name, []))]
         hints = typing.get_type_hints(command, include_extras=True)
         for option, parameter in signature(command).parameters.items():
             flag, hint = f"--{option.replace('_', '-')}", hints[option]
