@@ -1,8 +1,8 @@
 """Ops with their batch and their time split over devices: errors, and what they send each other.
 
 command     python -m experiments.meshes
-hardware    2 CPU cores, shared, as 8 devices; jax 0.10.2, 2026-11-30
-time        5 minutes, nearly all of it in the compiler
+hardware    2 CPU cores, shared, as 8 devices; jax 0.10.2, 2026-12-01
+time        7 minutes, nearly all of it in the compiler
 expected    errors of values, of gradients
 
     op                  evaluator    data 2, time 4   time 2           time 8
@@ -24,25 +24,24 @@ expected    errors of values, of gradients
     bytes exchanged on 8 devices
 
     op                  state  value, T 256  gradient, T 256  value, T 1024  gradient, T 1024
-    linear_scan           512          8704             9732           8704              9732
-    short_convolution   15872         31748            56072          31748             56072
-    gated_delta_rule    32768        294912           557060         294912            557060
-    bounded_delta_rule  32768         65536            98308          65536             98308
+    linear_scan           512          8064            15239           8064             15239
+    short_convolution   15872         43652            74315          43652             74315
+    gated_delta_rule    32768        319488           581639         319488            581639
+    bounded_delta_rule  32768        286720           516103         286720            516103
 
 Errors are those of `seqjax selfcheck`: of outputs and last state, and of the gradients with respect
 to all inputs, in float32 against the naive loop in float64, as a share of its largest number.
 With `time 8` a device has 3 steps, with `data 2, time 4` 6 steps of one of two examples.
 
-Bytes are those that the collectives of the compiled program return on one device of eight, a loop
-counted once: of values, and of values and gradients. They are the same for any T. Elements are
-gathered while all eight are 64 KiB or less, else scanned (`seqjax.core.axis.combine`).
-bounded_delta_rule has no element: its devices wait for the state of the one before, which a loop
-sends seven times. Names of ops choose others.
+Bytes are those that each device of eight sends, counted in the compiled program
+(`seqjax.tools.hlo`): for values, and for values and gradients. They are the same for any T.
+Elements are gathered while all eight are 64 KiB or less, else scanned
+(`seqjax.core.axis.combine`). bounded_delta_rule has no element: its devices wait for the state of
+the one before, which a loop sends seven times. Names of ops choose others.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -57,6 +56,7 @@ import seqjax
 from experiments import words
 from seqjax.ops import OPS
 from seqjax.ops.op import Call
+from seqjax.tools.hlo import sent
 from seqjax.tools.screen import print_table
 from seqjax.tools.selfcheck import Check, Problem, example, solve
 
@@ -64,17 +64,6 @@ DEVICES, BATCH, STEPS, LENGTHS = 8, 2, 24, (256, 1024)
 NAMES = ("linear_scan", "short_convolution", "gated_delta_rule", "bounded_delta_rule")
 MESHES = {"data 2, time 4": (2, 4), "time 2": (1, 2), "time 8": (1, 8)}
 WIDE = {"H": 4, "K": 32, "V": 32, "D": 64}  # of the problems whose bytes are counted
-BYTES = {"c64": 8, "c128": 16, "f64": 8, "f32": 4, "s32": 4, "u32": 4, "pred": 1}
-
-
-def exchanged(program: str) -> int:
-    """Bytes of what the collectives of a compiled program return, each line of it counted once."""
-    kinds = "collective-permute|all-reduce|all-gather|reduce-scatter|all-to-all"
-    total = 0
-    for shapes in re.findall(rf"= (.*?) (?:{kinds})(?:-start)?\(", program):
-        for kind, sizes in re.findall(rf"({'|'.join(BYTES)})\[([\d,]*)\]", shapes):
-            total += BYTES[kind] * prod(int(n) for n in sizes.split(",") if n)
-    return total
 
 
 def on_mesh(name: str, options: dict[str, Any], shape: tuple[int, int], steps: int) -> Any:
@@ -126,7 +115,7 @@ def errors(names: list[str]) -> Iterator[Check]:
         yield from solve(problem(name))
 
 
-def sent(name: str, steps: int) -> tuple[int, int, int]:
+def exchanged(name: str, steps: int) -> tuple[int, int, int]:
     """Bytes of the state, and of what values, and values and gradients, exchange on a device."""
     op = OPS[name]
     spec = min(op.specs, key=lambda spec: spec.sizes["T"])
@@ -143,7 +132,7 @@ def sent(name: str, steps: int) -> tuple[int, int, int]:
 
     programs = run, jax.value_and_grad(number, allow_int=True)
     texts = [jax.jit(f).lower(arrays).compile().as_text() or "" for f in programs]
-    found = [exchanged(text) for text in texts]
+    found = [sent(text) for text in texts]
     state = sum(x.nbytes for x in jax.tree.leaves(arrays["state"]))
     return state, found[0], found[1]
 
@@ -159,7 +148,7 @@ def main(names: list[str]) -> None:
     print_table("errors of values, of gradients", ("op", "evaluator", *MESHES), cells)
     sizes = []
     for name in names:
-        found = [sent(name, steps) for steps in LENGTHS]
+        found = [exchanged(name, steps) for steps in LENGTHS]
         sizes.append((name, *(str(n) for n in (found[0][0], *found[0][1:], *found[1][1:]))))
     heads = [f"{what}, T {steps}" for steps in LENGTHS for what in ("value", "gradient")]
     print_table(f"bytes exchanged on {DEVICES} devices", ("op", "state", *heads), sizes)

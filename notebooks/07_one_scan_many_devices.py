@@ -28,8 +28,6 @@
 # CPU plays.
 
 # %%
-import re
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -38,6 +36,7 @@ from flax import nnx
 from jax.sharding import AxisType, PartitionSpec as P
 
 import seqjax
+from seqjax.tools.hlo import sent
 
 jax.config.update("jax_num_cpu_devices", 8)
 N, T, H, K = 8, 64, 2, 8
@@ -150,26 +149,16 @@ plt.show()
 # %% [markdown]
 # ## What is sent does not depend on T
 #
-# The compiled program has its collectives in its text. Counted are the bytes that they return on
-# one device; beside it, what the same device would have if the inputs were gathered.
+# The compiled program has its collectives in its text. Counted are the bytes that each device sends
+# by them; beside it, what all inputs are, which a device would have if they were gathered.
 
 
 # %%
-def exchanged(program):
-    kinds = "collective-permute|all-reduce|all-gather|reduce-scatter|all-to-all"
-    total = 0
-    for shapes in re.findall(rf"= (.*?) (?:{kinds})(?:-start)?\(", program):
-        for kind, sizes in re.findall(r"(f32|s32|pred)\[([\d,]*)\]", shapes):
-            numbers = np.prod([int(n) for n in sizes.split(",") if n])
-            total += {"f32": 4, "s32": 4, "pred": 1}[kind] * int(numbers)
-    return total
-
-
 lengths, elements, gathered = [64, 128, 256, 512], [], []
 for steps in lengths:
     given = inputs(steps)
     program = jax.jit(split(delta)).lower(given, S0).compile().as_text()
-    elements.append(exchanged(program))
+    elements.append(sent(program))
     gathered.append(sum(x.nbytes for x in given))
 print(dict(zip(lengths, elements)))
 assert len(set(elements)) == 1 and elements[0] > 0

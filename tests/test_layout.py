@@ -1,6 +1,5 @@
 """Training on a mesh: the numbers are those of one device, and what is split is split."""
 
-import re
 from dataclasses import replace
 
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from seqjax.learn import LEARNERS
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import make as make_task
+from seqjax.tools.hlo import sent
 from seqjax.train.config import Choice, Config, MeshConfig, TaskConfig, TrainConfig, check_config
 from seqjax.train.imported import build
 from seqjax.train.layout import Layout
@@ -121,17 +121,6 @@ def test_a_batch_is_split_over_examples_and_steps():
     assert layout.place.steps == P(("data",), ("sequence",))
 
 
-def exchanged(program):
-    """Bytes of what the collectives of a program return, in each execution of each line."""
-    pattern = r"= (.*?) (collective-permute|all-reduce|all-gather|reduce-scatter|all-to-all)\("
-    kinds = {"c128": 16, "f64": 8, "f32": 4, "s32": 4, "pred": 1}
-    total = 0
-    for shapes, _ in re.findall(pattern, program):
-        for kind, sizes in re.findall(r"(c128|f64|f32|s32|pred)\[([\d,]*)\]", shapes):
-            total += kinds[kind] * int(np.prod([int(n) for n in sizes.split(",") if n]))
-    return total
-
-
 @pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["min_gru", "gated_deltanet", "mamba2", "mlstm", "rwkv7"])
 def test_split_time_exchanges_states_however_many_steps_there_are(name):
@@ -144,7 +133,7 @@ def test_split_time_exchanges_states_however_many_steps_there_are(name):
         gradient = jax.grad(lambda x: jnp.sum(jnp.sin(layer(x)[0])))
         return jax.jit(gradient).lower(x).compile().as_text()
 
-    short, long = (exchanged(program(steps)) for steps in (16, 32))
+    short, long = (sent(program(steps)) for steps in (16, 32))
     assert 0 < short == long
     x = jax.random.normal(jax.random.key(0), (2, 16, 8), jnp.float32)
     split = jax.device_put(x, NamedSharding(mesh, P(None, "time")))

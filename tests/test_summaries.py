@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 from test_axis import numbers
-from test_layout import exchanged
 
 import seqjax
 from seqjax.core import axis as over
@@ -17,6 +16,7 @@ from seqjax.core.monoid import Monoid, dense, diagonal
 from seqjax.ops import OPS
 from seqjax.ops.op import Spec
 from seqjax.testing import distance
+from seqjax.tools.hlo import sent
 
 B, T = 2, 24
 CUTS = [0, 1, 4, 16, 24]  # a piece of one step, and one that is longer than windows
@@ -32,10 +32,14 @@ def thorough_but(*cheap):
 MESH = jax.make_mesh((4,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def arguments_of(name, steps=T):
+def arguments_of(name, steps=T, options=None):
     """Those with a time axis, the state, and the rest; of the smallest problem of an op."""
     spec = min(OPS[name].specs, key=lambda spec: spec.sizes["T"])
-    arguments = OPS[name].example(Spec("", {**spec.sizes, "B": B, "T": steps}, spec.options), 0)
+    sizes, options = (
+        {**spec.sizes, "B": B, "T": steps},
+        spec.options if options is None else options,
+    )
+    arguments = OPS[name].example(Spec("", sizes, options), 0)
     arguments = jax.tree.map(
         lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v, arguments
     )
@@ -229,9 +233,11 @@ def test_the_halo_of_a_window(name, count, steps, messages, monkeypatch):
         return op(**xs, **rest, resets=resets, state=state)
 
     both_agree(mapped, whole, xs, state)
-    sent = traced(lambda *given: local(*given)[0], P("time"), count)(xs, resets).count("ppermute[")
+    program = traced(lambda *given: local(*given)[0], P("time"), count)(xs, resets)
     summary = summarise(op, **xs, **rest, resets=resets, state=state)
-    assert sent == messages * len(jax.tree.leaves((summary.cut, summary.element)))
+    assert program.count("ppermute[") == messages * len(
+        jax.tree.leaves((summary.cut, summary.element))
+    )
 
 
 @pytest.mark.parametrize("scanned", [False, True])
@@ -253,15 +259,18 @@ def test_what_is_exchanged_does_not_depend_on_the_steps(name, scanned, monkeypat
             return sum(jnp.sum(jnp.abs(y)) for y in y if jnp.issubdtype(y.dtype, jnp.inexact))
 
         both = run, jax.grad(number, (0, 1), allow_int=True)
-        return [exchanged(jax.jit(f).lower(xs, state).compile().as_text()) for f in both]
+        return [sent(jax.jit(f).lower(xs, state).compile().as_text()) for f in both]
 
     short, long = bytes_of(16), bytes_of(32)
-    assert short == long and 0 < short[0] < short[1]
+    if name in WINDOWED:  # longer pieces fill a window sooner
+        assert all(0 < more <= less for more, less in zip(long, short, strict=True))
+    else:
+        assert short == long and 0 < short[0] < short[1]
 
     def gathering(xs, state):
         whole = jax.tree.map(lambda x: jax.lax.all_gather(x, "time", axis=1, tiled=True), xs)
         steps = jax.tree.leaves(xs)[0].shape[1]
-        y, last = getattr(seqjax, name)(**whole, **arguments_of(name, 4)[2], state=state)
+        y, last = getattr(seqjax, name)(**whole, **arguments_of(name)[2], state=state)
         here = jax.lax.axis_index("time") * steps
         return jax.tree.map(lambda y: jax.lax.dynamic_slice_in_dim(y, here, steps, 1), y), last
 

@@ -128,6 +128,8 @@ class Summary:
         """The state after the piece."""
         if self.batched:
             return jax.vmap(lambda s, h: s.alone.act(h))(self, state)
+        if self.start is not None:  # a plain tuple will do, as it does for an op
+            state = jax.tree.unflatten(jax.tree.structure(self.start), jax.tree.leaves(state))
         after = self._monoid.act(self._parts, state)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 

@@ -226,8 +226,10 @@ class Op:
         shape = jax.tree.leaves(xs)[0].shape[: over_time + 1]
         if axis is not None and not shape[over_time]:
             raise ValueError(f"{self.name} cannot split time over a mesh axis: there are no steps")
-        if summarised and (why := self.unsummed(xs, shape[over_time])) is not None:
-            raise ValueError(f"{self.name} cannot be summarised: {why}")
+        if summarised:
+            one = jax.eval_shape(partial(jax.tree.map, lambda x: x[0]), xs) if batched else xs
+            if (why := self.unsummed(one, shape[over_time])) is not None:
+                raise ValueError(f"{self.name} cannot be summarised: {why}")
         for name, flags in (("resets", resets), ("mask", mask)):
             check_flags(f"{self.name}: {name}", flags, shape)
         if chunk_size is not None and chunk_size < 1:
@@ -315,7 +317,8 @@ class Op:
         return outputs, state
 
     def unsummed(self, xs: Any, steps: int) -> str | None:
-        """Why there is no element for what these steps do to a state; None if there is."""
+        """Why there is no element for what these steps of an example do to a state; None if there
+        is."""
         if self.span is None:
             return "pieces of it have no small sum"
         return self.span.refuses(xs) if steps else "there are no steps"

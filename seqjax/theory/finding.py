@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,16 +13,18 @@ from tyro.conf import arg
 
 from seqjax.core.files import save_figure
 from seqjax.nn.base import cast_parameters
-from seqjax.stacks.config import LayerConfig, Pattern
+from seqjax.stacks.config import LayerConfig, Pattern, show_pattern
 from seqjax.zoo import make
 
 Layers = Annotated[Pattern, arg(aliases=("--model.layer",))]  # as those of a model's config
 
 
-def made(layer: LayerConfig, features: int, seed: int) -> Any:
-    """A layer of the tables, in the dtype that numbers have: float64 with JAX_ENABLE_X64=1."""
-    built = make(layer.name, features, rngs=nnx.Rngs(seed), **layer.options)
-    return cast_parameters(built, jnp.zeros(()).dtype)
+def each(layers: Sequence[LayerConfig], features: int, seed: int) -> Iterator[tuple[str, Any]]:
+    """Layers of the tables, with their labels, in the dtype that numbers have: float64 with
+    JAX_ENABLE_X64=1."""
+    for one in layers:
+        made = make(one.name, features, rngs=nnx.Rngs(seed), **one.options)
+        yield " ".join(show_pattern((one,))), cast_parameters(made, jnp.zeros(()).dtype)
 
 
 class Finding(NamedTuple):

@@ -15,6 +15,7 @@ eq. 4), and the Lipschitz constant of a step on the way, max_t |J_t|, whose powe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,8 +24,8 @@ from jax import Array
 
 from seqjax.core.ranges import Count, NotNegative, Seed
 from seqjax.nn.base import Layer
-from seqjax.stacks.config import LayerConfig, show_pattern
-from seqjax.theory.finding import Finding, Layers, made
+from seqjax.stacks.config import LayerConfig
+from seqjax.theory.finding import Finding, Layers, each
 from seqjax.theory.jacobians import gershgorin, jacobians, log_norms
 
 CLASSIC = tuple(map(LayerConfig, ("elman", "gru", "lstm")))
@@ -71,10 +72,9 @@ def gradient_flow(
     distances = range(1, steps)
     shown = sorted({1, min(10, steps - 1), steps - 1})
     rows, curves = [], {}
-    for one in layer:
-        of = made(one, features, seed)
-        found = jax.jit(lambda x, of=of: measure(of, x))(x)
-        label, log10 = " ".join(show_pattern((one,))), found.log_norm / LN10
+    for label, one in each(layer, features, seed):
+        found = jax.jit(partial(measure, one))(x)
+        log10 = found.log_norm / LN10
         at = (f"{10.0 ** float(log10[n - 1]):.1e}" for n in shown)
         bounds = (f"{float(bound):.2f}" for bound in (found.lipschitz, found.gershgorin))
         rows.append((label, *at, f"{float(log10[-1]) / (steps - 1):.4f}", *bounds))

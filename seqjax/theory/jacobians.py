@@ -93,8 +93,3 @@ def stretches(J: Array) -> Array:
 def gershgorin(J: Array) -> Array:
     """max_i |J_ii| + sum_{j != i} |J_ij| [...] of J [..., N, N]: no eigenvalue is larger."""
     return jnp.max(jnp.sum(jnp.abs(J), axis=-1), axis=-1)
-
-
-def spectral_radius(J: Array) -> Array:
-    """The largest modulus of an eigenvalue [...] of J [..., N, N]; on CPU only."""
-    return jnp.max(jnp.abs(jnp.linalg.eigvals(J)), axis=-1)

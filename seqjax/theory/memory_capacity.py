@@ -24,6 +24,7 @@ attractor is j + (lambda_1 + .. + lambda_j) / |lambda_{j+1}| (Kaplan & Yorke 197
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -34,8 +35,8 @@ from jax import Array, lax
 
 from seqjax.core.ranges import Count, NotNegative, Seed
 from seqjax.nn.base import Layer
-from seqjax.stacks.config import LayerConfig, show_pattern
-from seqjax.theory.finding import Finding, Layers, made
+from seqjax.stacks.config import LayerConfig
+from seqjax.theory.finding import Finding, Layers, each
 from seqjax.theory.jacobians import jacobians, numbers, step_of, stretches
 
 RESERVOIRS = tuple(
@@ -141,9 +142,8 @@ def memory_capacity(
     u = jnp.asarray(draw.uniform(-1, 1, steps))
     v = jnp.asarray(draw.choice([-1.0, 1.0], features))
     rows, curves = [], {}
-    for one in layer:
-        of = made(one, features, seed)
-        h = jax.jit(lambda u, v, of=of: states(of, u, v))(u, v)
+    for label, one in each(layer, features, seed):
+        h = jax.jit(partial(states, one))(u, v)
         by_degree = []
         for d in range(1, degree + 1):
             reach = longest if d == 1 else int(longest ** (1 / d))
@@ -151,10 +151,10 @@ def memory_capacity(
             found = jnp.where(found < significance * h.shape[1] / steps, 0, found)
             by_degree.append(float(jnp.sum(found)))
             if d == 1:
-                curves[label := " ".join(show_pattern((one,)))] = (range(reach + 1), found)
+                curves[label] = (range(reach + 1), found)
         few = u[: min(steps, 300), None] * v[None]
-        largest = jax.jit(lambda x, of=of: lyapunov_of(of, x, skip=len(x) // 3))(few)[0]
-        capacity = [f"{one:.1f}" for one in (*by_degree, sum(by_degree))]
+        largest = jax.jit(partial(lyapunov_of, one, skip=len(few) // 3))(few)[0]
+        capacity = [f"{total:.1f}" for total in (*by_degree, sum(by_degree))]
         rows.append((label, str(h.shape[1]), *capacity, f"{float(largest):.3f}"))
     columns = ("layer", "N", *(f"degree {d}" for d in range(1, degree + 1)), "sum", "Lyapunov")
     title = f"memory capacity, {steps} steps"

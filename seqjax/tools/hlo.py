@@ -271,6 +271,11 @@ class Program:
         return "" if begin < 0 else self.text[begin : self.text.find("\n\n", begin)]
 
 
+def sent(text: str) -> int:
+    """Bytes that each device sends by collectives in a run of a compiled program."""
+    return round(sum(one.times * one.sent for one in Program(text).work()))
+
+
 def readable(name: str) -> str:
     """jit(update)/transpose(jvp(...))/while/body/dot_general as "backward: dot_general"."""
     around = (
