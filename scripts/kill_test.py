@@ -180,9 +180,12 @@ def one_of_several(count: int, killed: Path, straight: Path, kills: int) -> bool
         row[2] = max(row[2], took)
         print(f"{n:2}: {kind} at process {victim}: all ended after {took:4.1f} s, {codes}; "
               f"last complete step {step}", flush=True)  # fmt: skip
-    for child in (calm := start_all(count, straight, step)):
-        child.join()
-    same = [child.exitcode for child in calm] == [0] * count and last(killed) == last(straight)
+    step, ended = step + 4, True  # what a signal kept from being evaluated is, now
+    for folder in (killed, straight):
+        for child in (calm := start_all(count, folder, step)):
+            child.join()
+        ended &= [child.exitcode for child in calm] == [0] * count
+    same = ended and last(killed) == last(straight)
     alike = lines(killed, step) == lines(straight, step)
     print(f"\n{'signal at':25}{'times':>8}{'recovered':>11}{'lost':>6}{'longest end':>13}")
     for (kind, where), (times, recovered, longest) in table.items():

@@ -382,5 +382,6 @@ def test_mistakes_are_one_line(words, message, capsys, tmp_path, monkeypatch):
 
 
 def test_numbers_for_people():
-    assert [short(n) for n in (7, 950, 12_345, 4.56e6)] == ["7", "950", "12.3k", "4.56M"]
+    shown = {7: "7", 950: "950", 12_345: "12.3k", 4.56e6: "4.56M", 8e12: "8T"}
+    assert {n: short(n) for n in shown} == shown
     assert [clock(s) for s in (0, 61.2, 3725)] == ["0:00", "1:01", "1:02:05"]

@@ -257,6 +257,8 @@ class Checkpoints:
             lines = [f"{_hash(path)}  {path.relative_to(folder)}\n" for path in files]
             write_atomically(folder / SEAL, "".join(lines))
         except Exception as error:  # of orbax too: it has ValueErrors of a full disk
+            if self.together and isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # it waited for another process, which has ended
             for left in self.folder.glob(f"{step}{PARTIAL}*") if leads() else ():  # make room
                 shutil.rmtree(left, ignore_errors=True)
             kept = max(self._numbers(sealed=True), default=None)
