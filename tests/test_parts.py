@@ -104,7 +104,7 @@ def compare(config, **other):
             np.testing.assert_allclose(one[name], expected[name], rtol=2e-5, err_msg=name)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "task, optimiser, mesh",
     [

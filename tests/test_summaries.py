@@ -200,7 +200,7 @@ def test_what_is_gathered_and_what_is_scanned():
 WINDOWED = ["short_convolution", "softmax_attention"]
 
 
-@pytest.mark.parametrize("name", WINDOWED)
+@pytest.mark.parametrize("name", [thorough_but("short_convolution", n) for n in WINDOWED])
 @pytest.mark.parametrize(
     "count, steps, messages",
     [

@@ -17,7 +17,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from seqjax.core.common import Notice, unknown
 from seqjax.core.ranges import Seed, check
 from seqjax.stacks.config import LayerConfig, repeated, show_pattern
 from seqjax.train.config import Config, check_config, fitted
-from seqjax.train.record import FREE, read_config, resolved
+from seqjax.train.record import FREE, fields as settings, read_config, resolved
 from seqjax.train.sources import hash_of
 from seqjax.zoo.own import bring
 
@@ -124,7 +124,7 @@ def state(job: Job) -> State:
     if not (job.folder / "config.json").exists():
         return "waiting"
     with quiet():
-        now, before = (_fields(c) for c in (resolved(job.config), read_config(job.folder)))
+        now, before = map(settings, (resolved(job.config), read_config(job.folder)))
     differ = [name for name in now if now[name] != before.get(name)]
     if other := [name for name in differ if name.partition(".")[2] not in FREE]:
         raise ValueError(f"{job.folder} holds another run, which differs in {', '.join(other)}: "
@@ -146,13 +146,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
         yield
-
-
-def _fields(config: Config) -> dict[str, Any]:
-    return {
-        f"{section}.{name}": value
-        for section, values in asdict(config).items() for name, value in values.items()
-    }  # fmt: skip
 
 
 def _shown(value: Any) -> str:
