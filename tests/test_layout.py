@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from seqjax.learn import LEARNERS
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import make as make_task
-from seqjax.tools.hlo import sent
+from seqjax.tools.hlo import Program, sent
 from seqjax.train.config import Choice, Config, MeshConfig, TaskConfig, TrainConfig, check_config
 from seqjax.train.imported import build
 from seqjax.train.layout import Layout
@@ -95,9 +95,11 @@ def test_a_run_goes_on_with_another_mesh(alone, tmp_path):
     np.testing.assert_allclose(found, alone, rtol=1e-5)
 
 
-def compiled(mesh):
+def compiled(mesh, **model):
     wide = config(**mesh)
-    wide = replace(wide, model=replace(wide.model, features=64), task=replace(wide.task, batch=8))
+    wide = replace(
+        wide, model=replace(wide.model, features=64, **model), task=replace(wide.task, batch=8)
+    )
     _, _, task, start, layout, update, *_ = prepare(wide)
     params, frozen, *_ = take_apart(build(wide.model, task.spec, None, rngs=nnx.Rngs(0)))
     state = layout.put(start(params, frozen))
@@ -115,6 +117,18 @@ def test_parameters_moments_and_memory_are_split():
     for moments in jax.tree.leaves(state.moments, is_leaf=lambda m: isinstance(m, dict)):
         if isinstance(moments, dict):
             assert moments[name].sharding == kernel.sharding
+
+
+@pytest.mark.thorough
+def test_parameters_are_gathered_again_for_the_backward_pass():
+    """Where blocks are computed again: what was gathered is not kept."""
+
+    def gathered(remat):
+        text = compiled({"fsdp": 4}, remat=remat)[1].as_text()
+        work = Program(text).work()
+        return sum(one.times * one.sent for one in work if one.collective == "all-gather")
+
+    assert gathered("layer") > 1.8 * gathered("none") > 0
 
 
 def test_a_batch_is_split_over_examples_and_steps():
