@@ -73,7 +73,9 @@ def both_agree(found, expected, *given):
     assert distance(*(numbers(of(run)) for run in (found, expected))) < 1e-10
 
 
-@pytest.mark.parametrize("name", [thorough_but("linear_scan", name) for name in SUMMED])
+@pytest.mark.parametrize(
+    "name", [thorough_but("linear_scan", "gated_delta_rule", name) for name in SUMMED]
+)
 def test_pieces_one_after_the_other(name):
     """Summaries alone lead to the last state, in whatever order they are combined, and each piece
     replayed from the state before it has the outputs of the whole."""
