@@ -13,7 +13,7 @@ from flax import nnx
 
 from seqjax.answers import Pair, Paired, Strokes
 from seqjax.core.flow import Source
-from seqjax.nn.base import cast_parameters, reads_source
+from seqjax.nn.base import cast_parameters, has
 from seqjax.stacks.alignments import alignments
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
@@ -79,7 +79,7 @@ def test_steps_pieces_and_directions_have_the_same_source():
     back = layer(x, source=source, reverse=True)[0]
     np.testing.assert_allclose(back, layer(x[:, ::-1], source=source)[0][:, ::-1], atol=1e-12)
     both = cast_parameters(make("bidirectional", D, layer=("bahdanau", ADDITIVE)), jnp.float64)
-    assert reads_source(both)
+    assert has(both, "sourced")
     expected = [one(x, source=source, reverse=n == 1)[0] for n, one in enumerate(both.parts())]
     np.testing.assert_allclose(
         both(x, source=source)[0], jnp.concatenate(expected, axis=-1), atol=1e-12

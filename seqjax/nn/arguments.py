@@ -102,7 +102,7 @@ def undivided(
     """Why time cannot be split over a mesh axis; None if it can."""
     del beside
     refused = {
-        "it is not causal, and looks at other steps in ways that know one device only": not divides,
+        "all of its steps must be on one device": not divides,
         "there are no steps": not x.shape[1],
         "cu_seqlens and every are for one device": cu_seqlens is not None or every is not None,
         "the key must be keys [B, T], those of this device": key is not None and not key.ndim,

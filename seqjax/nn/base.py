@@ -59,10 +59,8 @@ __all__ = [
     "Orthogonal",
     "Precise",
     "cast_parameters",
-    "draws_noise",
     "option",
-    "reads_source",
-    "reads_time",
+    "has",
 ]
 
 
@@ -113,7 +111,7 @@ class Layer(nnx.Module):
     own_loss: whether it is trained by `losses` of its own, beside those of the task.
     sequence_parallel: whether `run` takes a mesh axis that time is split over (flow.axis): all that
         looks at other steps then takes the flow. Other layers that are causal run on one device
-        after the other.
+        after the other, but `whole` ones, which need all steps.
     learned: the field of the state that `learn_initial` makes a parameter, "" for none of it: a
         cache begins empty, and slow weights are learned already. None: all of the state.
     trained: how its paper trains parameters, by the names of its attributes, where that is not as
@@ -133,6 +131,7 @@ class Layer(nnx.Module):
     sourced: bool = False
     own_loss: bool = False
     sequence_parallel: bool = False
+    whole: bool = False
     learned: ClassVar[str | None] = None
     trained: ClassVar[Mapping[str, Group]] = {}
     block: bool = False
@@ -239,7 +238,7 @@ class Layer(nnx.Module):
         """
         if not len(x):
             return jnp.zeros((0, self.out_features), x.dtype), h.now
-        if flow.source is not None and not reads_source(self):
+        if flow.source is not None and not has(self, "sourced"):
             flow = replace(flow, source=None)
         mask = flow.mask
         if mask is not None:
@@ -315,9 +314,9 @@ class Layer(nnx.Module):
             if getattr(self, size, None) is None:
                 raise TypeError(f"{type(self).__name__} must set self.{size} in its __init__")
         beside: dict[str, Any] = dict(resets=resets, mask=mask, dt=dt, cu_seqlens=cu_seqlens)
-        check_call(self, x, evaluator, timed=reads_time(self), **beside, every=every, key=key)
+        check_call(self, x, evaluator, timed=has(self, "timed"), **beside, every=every, key=key)
         if source is not None:
-            check_source(self, x, source, reads_source(self))
+            check_source(self, x, source, has(self, "sourced"))
             source = source._replace(y=source.y.astype(x.dtype))
         if axis is not None:
             check_axis(self, x, axis, divides(self), **beside, every=every, key=key)
@@ -374,22 +373,14 @@ class Layer(nnx.Module):
 
 def divides(layer: Layer) -> bool:
     """Whether its time may be split over a mesh axis."""
-    return layer.causal or (layer.sequence_parallel and all(map(divides, _layers_of(layer))))
+    if layer.causal:
+        return not has(layer, "whole")
+    return layer.sequence_parallel and all(map(divides, _layers_of(layer)))
 
 
-def reads_time(layer: Layer) -> bool:
-    """Whether the layer, or one that it is made of, is `timed`."""
-    return layer.timed or any(map(reads_time, _layers_of(layer)))
-
-
-def draws_noise(layer: Layer) -> bool:
-    """Whether the layer, or one that it is made of, is `noisy`."""
-    return layer.noisy or any(map(draws_noise, _layers_of(layer)))
-
-
-def reads_source(layer: Layer) -> bool:
-    """Whether the layer, or one that it is made of, is `sourced`."""
-    return layer.sourced or any(map(reads_source, _layers_of(layer)))
+def has(layer: Layer, flag: str) -> bool:
+    """Whether the flag is set of the layer, or of one that it is made of: timed, noisy, .."""
+    return getattr(layer, flag) or any(has(part, flag) for part in _layers_of(layer))
 
 
 def _layers_of(layer: Layer) -> list[Layer]:

@@ -21,7 +21,7 @@ from flax import nnx
 from seqjax.answers.inputs import Embedding
 from seqjax.core.common import accumulation_dtype
 from seqjax.core.flow import Flow, Source
-from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
+from seqjax.nn.base import Layer, has
 from seqjax.nn.linear import GLU, MLP, per_head
 from seqjax.nn.ngrams import digits
 from seqjax.nn.norms import Norm
@@ -106,7 +106,7 @@ class Block(nnx.Module):
             parts["project"] = linear(out, features, scale, rngs)
         if not made.block:
             parts["norm"] = norm(config)
-        if cross and not reads_source(made):
+        if cross and not has(made, "sourced"):
             parts["cross_norm"] = norm(config)
             parts["cross"] = Cross(features, config.bridge_heads, scale=scale, rngs=rngs)
         if config.mlp != "none" and not made.block:
@@ -170,11 +170,11 @@ class Block(nnx.Module):
             found = {name: mean(value, flow.mask) for name, value in found.items()}
         if isinstance(layer, Layer):
             beside: dict[str, Any] = dict(cu_seqlens=flow.cu_seqlens, evaluator=self.evaluator)
-            if reads_time(layer):
+            if has(layer, "timed"):
                 beside["dt"] = flow.dt
-            if source is not None and reads_source(layer):
+            if source is not None and has(layer, "sourced"):
                 beside["source"] = source
-            if key is not None and draws_noise(layer):
+            if key is not None and has(layer, "noisy"):
                 beside["key"] = jax.random.fold_in(key, 3)
             y, h = layer(y, h, flow.resets, flow.mask, **beside)
         else:

@@ -21,7 +21,7 @@ from seqjax.core.common import Notice, unknown
 from seqjax.core.flow import Flow, Source
 from seqjax.core.mesh import kept, loop
 from seqjax.core.ranges import check
-from seqjax.nn.base import Layer, draws_noise, reads_source, reads_time
+from seqjax.nn.base import Layer, has
 from seqjax.nn.devices import gathered
 from seqjax.nn.norms import Norm
 from seqjax.stacks.blocks import Block, Losses, norm
@@ -82,9 +82,9 @@ class Stack(nnx.Module):
         layers = [block.whole(self.shared) for block in (*self.blocks, *self.tail)]
         known = [one for one in layers if isinstance(one, Layer)]
         check_remat(config.remat, known)
-        self.timed = any(map(reads_time, known))
-        self.sourced = any(map(reads_source, known))
-        self.noisy = config.dropout > 0 or any(map(draws_noise, known))
+        self.timed = any(has(one, "timed") for one in known)
+        self.sourced = any(has(one, "sourced") for one in known)
+        self.noisy = config.dropout > 0 or any(has(one, "noisy") for one in known)
         own = any(getattr(layer, "own_loss", False) for layer in layers)
         self.own_loss = own or config.ar > 0 or config.tar > 0
 

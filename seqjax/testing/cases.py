@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from seqjax.core.flow import Source
-from seqjax.nn.base import Layer, cast_parameters, reads_source
+from seqjax.nn.base import Layer, cast_parameters, has
 
 Answer = tuple[Any, Any]  # outputs [B, T, out_features] and a state
 
@@ -180,7 +180,7 @@ def _examples(tree: Any, which: Any) -> Any:
 
 def beside(layer: Layer, x: Any) -> dict[str, Any]:
     """What a layer that looks at a source is given with x: one of 5 steps, 4 of them there."""
-    if not reads_source(layer):
+    if not has(layer, "sourced"):
         return {}
     y = np.random.default_rng(3).normal(size=(5, layer.features)).astype(x.dtype)
     batch = jax.tree.map(lambda v: jnp.broadcast_to(v, (len(x), *v.shape)), (y, np.arange(5) != 1))

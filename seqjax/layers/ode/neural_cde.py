@@ -59,6 +59,7 @@ class NeuralCDE(Recurrent):
         H = self.out_features = hidden or features
         self.path = option("path", path, PATHS)
         self.solve = Solver(solver, substeps, tolerance, adjoint)
+        self.whole = self.solve.adaptive  # adjoints are not differentiated device after device
         self.W_0 = nnx.Linear(features, H, rngs=rngs)
         self.W_1 = nnx.Linear(H, width, rngs=rngs) if width else None
         self.W = nnx.Linear(width or H, H * (features + time), rngs=rngs)

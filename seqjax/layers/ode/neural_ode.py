@@ -39,6 +39,7 @@ class NeuralODE(Recurrent):
         self.solve = Solver(solver, substeps, tolerance, adjoint)
         if self.solve.adaptive:
             self.loops = ("sequential",)  # the others need forward derivatives of a step
+            self.whole = True  # adjoints are not differentiated device after device
         width = width or H
         self.V = nnx.Linear(features, width, rngs=rngs)  # carries b_1
         self.W_1 = nnx.Linear(H, width, use_bias=False, rngs=rngs)

@@ -37,6 +37,7 @@ class ODERNN(Recurrent):
         self.solve = Solver(solver, substeps, tolerance, adjoint)
         if self.solve.adaptive:
             self.loops = ("sequential",)  # the others need forward derivatives of a step
+            self.whole = True  # adjoints are not differentiated device after device
         self.W_1 = nnx.Linear(H, width or H, rngs=rngs)
         self.W_2 = nnx.Linear(width or H, H, rngs=rngs)
         self.gru = GRU(features, hidden=H, reset="after", rngs=rngs)
