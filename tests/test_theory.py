@@ -196,4 +196,4 @@ def test_the_command_line(tmp_path, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="no curves"):
         draw(Finding("t", (), ()), figure)
-    assert set(THEORY) == {"gradient_flow", "identities", "memory_capacity"}
+    assert set(THEORY) >= {"gradient_flow", "identities", "memory_capacity"}

@@ -8,10 +8,15 @@ that has a meaning, and the question of its name, whose options `seqjax theory N
 """
 
 from seqjax.core.table import Entry
-from seqjax.theory import gradient_flow, identities, memory_capacity
+from seqjax.theory import associativity, gradient_flow, identities, memory_capacity
 from seqjax.theory.finding import Finding, draw
 
 THEORY: dict[str, Entry] = {
+    "associativity": Entry(
+        associativity.associativity,
+        "Steps that compose and steps that do not: counterexamples, and numbers of a composition",
+        "Blelloch 1990, 2410.01201",
+    ),
     "gradient_flow": Entry(
         gradient_flow.gradient_flow,
         "Jacobian products along time, vanishing and exploding, and bounds without products",
@@ -29,4 +34,12 @@ THEORY: dict[str, Entry] = {
     ),
 }
 
-__all__ = ["THEORY", "Finding", "draw", "gradient_flow", "identities", "memory_capacity"]
+__all__ = [
+    "THEORY",
+    "Finding",
+    "associativity",
+    "draw",
+    "gradient_flow",
+    "identities",
+    "memory_capacity",
+]
