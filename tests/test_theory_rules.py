@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.stacks.config import LayerConfig
-from seqjax.theory import associativity
+from seqjax.theory import associativity, curse_of_memory
 from seqjax.theory.finding import each
 
 random = np.random.default_rng(0)
@@ -101,3 +101,97 @@ def test_a_layer_with_a_false_monoid_is_found():
     found = associativity.associativity([LayerConfig("elman", {})], features=2, operations=False)
     ((label, *_, claim, law),) = found.rows
     assert (label, claim, law) == ("elman", "affine", "broken")
+
+
+def power(gaps, values):
+    return np.polyfit(np.log(gaps), np.log(values), 1)[0]
+
+
+@pytest.mark.parametrize("name, powers", [
+    ("lambda", (-1, -3, -3)),
+    ("normalised", (0, -2, -2)),
+    ("exponential", (-1, -1, -3)),
+    ("normalised, exponential", (0, 0, -2)),
+    ("zero-order hold, exponential", (1, 1, -1)),
+])  # fmt: skip
+def test_powers_of_the_curse_of_memory(name, powers):
+    one = curse_of_memory.PARAMETRISED[name]
+    gaps = [1e-3, 1e-4, 1e-5]
+    moved = jax.vmap(partial(curse_of_memory.moved, one, phase=0.3, rho=0.5))
+    values = jax.jit(moved)(jnp.array(gaps))
+    np.testing.assert_allclose([power(gaps, v) for v in values.T], powers, atol=2e-2)
+
+
+def test_sensitivity_is_a_sum_over_all_inputs_and_the_curvature_of_a_loss():
+    """Sums of n^2 lambda^(2 n - 2) and of pairs, finite differences, and the Hessian of the loss of
+    one mode that another one teaches."""
+    lam, rho, n = 0.8 * np.exp(0.7j), 0.6, np.arange(400)
+    R = rho ** np.abs(n[:, None] - n)
+    k, dk = lam**n, np.where(n > 0, n * lam ** np.maximum(n - 1, 0), 0)
+    expected = [(v @ R @ v.conj()).real for v in (k, dk)]
+    given = jnp.asarray(lam)
+    found = [curse_of_memory.second_moment(given, rho), curse_of_memory.sensitivity(given, rho)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    plain = curse_of_memory.PARAMETRISED["lambda"]
+    moved = jax.jit(
+        partial(curse_of_memory.moved, plain, 0.2, 0.7, rho)
+    )()  # by the phase: lambda' = i lambda
+    np.testing.assert_allclose(moved, [*expected, 0.64 * expected[1]], rtol=1e-12)
+
+    def loss(p, teacher):
+        parts = ((p, p), (teacher, teacher), (p, teacher), (teacher, p))
+        a, b, c, d = (curse_of_memory.covariance(plain, *both, rho) for both in parts)
+        return (a + b - c - d) / 2
+
+    p = jnp.array([0.8, 0.7])
+    loss = jax.jit(loss)
+    assert abs(loss(p, p)) < 1e-12 < loss(p, 1.01 * p)
+    slope, bend = jax.jit(lambda p: (jax.grad(loss)(p, p), jax.hessian(loss)(p, p)))(p)
+    np.testing.assert_allclose(slope, 0, atol=1e-10)
+    np.testing.assert_allclose(jnp.diagonal(bend), moved[1:], rtol=1e-9)
+    for one in curse_of_memory.PARAMETRISED.values():
+        at = float(one.at(0.8))
+        r, gain = (np.asarray(jax.vmap(f)(jnp.array([at + 1e-6, at - 1e-6])))
+                   for f in (one.modulus, lambda p, one=one: one.gain(one.modulus(p))))  # fmt: skip
+        states = gain[:, None] * (r[:, None] * np.exp(0.7j)) ** n
+        dk = (states[0] - states[1]) / 2e-6
+        found = jax.jit(partial(curse_of_memory.moved, one, 0.2, 0.7, rho))()[1]
+        np.testing.assert_allclose(found, (dk @ R @ dk.conj()).real, rtol=1e-7)
+
+
+@pytest.mark.share(2)
+@pytest.mark.parametrize("exp_param, gamma_norm, rho", [
+    (True, True, 0.7), (False, False, 0.0), (True, False, 0.0), (False, True, 0.7),
+])  # fmt: skip
+def test_a_layer_is_moved_as_the_closed_form(exp_param, gamma_norm, rho):
+    """LRU: y = Re(C B) gamma sum lambda^n x, gamma a parameter of its own; autodiff against finite
+    differences of its response."""
+    config = LayerConfig("lru", dict(exp_param=exp_param, gamma_norm=gamma_norm))
+    layer, names = curse_of_memory.single(config, 0.05, 0)
+    assert names == (("nu_log", "theta_log") if exp_param else ("nu", "theta"))
+    x = curse_of_memory.impulse(600)
+    size, moved = curse_of_memory.moved_of(layer, names[0], x, rho)
+    lam = layer.eigenvalues()[0]
+    np.testing.assert_allclose(jnp.abs(lam), 0.95, rtol=1e-6)
+    B, C = ((w[0] + 1j * w[1]).item() for w in map(np.asarray, (layer.B[...], layer.C[...])))
+    scale = (B * C).real ** 2 * (1 - 0.95**2 if gamma_norm else 1)
+    slope = np.log(0.95) * 0.95 if exp_param else 0.95
+    expected = curse_of_memory.second_moment(lam, rho), curse_of_memory.sensitivity(lam, rho)
+    np.testing.assert_allclose(size, scale * expected[0], rtol=1e-5)
+    np.testing.assert_allclose(moved, scale * slope**2 * expected[1], rtol=1e-5)
+    value = getattr(layer, names[0])[...]
+    near = [curse_of_memory.response(layer, names[0], value + e, x) for e in (1e-6, -1e-6)]
+    finite = curse_of_memory.variance((near[0] - near[1]) / 2e-6, rho)
+    np.testing.assert_allclose(finite, moved, rtol=1e-6)
+
+
+@pytest.mark.thorough
+def test_the_curse_of_layers():
+    found = curse_of_memory.curse_of_memory([LayerConfig("lru", {}), LayerConfig("s4d", {})])
+    powers = {label: np.array(row, float) for label, *row, _ in found.rows}
+    np.testing.assert_allclose(powers["lru"], [0, 0, -2], atol=0.1)
+    np.testing.assert_allclose(powers["s4d"], [1, 1, 1], atol=0.1)
+    with pytest.raises(
+        ValueError, match="unknown layer of one eigenvalue 'gru'; did you mean 'lru'"
+    ):
+        curse_of_memory.curse_of_memory([LayerConfig("gru", {})])

@@ -8,7 +8,7 @@ that has a meaning, and the question of its name, whose options `seqjax theory N
 """
 
 from seqjax.core.table import Entry
-from seqjax.theory import associativity, gradient_flow, identities, memory_capacity
+from seqjax.theory import associativity, curse_of_memory, gradient_flow, identities, memory_capacity
 from seqjax.theory.finding import Finding, draw
 
 THEORY: dict[str, Entry] = {
@@ -16,6 +16,11 @@ THEORY: dict[str, Entry] = {
         associativity.associativity,
         "Steps that compose and steps that do not: counterexamples, and numbers of a composition",
         "Blelloch 1990, 2410.01201",
+    ),
+    "curse_of_memory": Entry(
+        curse_of_memory.curse_of_memory,
+        "How far a parameter moves a state that remembers long, in powers of 1 - |lambda|",
+        "2405.21064",
     ),
     "gradient_flow": Entry(
         gradient_flow.gradient_flow,
@@ -38,6 +43,7 @@ __all__ = [
     "THEORY",
     "Finding",
     "associativity",
+    "curse_of_memory",
     "draw",
     "gradient_flow",
     "identities",
