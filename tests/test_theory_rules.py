@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.stacks.config import LayerConfig
-from seqjax.theory import associativity, curse_of_memory
+from seqjax.theory import associativity, curse_of_memory, resnet_rnn_equivalence
 from seqjax.theory.finding import each
 
 random = np.random.default_rng(0)
@@ -195,3 +195,37 @@ def test_the_curse_of_layers():
         ValueError, match="unknown layer of one eigenvalue 'gru'; did you mean 'lru'"
     ):
         curse_of_memory.curse_of_memory([LayerConfig("gru", {})])
+
+
+def test_a_residual_network_of_shared_weights_is_a_recurrence_and_of_others_is_not():
+    """Against a loop in numpy, and the gradient by shared weights is the sum of those of copies."""
+    deep = resnet_rnn_equivalence
+    layers = [layer for _, layer in (
+        next(iter(each([LayerConfig("residual_rnn", dict(depth=1))], 3, seed=k))) for k in range(5)
+    )]  # fmt: skip
+    x, key = jnp.asarray(random.normal(size=3)), jax.random.key(0)
+    assert deep.shown(x, 3, "first").tolist() == [x.tolist(), [0] * 3, [0] * 3]
+    xs = deep.shown(x, 5, "constant")
+
+    def loop(layers):
+        h = np.zeros(3)
+        for layer in layers:
+            W, b = (np.asarray(v[...]) for v in (layer.W.kernel, layer.W.bias))
+            h = h + np.tanh(np.asarray(xs[0]) @ W + b + np.asarray(layer.U[0]) @ h)
+        return h
+
+    np.testing.assert_allclose(deep.deep(layers, xs)[-1], loop(layers), rtol=1e-12)
+    np.testing.assert_allclose(deep.recurrent(layers[0], xs), loop(layers[:1] * 5), rtol=1e-12)
+    assert np.max(np.abs(loop(layers) - loop(layers[:1] * 5))) > 0.1
+    found = jax.jit(partial(deep.differences, layers))(xs, key)
+    assert all(gap < 1e-13 for gap in found.values())
+
+
+@pytest.mark.thorough
+def test_layers_of_all_kinds_are_networks():
+    names = ("gru", "lstm", "lru", "highway_rnn")
+    found = resnet_rnn_equivalence.resnet_rnn_equivalence(
+        [LayerConfig(name, {}) for name in names], features=2, depth=3
+    )
+    assert len(found.rows) == 8 and set(found.curves) == set(names)
+    assert all(float(gap) < 1e-12 for row in found.rows for gap in row[2:])

@@ -8,7 +8,14 @@ that has a meaning, and the question of its name, whose options `seqjax theory N
 """
 
 from seqjax.core.table import Entry
-from seqjax.theory import associativity, curse_of_memory, gradient_flow, identities, memory_capacity
+from seqjax.theory import (
+    associativity,
+    curse_of_memory,
+    gradient_flow,
+    identities,
+    memory_capacity,
+    resnet_rnn_equivalence,
+)
 from seqjax.theory.finding import Finding, draw
 
 THEORY: dict[str, Entry] = {
@@ -37,6 +44,11 @@ THEORY: dict[str, Entry] = {
         "Linear and nonlinear capacity of a state, and its largest Lyapunov exponent",
         "Jaeger 2002, Dambre et al. 2012, 2307.14823",
     ),
+    "resnet_rnn_equivalence": Entry(
+        resnet_rnn_equivalence.resnet_rnn_equivalence,
+        "Networks of layers that share weights are recurrences, in value and in gradient",
+        "1604.03640",
+    ),
 }
 
 __all__ = [
@@ -48,4 +60,5 @@ __all__ = [
     "gradient_flow",
     "identities",
     "memory_capacity",
+    "resnet_rnn_equivalence",
 ]
