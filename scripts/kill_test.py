@@ -22,17 +22,16 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from children import context, folder_for, start_all, whole_number
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.train.checkpoint import SEAL, Checkpoints, fingerprint
-from seqjax.train.config import Config, MeshConfig, OptimiserConfig, TaskConfig, TrainConfig
+from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.record import read_config, read_metrics
 
 CONFIG = Config(
@@ -42,7 +41,6 @@ CONFIG = Config(
     TrainConfig(steps=10**6, evaluate_every=7, save_every=3, max_to_keep=2, log_every=2),
 )
 FILES = ("config.json", "metrics.jsonl")
-context = multiprocessing.get_context("forkserver")
 
 
 def run(folder: str, steps: int, slow: float = 0.0, room: int | None = None) -> None:
@@ -72,34 +70,6 @@ def start(*arguments) -> multiprocessing.Process:
     child = context.Process(target=run, args=arguments)
     child.start()
     return child  # type: ignore[return-value]
-
-
-def one_of(count: int, index: int, port: int, folder: str, steps: int) -> None:
-    """Train as one of several processes."""
-    from rich.console import Console
-
-    from seqjax.train.loop import train
-    from seqjax.train.processes import Processes, job
-    from seqjax.train.progress import Progress
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints
-    config = replace(CONFIG, train=replace(CONFIG.train, steps=steps),
-                     mesh=MeshConfig(data=2, fsdp=count))  # fmt: skip
-    config = replace(config, task=replace(config.task, batch=2 * count))
-    with job(Processes(count, index, f"localhost:{port}")):
-        status = train(config, folder, Progress(steps, Console(quiet=True))).status
-    sys.exit(status)
-
-
-def start_all(count: int, folder: Path, steps: int) -> list[Any]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    children = [context.Process(target=one_of, args=(count, index, port, str(folder), steps))
-                for index in range(count)]  # fmt: skip
-    for child in children:
-        child.start()
-    return children
 
 
 def kill(child: multiprocessing.Process) -> None:
@@ -158,7 +128,7 @@ def one_of_several(count: int, killed: Path, straight: Path, kills: int) -> bool
     for n in range(1, kills + 1):
         kind = "SIGTERM" if n % 4 == 0 else "SIGKILL"
         victim = random_.randrange(count)
-        children = start_all(count, killed, CONFIG.train.steps)
+        children = start_all(CONFIG, killed, count)
         while complete(killed) <= step and all(child.is_alive() for child in children):
             time.sleep(0.002)
         time.sleep(random_.uniform(0, 0.5))
@@ -181,8 +151,9 @@ def one_of_several(count: int, killed: Path, straight: Path, kills: int) -> bool
         print(f"{n:2}: {kind} at process {victim}: all ended after {took:4.1f} s, {codes}; "
               f"last complete step {step}", flush=True)  # fmt: skip
     step, ended = step + 4, True  # what a signal kept from being evaluated is, now
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=step))
     for folder in (killed, straight):
-        for child in (calm := start_all(count, folder, step)):
+        for child in (calm := start_all(config, folder, count)):
             child.join()
         ended &= [child.exitcode for child in calm] == [0] * count
     same = ended and last(killed) == last(straight)
@@ -227,13 +198,9 @@ def without_room(folder: Path) -> bool:
 
 def main(kills: int, processes: int) -> int:
     began = time.monotonic()
-    context.set_forkserver_preload(["seqjax.train.loop"])  # import once, fork for each run
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(name, "compiled"))
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        killed, straight = Path(name, "killed"), Path(name, "straight")
+    with folder_for(processes) as name:
+        killed, straight = name / "killed", name / "straight"
         if processes > 1:
-            os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
             passed = [one_of_several(processes, killed, straight, kills)]
         else:
             passed = [while_running(killed, straight, kills), while_rewriting(killed, kills),
@@ -242,16 +209,10 @@ def main(kills: int, processes: int) -> int:
     return 0 if all(passed) else 1
 
 
-def count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000, got {text!r}")
-    return int(text)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("kills", nargs="?", type=count, default=20, metavar="KILLS",
+    parser.add_argument("kills", nargs="?", type=whole_number, default=20, metavar="KILLS",
                         help="of each kind, 1 to 1000")  # fmt: skip
-    parser.add_argument("--processes", type=count, default=1, metavar="N", help="of the run")
+    parser.add_argument("--processes", type=whole_number, default=1, metavar="N", help="of the run")
     given = parser.parse_args()
     sys.exit(main(given.kills, given.processes))

@@ -1,28 +1,31 @@
 """Disturb a training run for a long time, and see that nothing is lost and that memory stays.
 
-    python scripts/soak.py --minutes 60
+    python scripts/soak.py --minutes 60 [--processes N]
 
-Two processes train the same small model with evaluations and checkpoints. One is left alone. The
+The same small model is trained twice, with evaluations and checkpoints. One run is left alone. The
 other lives for some seconds after its first line of metrics, then gets SIGTERM or SIGKILL, and is
 begun again, until the time is over or it has not come to a checkpoint that is compared. In the end
 all checkpoints that both keep are compared, and their metrics to the last of these, bit by bit. The
 memory of both (VmRSS) is printed over time: from five minutes on, that of the one that is left
 alone must not have grown by a tenth between the second and the last quarter of the time.
+
+Runs of several processes have two devices in each. The signal goes to one process, and the others
+must end by themselves: after SIGKILL with an error, after SIGTERM with status 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
+
+from children import folder_for, start_all, whole_number
 
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.train.checkpoint import Checkpoints, fingerprint
@@ -36,41 +39,38 @@ CONFIG = Config(
     OptimiserConfig(schedule="constant"),
     TrainConfig(steps=10**9, evaluate_every=70, save_every=30, max_to_keep=2, log_every=20),
 )  # fmt: skip
-context = multiprocessing.get_context("forkserver")
-
-
-def run(folder: str, keep_every: int) -> None:
-    from rich.console import Console
-
-    from seqjax.train.loop import train
-    from seqjax.train.progress import Progress
-
-    with open(os.devnull, "w") as nowhere:
-        config = replace(CONFIG, train=replace(CONFIG.train, keep_every=keep_every))
-        result = train(config, folder, Progress(0, Console(file=nowhere)))
-    sys.exit(result.status)
 
 
 class Watched:
-    """A process that trains, and its memory over time."""
+    """A run, and its memory over time."""
 
-    def __init__(self, folder: Path, keep_every: int):
-        self.process = context.Process(target=run, args=(str(folder), keep_every))
-        self.process.start()
-        self.began, self.mib = time.monotonic(), []
+    def __init__(self, folder: Path, every: int, count: int):
+        config = replace(CONFIG, train=replace(CONFIG.train, keep_every=every))
+        self.processes = start_all(config, folder, count)
+        self.mib: list[tuple[float, float]] = []  # of all processes together
 
     def look(self) -> None:
-        assert self.process.is_alive(), f"the run ended by itself: {self.process.exitcode}"
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        kib = text.partition("VmRSS:")[2].split()[0]
-        self.mib.append((time.monotonic(), int(kib) / 1024))
+        kib = 0
+        for process in self.processes:
+            text = Path(f"/proc/{process.pid}/status").read_text()
+            assert process.is_alive(), f"the run ended by itself: {process.exitcode}"
+            kib += int(text.partition("VmRSS:")[2].split()[0])
+        self.mib.append((time.monotonic(), kib / 1024))
 
-    def end(self, number: int) -> None:
-        os.kill(self.process.pid or 0, number)
-        self.process.join()
-        expected = -number if number == signal.SIGKILL else 128 + number
-        early = self.process.exitcode == -number  # a SIGTERM before the loop takes it
-        assert self.process.exitcode == expected or early, f"exit code {self.process.exitcode}"
+    def end(self, number: int, victim: int) -> None:
+        several = len(self.processes) > 1
+        os.kill(self.processes[victim].pid, number)
+        for process in self.processes:
+            process.join(60)
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()  # one that hangs
+        own = codes.pop(victim)
+        if number == signal.SIGKILL:
+            right = own == -number and all(code not in (None, 0) for code in codes)
+        else:  # or a SIGTERM before the loop takes it
+            right = own in (0 if several else 128 + number, -number) and None not in codes
+        assert right, f"exit codes after signal {number}: {own}, of the others {codes}"
 
 
 def kept(folder: Path, every: int) -> dict[int, str]:
@@ -90,12 +90,12 @@ def lines(folder: Path, step: int) -> list[dict]:
     return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
 
 
-def soak(seconds: float, every: int, alone: Path, disturbed: Path) -> bool:
+def soak(seconds: float, every: int, count: int, alone: Path, disturbed: Path) -> bool:
     began, random_ = time.monotonic(), random.Random(0)
-    calm, lives = Watched(alone, every), []
+    calm, lives = Watched(alone, every, count), []
     signals = {signal.SIGTERM: 0, signal.SIGKILL: 0}
     while (left := began + seconds - time.monotonic()) > 0 or not kept(disturbed, every):
-        lives.append(Watched(disturbed, every))
+        lives.append(Watched(disturbed, every, count))
         before, end = size(disturbed), None
         while end is None or time.monotonic() < end:
             time.sleep(0.2)
@@ -105,9 +105,9 @@ def soak(seconds: float, every: int, alone: Path, disturbed: Path) -> bool:
                 end = time.monotonic() + min(max(0, left), random_.uniform(0, min(60, seconds / 5)))
         number = random_.choice(list(signals))
         signals[number] += 1
-        lives[-1].end(number)
+        lives[-1].end(number, random_.randrange(count))
     calm.look()
-    calm.end(signal.SIGTERM)
+    calm.end(signal.SIGTERM, 0)
     counts = f"{signals[signal.SIGTERM]} x SIGTERM and {signals[signal.SIGKILL]} x SIGKILL"
     print(f"{time.monotonic() - began:.0f} s, {len(lives)} lives, ended by {counts}")
 
@@ -142,12 +142,9 @@ def print_memory(calm: Watched, lives: list[Watched], began: float, seconds: flo
     return last > 1.1 * second
 
 
-def main(minutes: float, every: int) -> int:
-    context.set_forkserver_preload(["seqjax.train.loop"])  # import once, fork for each life
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(name, "compiled"))
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        return 0 if soak(60 * minutes, every, Path(name, "alone"), Path(name, "disturbed")) else 1
+def main(minutes: float, every: int, count: int) -> int:
+    with folder_for(count) as name:
+        return 0 if soak(60 * minutes, every, count, name / "alone", name / "disturbed") else 1
 
 
 if __name__ == "__main__":
@@ -155,5 +152,6 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--every", type=int, default=1000, metavar="STEPS",
                         help="between the checkpoints that are compared")  # fmt: skip
+    parser.add_argument("--processes", type=whole_number, default=1, metavar="N", help="of a run")
     given = parser.parse_args()
-    sys.exit(main(given.minutes, given.every))
+    sys.exit(main(given.minutes, given.every, given.processes))

@@ -160,10 +160,12 @@ def test_a_terminal_that_goes_away_saves_and_the_exit_status_is_of_the_signal(tm
 
 
 @pytest.mark.thorough
-def test_a_run_that_is_disturbed_is_that_which_is_left_alone():
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_that_is_disturbed_is_that_which_is_left_alone(processes):
     """`scripts/soak.py`, which takes an hour by itself."""
     script = Path(__file__).resolve().parent.parent / "scripts" / "soak.py"
     command = [sys.executable, str(script), "--minutes", "0.33", "--every", "30"]
+    command += ["--processes", processes]
     environment = {**os.environ, "PYTHONPATH": str(script.parent.parent), "XLA_FLAGS": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
