@@ -94,9 +94,7 @@ np.testing.assert_allclose(left.then(right).act(S0), last, atol=1e-5)
 # %%
 def split(call):
     """call(xs, state), with the steps of xs over the devices."""
-    return jax.shard_map(
-        call, mesh=mesh, check_vma=False, in_specs=(P("time"), P()), out_specs=(P("time"), P())
-    )
+    return jax.shard_map(call, mesh=mesh, in_specs=(P("time"), P()), out_specs=(P("time"), P()))
 
 
 def delta(xs, S):
@@ -190,9 +188,7 @@ for evaluator in ("sequential", "newton"):
         return layer(x, h, axis="time", evaluator=evaluator)
 
     over_time = P(None, "time")
-    run = jax.shard_map(
-        local, mesh=mesh, check_vma=False, in_specs=(over_time, P()), out_specs=(over_time, P())
-    )
+    run = jax.shard_map(local, mesh=mesh, in_specs=(over_time, P()), out_specs=(over_time, P()))
     found = jax.jit(run)(x, h)[0]
     print(f"{evaluator:10}", float(jnp.max(jnp.abs(found - expected))))
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -68,7 +68,6 @@ def over_time(function, flags):
         mesh=MESH,
         in_specs=(OVER_TIME, split, P()),
         out_specs=(OVER_TIME, P()),
-        check_vma=False,
     )
 
 
@@ -197,7 +196,7 @@ def test_what_newton_reports_is_of_all_pieces(iterations):
         return newton(step, x, h, max_iterations=iterations, axis=axis)
 
     split = jax.shard_map(
-        lambda x: run(x, {}, h, "time"), mesh=MESH, check_vma=False, in_specs=P("time"),
+        lambda x: run(x, {}, h, "time"), mesh=MESH, in_specs=P("time"),
         out_specs=NewtonResult(P("time"), P(), P(), P(), P()),
     )  # fmt: skip
     found, expected = jax.jit(split)(x), run(x, {}, h, None)

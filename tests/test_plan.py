@@ -139,7 +139,7 @@ def test_a_compiled_step_by_hand():
     def f(x, Ws):
         return jax.lax.scan(step, x, Ws)[0]
 
-    run = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=(P(), P()), out_specs=P(), check_vma=False))
+    run = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=(P(), P()), out_specs=P()))
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 32), (7, 32, 32))]
     compiled = run.lower(*shapes).compile()
     work = list(Program(compiled.as_text()).work())

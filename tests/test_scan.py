@@ -147,7 +147,6 @@ def test_sharded_over_devices(name):
             mesh=mesh,
             in_specs=(P("time"), P(), P("time")),
             out_specs=P("time"),
-            check_vma=False,
         )
         return part(elements, state, resets)
 

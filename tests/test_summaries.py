@@ -136,7 +136,6 @@ def test_a_monoid_of_ones_own():
     split = jax.shard_map(
         lambda q, r, h: seqjax.scan(turns, q, h, resets=r, axis="time"),
         mesh=MESH, in_specs=(P("time"), P("time"), P()), out_specs=(P("time"), P()),
-        check_vma=False,
     )  # fmt: skip
     both_agree(
         lambda q, h: split(q, resets, h), lambda q, h: seqjax.scan(turns, q, h, resets=resets), q, h
@@ -178,7 +177,7 @@ def test_the_exchange(count, scanned, monkeypatch):
 def traced(local, spec, devices):
     """The program of so many devices, which need not be there, as a text."""
     mesh = jax.sharding.AbstractMesh((devices,), ("time",))
-    run = jax.shard_map(local, mesh=mesh, check_vma=False, in_specs=spec, out_specs=spec)
+    run = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)
     return lambda *given: str(jax.make_jaxpr(run)(*given))
 
 
@@ -252,8 +251,8 @@ def test_what_is_exchanged_does_not_depend_on_the_steps(name, scanned, monkeypat
         xs, state, rest = arguments_of(name, steps)
         call = local or (lambda xs, h: getattr(seqjax, name)(**xs, **rest, state=h, axis="time"))
         run = jax.shard_map(
-            call, mesh=MESH, check_vma=False, in_specs=(P(None, "time"), P()),
-            out_specs=(P(None, "time"), P()),
+            call, mesh=MESH, in_specs=(P(None, "time"), P()),
+            out_specs=(P(None, "time"), P()), check_vma=local is None,
         )  # fmt: skip
 
         def number(xs, state):

@@ -37,7 +37,7 @@ from jax.flatten_util import ravel_pytree
 
 from seqjax.core.axis import Axis, Line, relay, step_before
 from seqjax.core.common import accumulation_dtype, largest, unknown
-from seqjax.core.mesh import loop, settled
+from seqjax.core.mesh import alike, loop, settled
 from seqjax.core.monoid import block_diagonal, dense, diagonal
 from seqjax.core.scan import scan
 from seqjax.core.smoother import smoothed
@@ -252,7 +252,7 @@ def _implicit(solve, step, xs, state, jacobian, evaluator, guess, axis):
     """
     kind = _structure(jacobian)
     ravel, unravel = layout(state, jacobian)
-    h0 = ravel(state)
+    h0, xs = alike(ravel(state), xs)  # a step that is converted has one type
 
     def flat(h, x):
         return ravel(step(unravel(h), x))

@@ -304,10 +304,9 @@ class Layer(nnx.Module):
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
-        axis: of a mesh, inside `jax.shard_map` with check_vma=False: time is split over it, and
-            x [B, T, features] and what goes beside it are those of one device. States given and
-            returned are the same on all. Of layers that are not causal for those that are
-            `sequence_parallel`.
+        axis: of a mesh, inside `jax.shard_map`: time is split over it, and x [B, T, features] and
+            what goes beside it are those of one device. States given and returned are the same on
+            all. Of layers that are not causal for those that are `sequence_parallel`.
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         for size in ("features", "out_features"):

@@ -344,9 +344,7 @@ def _scan(monoid: Monoid, resets: np.ndarray | None, inputs: Any, evaluator: str
         return scan(monoid, elements, state, axis="time", resets=resets)
 
     specs = (P("time"), P(), P("time"))
-    run = jax.shard_map(
-        local, mesh=mesh, in_specs=specs, out_specs=(P("time"), P()), check_vma=False
-    )
+    run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(P("time"), P()))
     return run(inputs["elements"], inputs["state"], None if resets is None else jnp.asarray(resets))
 
 
