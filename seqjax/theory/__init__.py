@@ -11,8 +11,10 @@ from seqjax.core.table import Entry
 from seqjax.theory import (
     associativity,
     curse_of_memory,
+    expressivity,
     gradient_flow,
     identities,
+    landscapes,
     memory_capacity,
     resnet_rnn_equivalence,
 )
@@ -29,6 +31,11 @@ THEORY: dict[str, Entry] = {
         "How far a parameter moves a state that remembers long, in powers of 1 - |lambda|",
         "2405.21064",
     ),
+    "expressivity": Entry(
+        expressivity.expressivity,
+        "Parity, sums and words of groups: by weights that are given, and learned",
+        "2411.12537, 2404.08819, 1805.04908",
+    ),
     "gradient_flow": Entry(
         gradient_flow.gradient_flow,
         "Jacobian products along time, vanishing and exploding, and bounds without products",
@@ -38,6 +45,11 @@ THEORY: dict[str, Entry] = {
         identities.identities,
         "Recurrences of different names that are one and the same, each computed on both sides",
         "2405.13956, 2407.04620",
+    ),
+    "landscapes": Entry(
+        landscapes.landscapes,
+        "Hessian spectra, gradients through a training run, tangent kernels",
+        "1901.10159, 1712.09913, 1502.03492, 1806.07572",
     ),
     "memory_capacity": Entry(
         memory_capacity.memory_capacity,
@@ -57,8 +69,10 @@ __all__ = [
     "associativity",
     "curse_of_memory",
     "draw",
+    "expressivity",
     "gradient_flow",
     "identities",
+    "landscapes",
     "memory_capacity",
     "resnet_rnn_equivalence",
 ]
