@@ -17,6 +17,7 @@ from seqjax.theory import (
     landscapes,
     memory_capacity,
     resnet_rnn_equivalence,
+    scaling,
 )
 from seqjax.theory.finding import Finding, draw
 
@@ -61,6 +62,11 @@ THEORY: dict[str, Entry] = {
         "Networks of layers that share weights are recurrences, in value and in gradient",
         "1604.03640",
     ),
+    "scaling": Entry(
+        scaling.scaling,
+        "Loss by parameters, tokens, work and its depth: a law with bands",
+        "2203.15556, 2606.06479",
+    ),
 }
 
 __all__ = [
@@ -75,4 +81,5 @@ __all__ = [
     "landscapes",
     "memory_capacity",
     "resnet_rnn_equivalence",
+    "scaling",
 ]
