@@ -78,7 +78,7 @@ TRAINS = [n for n, entry in LEARNERS.items() if not entry.apart and n != "rtrl_e
 @pytest.mark.parametrize("name", TRAINS)
 def test_learners(name):
     """All of them, the noise of uoro included."""
-    of = config("elman")
+    of = config("lstm" if name == "truncated_lstm_1997" else "elman")
     model = replace(of.model, features=3, depth=1, mlp="none", dropout=0.0)
     task = replace(of.task, options={"group": "parity"}, batch=2, length=4)
     of = replace(of, model=model, task=task, train=replace(of.train, learner=Choice(name, {})))

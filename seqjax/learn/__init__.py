@@ -17,11 +17,14 @@ from seqjax.learn import (
     feedback,
     fptt,
     implicit,
+    lifted,
     online_lru,
+    predictive,
     readout,
     rtrl,
     smt,
     snap,
+    truncated,
     uoro,
 )
 from seqjax.learn.cell import Cell, as_cell, stack
@@ -93,6 +96,11 @@ LEARNERS: dict[str, Entry] = {
         snap.eprop, "Eligibility traces; with random feedback RFLO",
         "1901.09049", "forward", "where units do not see each other", "c n + P", "P",
     ),
+    "truncated_lstm_1997": Entry(
+        truncated.truncated_lstm_1997, "The truncation of 1997: back in time along the cell alone",
+        "Hochreiter & Schmidhuber 1997", "forward", "where gates do not see the last output",
+        "c + P", "P",
+    ),
     "columnar": Entry(
         columnar.columnar, "Columnar networks: RTRL of independent columns",
         "2103.05787", "forward", "always", "c + P", "P",
@@ -125,6 +133,26 @@ LEARNERS: dict[str, Entry] = {
     "fptt": Entry(
         fptt.fptt, "Forward propagation through time, FPTT-K: a moving regulariser",
         "Kag & Saligrama 2021", "online", "in its window", "c", "K n + 2 P",
+    ),
+    "predictive_coding": Entry(
+        predictive.predictive_coding, "Predictive coding: errors settle by local rules",
+        "2006.04182", "local", "in its window, with fixed predictions", "c T", "T n",
+    ),
+    "lifted_penalty": Entry(
+        lifted.lifted_penalty, "States as variables, a quadratic penalty (auxiliary coordinates)",
+        "1212.5921", "lifted", "as the penalty grows", "c an iteration", "T n",
+    ),
+    "lifted_admm": Entry(
+        lifted.lifted_admm, "States as variables, with multipliers, by alternating directions",
+        "1605.02026", "lifted", "where states meet the constraint", "c an iteration", "T n",
+    ),
+    "lifted_bcd": Entry(
+        lifted.lifted_bcd, "States as variables, one step after the other minimised",
+        "1805.01532", "lifted", "as the penalty grows", "c n + n^3 a sweep", "T n",
+    ),
+    "local_propagation": Entry(
+        lifted.local_propagation, "Local propagation: a saddle point of states and multipliers",
+        "Marra et al. 2020", "lifted", "at the saddle point", "c an iteration", "T n",
     ),
     "scheduled_sampling": Entry(
         feedback.scheduled_sampling, "Teacher forcing mixed with the model's own words",

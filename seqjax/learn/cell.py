@@ -30,12 +30,14 @@ class Cell(NamedTuple):
     """h_0 = start(params), h_t = step(params, h_{t-1}, x_t), y_t = readout(params, h_t, x_t).
 
     parts: of a stack the cells, whose parameters and states are tuples then.
+    late: the state is that before the step, which the readout takes (`behind`).
     """
 
     start: Callable[[Params], State]
     step: Callable[[Params, State, Any], State]
     readout: Callable[[Params, State, Any], Any]
     parts: tuple[Cell, ...] = ()
+    late: bool = False
 
 
 def as_cell(module: Layer | Model) -> tuple[Cell, Params]:
@@ -125,7 +127,7 @@ def behind(merge: Callable[[Params], Any], xs: Any) -> Cell:
     def readout(params, h, x):
         return _one_step(merge(params), h[0], x)[0].reshape(-1)
 
-    return Cell(start, step, readout)
+    return Cell(start, step, readout, late=True)
 
 
 def _one_step(model: Any, h: State, x: Any) -> tuple[jax.Array, State]:

@@ -11,6 +11,8 @@ from seqjax.learn.cell import Cell
 from seqjax.learn.fptt import Anchor, follow_up, fptt, regulariser
 from seqjax.learn.implicit import cg_rbp, neumann_rbp, rbp
 from seqjax.learn.learner import squared_error
+from seqjax.learn.lifted import Window, relaxed
+from seqjax.learn.predictive import predictive_coding
 from seqjax.learn.readout import closed_loop, lms, ridge_readout, rls
 from seqjax.nn.initialisation import chrono
 
@@ -112,7 +114,42 @@ def gate_biases(inputs, meta):
     return {"chrono_bf": b_f, "chrono_bi": -b_f}
 
 
+def settled(inputs, meta):
+    """Layers as steps of one cell: states are padded to the widest, W_l is read at step l."""
+    *widths, _ = sizes = tuple(meta["sizes"])[1:]
+    params = {k: v for k, v in inputs.items() if k.startswith("W")}
+    widest, steps = max(widths), len(widths)
+
+    def step(p, h, x):
+        ways = [p["W0"] @ inputs["x0"]]
+        ways += [p[f"W{n}"] @ jnp.tanh(h[: widths[n - 1]]) for n in range(1, steps)]
+        return jnp.stack([jnp.pad(way, (0, widest - len(way))) for way in ways])[x]
+
+    cell = Cell(
+        lambda p: jnp.zeros(widest), step,
+        lambda p, h, x: p[f"W{steps}"] @ jnp.tanh(h[: widths[-1]]),
+    )  # fmt: skip
+
+    def loss(y, target):
+        return target[1] * squared_error(y, target[0])
+
+    xs = jnp.arange(steps)
+    ys = jnp.broadcast_to(inputs["y"], (steps, sizes[-1])), jnp.where(xs == steps - 1, 1.0, 0.0)
+    learner = predictive_coding(cell, loss, fixed=False, rate=0.1, iterations=3000)
+    grads = learner.grad(params, learner.init(params), xs, ys)[1]
+    window, own, _ = Window.of(cell, loss, params, jnp.zeros(widest), xs, ys)
+    vs = relaxed(window, params, own, 0.0, 1.0, 0.1, 3000)
+    eps = vs - window.predicted(params, vs)
+    answers = {f"dF_d{k}": v for k, v in grads.items()}
+    for n, width in enumerate(widths):
+        answers |= {f"x{n + 1}": vs[n, :width], f"eps{n + 1}": eps[n, :width]}
+    answers[f"eps{steps + 1}"] = inputs["y"] - cell.readout(params, vs[-1], None)
+    forward = cell.readout(params, own[-1], None)
+    return answers | {"F": window.lagrangian(params, vs, 0.0, 1.0), "feedforward": forward}
+
+
 ADAPTERS = {
+    "predictive_coding": {"settled": settled},
     "rbp_fixed_point": {"cg": fixed_point(cg_rbp), "direct": fixed_point(rbp, series=True)},
     "fptt": {"sequential": forward_propagation},
     "ridge_readout": {"direct": ridge},

@@ -12,8 +12,8 @@ them; `lstm` learns when to forget. `full_recurrence`: gates see the last gates,
 paper's experiments. The gates' biases start at `gate_bias`; the paper starts them below 0 where
 cells are to stay closed at first (its sec. 4, "abuse problem").
 
-Left out: blocks of several cells that share their gates, and the truncated gradient, which stops
-what flows back through U; ours is the whole gradient.
+Left out: blocks of several cells that share their gates. The gradient is the whole one; that of the
+paper, which stops what flows back through U, is the learner `truncated_lstm_1997`.
 """
 
 import jax.numpy as jnp
