@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from seqjax.stacks.config import LayerConfig
-from seqjax.theory import associativity, curse_of_memory, resnet_rnn_equivalence
+from seqjax.theory import (
+    associativity,
+    curse_of_memory,
+    resnet_rnn_equivalence,
+    universal_approximation as universal,
+)
 from seqjax.theory.finding import each
 
 random = np.random.default_rng(0)
@@ -20,7 +25,7 @@ def layer_of(name, features, **options):
     return layer
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", associativity.OPERATIONS)
 def test_a_search_finds_what_does_not_compose_and_nothing_else(name):
     one = associativity.of_operation(associativity.OPERATIONS[name], jax.random.key(3))
@@ -70,7 +75,7 @@ def test_curvature_and_numbers_of_closed_form():
         assert associativity.composed(step, states, x).tolist() == numbers
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name, affine, claim, numbers", [
     ("gru", False, "affine", [2, 4, 8, 16]),
     ("lru", True, "its monoid", [2, 4, 4, 4]),
@@ -159,7 +164,7 @@ def test_sensitivity_is_a_sum_over_all_inputs_and_the_curvature_of_a_loss():
         np.testing.assert_allclose(found, (dk @ R @ dk.conj()).real, rtol=1e-7)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("exp_param, gamma_norm, rho", [
     (True, True, 0.7), (False, False, 0.0), (True, False, 0.0), (False, True, 0.7),
 ])  # fmt: skip
@@ -229,3 +234,48 @@ def test_layers_of_all_kinds_are_networks():
     )
     assert len(found.rows) == 8 and set(found.curves) == set(names)
     assert all(float(gap) < 1e-12 for row in found.rows for gap in row[2:])
+
+
+def test_condition_numbers_of_closed_form():
+    """Roots of unity have 1, r times these r^-(T - 1), on a line and beyond N nothing is left."""
+
+    def of(modulus, share):
+        return float(
+            universal.condition(universal.vandermonde(universal.arc(12, modulus, share), 12))
+        )
+
+    np.testing.assert_allclose(of(1.0, 1.0), 1, rtol=1e-12)
+    np.testing.assert_allclose(of(0.9, 1.0), 0.9**-11, rtol=1e-12)
+    by_share = [of(1.0, share) for share in (0.5, 0.25, 0.125)]
+    assert 1 < by_share[0] < 2 and 1e4 < by_share[1] < by_share[2] / 1e3  # of real inputs
+    V = universal.vandermonde(jnp.linspace(0.1, 0.9, 4), 3)
+    np.testing.assert_allclose(V[:, 3], [0.81, 0.9, 1])
+    assert universal.condition(V) > 10 and np.isinf(universal.condition(V[:, :2]))
+
+
+def test_a_state_of_roots_of_unity_keeps_as_many_inputs_as_it_has():
+    """LRU with them reads all 7 of its inputs, and no 8th, which is added to the 1st."""
+    layer = layer_of("lru", 1, state=7, exp_param=False, gamma_norm=False)
+    layer.nu[...], layer.theta[...] = jnp.zeros(7), 2 * jnp.pi * jnp.arange(7.0) / 7
+    layer.B[...] = jnp.zeros_like(layer.B[...]).at[0].set(1)
+    x = jnp.asarray(random.normal(size=9))
+    kept = jax.jit(partial(universal.kept_of, layer, 9))()
+    V = universal.vandermonde(layer.eigenvalues(), 9)
+    np.testing.assert_allclose(kept, jnp.concatenate([V.real, V.imag], axis=1), atol=1e-12)
+    np.testing.assert_allclose(universal.condition(kept[-7:]), 1, rtol=1e-9)
+    assert universal.condition(kept[-8:]) > 1e12
+    errors = jax.jit(partial(universal.read, layer))(kept, x)
+    assert np.all(errors[:7] < 1e-6) and np.all(errors[7:] > 0.1) and universal.longest(errors) == 7
+    assert universal.longest([0, 0, 0]) == 3 and universal.longest([0, np.nan, 0]) == 1
+
+
+@pytest.mark.thorough
+def test_inputs_that_layers_keep():
+    found = universal.universal_approximation(
+        [LayerConfig("lru", dict(state=16, r_min=0.9)), LayerConfig("gru", dict(hidden=16))],
+        length=4, steps=24,
+    )  # fmt: skip
+    most = [int(row[-1].removeprefix("all ")) for row in found.rows]
+    assert most[0] >= 16 > most[1] and len(found.curves) == 4
+    _, even = found.curves["in even steps, |lambda| = 1"]
+    np.testing.assert_allclose(even[-1], 1, rtol=1e-9)

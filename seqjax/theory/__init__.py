@@ -18,6 +18,7 @@ from seqjax.theory import (
     memory_capacity,
     resnet_rnn_equivalence,
     scaling,
+    universal_approximation,
 )
 from seqjax.theory.finding import Finding, draw
 
@@ -67,6 +68,11 @@ THEORY: dict[str, Entry] = {
         "Loss by parameters, tokens, work and its depth: a law with bands",
         "2203.15556, 2606.06479",
     ),
+    "universal_approximation": Entry(
+        universal_approximation.universal_approximation,
+        "How many inputs are read back from a state, and condition by the phases of eigenvalues",
+        "2307.11888",
+    ),
 }
 
 __all__ = [
@@ -82,4 +88,5 @@ __all__ = [
     "memory_capacity",
     "resnet_rnn_equivalence",
     "scaling",
+    "universal_approximation",
 ]
