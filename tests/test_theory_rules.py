@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from seqjax.stacks.config import LayerConfig
+from seqjax.testing import check_monoid
 from seqjax.theory import (
     associativity,
     curse_of_memory,
     resnet_rnn_equivalence,
+    signatures,
     universal_approximation as universal,
 )
 from seqjax.theory.finding import each
@@ -279,3 +281,96 @@ def test_inputs_that_layers_keep():
     assert most[0] >= 16 > most[1] and len(found.curves) == 4
     _, even = found.curves["in even steps, |lambda| = 1"]
     np.testing.assert_allclose(even[-1], 1, rtol=1e-9)
+
+
+def integrals(x, depth, pieces=4000):
+    """By words, sums over a fine grid: S^{w i} = int S^w dx^i, by the mean of both ends."""
+    t = np.linspace(0, len(x) - 1, pieces * (len(x) - 1) + 1)
+    path = np.stack([np.interp(t, np.arange(len(x)), column) for column in x.T])
+    found = {(): np.ones(len(t))}
+    for word in [w for k in range(depth) for w in np.ndindex(*(len(path),) * k)]:
+        for i, dx in enumerate(np.diff(path)):
+            S = found[word]
+            found[*word, i] = np.concatenate([[0], np.cumsum((S[1:] + S[:-1]) / 2 * dx)])
+    return {word: S[-1] for word, S in found.items()}
+
+
+def test_signatures_are_iterated_integrals():
+    """Of a fine grid; 1 / k! on a line; back and forth is nothing; one scan by any evaluator."""
+    x = random.normal(size=(5, 2))
+    S = jax.jit(partial(signatures.signature, depth=3, evaluator="associative"))(jnp.asarray(x))
+    for word, expected in integrals(x, 3).items():
+        np.testing.assert_allclose(signatures.at(S, word), expected, atol=1e-5)
+    line = jnp.array([[0.0], [2.0], [3.0]])
+    S = signatures.flat(signatures.signature(line, 4))
+    np.testing.assert_allclose(S, [3, 9 / 2, 27 / 6, 81 / 24], rtol=1e-14)
+    back = jnp.concatenate([jnp.asarray(x), jnp.asarray(x)[-2::-1]])
+    nothing = jax.jit(partial(signatures.signature, depth=3))(back)
+    np.testing.assert_allclose(signatures.flat(nothing), 0, atol=1e-12)
+    for wrong, message in (
+        (line[0], "x must be"),
+        (line[:1], "T at least 2, got"),
+        (line, "depth"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            signatures.signature(wrong, 0)
+
+
+def test_the_tensor_algebra_is_a_monoid():
+    e = tuple(jnp.asarray(random.normal(size=(3, *(2,) * k))) for k in (1, 2, 3))
+    check_monoid(signatures.tensor_algebra, e, tuple(level[0] + 1 for level in e))
+
+
+def test_products_of_integrals_are_sums_over_shuffles():
+    S = jax.jit(partial(signatures.signature, depth=5))(jnp.asarray(random.normal(size=(6, 2))))
+    for u, v in (((0,), (1,)), ((0, 1), (1, 0)), ((1, 1, 0), (0, 1)), ((), (0, 1))):
+        words = signatures.shuffles(u, v)
+        both = sum(signatures.at(S, word) for word in words)
+        np.testing.assert_allclose(both, signatures.at(S, u) * signatures.at(S, v), rtol=1e-11)
+    assert len(words) == 1 and len(signatures.shuffles((0, 1), (0, 1))) == 6
+    log = signatures.logarithm(signatures.exponential(jnp.array([0.3, -2.0]), 4))
+    np.testing.assert_allclose(signatures.flat(log), [0.3, -2, *[0] * 28], atol=1e-15)
+    assert signatures.lyndon_words(2, 3) == [(0,), (1,), (0, 1), (0, 0, 1), (0, 1, 1)]
+
+
+def test_linear_equations_are_linear_in_signatures():
+    """Nilpotent: exact from words of N - 1 letters on. Any other: within the bound, by 1 / M!."""
+    x = jnp.asarray(random.normal(size=(5, 2)))
+    A, h = jnp.asarray(random.normal(size=(2, 4, 4))), jnp.asarray(random.normal(size=4))
+    S = jax.jit(partial(signatures.signature, depth=7))(x)
+
+    @jax.jit
+    def off(A):
+        found = signatures.by_words(A, S, h) - signatures.controlled(A, x, h)[None]
+        return jnp.linalg.norm(found, axis=1)
+
+    nilpotent = off(jnp.triu(A, 1))
+    assert np.max(nilpotent[3:]) < 1e-12 < 1e-3 < nilpotent[2]
+    A = A / 16
+    length = sum(np.linalg.norm(np.tensordot(d, A, 1), 2) for d in np.diff(x, axis=0))
+    bound = signatures.remainder(length, jnp.arange(8)) * jnp.linalg.norm(h)
+    error = off(A)
+    assert np.all(error <= bound) and error[7] < 1e-5 * error[0]
+    tail = sum(2.5**k / float(np.prod(np.arange(1.0, k + 1))) for k in range(5, 60))
+    np.testing.assert_allclose(signatures.remainder(2.5, 4), tail, rtol=1e-12)
+
+
+@pytest.mark.share(1)
+@pytest.mark.parametrize("name, options", [
+    ("min_gru", {}), ("lru", dict(r_min=0.95, max_phase=0.2)), ("rg_lru", {}),
+])  # fmt: skip
+def test_states_of_layers_are_linear_in_signatures(name, options):
+    layer = layer_of(name, 2, **options)
+    x = jnp.asarray(random.normal(size=(2, 2)))
+    path, last = signatures.path_of(layer, x)
+    expected = layer(x[None])[1][0]  # the layer as it runs
+    np.testing.assert_allclose(last, expected, rtol=1e-10)
+    found = jax.jit(jax.vmap(lambda path: signatures.read(signatures.signature(path, 6))))(path)
+    error = np.max(np.abs(found - last[:, None]), axis=0)
+    length = float(jnp.max(jnp.sum(jnp.abs(jnp.diff(path[..., 0])), axis=1)))
+    pieces = float(jnp.max(jnp.sum(jnp.abs(jnp.diff(path[..., 1])), axis=1)))
+    for M, off in enumerate(error, 1):  # xi once, and omega M - 1 times
+        assert off <= pieces * float(signatures.remainder(length, M - 1)) + 1e-14
+    assert error[-1] < 1e-2 * error[0]
+    with pytest.raises(ValueError, match="GRU is no Associative layer over the diagonal monoid"):
+        signatures.path_of(layer_of("gru", 2), x)

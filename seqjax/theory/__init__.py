@@ -18,6 +18,7 @@ from seqjax.theory import (
     memory_capacity,
     resnet_rnn_equivalence,
     scaling,
+    signatures,
     universal_approximation,
 )
 from seqjax.theory.finding import Finding, draw
@@ -68,6 +69,11 @@ THEORY: dict[str, Entry] = {
         "Loss by parameters, tokens, work and its depth: a law with bands",
         "2203.15556, 2606.06479",
     ),
+    "signatures": Entry(
+        signatures.signatures,
+        "States of selective recurrences as linear functions of iterated integrals of their inputs",
+        "2402.19047",
+    ),
     "universal_approximation": Entry(
         universal_approximation.universal_approximation,
         "How many inputs are read back from a state, and condition by the phases of eigenvalues",
@@ -88,5 +94,6 @@ __all__ = [
     "memory_capacity",
     "resnet_rnn_equivalence",
     "scaling",
+    "signatures",
     "universal_approximation",
 ]

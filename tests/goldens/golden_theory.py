@@ -1,9 +1,11 @@
-"""Goldens of theory: Lyapunov exponents in closed form and of the literature."""
+"""Goldens of theory: Lyapunov exponents in closed form and of the literature; path signatures."""
 
+import jax
 import jax.numpy as jnp
 
 from seqjax.tasks.synthetic.series import runge_kutta
 from seqjax.theory.memory_capacity import lyapunov
+from seqjax.theory.signatures import at, flat, logarithm, lyndon_words, signature
 
 
 def cat_map(h):
@@ -43,4 +45,24 @@ def exponents(inputs, meta):
     return {"exponents": found} | ({"sum": jnp.sum(found)} if meta["case"] == "lorenz63" else {})
 
 
-ADAPTERS = {"lyapunov": {"function": exponents}}
+def iterated_integrals(inputs, meta, evaluator):
+    depth, letters = meta["depth"], inputs["x"].shape[-1]
+
+    def one(x):
+        S = signature(x, depth, evaluator=evaluator)
+        log = logarithm(S)
+        words = sorted(lyndon_words(letters, depth), key=lambda w: (len(w), w))
+        return {"sig": flat(S), "logsig": jnp.stack([at(log, word) for word in words])}
+
+    return jax.vmap(one)(inputs["x"])
+
+
+ADAPTERS = {
+    "lyapunov": {"function": exponents},
+    "path_signature": {
+        evaluator: lambda inputs, meta, evaluator=evaluator: iterated_integrals(
+            inputs, meta, evaluator
+        )
+        for evaluator in ("sequential", "associative", "chunked")
+    },
+}
