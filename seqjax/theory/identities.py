@@ -9,14 +9,22 @@ of expressivity found for one side holds for the other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
+from seqjax.core.flow import Carry, Flow
+from seqjax.core.monoid import dense
 from seqjax.core.ranges import Count, Seed
+from seqjax.core.scan import scan
+from seqjax.layers.linear_attention.aft import AFT
+from seqjax.layers.segment.rsa import RSA
 from seqjax.learn import LEARNERS
 from seqjax.learn.cell import Cell
+from seqjax.nn.base import Precise, cast_parameters
 from seqjax.ops.convolution import short_convolution
 from seqjax.ops.delta_rule import gated_delta_rule
 from seqjax.ops.diagonal_ssm import diagonal_ssm
@@ -126,12 +134,85 @@ def aft_is_linear_attention(key: Key, T: int) -> Array:
     return difference(aft, y[..., 0])
 
 
-def diagonal_ssm_is_a_convolution(key: Key, T: int) -> Array:
-    """A time-invariant state space model is the causal convolution by K_t = sum_n C_n a_n^t B_n.
+def _attention_free(kind: str, T: int, dtype: Any, **options: Any) -> AFT:
+    made = AFT(4, kind=kind, length=T, rngs=nnx.Rngs(0), **options)
+    return cast_parameters(made, dtype)
 
-    So is the damped moving average of MEGA (arXiv:2209.10655, eq. 6), which is one: a = 1 - alpha
-    delta, B = alpha beta, C = eta.
-    """
+
+def aft_without_biases_is_simple(key: Key, T: int) -> Array:
+    """The limits of AFT: with w = 0 the full one is the simple one, and with a window of all steps
+    the local one is the full one."""
+    x, w = drawn(key, (1, T, 4), (T, T))
+    simple = _attention_free("simple", T, x.dtype)
+    full = _attention_free("full", T, x.dtype, rank=None)
+    local = _attention_free("local", T, x.dtype, rank=None, window=T)
+    for one in (full, local):
+        one.W_q, one.W_k, one.W_v, one.W_o = simple.W_q, simple.W_k, simple.W_v, simple.W_o
+        one.w = nnx.Param(jnp.zeros_like(w))
+    none = difference(full(x)[0], simple(x)[0])
+    full.w = local.w = nnx.Param(w)
+    return jnp.maximum(none, difference(full(x)[0], local(x)[0]))
+
+
+def aft_of_distances_is_decayed_linear_attention(key: Key, T: int) -> Array:
+    """With w_{t,s} = -c (t - s) AFT is normalised linear attention of keys exp(k) that decay by
+    exp(-c) a step: RWKV's average of values, but for the weight of its newest one."""
+    (x,) = drawn(key, (1, T, 4))
+    aft, c = _attention_free("full", T, x.dtype, rank=None), 0.3
+    t = jnp.arange(T, dtype=x.dtype)
+    aft.w = nnx.Param(c * (t[None] - t[:, None]))
+    q, k, v = (W(x[0]) for W in (aft.W_q, aft.W_k, aft.W_v))
+    one, log_a = jnp.ones((T, 4, 1), x.dtype), jnp.full((4,), -c, x.dtype)
+    y, _ = linear_attention(
+        one, jnp.exp(k)[..., None], v[..., None], log_a, normalise=True, eps=0.0
+    )
+    return difference(aft(x)[0][0], aft.output(q, y[..., 0], x[0]))
+
+
+def linear_rnn_is_recurrence_encoding(key: Key, T: int) -> Array:
+    """h_t = W h_{t-1} + u_t is u plus the matrices P of RSA times u, in the basis that W is a block
+    diagonal in: one regular P for each real eigenvalue, a cosine and a sine for each pair (Huang et
+    al. 2023, prop. 1)."""
+    u, basis, free = drawn(key, (T, 4), (4, 4), (4,))
+    basis = jnp.eye(4, dtype=u.dtype) + 0.2 * basis
+    rsa = RSA(6, heads=6, regular=2, cosine=2, sine=2, rngs=nnx.Rngs(0))
+    rsa.eta = Precise(free[:2])
+    rsa.nu, rsa.theta = (Precise(jnp.broadcast_to(one, (4,))) for one in free[2:])
+    v = jnp.linalg.solve(basis, u.T).T
+    none = jax.lax.complex(jnp.zeros((6, 1), u.dtype), jnp.zeros((6, 1), u.dtype))
+    heads = v[:, jnp.array([0, 1, 2, 3, 2, 3]), None]
+    r = rsa.recurrence(heads, Carry(none, none), Flow())[0][..., 0]
+    found = v + jnp.concatenate([r[:, :2], r[:, 2:3] - r[:, 5:], r[:, 3:4] + r[:, 4:5]], axis=1)
+
+    a, gamma, theta = jnp.tanh(free[:2]), jax.nn.sigmoid(free[2]), free[3]
+    turn = jnp.array([[jnp.cos(theta), -jnp.sin(theta)], [jnp.sin(theta), jnp.cos(theta)]])
+    W = jnp.linalg.solve(basis.T, (basis @ jax.scipy.linalg.block_diag(
+        jnp.diag(a), gamma * turn)).T).T  # fmt: skip
+
+    def step(h: Array, u: Array) -> tuple[Array, Array]:
+        h = W @ h + u
+        return h, h
+
+    return difference(found @ basis.T, jax.lax.scan(step, jnp.zeros_like(u[0]), u)[1])
+
+
+def moving_average_is_a_diagonal_ssm(key: Key, T: int) -> Array:
+    """MEGA's damped average (arXiv:2209.10655, eq. 6), of N dimensions a channel, is a diagonal
+    state space model: a = 1 - alpha delta, B = alpha beta, C = eta."""
+    D, N = 4, 3
+    x, alpha, delta, beta, eta = drawn(key, (T, D), (D, N), (D, N), (D, N), (D, N))
+    alpha, delta = jax.nn.sigmoid(alpha), jax.nn.sigmoid(delta)
+
+    def step(h: Array, x: Array) -> tuple[Array, Array]:
+        h = alpha * (beta * x[:, None]) + (1 - alpha * delta) * h
+        return h, jnp.sum(eta * h, axis=1)
+
+    averages = jax.lax.scan(step, jnp.zeros_like(alpha), x)[1]
+    return difference(averages, diagonal_ssm(x, jnp.log1p(-alpha * delta), alpha * beta, eta)[0])
+
+
+def diagonal_ssm_is_a_convolution(key: Key, T: int) -> Array:
+    """A time-invariant state space model is the causal convolution by K_t = sum_n C_n a_n^t B_n."""
     D, N = 4, 3
     u, log_a, B, C = drawn(key, (T, D), (D, N), (D, N), (D, N))
     log_a = -jax.nn.softplus(log_a)
@@ -205,6 +286,43 @@ def rtrl_is_bptt(key: Key, T: int) -> Array:
     return difference(gradient("rtrl"), gradient("bptt"))
 
 
+def bptt_rtrl_and_newton_are_affine_scans(key: Key, T: int) -> Array:
+    """One scan over the Jacobians J_t = d h_t / d h_{t-1}, h_t = tanh(W h_{t-1} + x_t): backward
+    with their transposes and the errors it is backpropagation, forward with d h_t / d W real-time
+    recurrent learning, and with h_t - J_t h_{t-1} the step of Newton's method (DEER,
+    arXiv:2309.12252), which leaves the states as they are. Against automatic differentiation."""
+    n = 4
+    W, xs, errors = drawn(key, (n, n), (T, n), (T, n))
+    W = W / n
+
+    def step(W: Array, h: Array, x: Array) -> Array:
+        return jnp.tanh(W @ h + x)
+
+    def states(W: Array) -> Array:
+        def body(h: Array, x: Array) -> tuple[Array, Array]:
+            h = step(W, h, x)
+            return h, h
+
+        return jax.lax.scan(body, jnp.zeros_like(xs[0]), xs)[1]
+
+    h = states(W)
+    before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
+    by_W, J = jax.vmap(jax.jacfwd(step, (0, 1)), (None, 0, 0))(W, before, xs)
+    by_W = by_W.reshape(T, n, n * n)
+    none = jnp.zeros_like(h[0])
+
+    later = jnp.concatenate([J[1:], jnp.zeros_like(J[:1])])  # after the last step there is none
+    adjoint, _ = scan(dense, (jnp.swapaxes(later, 1, 2), errors), none, reverse=True)
+    bptt = jnp.einsum("ti,tip->p", adjoint, by_W)
+    sensitivity, _ = scan(dense, (J, by_W), jnp.zeros_like(by_W[0]))
+    rtrl = jnp.einsum("ti,tip->p", errors, sensitivity)
+    deer, _ = scan(dense, (J, h - jnp.einsum("tij,tj->ti", J, before)), none)
+
+    expected = jax.grad(lambda W: jnp.sum(errors * states(W)))(W).reshape(-1)
+    pairs = ((bptt, expected), (rtrl, expected), (deer, h))
+    return jnp.max(jnp.stack([difference(*pair) for pair in pairs]))
+
+
 IDENTITIES: dict[str, Callable[[Key, int], Array]] = {
     one.__name__: one
     for one in (
@@ -215,11 +333,16 @@ IDENTITIES: dict[str, Callable[[Key, int], Array]] = {
         mlstm_is_linear_attention,
         attention_of_one_query_is_a_scan,
         aft_is_linear_attention,
+        aft_without_biases_is_simple,
+        aft_of_distances_is_decayed_linear_attention,
+        linear_rnn_is_recurrence_encoding,
+        moving_average_is_a_diagonal_ssm,
         diagonal_ssm_is_a_convolution,
         diagonalisable_rnn_is_two_elementwise_layers,
         ttt_is_the_delta_rule,
         ttt_by_batch_is_linear_attention,
         rtrl_is_bptt,
+        bptt_rtrl_and_newton_are_affine_scans,
     )
 }
 
