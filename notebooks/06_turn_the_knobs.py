@@ -18,8 +18,6 @@
 # kernel: what they show is computed here, once, for all positions of the sliders.
 
 # %%
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,48 +25,7 @@ from IPython.display import HTML, display
 
 import seqjax
 from seqjax.core.monoid import diagonal
-
-
-def knobs(curves, sliders, *, low, high, caption):
-    """Sliders over curves that are computed already: no kernel is needed to move them.
-
-    curves: [*positions, T], one axis of positions per slider; sliders: name -> its positions.
-    """
-    page = PAGE % {
-        "data": json.dumps(np.round(np.asarray(curves, np.float64), 4).tolist()),
-        "sliders": json.dumps([[n, [round(float(v), 3) for v in at]] for n, at in sliders.items()]),
-        "low": low, "high": high, "caption": caption,
-    }  # fmt: skip
-    display(HTML(page))
-
-
-PAGE = """
-<div class="knobs" style="max-width: 640px; font-family: sans-serif; font-size: 14px">
-<svg viewBox="0 0 640 220" style="width: 100%%; background: #fff; border: 1px solid #ddd">
-<line x1="0" x2="640" stroke="#bbb"/><polyline fill="none" stroke="#22577a" stroke-width="2"/></svg>
-<div class="at"></div><p style="margin: 4px 0; color: #777">%(caption)s</p></div>
-<script>(() => {
-  const me = document.currentScript.previousElementSibling;
-  const data = %(data)s, sliders = %(sliders)s, low = %(low)s, high = %(high)s;
-  const at = sliders.map(([, values]) => Math.floor(values.length / 2));
-  const y = (v) => 10 + 200 * (high - Math.min(high, Math.max(low, v))) / (high - low);
-  const zero = me.querySelector("line"), line = me.querySelector("polyline");
-  zero.setAttribute("y1", y(0)); zero.setAttribute("y2", y(0));
-  const draw = () => {
-    const curve = at.reduce((part, n) => part[n], data), step = 620 / (curve.length - 1);
-    line.setAttribute("points", curve.map((v, t) => `${10 + t * step},${y(v)}`).join(" "));
-  };
-  sliders.forEach(([name, values], k) => {
-    const label = document.createElement("label"), input = document.createElement("input");
-    const text = document.createElement("span");
-    label.style = "display: flex; gap: 8px; align-items: center; margin: 4px 0";
-    Object.assign(input, {type: "range", min: 0, max: values.length - 1, value: at[k]});
-    input.style = "flex: 1"; text.style = "width: 150px";
-    const move = () => { at[k] = +input.value; text.textContent = `${name} = ${values[at[k]]}`; draw(); };
-    input.oninput = move; label.append(text, input); me.querySelector(".at").append(label); move();
-  });
-})();</script>
-"""  # noqa: E501
+from seqjax.tools.knobs import knobs
 
 # %% [markdown]
 # ## An eigenvalue
@@ -89,8 +46,9 @@ def response(modulus, phase):
 
 
 curves = jax.vmap(lambda r: jax.vmap(lambda p: response(r, p))(phases))(moduli)
-knobs(curves, {"modulus r": moduli, "phase ω": phases}, low=-2, high=2,
-      caption="Re h over 80 steps after an impulse at step 0")  # fmt: skip
+page = knobs(curves, {"modulus r": moduli, "phase ω": phases}, low=-2, high=2,
+             caption="Re h over 80 steps after an impulse at step 0")  # fmt: skip
+display(HTML(page))
 assert np.allclose(curves[3, -1], 0.9 ** np.arange(T) * (-1) ** np.arange(T), atol=1e-4)
 
 # %% [markdown]
@@ -117,8 +75,9 @@ def filtered(gate, more):
 
 
 gated = jax.vmap(lambda g: jax.vmap(lambda m: filtered(g, m))(then))(always)
-knobs(gated, {"gate z": always, "more at jumps": then}, low=-2.2, high=2.2,
-      caption="h over 160 steps; the wave jumps at 40, 80 and 120")  # fmt: skip
+page = knobs(gated, {"gate z": always, "more at jumps": then}, low=-2.2, high=2.2,
+             caption="h over 160 steps; the wave jumps at 40, 80 and 120")  # fmt: skip
+display(HTML(page))
 error = np.sqrt(np.mean((np.asarray(gated) - wave) ** 2, axis=-1))
 best = np.unravel_index(error.argmin(), error.shape)
 print(f"nearest to the wave: z = {always[best[0]]:.2f}, and {then[best[1]]:.1f} more at jumps")

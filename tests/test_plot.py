@@ -9,6 +9,7 @@ import pytest
 
 from seqjax.tools.cli import main
 from seqjax.tools.curves import curves, labels, read_run
+from seqjax.tools.knobs import knobs
 from seqjax.tools.plot import baselines, picture, title
 from seqjax.train.config import Config, LayerConfig, ModelConfig, TaskConfig, TrainConfig
 from seqjax.train.record import write_config
@@ -133,3 +134,14 @@ def test_a_mistake_is_one_line(runs, words, message, tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_sliders_over_curves():
+    curves = np.arange(24.0).reshape(2, 3, 4)
+    curves[0, 0, :2] = np.inf, -np.inf
+    page = knobs(curves, {"a<b": [0.5, 1], "name": ["x", "y", "</script>"]}, low=-1, high=30)
+    data = json.loads(page.partition("const data = ")[2].partition(", sliders")[0])
+    assert np.shape(data) == (2, 3, 4) and data[0][0] == [30, -1, 2, 3] and data[1][2][3] == 23
+    assert "a&lt;b" in page and page.count("</script>") == 1
+    with pytest.raises(ValueError, match=r"curves must be \[2, 'T'\] for these sliders"):
+        knobs(curves, {"a": [1, 2]}, low=0, high=1)
