@@ -28,7 +28,7 @@ from jax import Array, lax
 from seqjax.core.common import predicted
 from seqjax.core.ranges import Count, NotNegative, Seed
 from seqjax.nn.base import Layer
-from seqjax.stacks.config import LayerConfig, ModelConfig, show_pattern
+from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.stacks.model import Model
 from seqjax.tasks import Task, make as make_task
 from seqjax.theory.constructions import CONSTRUCTIONS, right
@@ -44,6 +44,7 @@ MIXED = (
     LayerConfig("gated_deltanet", {"heads": 2}),
     LayerConfig("deltaproduct", {"heads": 2}),
 )
+MOST = 1500  # numbers of a state whose Jacobians are taken whole
 REAL = 1e-3  # an imaginary part below so much of the largest modulus is rounding
 
 
@@ -151,21 +152,21 @@ def expressivity(
         return constructed(length * beyond, seed)
     x = scale * jax.random.normal(jax.random.key(seed), (20, features))
     longest, rows, curves = length * beyond, [], {}
-    of_layers = {label: eigenvalues(one, x) for label, one in each(layer, features, seed)}
-    for one in layer:
-        label = " ".join(show_pattern((one,)))
-        row = [label, str(of_layers[label])]
+    for one, (label, made) in zip(layer, each(layer, features, seed), strict=True):
+        size = len(numbers(made.start())[0])
+        row = [label, str(eigenvalues(made, x)) if size <= MOST else f"of {size} numbers"]
         for group in groups:
             options = {"group": group, "modulus": modulus}
             task = TaskConfig("state_tracking", options, batch, length)
             model = learn(one, task, features=features, steps=steps, rate=rate, seed=seed)
             found = by_position(model, make_task("state_tracking", **options), batch, longest)
             row += [f"{float(jnp.mean(part)):.2f}" for part in (found[:length], found[-length:])]
-            at = np.arange(longest).reshape(-1, max(1, length // 4)).mean(axis=1) + 1
-            curves[f"{label}, {group}"] = at, found.reshape(len(at), -1).mean(axis=1)
+            spans = np.array_split(np.arange(longest), min(longest, 4 * beyond))
+            accuracy = [float(jnp.mean(found[span])) for span in spans]
+            curves[f"{label}, {group}"] = [float(span.mean()) + 1 for span in spans], accuracy
         rows.append(tuple(row))
-    spans = f"1-{length}", f"{longest - length + 1}-{longest}"
-    columns = ("layer", "eigenvalues", *(f"{group} {span}" for group in groups for span in spans))
+    ends = f"1-{length}", f"{longest - length + 1}-{longest}"
+    columns = ("layer", "eigenvalues", *(f"{group} {end}" for group in groups for end in ends))
     title = f"accuracy by position, trained on words of {length}, {features} features"
     return Finding(title, columns, rows, "position", "accuracy", curves)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -247,10 +247,12 @@ def landscapes(
     rate: NotNegative = 0.02,
     products: Count = 30,
     width: Positive = 0.02,
+    show: Literal["spectrum", "plane"] = "spectrum",
     seed: Seed = 0,
 ) -> Finding:
-    """The curvature of the loss of a memory before and after training, what moves the loss that
-    training ends at, and the tangent kernel it begins with.
+    """The curvature of the loss of a memory before and after training, its rise on the way to
+    weights as far as they are long, what moves the loss that training ends at, and the tangent
+    kernel it begins with.
 
     Args:
         layer: layers, each with a linear readout, that recall the first input at the end
@@ -261,10 +263,12 @@ def landscapes(
         rate: of the updates
         products: with the Hessian, for a spectrum
         width: of each eigenvalue in the density that is drawn, a share of the largest one
-        seed: of weights and inputs
+        show: what is drawn: the density of eigenvalues, or the loss along a random direction, each
+            filter as long as that of the weights, at several places along another one
+        seed: of weights, inputs and directions
     """
     rows, curves = [], {}
-    key, at = jax.random.key(seed), jnp.linspace(-0.5, 1.1, 161)
+    key, at, away = jax.random.key(seed), jnp.linspace(-0.5, 1.1, 161), jnp.linspace(-1, 1, 21)
     for label, one in each(layer, features, seed):
         of = problem(one, key, steps=steps, examples=examples)
         found = jax.jit(partial(walked, of, rate, updates))()
@@ -281,19 +285,32 @@ def landscapes(
             gates = jnp.zeros(steps, of.x.dtype)
             return tangents(lambda w, x: of.f(w, x, gates), w, of.x, of.x)
 
+        @jax.jit
+        def around(w: Any, of: Problem = of) -> Array:
+            one, other = (direction(w, key) for key in jax.random.split(key))
+            return plane(of.loss, w, one, other, away)
+
         before, after = curvature(of.weights), curvature(found.weights)
         K = kernel(of.weights)
         rank = jnp.trace(K) ** 2 / jnp.sum(K**2)
         by_rate, by_scale, by_gates = found.by
         losses = (f"{float(loss):.3f}" for loss in (of.loss(of.weights), found.loss))
         ends = (f"{float(end):.2g}" for ends, _ in (before, after) for end in ends)
+        seen = around(found.weights)
+        rise = jnp.mean(seen[jnp.array([0, -1, 10, 10]), jnp.array([10, 10, 0, -1])])
         moved = (f"{float(v):+.2f}" for v in (by_rate, by_scale, by_gates[steps // 2]))
-        rows.append((label, *losses, *ends, *moved, f"{float(rank):.1f}"))
-        curves[label] = at, jnp.maximum(after[1], 1e-4)  # less is the tail of a normal density
+        rows.append((label, *losses, *ends, f"{float(rise):.2f}", *moved, f"{float(rank):.1f}"))
+        if show == "spectrum":
+            curves[label] = at, jnp.maximum(after[1], 1e-4)  # less is the tail of a normal density
+        else:
+            for n, name in ((5, "-1/2"), (10, "0"), (15, "1/2")):
+                curves[f"{label}, {name} along the other"] = away, seen[:, n]
     columns = (
         "layer", "loss", "trained", "least", "largest", "trained least", "trained largest",
-        "d log rate", "d log scale", "d gate", "rank of NTK",
+        "as far as w", "d log rate", "d log scale", "d gate", "rank of NTK",
     )  # fmt: skip
     title = f"recall of the first of {steps} steps, after {updates} updates"
-    return Finding(title, columns, rows, "eigenvalue of the Hessian / largest", "density", curves,
-                   ("linear", "log"))  # fmt: skip
+    drawn = ("eigenvalue of the Hessian / largest", "density")
+    if show == "plane":
+        drawn = ("lengths of the filters along a random direction", "loss")
+    return Finding(title, columns, rows, *drawn, curves, ("linear", "log"))
