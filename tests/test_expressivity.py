@@ -206,7 +206,7 @@ def test_the_question():
     assert [row[0] for row in found.rows] == ["min_gru", "min_gru eigenvalues=[-1,1]"]
     at, accuracy = found.curves["min_gru, parity"]
     np.testing.assert_array_equal(at, np.arange(1, 9))
-    np.testing.assert_allclose(accuracy[:4].mean(), float(found.rows[0][2]), atol=0.01)
+    np.testing.assert_allclose(np.mean(accuracy[:4]), float(found.rows[0][2]), atol=0.01)
 
 
 @pytest.mark.thorough
