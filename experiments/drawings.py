@@ -24,7 +24,7 @@ from seqjax.core.files import save_figure
 from seqjax.tasks import Task
 from seqjax.tasks.images.gen_mnist import PixelTask
 from seqjax.train.generate import generate
-from seqjax.train.loop import load
+from seqjax.train.trained import load
 
 COLUMNS, ROWS = 12, 3
 

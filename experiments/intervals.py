@@ -19,8 +19,8 @@ import numpy as np
 from seqjax.core.files import save_figure
 from seqjax.tasks.synthetic.demand import Demand
 from seqjax.train.forecast import sample_paths
-from seqjax.train.loop import load
 from seqjax.train.record import read_config
+from seqjax.train.trained import load
 
 ITEMS, PATHS = 6, 400
 

@@ -25,10 +25,11 @@ from seqjax.recipes import demo, mqar
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig, task_of
 from seqjax.train.evaluation import make_evaluate
-from seqjax.train.loop import load_model, train
+from seqjax.train.loop import train
 from seqjax.train.progress import table
 from seqjax.train.record import read_config
 from seqjax.train.step import take_apart
+from seqjax.train.trained import load_model
 from seqjax.train.weights import FILE, store
 
 SAMPLE = FOLDER / "python" / "sample.txt"  # of this package: no part of the standard library

@@ -14,9 +14,10 @@ from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tools import cli
 from seqjax.train.average import ema, nt_asgd, polyak, schedule_free
 from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig, TrainConfig
-from seqjax.train.loop import load, train
+from seqjax.train.loop import train
 from seqjax.train.optimiser import build
 from seqjax.train.record import read_config
+from seqjax.train.trained import load
 
 draw = np.random.default_rng(0)
 STEPS = 7

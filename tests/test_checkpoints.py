@@ -18,8 +18,9 @@ from seqjax.tools import cli
 from seqjax.train import checkpoint
 from seqjax.train.checkpoint import FORMAT, SEAL, CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
-from seqjax.train.loop import load, train
+from seqjax.train.loop import train
 from seqjax.train.record import read_config, read_metrics
+from seqjax.train.trained import load
 
 TINY = Config(
     TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=4, evaluation_batches=2),

@@ -1,5 +1,6 @@
 """Training on a mesh: the numbers are those of one device, and what is split is split."""
 
+import gc
 from dataclasses import replace
 
 import jax
@@ -14,11 +15,13 @@ from seqjax.learn import LEARNERS
 from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.tasks import make as make_task
 from seqjax.tools.hlo import Program, sent
+from seqjax.tools.runs import evaluate, generate
 from seqjax.train.config import Choice, Config, MeshConfig, TaskConfig, TrainConfig, check_config
 from seqjax.train.imported import build
 from seqjax.train.layout import Layout
 from seqjax.train.loop import train
 from seqjax.train.step import prepare, take_apart
+from seqjax.train.trained import load
 from seqjax.zoo import LAYERS, make
 
 MESHES = {
@@ -93,6 +96,40 @@ def test_a_run_goes_on_with_another_mesh(alone, tmp_path):
     found = losses(first, tmp_path / "run")[:2]
     found += losses(config(data=2, tensor=2), tmp_path / "run")
     np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def test_no_device_has_a_whole_state(tmp_path):
+    """Neither in the beginning, nor when a run goes on, nor of a model that is read."""
+    of, found = config(fsdp=4), []
+    of = replace(of, model=replace(of.model, features=24))
+
+    def look(*_):
+        gc.collect()
+        large = [x for x in jax.live_arrays() if 24 in x.shape[-2:] and x.size >= 24 * 24]
+        found.extend((x.shape, len(x.devices()), x.sharding.is_fully_replicated) for x in large)
+
+    for steps in (2, 3):
+        of = replace(of, train=replace(of.train, steps=steps))
+        train(of, tmp_path / "run", logger=look)
+    model = load(tmp_path / "run", mesh=MeshConfig(fsdp=4))[0]
+    look(model)
+    assert len(found) > 20
+    assert {(devices, whole) for _, devices, whole in found} == {(4, False)}
+
+
+def test_a_model_is_used_on_devices(tmp_path, capsys):
+    """`seqjax eval` and `generate`: what one device prints."""
+    of = replace(config(), task=TaskConfig("char_lm", batch=4, length=8, evaluation_batches=1))
+    train(of, tmp_path)
+    printed = []
+    for mesh in (MeshConfig(), MeshConfig(fsdp=2, tensor=2)):
+        capsys.readouterr()
+        evaluate(tmp_path, mesh=mesh)
+        generate(tmp_path, ("a", "bc"), 9, mesh=mesh)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and "loss" in printed[0]
+    with pytest.raises(ValueError, match="mesh.data .* must divide task.batch=4, got 3"):
+        evaluate(tmp_path, mesh=MeshConfig(data=3))
 
 
 def compiled(mesh, **model):

@@ -17,9 +17,10 @@ from seqjax.tasks import Classes, Features, Spec, Task, make
 from seqjax.tasks.task import Batch
 from seqjax.tools import cli
 from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig, TrainConfig
-from seqjax.train.loop import load, train
+from seqjax.train.loop import train
 from seqjax.train.record import read_config, read_metrics
 from seqjax.train.step import prepare, take_apart
+from seqjax.train.trained import load
 
 TINY = Config(
     TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=6, evaluation_batches=1),

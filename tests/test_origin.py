@@ -21,9 +21,10 @@ from seqjax.tasks import make
 from seqjax.tools import cli
 from seqjax.train.config import Choice, Config, OptimiserConfig, TaskConfig, TrainConfig
 from seqjax.train.imported import store
-from seqjax.train.loop import load, train
+from seqjax.train.loop import train
 from seqjax.train.record import read_config
 from seqjax.train.step import take_apart
+from seqjax.train.trained import load
 
 STEPS = TrainConfig(steps=4, evaluate_every=2, save_every=2, log_every=1)
 PARITY = TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=4, evaluation_batches=1)

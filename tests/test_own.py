@@ -15,8 +15,9 @@ from seqjax.tasks import TASKS, make as make_task
 from seqjax.testing import distance
 from seqjax.tools import cli
 from seqjax.train.config import Config, LayerConfig, ModelConfig, TaskConfig, TrainConfig
-from seqjax.train.loop import load, train
+from seqjax.train.loop import train
 from seqjax.train.record import read_metrics
+from seqjax.train.trained import load
 from seqjax.zoo import LAYERS, own
 
 FILE = '''

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from seqjax.stacks.config import LayerConfig, ModelConfig
 from seqjax.train.checkpoint import Checkpoints
-from seqjax.train.config import MeshConfig
+from seqjax.train.config import Config, MeshConfig, TaskConfig, TrainConfig
 from seqjax.train.loop import train
 from seqjax.train.processes import Processes
 from seqjax.train.progress import Progress
@@ -30,9 +31,12 @@ WORDS = [
 
 
 class Job:
-    """`seqjax train state_tracking` in several processes, and what they print."""
+    """`seqjax train state_tracking` in several processes, and what they print.
 
-    def __init__(self, run, *words, count=2, devices=4, each=None):
+    command: in place of it.
+    """
+
+    def __init__(self, run, *words, count=2, devices=4, each=None, command=None):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -44,14 +48,14 @@ class Job:
         self.logs = [run.parent / f"{run.name}.{index}.log" for index in range(count)]
         self.processes = []
         for index, log in enumerate(self.logs):
-            command = [sys.executable, "-m", "seqjax.tools.cli", "train", "state_tracking",
-                       "--run", str(run), *WORDS, *words]  # fmt: skip
+            given = command or ["train", "state_tracking", "--run", str(run), *WORDS]
+            given = [sys.executable, "-m", "seqjax.tools.cli", *given, *words]
             if count > 1:
-                command += [*joined, "--processes.index", str(index)]
-            command += (each or {}).get(index, ())
+                given += [*joined, "--processes.index", str(index)]
+            given += (each or {}).get(index, ())
             with log.open("w") as file:
                 self.processes.append(subprocess.Popen(
-                    command, cwd=run.parent, env=environment, stdout=file, stderr=file
+                    given, cwd=run.parent, env=environment, stdout=file, stderr=file
                 ))  # fmt: skip
 
     def end(self, seconds=120):
@@ -216,6 +220,22 @@ def test_a_process_that_nobody_joins_ends(tmp_path, index, error):
     job.processes[1 - index].kill()
     assert job.end(60)[index] == 2
     assert error in job.lines(index)[0]
+
+
+@pytest.mark.thorough
+def test_a_model_is_used_by_processes(tmp_path):
+    """Evaluated, and it writes: what one prints, printed once."""
+    known = dict(task=TaskConfig("char_lm", batch=4, length=8, evaluation_batches=1))
+    sizes = ModelConfig(features=8, depth=1, layer=(LayerConfig("min_gru"),))
+    train(
+        Config(**known, model=sizes, train=TrainConfig(steps=2, evaluate_every=2)), tmp_path / "run"
+    )
+    for command in (["eval"], ["generate", "--prompt", "a", "bc", "--length", "9"]):
+        command.insert(1, str(tmp_path / "run"))
+        alone = Job(tmp_path / "alone", count=1, command=command)
+        both = Job(tmp_path / "both", "--mesh.fsdp", "4", command=command)
+        assert alone.end() == [0] and both.end() == [0, 0]
+        assert both.lines(0) == alone.lines(0) != [] == both.lines(1)
 
 
 @pytest.mark.thorough

@@ -25,8 +25,9 @@ from seqjax.tasks.task import Generator
 from seqjax.train import record
 from seqjax.train.checkpoint import PARTIAL, REMOVED, SEAL, CheckpointError, Checkpoints
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig
-from seqjax.train.loop import Result, Stop, load, train
+from seqjax.train.loop import Result, Stop, train
 from seqjax.train.record import Record, read_config, read_metrics, write_config
+from seqjax.train.trained import load
 
 TINY = Config(
     TaskConfig("state_tracking", {"group": "parity"}, batch=2, length=4, evaluation_batches=2),

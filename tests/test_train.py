@@ -24,11 +24,12 @@ from seqjax.tools import cli, writers
 from seqjax.tools.jobs import with_field
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Config, OptimiserConfig, TaskConfig, TrainConfig, from_dict
-from seqjax.train.loop import NotFinite, load, train
+from seqjax.train.loop import NotFinite, train
 from seqjax.train.optimiser import build, learning_rate
 from seqjax.train.progress import Progress, clock, short
 from seqjax.train.record import read_config, read_metrics, write_config
 from seqjax.train.step import TrainState, make_update, take_apart
+from seqjax.train.trained import load
 
 ELMAN = (LayerConfig("elman"),)
 PARITY = Config(
@@ -324,8 +325,8 @@ def test_the_command_line(streams, text, tmp_path, capsys, monkeypatch):
     assert found.out == capsys.readouterr().out
     opened, copy = writers.writer, shutil.copytree(run, f"{run}-copy")
 
-    def writer(run, step=None):
-        found = opened(run, step)
+    def writer(run, *given):
+        found = opened(run, *given)
         names = found.spelling.names[:: -1 if str(run) == copy else 1]
         return found._replace(spelling=found.spelling._replace(names=names))
 

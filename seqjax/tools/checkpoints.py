@@ -111,8 +111,8 @@ def export(folder: Folder, out: Path, step: Step | None = None) -> int:
     from seqjax.hf import write
     from seqjax.hf.files import vacant
     from seqjax.train.imported import load, stored
-    from seqjax.train.loop import load as load_run
     from seqjax.train.origin import exported
+    from seqjax.train.trained import load as load_run
 
     vacant(out)
     if not stored(folder):

@@ -13,6 +13,8 @@ import tyro
 from seqjax.core.common import printable
 from seqjax.core.ranges import Count, Fraction, NotNegative, Range, Seed
 from seqjax.models import find
+from seqjax.train.config import MeshConfig
+from seqjax.train.processes import ALONE, Processes, job, printed_once
 
 if TYPE_CHECKING:
     from seqjax.stacks.model import Model
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from seqjax.tasks.texts.translation import TranslationTask
 
 Step = Annotated[int, Range(0)]
+ONE = MeshConfig()  # device
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
@@ -37,6 +40,8 @@ def evaluate(
     theta: NotNegative = 0.1,
     cache_weight: Fraction = 0.1,
     compute: Literal["float32", "bfloat16", "float64"] | None = None,
+    mesh: MeshConfig = ONE,
+    processes: Processes = ALONE,
 ) -> int:
     """Score a trained model on validation batches.
 
@@ -54,48 +59,53 @@ def evaluate(
         theta: how much more a kept word counts where the model was in a similar state
         cache_weight: the share of the cache in the probabilities
         compute: dtype of activations; by default as in training
+        mesh: of devices for the model and its batches; by default one device, however it trained
+        processes: of several with one such mesh, each of which is started with the same command
     """
     from seqjax.tasks.texts.translation import TranslationTask
     from seqjax.train.cache import NeuralCache
     from seqjax.train.config import check_config, task_of
     from seqjax.train.evaluation import make_evaluate
-    from seqjax.train.loop import load
+    from seqjax.train.layout import Layout
     from seqjax.train.progress import table
     from seqjax.train.record import read_config
     from seqjax.train.step import take_apart
+    from seqjax.train.trained import load
 
-    run = find(run)
-    config = read_config(run)
-    given = {"batch": batch, "evaluation_length": length, "evaluation_batches": batches}
-    changed = {name: value for name, value in given.items() if value is not None}
-    config = replace(
-        config, task=replace(config.task, **changed),
-        optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
-    )  # fmt: skip
-    if held_out is not None:
-        options = {**config.task.options, "held_out": held_out}
-        config = replace(config, task=replace(config.task, options=options))
-    check_config(config)
-    model, task, _, at = load(run, step, weights=weights, compute=compute)
-    if compute not in (None, config.model.compute):
-        print(f"in {compute} what was trained in {config.model.compute}")
-    if beam > 1 and not isinstance(task, TranslationTask):
-        raise ValueError(f"--beam is of translation, and {config.task.name} is none")
-    if held_out is not None:
-        task = task_of(config)
-    kept = None if cache is None else NeuralCache(cache, theta, cache_weight)
-    params, frozen, _, rebuild = take_apart(model)
-    metrics = make_evaluate(config, task, rebuild, kept)(params, frozen)
-    length = config.task.evaluation_length or config.task.length
-    print(f"step {at}    {table(metrics)}")
-    if baseline := task.baseline(length):
-        print(f"baseline  {table(baseline)}")
-    if isinstance(task, TranslationTask):
-        bleu = translated(model, task, config.task.batch, beam, length_penalty)
-        print(f"bleu {bleu:.2f}")
-    if task.drawn:
-        print(f"paths     {table(forecast(model, task, length))}")
-    return 0
+    with job(processes), printed_once():
+        run = find(run)
+        config = read_config(run)
+        given = {"batch": batch, "evaluation_length": length, "evaluation_batches": batches}
+        changed = {name: value for name, value in given.items() if value is not None}
+        config = replace(
+            config, task=replace(config.task, **changed), mesh=mesh,
+            optimiser=replace(config.optimiser, accumulate=1),  # no matter of evaluation
+        )  # fmt: skip
+        if held_out is not None:
+            options = {**config.task.options, "held_out": held_out}
+            config = replace(config, task=replace(config.task, options=options))
+        check_config(config)
+        model, task, _, at = load(run, step, weights=weights, compute=compute, mesh=mesh)
+        if compute not in (None, config.model.compute):
+            print(f"in {compute} what was trained in {config.model.compute}")
+        if beam > 1 and not isinstance(task, TranslationTask):
+            raise ValueError(f"--beam is of translation, and {config.task.name} is none")
+        if held_out is not None:
+            task = task_of(config)
+        kept = None if cache is None else NeuralCache(cache, theta, cache_weight)
+        params, frozen, _, rebuild = take_apart(model)
+        evaluation = make_evaluate(config, task, rebuild, kept, layout=Layout.of(config))
+        metrics = evaluation(params, frozen)
+        length = config.task.evaluation_length or config.task.length
+        print(f"step {at}    {table(metrics)}")
+        if baseline := task.baseline(length):
+            print(f"baseline  {table(baseline)}")
+        if isinstance(task, TranslationTask):
+            bleu = translated(model, task, config.task.batch, beam, length_penalty)
+            print(f"bleu {bleu:.2f}")
+        if task.drawn:
+            print(f"paths     {table(forecast(model, task, length))}")
+        return 0
 
 
 def forecast(
@@ -157,6 +167,8 @@ def generate(
     context: Count | None = None,
     raw: bool = False,
     figure: Path | None = None,
+    mesh: MeshConfig = ONE,
+    processes: Processes = ALONE,
 ) -> int:
     """Write on after prompts with a trained model of text, or an imported one.
 
@@ -184,6 +196,8 @@ def generate(
         raw: bytes as they are, control bytes too, for a file or a pipe
         figure: of a decoder that looks at its source, as bahdanau does: a picture of where it
             looked when it wrote each token, .png, .svg, .pdf ...
+        mesh: of devices for the parameters; by default one device has them
+        processes: of several with one such mesh, each of which is started with the same command
     """
     import jax
 
@@ -192,62 +206,64 @@ def generate(
     from seqjax.train.beam import beam_search
     from seqjax.train.generate import generate as write_on
     from seqjax.train.imported import load as load_imported, stored
+    from seqjax.train.layout import spread
     from seqjax.train.speculate import speculate
 
     if draft is not None and not (beam is None and top_k is None and top_p is None):
         raise ValueError("--draft is for samples of all tokens: leave out --beam, --top-k, --top-p")
     if raw and sys.stdout.isatty():
         raise ValueError("--raw may write control bytes: send it to a file or a pipe")
-    if figure is not None:
-        check_figure(figure)
-    run = find(run)
-    between, end, spelling = b"", None, None
-    if stored(run):
-        if step is not None:
-            raise ValueError(f"{run} is an imported model: it has no steps to choose from")
-        model = load_imported(run, context=context).model
-        encode, decode = _numbers, _spaced
-    else:
-        if context is not None:
-            raise ValueError("--context is for imported models: what a trained one sees is "
-                             "an option of its layers")  # fmt: skip
-        model, spelling, _, between, end = writer(run, step)
-        encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
-    prompts, accepted = [encode(text) for text in prompt], None
-    if draft is not None:
-        draft, names = find(draft), None
-        if stored(draft):
-            small = load_imported(draft, context=context).model
+    with job(processes), printed_once():
+        if figure is not None:
+            check_figure(figure)
+        run = find(run)
+        between, end, spelling = b"", None, None
+        if stored(run):
+            if step is not None:
+                raise ValueError(f"{run} is an imported model: it has no steps to choose from")
+            model = spread(load_imported(run, context=context).model, mesh)
+            encode, decode = _numbers, _spaced
         else:
-            small, spells, *_ = writer(draft)
-            names = list(spells.names)
-        if names != (None if spelling is None else list(spelling.names)):
-            raise ValueError(f"{draft} writes other tokens than {run}")
-        key = jax.random.key(seed)
-        known: dict[str, Any] = dict(k=guesses, key=key, temperature=temperature)
-        rows, accepted = speculate(model, small, prompts, length, **known)
-    elif beam is not None:
-        known = dict(width=beam, end=end, length_penalty=length_penalty)
-        found = beam_search(model, prompts, length, **known).tokens[:, 0]
-        rows: Any = [row[row >= 0] for row in found]
-    else:
-        known = dict(temperature=temperature, top_k=top_k, top_p=top_p)
-        rows = write_on(model, prompts, length, key=jax.random.key(seed), **known)
-    if figure is not None:
-        from seqjax.tools.looked import looked_picture
+            if context is not None:
+                raise ValueError("--context is for imported models: what a trained one sees is "
+                                 "an option of its layers")  # fmt: skip
+            model, spelling, _, between, end = writer(run, step, mesh)
+            encode, decode = lambda text: list(spelling.encode(os.fsencode(text))), spelling.decode
+        prompts, accepted = [encode(text) for text in prompt], None
+        if draft is not None:
+            draft, names = find(draft), None
+            if stored(draft):
+                small = spread(load_imported(draft, context=context).model, mesh)
+            else:
+                small, spells, *_ = writer(draft, None, mesh)
+                names = list(spells.names)
+            if names != (None if spelling is None else list(spelling.names)):
+                raise ValueError(f"{draft} writes other tokens than {run}")
+            key = jax.random.key(seed)
+            known: dict[str, Any] = dict(k=guesses, key=key, temperature=temperature)
+            rows, accepted = speculate(model, small, prompts, length, **known)
+        elif beam is not None:
+            known = dict(width=beam, end=end, length_penalty=length_penalty)
+            found = beam_search(model, prompts, length, **known).tokens[:, 0]
+            rows: Any = [row[row >= 0] for row in found]
+        else:
+            known = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+            rows = write_on(model, prompts, length, key=jax.random.key(seed), **known)
+        if figure is not None:
+            from seqjax.tools.looked import looked_picture
 
-        if spelling is None:
-            raise ValueError("--figure is of models that were trained here on pairs")
-        save_figure(looked_picture(model, prompts, rows, spelling.names, end), figure, dpi=150)
-    for text, row in zip(prompt, rows, strict=True):
-        whole = os.fsencode(text) + between + decode(row)
-        if raw:
-            sys.stdout.buffer.write(whole + b"\n")
-        else:
-            print(printable(whole.decode(errors="backslashreplace")))
-    if accepted is not None:
-        print(f"accepted: {accepted:.3f} of the tokens that {draft} wrote", file=sys.stderr)
-    return 0
+            if spelling is None:
+                raise ValueError("--figure is of models that were trained here on pairs")
+            save_figure(looked_picture(model, prompts, rows, spelling.names, end), figure, dpi=150)
+        for text, row in zip(prompt, rows, strict=True):
+            whole = os.fsencode(text) + between + decode(row)
+            if raw:
+                sys.stdout.buffer.write(whole + b"\n")
+            else:
+                print(printable(whole.decode(errors="backslashreplace")))
+        if accepted is not None:
+            print(f"accepted: {accepted:.3f} of the tokens that {draft} wrote", file=sys.stderr)
+        return 0
 
 
 def _numbers(text: str) -> list[int]:

@@ -11,10 +11,10 @@ from seqjax.stacks.model import Model
 from seqjax.tasks.texts.char_lm import SPEC, spelling_of
 from seqjax.tasks.texts.language import LanguageModel, Spelling
 from seqjax.tasks.texts.translation import BEGIN, END, TranslationTask
-from seqjax.train.config import task_of
+from seqjax.train.config import MeshConfig, task_of
 from seqjax.train.imported import load as load_imported, stored
-from seqjax.train.loop import load_model
 from seqjax.train.record import read_config
+from seqjax.train.trained import load_model
 
 
 class Writer(NamedTuple):
@@ -25,12 +25,12 @@ class Writer(NamedTuple):
     end: int | None = None  # the token that ends a text, where there is one
 
 
-def writer(run: Path, step: int | None = None) -> Writer:
+def writer(run: Path, step: int | None = None, mesh: MeshConfig | None = None) -> Writer:
     """Of a run on a language model or on translation. Raises ValueError for other tasks."""
     config = read_config(run)
     if config.task.name == "char_lm" and config.task.options.get("data") is None:
         spelling = spelling_of(bytes(range(256)))  # of bytes: needs no data
-        return Writer(load_model(run, SPEC, step)[0], spelling, ord("\n"))
+        return Writer(load_model(run, SPEC, step, mesh=mesh)[0], spelling, ord("\n"))
     task = task_of(config)
     between, end = b"", None
     if isinstance(task, LanguageModel):
@@ -44,7 +44,7 @@ def writer(run: Path, step: int | None = None) -> Writer:
         raise ValueError(
             f"{run} was trained on {config.task.name}: only a language model of text writes"
         )
-    return Writer(load_model(run, task.spec, step)[0], found, before, between, end)
+    return Writer(load_model(run, task.spec, step, mesh=mesh)[0], found, before, between, end)
 
 
 def imported_writer(folder: Path, context: int | None = None) -> Writer:

@@ -25,6 +25,7 @@ from jax import Array, lax
 
 from seqjax.stacks.model import BATCH_AXES, Model, ModelState
 from seqjax.train.generate import aligned, vocabulary_of
+from seqjax.train.processes import whole
 
 
 class Beams(NamedTuple):
@@ -70,10 +71,10 @@ def beam_search(
     x, mask = model.inputs.opening(*aligned(prompts, model.inputs))
     ending = jnp.int32(-1 if end is None else end)
     found, lost = _beams(model, x, mask, ending, jnp.float32(length_penalty), length, width)
-    if np.any(lost):
-        row = np.flatnonzero(np.asarray(lost))[0]
+    if np.any(lost := whole(lost)):
+        row = np.flatnonzero(lost)[0]
         raise FloatingPointError(f"the answers to prompt {row} are not finite")
-    return Beams(*map(np.asarray, found))
+    return Beams(*map(whole, found))
 
 
 @partial(jax.jit, static_argnames=("length", "width"))

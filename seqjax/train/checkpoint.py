@@ -33,6 +33,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from seqjax.core.files import write_atomically
+from seqjax.train.layout import placed
 from seqjax.train.processes import barrier, first, leads, several
 
 FORMAT = 1  # those before had no number
@@ -226,7 +227,7 @@ class Checkpoints:
         leaves = [
             found[name].astype(v.dtype) if name in split else
             v if name not in found and not _here(v) else
-            jnp.array(found.get(name, v), v.dtype)
+            placed(np.asarray(found.get(name, v), v.dtype), v)
             for name, v in like_named.items()
         ]  # fmt: skip
         return jax.tree.unflatten(jax.tree.structure(like), leaves), self._extra(step)

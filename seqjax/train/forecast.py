@@ -19,6 +19,7 @@ from jax import lax
 
 from seqjax.answers import metrics
 from seqjax.stacks.model import Model
+from seqjax.train.processes import whole
 
 LEVELS = (0.5, 0.8, 0.9)  # of intervals
 
@@ -44,7 +45,7 @@ def sample_paths(
             f"got {paths=}, {horizon=}"
         )
     y = _paths(model, jnp.asarray(x), jnp.asarray(scale), key, horizon, paths)
-    return np.asarray(y)
+    return whole(y)
 
 
 @partial(jax.jit, static_argnames=("horizon", "paths"))

@@ -21,6 +21,7 @@ from jax import lax
 from seqjax.answers import Answer, Input
 from seqjax.stacks.model import Model
 from seqjax.tasks import Spec
+from seqjax.train.processes import whole
 
 
 def generate(
@@ -60,10 +61,10 @@ def generate(
     given["temperature"] = temperature or 1.0
     options = {name: given[name] for name in outputs.options}  # traced: no value compiles anew
     chosen, lost = _generate(model, x, mask, keys, options, length, not temperature)
-    if np.any(lost):
-        n, row = np.argwhere(np.asarray(lost))[0]
+    if np.any(lost := whole(lost)):
+        n, row = np.argwhere(lost)[0]
         raise FloatingPointError(f"the answers to prompt {row} are not finite before step {n}")
-    return np.swapaxes(np.asarray(chosen), 0, 1)
+    return np.swapaxes(whole(chosen), 0, 1)
 
 
 @partial(jax.jit, static_argnames=("length", "greedy"))

@@ -17,7 +17,7 @@ averages have, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqjax.core.common import unknown
 from seqjax.core.mesh import Place, devices
-from seqjax.stacks.model import BATCH_AXES
+from seqjax.stacks.model import BATCH_AXES, Model
 
 if TYPE_CHECKING:
     from seqjax.train.config import Config, MeshConfig
@@ -166,6 +167,21 @@ class Layout:
             return found
         return found._replace(carry=jax.tree.map(example, BATCH_AXES, state.carry))
 
+    def arrays(self, arrays: Mapping[str, Any]) -> dict[str, NamedSharding]:
+        """The shardings of parameters, by name."""
+        found = {name: axes_of(name, x.shape, self.features) for name, x in arrays.items()}
+        return {name: self._spec(found[name], x.shape) for name, x in arrays.items()}
+
+    def made(self, make: Callable[..., Any], *given: Any) -> Any:
+        """make(*given), a `TrainState` or a pair of arrays by name, of which no device is given the
+        whole at any time."""
+        if self.mesh is None:
+            return make(*given)
+        shapes = jax.eval_shape(make, *given)
+        whole = hasattr(shapes, "params")
+        to = self.state(shapes) if whole else tuple(map(self.arrays, shapes))
+        return jax.jit(make, out_shardings=to)(*given)
+
     def put(self, state: Any) -> Any:
         """The same `TrainState` on its devices, or, while a step is traced, kept there."""
         if self.mesh is None:
@@ -236,6 +252,31 @@ class Layout:
 ONE_DEVICE = Layout(None, RULES, 0)
 
 
+def spread(model: Model, mesh: MeshConfig) -> Model:
+    """A model with its parameters on the devices of a mesh."""
+    from seqjax.stacks.config import ModelConfig
+    from seqjax.train.config import Config
+
+    layout = Layout.of(Config(model=ModelConfig(features=model.features), mesh=mesh))
+    if layout.mesh is None:
+        return model
+    graph, state = nnx.split(model)
+    found = {".".join(map(str, path)): (path, v) for path, v in nnx.to_flat_state(state)}
+    arrays = {name: variable.get_value() for name, (_, variable) in found.items()}
+    arrays = _to(arrays, layout.arrays(arrays))
+    pairs = [(path, v.replace(arrays[name])) for name, (path, v) in found.items()]
+    return nnx.merge(graph, nnx.from_flat_state(pairs))
+
+
+def placed(own: Any, like: Any) -> jax.Array:
+    """A copy of an array that each process has whole, where `like` lies."""
+    if len(getattr(like, "devices", set)()) < 2:
+        return jnp.array(own)
+    if jax.process_count() > 1:
+        return _from_rows(own, like.sharding, 0, None)
+    return jax.device_put(own, like.sharding, may_alias=False)
+
+
 def _to(tree: Any, shardings: Any) -> Any:
     leaves = jax.tree.leaves(tree)
     if any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -259,7 +300,7 @@ def _from_rows(leaf: Any, sharding: NamedSharding, first: int, of: int | None) -
 
     def part(index: Any) -> np.ndarray:
         if of is None:
-            return own[index]
+            return np.array(own[index])
         start, stop, _ = index[0].indices(of)
         return own[(slice(start - first, stop - first), *index[1:])]
 

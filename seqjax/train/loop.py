@@ -10,7 +10,6 @@ steps ahead of the device: it prepares the next batch while the device computes.
 from __future__ import annotations
 
 import signal
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,16 +17,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from flax import nnx
 from rich.console import Console
 
-from seqjax.core.common import Notice, keep_memory
+from seqjax.core.common import keep_memory
 from seqjax.stacks.model import Model
-from seqjax.tasks import Spec, Task
+from seqjax.tasks import Task
 from seqjax.tasks.task import DataIterator
 from seqjax.train.average import Arrays, averaging
 from seqjax.train.checkpoint import CheckpointError, Checkpoints
@@ -36,27 +35,21 @@ from seqjax.train.course import Course, Window
 from seqjax.train.guard import SPIKE, Bad, NotFinite
 from seqjax.train.imported import build
 from seqjax.train.optimiser import described as described_groups
-from seqjax.train.origin import beside, find, keep
+from seqjax.train.origin import find, keep
 from seqjax.train.processes import agree, barrier, first, leads, several
 from seqjax.train.progress import Progress, short, table
 from seqjax.train.record import (
     Logger,
     Record,
     fields,
-    read_config,
-    read_data,
-    read_objects,
     resolved,
     write_config,
 )
 from seqjax.train.step import prepare, take_apart
 from seqjax.train.stop import Stop
-from seqjax.train.weights import restore, stored
 from seqjax.zoo import own
 
 Callback = Callable[[int, Mapping[str, float], Model], object]
-Weights = Literal["average", "last"]
-Compute = Literal["float32", "bfloat16", "float64"]
 PERHAPS = ("recent",)  # of a state what its checkpoint may lack, as `spike` was turned on later
 AHEAD = 2  # steps the host may be ahead of the device
 
@@ -127,15 +120,19 @@ def train(
     task = task_of(config, task)  # once: it may read files
     config = fitted(config if source is None else source.config(config, task), task)
     agree(fields(resolved(config)) | {"run": str(run), "from": source and source.record})
-    size, groups, task, start, layout, update, _, evaluate = prepare(
+    size, groups, task, start, layout, update, _, evaluate, rebuild = prepare(
         config, source, task=task, optimiser=optimiser
     )
     key, described = jax.random.split(jax.random.key(t.seed))[0], source and source.description
-    model = build(config.model, task.spec, described, rngs=nnx.Rngs(key))
-    params, frozen, _, rebuild = take_apart(model, t.freeze)
+
+    def drawn() -> tuple[Arrays, Arrays]:
+        model = build(config.model, task.spec, described, rngs=nnx.Rngs(key))
+        return take_apart(model, t.freeze)[:2]
+
+    params, frozen = layout.made(drawn)
     if source is not None:
         params, frozen = (source.fill(arrays, task.spec) for arrays in (params, frozen))
-    state = start(params, frozen)
+    state = layout.made(start, params, frozen)
     if source is not None and moments:
         state = source.resume(state, config)
     state = layout.put(state)
@@ -148,8 +145,8 @@ def train(
     alone, rows = not several(), layout.rows(config.task.batch)
 
     def stream(at: Mapping[str, Any] | None = None) -> DataIterator:
-        drawn = t.seed, config.task.batch, config.task.length
-        batches = task.batches(*drawn) if alone else task.rows(*drawn, rows)
+        of = t.seed, config.task.batch, config.task.length
+        batches = task.batches(*of) if alone else task.rows(*of, rows)
         if at is not None:
             batches.set_state(at)
         return batches
@@ -332,75 +329,6 @@ def train(
     model = rebuild(weights(), state.frozen)
     metrics = dict(course.metrics)
     return Result(model, step, metrics, course.best, reason, monotonic() - began)
-
-
-def load(
-    run: str | Path,
-    step: int | None = None,
-    *,
-    task: Task | None = None,
-    weights: Weights | None = None,
-    compute: Compute | None = None,
-) -> tuple[Model, Task, Config, int]:
-    """The model of the run in the folder `run`, its task and config, and the step it is of.
-
-    step: which of the checkpoints; None: the one with the best validation, or the last.
-    task: of a run that was given one as an object. Raises ValueError where it is missing.
-    weights: the "average" or the "last" ones; None: the average where the run has one. Raises
-        ValueError for an average where it has none.
-    compute: dtype of activations; None: that of the run. Parameters are cast, as it needs.
-    """
-    config = read_config(Path(run))
-    if task is None and "task" in read_objects(Path(run)):
-        raise ValueError(
-            f"{run} was trained on a task that was given as an object, {config.task.name!r}: "
-            "give it, load(run, task=...)"
-        )
-    task = task_of(config, task)
-    if read_data(Path(run)) not in ("", task.fingerprint):
-        changed = f"the data of {run} have changed since it was trained on"
-        warnings.warn(changed, Notice, stacklevel=2)
-    model, at = load_model(run, task.spec, step, weights, compute)
-    return model, task, config, at
-
-
-def load_model(
-    run: str | Path,
-    spec: Spec,
-    step: int | None = None,
-    weights: Weights | None = None,
-    compute: Compute | None = None,
-) -> tuple[Model, int]:
-    """`load` of the model alone, which needs no data: `spec` is that of its task."""
-    run = Path(run)
-    config, alone = read_config(run), stored(run)
-    if compute is not None:
-        config = replace(config, model=replace(config.model, compute=compute))
-        check_config(config)
-    if alone and (step, weights) != (None, None):
-        raise ValueError(f"{run} has the weights of one step: there are none to choose from")
-    if not alone and not (run / "checkpoints").exists():
-        raise CheckpointError(f"{run} has no checkpoint yet")
-    imported = beside(run)
-    described = None if imported is None else imported.description
-    model = build(config.model, spec, described, rngs=nnx.Rngs(config.train.seed))
-    params, frozen, _, rebuild = take_apart(model, config.train.freeze)
-    if alone:
-        arrays, at = restore(run, {**params, **frozen})
-        return rebuild(arrays, arrays), at
-    like: dict[str, Any]
-    like, average = {"params": params, "frozen": frozen}, averaging(config.optimiser)
-    if average is None and weights == "average":
-        raise ValueError(f"weights must be last, or be left out: {run} has no average of weights")
-    if average is not None and weights != "last":
-        like["average"] = average.init(params)
-    with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
-        at = checkpoints.read()[1]["best"]["step"] if step is None else step
-        known = {*checkpoints.steps(), *checkpoints.unsealed()}
-        at = at if at in known or step is not None else None
-        arrays, extra = checkpoints.restore(like, at)
-    params = arrays["average"].mean if "average" in arrays else arrays["params"]
-    return rebuild(params, arrays["frozen"]), extra["step"]
 
 
 def _blame(bad: Bad, before: int, checkpoints: Checkpoints | None) -> str:

@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from seqjax.hf import Checkpoint, Description, read as read_theirs
 from seqjax.stacks.config import ModelConfig
 from seqjax.stacks.model import Model
@@ -30,6 +28,7 @@ from seqjax.train import imported, weights
 from seqjax.train.average import averaged
 from seqjax.train.checkpoint import CheckpointError, Checkpoints, fingerprint
 from seqjax.train.config import Choice, Config, check_config, show_choice, task_of
+from seqjax.train.layout import placed
 from seqjax.train.record import read_config, read_from, read_objects, resolved
 from seqjax.train.step import Arrays, TrainState, take_apart
 
@@ -89,7 +88,7 @@ class Origin:
         if mine is None:
             return arrays
         return {  # copies: what is trained is given away
-            name: jnp.array(mine[name]) if kept or not name.startswith("head.") else array
+            name: placed(mine[name], array) if kept or not name.startswith("head.") else array
             for name, array in arrays.items()
         }
 

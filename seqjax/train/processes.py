@@ -25,12 +25,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
 from typing import Annotated, Any, TypeVar
 
 import jax
+import numpy as np
 
 from seqjax.core.common import printable
 from seqjax.core.ranges import Count, Range
@@ -177,6 +178,23 @@ def several() -> bool:
 def leads() -> bool:
     """Whether this process writes and prints."""
     return jax.process_index() == 0
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """All of an array, in each process."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(array, tiled=True) if several() else array)
+
+
+@contextmanager
+def printed_once() -> Iterator[None]:
+    """What is printed inside is printed by process 0 alone."""
+    with ExitStack() as stack:
+        if not leads():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+        yield
 
 
 def first(function: Callable[[], T]) -> T:

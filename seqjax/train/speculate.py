@@ -26,6 +26,7 @@ from jax import Array, lax
 
 from seqjax.stacks.model import Model
 from seqjax.train.generate import aligned, keys_of, vocabulary_of
+from seqjax.train.processes import whole
 
 
 class Speculated(NamedTuple):
@@ -64,10 +65,10 @@ def speculate(
     tokens, kept, proposed, lost = _speculate(
         model, draft, x, mask, keys, jnp.float32(temperature or 1.0), length, k, not temperature, V
     )
-    if np.any(lost):
-        row = np.flatnonzero(np.asarray(lost))[0]
+    if np.any(lost := whole(lost)):
+        row = np.flatnonzero(lost)[0]
         raise FloatingPointError(f"the answers to prompt {row} are not finite")
-    return Speculated(np.asarray(tokens), float(kept / proposed))
+    return Speculated(whole(tokens), float(kept / proposed))
 
 
 class _Speculation(NamedTuple):

@@ -227,6 +227,7 @@ class Programs(NamedTuple):
     update: Callable
     traced: Any  # the update at its shapes, where they lie: what is lowered next
     evaluate: Evaluation
+    rebuild: Rebuild  # a model of parameters and frozen arrays
 
 
 def prepare(
@@ -296,7 +297,7 @@ def prepare(
         known = evaluate.trace(params, frozen, held_out)
     if config.train.best_by not in known:
         raise ValueError(unknown("metric train.best_by", config.train.best_by, known))
-    return Programs(size, groups, task, start, layout, update, traced, evaluate)
+    return Programs(size, groups, task, start, layout, update, traced, evaluate, rebuild)
 
 
 def start_state(

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from seqjax.core.files import write_atomically
 from seqjax.train.checkpoint import CheckpointError
+from seqjax.train.layout import placed
 
 FILE = "weights.safetensors"
 
@@ -63,4 +63,4 @@ def restore(folder: str | Path, like: Mapping[str, Any]) -> tuple[dict[str, jax.
         raise CheckpointError(
             f"{folder} is of another model: it differs in {', '.join(differ[:5])}"
         )
-    return {name: jnp.asarray(found[name], array.dtype) for name, array in like.items()}, step
+    return {n: placed(np.asarray(found[n], array.dtype), array) for n, array in like.items()}, step
