@@ -25,8 +25,6 @@
 # in closed form, by the covariance of `seqjax.theory.curse_of_memory`. The sliders need no kernel.
 
 # %%
-import json
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -34,6 +32,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from seqjax.theory import curse_of_memory
+from seqjax.tools.knobs import knobs
 
 jax.config.update("jax_enable_x64", True)
 FORMS = curse_of_memory.PARAMETRISED
@@ -58,46 +57,7 @@ def loss(name, p, teacher, rho=0.0):
 # valley becomes a slit; with $|\lambda| = \exp(-\exp(\nu))$ its width stays what it is, for any
 # memory. No form does that for the phase.
 
-
 # %%
-def knobs(curves, sliders, *, low, high, caption):
-    """Sliders over curves that are computed already; see the notebook on knobs."""
-    page = PAGE % {
-        "data": json.dumps(np.round(np.asarray(curves, np.float64), 4).tolist()),
-        "sliders": json.dumps([[name, [str(v) for v in at]] for name, at in sliders.items()]),
-        "low": low, "high": high, "caption": caption,
-    }  # fmt: skip
-    display(HTML(page))
-
-
-PAGE = """
-<div class="knobs" style="max-width: 640px; font-family: sans-serif; font-size: 14px">
-<svg viewBox="0 0 640 220" style="width: 100%%; background: #fff; border: 1px solid #ddd">
-<line x1="0" x2="640" stroke="#bbb"/><polyline fill="none" stroke="#22577a" stroke-width="2"/></svg>
-<div class="at"></div><p style="margin: 4px 0; color: #777">%(caption)s</p></div>
-<script>(() => {
-  const me = document.currentScript.previousElementSibling;
-  const data = %(data)s, sliders = %(sliders)s, low = %(low)s, high = %(high)s;
-  const at = sliders.map(() => 0);
-  const y = (v) => 10 + 200 * (high - Math.min(high, Math.max(low, v))) / (high - low);
-  const zero = me.querySelector("line"), line = me.querySelector("polyline");
-  zero.setAttribute("y1", y(0)); zero.setAttribute("y2", y(0));
-  const draw = () => {
-    const curve = at.reduce((part, n) => part[n], data), step = 620 / (curve.length - 1);
-    line.setAttribute("points", curve.map((v, t) => `${10 + t * step},${y(v)}`).join(" "));
-  };
-  sliders.forEach(([name, values], k) => {
-    const label = document.createElement("label"), input = document.createElement("input");
-    const text = document.createElement("span");
-    label.style = "display: flex; gap: 8px; align-items: center; margin: 4px 0";
-    Object.assign(input, {type: "range", min: 0, max: values.length - 1, value: at[k]});
-    input.style = "flex: 1"; text.style = "width: 280px";
-    const move = () => { at[k] = +input.value; text.textContent = `${name}: ${values[at[k]]}`; draw(); };
-    input.oninput = move; label.append(text, input); me.querySelector(".at").append(label); move();
-  });
-})();</script>
-"""  # noqa: E501
-
 names = ["lambda", "normalised", "exponential", "normalised, exponential"]
 gaps = [0.1, 0.03, 0.01, 0.003, 0.001]
 shifts = jnp.linspace(-1, 1, 161)
@@ -115,12 +75,13 @@ def valley(name, which, gap):
 valleys = np.stack([
     [[valley(name, which, gap) for gap in gaps] for which in (0, 1)] for name in names
 ])  # fmt: skip
-knobs(
+page = knobs(
     valleys,
     {"form": names, "moved": ["modulus", "phase"], "teacher's 1 - |λ|": gaps},
     low=0, high=1.5,
     caption="Loss by the parameter, moved by -1 to 1; off the picture beyond |λ| = 1.",
 )  # fmt: skip
+display(HTML(page))
 
 # %% [markdown]
 # How wide is a valley? The loss is below a tenth, that is, the state is right to about 45 %, for so

@@ -59,7 +59,7 @@ PAGE = """
     const text = document.createElement("span");
     label.style = "display: flex; gap: 8px; align-items: center; margin: 4px 0";
     Object.assign(input, {type: "range", min: 0, max: values.length - 1, value: at[k]});
-    input.style = "flex: 1"; text.style = "width: 150px";
+    input.style = "flex: 1"; text.style = "width: 240px";
     const move = () => { at[k] = +input.value; text.textContent = `${name} = ${values[at[k]]}`; draw(); };
     input.oninput = move; label.append(text, input); me.querySelector(".at").append(label); move();
   });
