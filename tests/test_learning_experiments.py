@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import (
+    chaos,
     columns,
     feedback,
     koopman,
@@ -111,6 +112,18 @@ def test_a_sign_is_followed_by_its_reward(as_a_user):
 def test_columns_take_a_few_steps(name, as_a_user):
     told = columns.live(columns.contenders(24)[name], 24, seeds=1)
     assert told.shape == (1, 24) and np.isfinite(told).all()
+
+
+@pytest.mark.thorough
+def test_a_chaotic_system_is_learned_and_gone_on_with(as_a_user, monkeypatch):
+    monkeypatch.setattr(chaos, "LENGTH", 5)
+    monkeypatch.setattr(chaos, "WIDTH", 4)
+    ys, held = chaos.series()
+    assert abs(float(ys.mean())) < 1e-3 and held.shape == (chaos.ALONE, 3)
+    cell, params, alphas = chaos.train(None, ys, updates=3, seed=0)
+    assert alphas.shape == (3,) and (alphas <= 1).all()
+    stsp, spectra = chaos.measured(cell, params, held[:500])
+    assert stsp > 0 and 0 < spectra <= 1
 
 
 @pytest.mark.thorough

@@ -16,6 +16,7 @@ from seqjax.learn import (
     columnar,
     feedback,
     fptt,
+    gtf,
     implicit,
     lifted,
     online_lru,
@@ -53,6 +54,7 @@ class Entry(table.Entry):
 STAGES = "it grows a network of columns (seqjax.learn.columnar)"
 SETTLES = "it learns a cell that settles on one input, no stream (seqjax.learn.implicit)"
 FEEDS = "it needs to know how outputs are fed back to the cell (seqjax.learn.feedback)"
+FORCES = "it draws states to the data, and needs the first of them (seqjax.learn.gtf)"
 TEACHES = "it trains a memory on what a teacher makes of windows (seqjax.learn.smt)"
 SOLVES = "it solves for a readout of given states (seqjax.learn.readout)"
 
@@ -161,6 +163,10 @@ LEARNERS: dict[str, Entry] = {
     "professor_forcing": Entry(
         feedback.professor_forcing, "Teacher-forced and free behaviour made alike",
         "1610.09038", "feedback", "in its window", "2 c and the discriminator", "2 T n", FEEDS,
+    ),
+    "gtf": Entry(
+        gtf.gtf, "Generalised teacher forcing: the state drawn to the data, annealed by Jacobians",
+        "2306.04406", "feedback", "in its window, of the forced states", "c", "T n", FORCES,
     ),
     "ridge_readout": Entry(
         readout.ridge_readout, "Reservoir readout by ridge; rls and lms learn it online",

@@ -18,6 +18,7 @@ from seqjax.theory import (
     memory_capacity,
     resnet_rnn_equivalence,
     scaling,
+    scyfi,
     signatures,
     universal_approximation,
 )
@@ -69,6 +70,11 @@ THEORY: dict[str, Entry] = {
         "Loss by parameters, tokens, work and its depth: a law with bands",
         "2203.15556, 2606.06479",
     ),
+    "scyfi": Entry(
+        scyfi.scyfi,
+        "Fixed points and cycles of piecewise-linear recurrences, and where they come and go",
+        "2310.17561",
+    ),
     "signatures": Entry(
         signatures.signatures,
         "States of selective recurrences as linear functions of iterated integrals of their inputs",
@@ -94,6 +100,7 @@ __all__ = [
     "memory_capacity",
     "resnet_rnn_equivalence",
     "scaling",
+    "scyfi",
     "signatures",
     "universal_approximation",
 ]

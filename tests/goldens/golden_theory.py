@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqjax.tasks.synthetic.series import runge_kutta
 from seqjax.theory.memory_capacity import lyapunov
+from seqjax.theory.scyfi import Piecewise, cycles
 from seqjax.theory.signatures import at, flat, logarithm, lyndon_words, signature
 
 
@@ -57,6 +59,22 @@ def iterated_integrals(inputs, meta, evaluator):
     return jax.vmap(one)(inputs["x"])
 
 
+def fixed_points(inputs, meta):
+    """Cycles begin at their smallest point and are padded with NaN to the longest."""
+    N = len(inputs["h"])
+    eye, none = np.eye(N), np.zeros(N)
+    of = Piecewise(inputs["A"], inputs["W"], eye, none, inputs["h"])
+    found, longest = cycles(of, meta["max_order"]), meta["max_order"]
+    points = np.full((len(found), longest, N), np.nan)
+    for n, one in enumerate(found):
+        points[n, : len(one.points)] = one.points
+    return {
+        "points": points,
+        "period": np.array([len(one.points) for one in found]),
+        "abs_eig": np.array([abs(one.eigenvalues) for one in found]),
+    }
+
+
 ADAPTERS = {
     "lyapunov": {"function": exponents},
     "path_signature": {
@@ -65,4 +83,5 @@ ADAPTERS = {
         )
         for evaluator in ("sequential", "associative", "chunked")
     },
+    "plrnn_fixed_points": {"scyfi": fixed_points},
 }
