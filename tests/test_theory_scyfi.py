@@ -124,6 +124,13 @@ def test_a_tent_bends_where_theory_has_it():
         np.testing.assert_allclose([one.eigenvalues[0] for one in found], [2, -2, -4])
 
 
+def test_a_bounded_map_has_a_fixed_point():
+    """Clipped forms with |A| < 1 map a ball into itself (Brouwer): one is found at any gain."""
+    of = Piecewise(*(np.asarray(v) for v in piecewise(make("plrnn", 2, width=8, rngs=nnx.Rngs(1)))))
+    for gain in np.linspace(1, 8, 30):
+        assert cycles(of._replace(U=gain * of.U), 1, outer=50)
+
+
 def wide(found):
     return [one for one in found if len(one.points) > 1]
 
@@ -148,7 +155,9 @@ def test_points_are_differentiable_in_the_weights():
 def test_the_question_and_what_it_refuses():
     found = scyfi(features=2, order=2, points=3, outer=10)
     assert found.rows and all(len(row) == len(found.columns) for row in found.rows)
-    assert all(len(x) == len(y) == 3 for x, y in found.curves.values())
+    assert {row[1] for row in found.rows} <= {"1", "8"}
+    drawn = sum(np.isfinite(y).sum() for _, y in found.curves.values()) // 2
+    assert drawn >= 3 and all(len(x) == len(y) for x, y in found.curves.values())
     for options, wrong in ((dict(clip=1.0), "clip=None"), (dict(forcing=0.5), "without forcing")):
         with pytest.raises(ValueError, match=wrong):
             piecewise(make("plrnn", 2, rngs=nnx.Rngs(0), **options))

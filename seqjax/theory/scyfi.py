@@ -12,8 +12,9 @@ A cycle of k points through regions D_1, ..., D_k begins at the solution of
 and is one if its points lie in those regions (else it is virtual). Trying all regions takes 2^(m k)
 solutions, m the number of ReLUs. SCYFI draws regions at random, solves, and where the points found
 lie in other regions, goes on with those; after `inner` solutions it draws anew, `outer` times
-(their algorithm 1). What it finds are cycles, to rounding; that it finds all has no proof, and more
-tries find no fewer.
+(their algorithm 1). Of our draws each second one has the regions of a path from a random point, for
+most choices of ReLUs are no region where there are more of them than units. What it finds are
+cycles, to rounding; that it finds all has no proof, and more tries find no fewer.
 
 A cycle is stable if all eigenvalues of W_k ... W_1 lie in the unit circle. As a parameter moves,
 cycles appear and go where a point meets a border of its region, or change their stability where an
@@ -38,7 +39,7 @@ from seqjax.layers.ode.plrnn import PLRNN
 from seqjax.stacks.config import LayerConfig
 from seqjax.theory.finding import Finding, Layers, each
 
-VANILLA = (LayerConfig("plrnn", {"form": "vanilla"}),)
+SHALLOW = (LayerConfig("plrnn", {"width": 8}),)
 
 
 class Piecewise(NamedTuple):
@@ -116,8 +117,14 @@ def cycles(
     A, U, V, c, h = weights = Piecewise(*(np.asarray(v, np.float64) for v in of))
     draw, found = np.random.default_rng(seed), []
     for k in range(1, order + 1):
-        for _ in range(outer):
+        for n in range(outer):
             D = draw.random((k, len(c))) < 0.5
+            if n % 2:
+                z, D = draw.normal(size=len(h)) * 10 ** draw.uniform(-1, 1.5), []
+                for _ in range(k):
+                    D.append(V @ z + c > 0)
+                    z = A * z + U @ (D[-1] * (V @ z + c)) + h
+                D = np.stack(D)
             for _ in range(inner):
                 points = _solved(weights, D)
                 if points is None:
@@ -171,22 +178,22 @@ def bifurcations(
 
 
 def scyfi(
-    layer: Layers = VANILLA,
+    layer: Layers = SHALLOW,
     *,
     features: Count = 2,
     order: Count = 3,
-    span: NotNegative = 1.0,
-    points: Count = 41,
+    gain: NotNegative = 8.0,
+    points: Count = 61,
     outer: Count = 50,
-    seed: Seed = 0,
+    seed: Seed = 1,
 ) -> Finding:
-    """Fixed points and cycles of PLRNNs, and how they come and go with the offset of a unit.
+    """Fixed points and cycles of PLRNNs, and how they come and go as their nonlinear part grows.
 
     Args:
         layer: plrnn, in several forms or sizes, each by itself
         features: of the layers, whose inputs are zero
         order: the longest cycle
-        span: the first unit's h is moved by -span to span
+        gain: U is multiplied by 1 to `gain`
         points: so many values of it
         outer: draws of regions for every period
         seed: of weights and draws
@@ -194,36 +201,31 @@ def scyfi(
     rows, curves = [], {}
     for label, one in each(layer, features, seed):
         own = piecewise(one)
-        for found in cycles(own, order, outer=outer, seed=seed):
-            size = abs(found.eigenvalues[0])
-            first = ", ".join(f"{v:.3f}" for v in found.points[0][:4])
-            stable = "yes" if found.stable else "no"
-            rows.append((label, str(len(found.points)), first, f"{size:.3f}", stable))
-        shifts = np.linspace(-span, span, points)
-        moved = bifurcations(
-            lambda s, own=own: own._replace(h=own.h.at[0].add(s)), shifts, order,
+        grown = bifurcations(
+            lambda s, own=own: own._replace(U=s * own.U), np.linspace(1, gain, points), order,
             outer=outer, seed=seed,
         )  # fmt: skip
-        curves |= _branches(label, moved)
-    columns = ("layer", "period", "first point", "|eigenvalue|", "stable")
+        for s, found in dict((grown[0], grown[-1])).items():
+            for c in found:
+                first = ", ".join(f"{v:.3f}" for v in c.points[0][:4])
+                size, stable = f"{abs(c.eigenvalues[0]):.3f}", "yes" if c.stable else "no"
+                rows.append((label, f"{s:g}", str(len(c.points)), first, size, stable))
+        curves |= _branches(label, grown)
+    columns = ("layer", "gain", "period", "first point", "|eigenvalue|", "stable")
     return Finding(
-        "Fixed points and cycles", columns, rows, x="shift of the first unit's h",
-        y="first unit", curves=curves,
-    )  # fmt: skip
+        "Fixed points and cycles", columns, rows, x="gain", y="first unit", curves=curves
+    )
 
 
-def _branches(label: str, moved: Sequence[tuple[float, list[Cycle]]]) -> dict[str, tuple[Any, Any]]:
-    """By period and stability, the first unit of the points against the shift; NaN where none."""
-    kinds = sorted({(len(c.points), c.stable) for _, found in moved for c in found})
-    curves = {}
-    for period, stable in kinds:
-        here = [[c.points[:, 0] for c in found if (len(c.points), c.stable) == (period, stable)]
-                for _, found in moved]  # fmt: skip
-        most = max(len(found) for found in here)
-        for n in range(most):
-            for point in range(period):
-                y = [found[n][point] if n < len(found) else np.nan for found in here]
-                end = f" {n + 1}.{point + 1}" if most * period > 1 else ""
-                name = f"{label}: period {period}, {'stable' if stable else 'unstable'}{end}"
-                curves[name] = ([s for s, _ in moved], y)
-    return curves
+def _branches(label: str, grown: Sequence[tuple[float, list[Cycle]]]) -> dict[str, tuple[Any, Any]]:
+    """By period and stability, the first unit of every point: a dash as wide as a step of gain."""
+    half = (grown[-1][0] - grown[0][0]) / max(len(grown) - 1, 1) / 2
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for s, found in grown:
+        for c in found:
+            kind = "stable" if c.stable else "unstable"
+            x, y = curves.setdefault(f"{label}: period {len(c.points)}, {kind}", ([], []))
+            for point in c.points[:, 0]:
+                x += [s - half, s + half, np.nan]
+                y += [point, point, np.nan]
+    return dict(sorted(curves.items()))
