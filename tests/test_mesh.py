@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import NOT_CHECKED
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from test_axis import MASK, RESETS, numbers
@@ -23,8 +24,6 @@ B, T = 4, 12
 EXPLICIT = jax.make_mesh((2, 2), ("data", "time"))
 AUTO = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
 FLAGS = {"resets": jnp.tile(RESETS, (2, 1)), "mask": jnp.tile(MASK, (2, 1))}
-# jax.lax.custom_linear_solve loses the type inside vmap and jvp (docs/upstream.md)
-NOT_CHECKED = {"mesa_net"}
 
 
 def built(name):
@@ -82,7 +81,7 @@ def test_layers_on_explicit_axes(name):
 
 
 @pytest.mark.share(2)
-@pytest.mark.parametrize("name", [name for name in OPS if name != "mesa"])
+@pytest.mark.parametrize("name", sorted(set(OPS) - NOT_CHECKED))
 def test_ops(name):
     op = OPS[name]
     spec = next(spec for spec in op.specs if spec.sizes["T"] < 100)

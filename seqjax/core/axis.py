@@ -194,6 +194,13 @@ def combine(summary: Summary, state: Any, axis: Axis, *, reverse: bool = False) 
     Where that brings no fewer bytes, as of up to 4 devices, or all n elements are 64 KiB or less,
     all are gathered in one message. Of a window that r pieces fill r stands for n - 1, and its
     items come from those alone. The state after all is one sum over the devices.
+
+    >>> mesh, P = jax.sharding.Mesh(jax.devices()[:1], "time"), jax.P
+    >>> def piece(a, b):
+    ...     return combine(seqjax.summarise(seqjax.linear_scan, a, b), jnp.ones(1), "time")
+    >>> run = jax.shard_map(piece, mesh=mesh, in_specs=P("time"), out_specs=(P("time"), P()))
+    >>> jax.jit(run)(jnp.full((3, 1), 0.5), jnp.ones((3, 1)))
+    (Array([1.], dtype=float32), Array([1.875], dtype=float32))
     """
     if summary.batched:
         each = partial(combine, axis=axis, reverse=reverse)
@@ -224,7 +231,7 @@ def replay(call: Callable[..., Any], before: Any, *arguments: Any, **options: An
     after it. `combine` or `Summary.act` has this state.
 
     >>> a, b = jnp.full((4, 1), 0.5), jnp.ones((4, 1))
-    >>> before = summarise(seqjax.linear_scan, a[:2], b[:2]).act(jnp.zeros(1))
+    >>> before = seqjax.summarise(seqjax.linear_scan, a[:2], b[:2]).act(jnp.zeros(1))
     >>> replay(seqjax.linear_scan, before, a[2:], b[2:])[0][:, 0].tolist()
     [1.75, 1.875]
     """

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from seqjax.core.flow import Flow, takes_flow
-from seqjax.core.mesh import cond, loop
+from seqjax.core.mesh import alike, cond, loop
 from seqjax.ops.arguments import like
 
 
@@ -122,8 +122,8 @@ def scan_segments(
 
     def joined(y: Array) -> Array:
         """Back in place: the transpose of cutting into windows that do not overlap."""
-        whole = jax.ShapeDtypeStruct((T, *y.shape[2:]), y.dtype)
-        y = jax.linear_transpose(lambda z: sliced(z, here, there), whole)(y)[0]
+        whole, y, *cut = alike(jnp.zeros((T, *y.shape[2:]), y.dtype), y, here, there)
+        y = jax.vjp(lambda z: sliced(z, *cut), whole)[1](y)[0]
         return y if back is None else y[back]
 
     steps = jax.tree.map(lambda z: newest(lax.dynamic_slice_in_dim(z, taken, C - 1), count), items)
