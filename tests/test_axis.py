@@ -95,10 +95,8 @@ def agree(function, xs, flags, state, of=B, check=True):
 
         return all_of(xs, state)
 
-    (answer, *expected), (found, *derivatives) = (
-        both(whole),
-        both(over_time(function, flags, check)),
-    )
+    answer, *expected = both(whole)
+    found, *derivatives = both(over_time(function, flags, check))
     assert distance(*map(numbers, (found, answer))) < 1e-12
     assert distance(*map(numbers, (derivatives, expected))) < 1e-10
     return answer
@@ -165,6 +163,26 @@ def test_layers(name, options):
         return
     assert kept[:3].tolist() == [[True] * T] * 2 + [[n not in (1, 3) for n in range(T)]]
     assert kept[3].tolist() == [n < 10 for n in range(T)]
+
+
+SUMMED = ["gru", "ttt_linear"]  # a relay, and gradients that a step takes itself
+SPLIT = [name for name in LAYERS if splits(name, LAYERS[name].smoke)] if FULL else []
+
+
+@pytest.mark.parametrize("name", SUMMED + sorted({*SPLIT} - {*SUMMED}))
+def test_parameters(name):
+    """Their gradients are summed over the devices, whichever runs when."""
+    layer = cast_parameters(make(name, 4, rngs=nnx.Rngs(0), **LAYERS[name].smoke), jnp.float64)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, 4)))
+    graph, parameters = nnx.split(layer)
+
+    def run(x, flags, parameters, axis):
+        layer = nnx.merge(graph, parameters)
+        y, h = layer(x, **flags, axis=axis)
+        return y, layer.canonical(h)
+
+    flags = dict(resets=jnp.asarray(RESETS), mask=jnp.asarray(MASK))
+    agree(run, x, flags, parameters, check=name not in NOT_CHECKED)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.core.forms import examples_together
-from seqjax.core.mesh import cond, loop
+from seqjax.core.mesh import cond, loop, vary, varying
 from seqjax.core.monoid import Monoid, keep_or_identity, resettable, select
 
 GATHERED = 1 << 16  # bytes of elements that are one message
@@ -280,6 +280,17 @@ def _scanned(summary: Summary, line: Line, rounds: int) -> Summary:
     for n in range(rounds):
         past = before(past, 1 << n).then(past)
     return past
+
+
+def varied(tree: Any, axis: Axis) -> Any:
+    """The same numbers, of types that vary over the axis, where `jax.shard_map` looks at types.
+
+    What all devices share has a gradient that is summed over them. It is summed here, then, and not
+    where a number is met: perhaps in a branch that one device takes at a time.
+    """
+    name = axis.name if isinstance(axis, Turned) else axis
+    axes = varying(lax.axis_index(name))
+    return jax.tree.map(lambda x: vary(x, axes) if isinstance(x, Array) else x, tree)
 
 
 # ---- what else is exchanged --------------------------------------------------------------------

@@ -3,14 +3,14 @@
 Hess et al. 2023 (arXiv:2306.04406), after Doya 1992. Before each step the units that are observed,
 the first ones of the state, are mixed with the y before:
 
-    z~_{t-1} = (1 - alpha) z_{t-1} + alpha y_{t-1}                                       eq. 8
+    z~_{t-1} = (1 - alpha) z_{t-1} + alpha y_{t-1}
     z_t = step(theta, z~_{t-1}, x_t)            loss: readout(theta, z_t, x_t) against y_t
 
 so that a Jacobian product along time is that of (1 - alpha) J_t, and does not explode where
 (1 - alpha) sigma <= 1, sigma the norm of J. alpha = 1 is teacher forcing of the state, 0
 backpropagation through time. With alpha None it is annealed, once a window (their "aGTF"):
 
-    alpha* = max(0, 1 - 1 / sigma)                                                       eq. 15
+    alpha* = max(0, 1 - 1 / sigma)
     alpha <- alpha* if alpha* > alpha, else gamma alpha + (1 - gamma) alpha*
 
 from alpha = 1, where sigma, by `estimate`, is the spectral norm of the mean of the Jacobians along

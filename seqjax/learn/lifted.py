@@ -9,12 +9,12 @@ Every term of L looks at one step, so the steps are taken all at once, whatever 
 rule moves v (and lambda) for given parameters, then returns dL/dtheta for an optimiser:
 
     lifted_penalty      lambda = 0; v descends L; mu grows by `growth` a window
-                        (method of auxiliary coordinates, arXiv:1212.5921, eq. 2 and 3)
+                        (method of auxiliary coordinates, arXiv:1212.5921)
     lifted_admm         v descends L, then lambda_t += mu r_t, in turns   (after arXiv:1605.02026)
     lifted_bcd          lambda = 0; v_T, ..., v_1 are minimised one after the other, the others
                         held: block coordinate descent                   (after arXiv:1805.01532)
     local_propagation   v descends and lambda ascends at once, to the saddle point
-                        (Marra et al. 2020, IJCNN, sec. III)
+                        (Marra et al. 2020, IJCNN)
 
 Where v minimises L, -dL/dtheta through step is the BPTT gradient in which lambda_t + mu r_t stands
 for the credit -dL/dh_t: with multipliers it is that of backpropagation as soon as r = 0; without,

@@ -4,17 +4,17 @@ Every state is a node v_t that its parent predicts, and all of them settle on th
 
     F = sum_t 1/2 |eps_t|^2 + l(readout(v_t), y_t)          eps_t = v_t - step(theta, v_{t-1}, x_t)
 
-from the states that the cell goes through, by gradient flow (their eq. 2, in steps of `rate`):
+from the states that the cell goes through, by gradient flow, in steps of `rate`:
 
     v_t <- v_t - rate (eps_t - (dstep_{t+1}/dv_t)^T eps_{t+1} + dl_t/dv_t)
 
 An error moves one step at an iteration, all steps at once; then dF/dtheta is local to a step. With
 l = 1/2 |.|^2 the output is the paper's clamped node; a loss is that in general.
 
-    fixed       predictions and their derivatives stay those of the forward pass (their assumption
-                in sec. 2): at rest eps_t is minus BPTT's dL/dh_t, so the gradient is that of BPTT;
-                with rate 1 that is exact after T iterations, and after k of them each loss has
-                been sent back over k steps
+    fixed       predictions and their derivatives stay those of the forward pass (as the
+                paper assumes): at rest eps_t is minus BPTT's dL/dh_t, so the gradient is that of
+                BPTT; with rate 1 that is exact after T iterations, and after k of them each loss
+                has been sent back over k steps
     otherwise   they move with v: dF/dtheta at rest, near BPTT's where the loss is small beside
                 1/2 |eps|^2 (an output of large variance, Whittington & Bogacz 2017)
 

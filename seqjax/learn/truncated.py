@@ -1,12 +1,12 @@
 """The truncation of 1997: errors go back in time along the cells' carousel, and no other way.
 
-Hochreiter & Schmidhuber 1997, sec. 3.1 and appendix A.1. An error that arrives at the net input of
+Hochreiter & Schmidhuber 1997, appendix A.1. An error that arrives at the net input of
 a gate or of a cell (through U h_{t-1}) changes the weights there and goes no further back:
 
     dh_t / dh_{t-1} ~ 0        dc_t / dc_{t-1} = 1 of `lstm_1997`, the forget gate of `lstm`
 
 So a weight of an input gate, a forget gate or a cell input moves one cell, and what it moves is one
-number, carried forward; one of an output gate has no past (their eq. 22 to 32; f_t = 1 there):
+number, carried forward; one of an output gate has no past (f_t = 1 in 1997):
 
     S_t(w) = f_t S_{t-1}(w) + dc_t/dw,  h_{t-1} and c_{t-1} constants      dc/dw of a cell
     dL/dw  = sum_t dl_t/dh_t (dh_t/dc_t S_t(w) + dh_t/dw)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqjax.core.axis import relay
+from seqjax.core.axis import relay, varied
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.flow import Carry, Flow, Source
 from seqjax.core.forms import together
@@ -326,6 +326,10 @@ class Layer(nnx.Module):
         shape = x.shape[:1] if cu_seqlens is None else (len(x), cu_seqlens.shape[1] - 1)
         fresh = working.batch_state(shape, x.dtype, source)
         h = fresh if h is None else like_state(fresh, h, type(self).__name__)
+        if axis is not None:
+            graph, parameters = nnx.split(working)
+            parameters, h, source = varied((parameters, h, source), axis)
+            working = nnx.merge(graph, parameters)
 
         def example(x, h, flow):
             cu, source = flow.cu_seqlens, flow.source

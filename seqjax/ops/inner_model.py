@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from seqjax.core.mesh import alike
+
 
 def layer_norm(z: Array, norm: tuple[Array, Array], eps: float) -> Array:
     z = z - jnp.mean(z, axis=-1, keepdims=True)
@@ -102,7 +104,8 @@ class Inner:
             z, inputs = self.run(k, products)
             return z, inputs
 
-        zeros = tuple(jnp.zeros((len(k), w.shape[1]), w.dtype) for w in W)
+        # of one type with the rest, or devices would add up their errors inside `jax.shard_map`
+        zeros, *_ = alike(tuple(jnp.zeros((len(k), w.shape[1]), w.dtype) for w in W), k, W)
         z, pull, inputs = jax.vjp(f, zeros, has_aux=True)
         (errors,) = pull(LOSSES[self.loss](still(z, k), k, v, norm, self.eps))
         return tuple(inputs), errors

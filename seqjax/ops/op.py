@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from seqjax.core.axis import Axis, Summarised, relay, summary_wanted
+from seqjax.core.axis import Axis, Summarised, relay, summary_wanted, varied
 from seqjax.core.common import accumulation_dtype, unknown
 from seqjax.core.forms import PLATFORMS, by_platform, examples_together, two_forms
 from seqjax.core.mesh import Place, apart, placed
@@ -243,6 +243,8 @@ class Op:
         xs, state, start, options = jax.tree.map(
             lambda x: x.astype(compute) if is_float(x) else x, (xs, state, start, options)
         )
+        if axis is not None:
+            xs, state, start, options = varied((xs, state, start, options), axis)
         if mask is not None:  # first of all, so that nothing of a masked step is ever looked at
             xs = with_fill(lambda x, fill: jnp.where(like(mask, x), x, fill), xs, self.fill)
             resets = None if resets is None else resets & mask

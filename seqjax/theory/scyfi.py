@@ -7,7 +7,7 @@ SCYFI (Eisenmann et al. 2023, arXiv:2310.17561) for the forms of `plrnn`, each o
 
 A cycle of k points through regions D_1, ..., D_k begins at the solution of
 
-    z_1 = W_k ... W_1 z_1 + sum_j W_k ... W_{j+1} h_{D_j}                              eq. 5, 6
+    z_1 = W_k ... W_1 z_1 + sum_j W_k ... W_{j+1} h_{D_j}
 
 and is one if its points lie in those regions (else it is virtual). Trying all regions takes 2^(m k)
 solutions, m the number of ReLUs. SCYFI draws regions at random, solves, and where the points found
