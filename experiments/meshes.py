@@ -1,33 +1,76 @@
 """Ops with their batch and their time split over devices: errors, and what they send each other.
 
-command     python -m experiments.meshes
+command     python -m experiments.meshes, and with the names of the other ops
 hardware    2 CPU cores, shared, as 8 devices; jax 0.10.2, 2026-12-01
-time        7 minutes, nearly all of it in the compiler
+time        7 minutes, less than 10 for all others, nearly all of it in the compiler
 expected    errors of values, of gradients
 
-    op                  evaluator    data 2, time 4   time 2           time 8
-    linear_scan         naive        1.1e-07 1.1e-07  6.1e-08 1.2e-07  9.4e-08 2.0e-07
-    linear_scan         sequential   1.1e-07 1.1e-07  6.1e-08 1.2e-07  9.4e-08 2.0e-07
-    linear_scan         associative  9.1e-08 1.8e-07  1.1e-07 1.6e-07  1.3e-07 2.0e-07
-    linear_scan         chunked      9.1e-08 2.0e-07  1.1e-07 1.6e-07  1.3e-07 2.0e-07
-    linear_scan         primitive    1.1e-07 1.2e-07  6.1e-08 9.4e-08  9.4e-08 2.0e-07
-    short_convolution   naive        9.6e-08 5.6e-08  9.6e-08 7.8e-08  9.6e-08 5.6e-08
-    short_convolution   sequential   9.6e-08 5.6e-08  9.6e-08 7.8e-08  9.6e-08 5.6e-08
-    short_convolution   taps         5.4e-08 8.7e-08  5.4e-08 8.7e-08  5.4e-08 7.8e-08
-    short_convolution   fft          5.6e-08 8.7e-08  1.1e-07 1.2e-07  6.3e-08 8.7e-08
-    gated_delta_rule    naive        1.7e-07 1.7e-07  1.2e-07 1.9e-07  1.4e-07 2.0e-07
-    gated_delta_rule    sequential   1.7e-07 1.7e-07  1.2e-07 1.9e-07  1.4e-07 2.0e-07
-    gated_delta_rule    chunked      2.4e-07 2.2e-07  3.2e-07 3.7e-07  2.2e-07 1.7e-07
-    bounded_delta_rule  naive        1.1e-07 1.3e-07  1.1e-07 1.5e-07  1.1e-07 2.2e-07
-    bounded_delta_rule  sequential   1.1e-07 1.3e-07  1.1e-07 1.5e-07  1.1e-07 2.2e-07
+    op                    evaluator    data 2, time 4   time 2           time 8
+    linear_scan           naive        1.1e-07 1.1e-07  6.1e-08 1.2e-07  9.4e-08 2.0e-07
+    linear_scan           sequential   1.1e-07 1.1e-07  6.1e-08 1.2e-07  9.4e-08 2.0e-07
+    linear_scan           associative  9.1e-08 1.8e-07  1.1e-07 1.6e-07  1.3e-07 2.0e-07
+    linear_scan           chunked      9.1e-08 2.0e-07  1.1e-07 1.6e-07  1.3e-07 2.0e-07
+    linear_scan           primitive    1.1e-07 1.2e-07  6.1e-08 9.4e-08  9.4e-08 2.0e-07
+    short_convolution     naive        9.6e-08 5.6e-08  9.6e-08 7.8e-08  9.6e-08 5.6e-08
+    short_convolution     sequential   9.6e-08 5.6e-08  9.6e-08 7.8e-08  9.6e-08 5.6e-08
+    short_convolution     taps         5.4e-08 8.7e-08  5.4e-08 8.7e-08  5.4e-08 7.8e-08
+    short_convolution     fft          5.6e-08 8.7e-08  1.1e-07 1.2e-07  6.3e-08 8.7e-08
+    gated_delta_rule      naive        1.7e-07 1.7e-07  1.2e-07 1.9e-07  1.4e-07 2.0e-07
+    gated_delta_rule      sequential   1.7e-07 1.7e-07  1.2e-07 1.9e-07  1.4e-07 2.0e-07
+    gated_delta_rule      chunked      2.4e-07 2.2e-07  3.2e-07 3.7e-07  2.2e-07 1.7e-07
+    bounded_delta_rule    naive        1.1e-07 1.3e-07  1.1e-07 1.5e-07  1.1e-07 2.2e-07
+    bounded_delta_rule    sequential   1.1e-07 1.3e-07  1.1e-07 1.5e-07  1.1e-07 2.2e-07
+    linear_attention      naive        1.0e-07 1.2e-07  9.3e-08 1.2e-07  7.0e-08 1.2e-07
+    linear_attention      sequential   1.0e-07 1.2e-07  9.3e-08 1.2e-07  7.0e-08 1.2e-07
+    linear_attention      chunked      6.5e-08 9.3e-08  7.5e-08 9.6e-08  7.5e-08 1.1e-07
+    dplr                  naive        1.5e-07 1.8e-07  1.4e-07 2.1e-07  1.7e-07 2.2e-07
+    dplr                  sequential   1.5e-07 1.8e-07  1.4e-07 2.1e-07  1.7e-07 2.2e-07
+    dplr                  chunked      1.6e-07 1.9e-07  2.9e-07 2.2e-07  1.5e-07 1.8e-07
+    stabilised_attention  naive        9.9e-08 4.0e-07  9.9e-08 3.0e-07  9.9e-08 6.3e-07
+    stabilised_attention  sequential   9.9e-08 4.0e-07  9.9e-08 3.0e-07  9.9e-08 6.3e-07
+    stabilised_attention  chunked      9.9e-08 3.0e-07  9.9e-08 2.1e-07  9.9e-08 1.8e-07
+    log_linear_attention  naive        1.2e-07 1.8e-07  1.2e-07 1.8e-07  1.2e-07 1.2e-07
+    log_linear_attention  sequential   1.2e-07 1.8e-07  1.2e-07 1.8e-07  1.2e-07 1.2e-07
+    log_linear_attention  chunked      1.1e-07 1.1e-07  6.7e-08 1.2e-07  1.1e-07 1.3e-07
+    mesa                  naive        1.2e-07 2.4e-07  1.2e-07 2.4e-07  1.2e-07 2.4e-07
+    mesa                  sequential   1.2e-07 2.4e-07  1.2e-07 2.4e-07  1.2e-07 2.4e-07
+    mesa                  chunked      8.0e-08 2.2e-07  1.2e-07 1.9e-07  6.9e-08 2.2e-07
+    inner_learning        naive        1.2e-07 1.6e-07  1.2e-07 2.0e-07  1.2e-07 1.7e-07
+    inner_learning        sequential   1.2e-07 1.6e-07  1.2e-07 2.0e-07  1.2e-07 1.7e-07
+    inner_learning        chunked      1.0e-07 1.5e-07  1.0e-07 2.1e-07  9.8e-08 1.7e-07
+    slot_attention        naive        1.3e-07 2.8e-07  1.2e-07 2.8e-07  1.2e-07 3.0e-07
+    slot_attention        sequential   1.3e-07 2.8e-07  1.2e-07 2.8e-07  1.2e-07 3.0e-07
+    slot_attention        chunked      1.1e-07 2.8e-07  1.3e-07 2.8e-07  1.3e-07 3.0e-07
+    softmax_attention     naive        1.7e-07 2.8e-07  1.7e-07 2.8e-07  1.7e-07 2.8e-07
+    softmax_attention     sequential   1.7e-07 2.8e-07  1.7e-07 2.8e-07  1.7e-07 2.8e-07
+    softmax_attention     blocks       1.5e-07 2.2e-07  1.5e-07 2.2e-07  1.7e-07 2.2e-07
+    diagonal_ssm          naive        2.0e-07 3.7e-07  2.1e-07 2.3e-07  2.0e-07 3.2e-07
+    diagonal_ssm          sequential   2.0e-07 3.7e-07  2.1e-07 2.3e-07  2.0e-07 3.2e-07
+    diagonal_ssm          associative  2.0e-07 2.6e-07  2.1e-07 2.6e-07  2.0e-07 3.2e-07
+    diagonal_ssm          chunked      2.0e-07 2.6e-07  2.1e-07 2.6e-07  2.0e-07 3.2e-07
+    diagonal_ssm          primitive    2.0e-07 3.7e-07  2.1e-07 2.3e-07  2.0e-07 3.2e-07
+    diagonal_ssm          fft          1.5e-07 1.2e-07  1.9e-07 1.2e-07  9.9e-08 1.0e-07
+    selective_scan        naive        1.1e-07 2.9e-07  1.1e-07 2.3e-07  1.2e-07 2.3e-07
+    selective_scan        sequential   1.5e-07 2.5e-07  1.3e-07 2.3e-07  1.2e-07 2.3e-07
+    selective_scan        linear_scan  1.5e-07 3.2e-07  1.3e-07 2.3e-07  1.2e-07 4.1e-07
 
     bytes exchanged on 8 devices
 
-    op                  state  value, T 256  gradient, T 256  value, T 1024  gradient, T 1024
-    linear_scan           512          8064            15239           8064             15239
-    short_convolution   15872         43652            74315          43652             74315
-    gated_delta_rule    32768        319488           581639         319488            581639
-    bounded_delta_rule  32768        286720           516103         286720            516103
+    op                     state  value, T 256  gradient, T 256  value, T 1024  gradient, T 1024
+    linear_scan              512          8064            15239           8064             15239
+    short_convolution      15872         43652            74315          43652             74315
+    gated_delta_rule       32768        319488           581639         319488            581639
+    bounded_delta_rule     32768        286720           516103         286720            516103
+    linear_attention       32768        319488           581639         319488            581639
+    dplr                   32768        319488           581639         319488            581639
+    stabilised_attention   33824        194616           330047         194616            330047
+    log_linear_attention  131080       1146950          2064447        1146950           2064447
+    mesa                   65536        638976          1164167         638976           1164167
+    inner_learning        399400       3494750          6290487        3494750           6290487
+    slot_attention         10240         99840           181767          99840            181767
+    softmax_attention       5128         14098            19211          14098             19211
+    diagonal_ssm            2048         25088            51975          25088             51975
+    selective_scan          1536         24192            47943          24192             47943
 
 Errors are those of `seqjax selfcheck`: of outputs and last state, and of the gradients with respect
 to all inputs, in float32 against the naive loop in float64, as a share of its largest number.

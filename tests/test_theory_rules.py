@@ -148,6 +148,11 @@ def test_sensitivity_is_a_sum_over_all_inputs_and_the_curvature_of_a_loss():
     )()  # by the phase: lambda' = i lambda
     np.testing.assert_allclose(moved, [*expected, 0.64 * expected[1]], rtol=1e-12)
 
+    q = jnp.array([0.5, -0.4])
+    both = curse_of_memory.covariance(plain, jnp.array([0.8, 0.7]), q, rho)
+    other = (0.5 * np.exp(-0.4j)) ** n
+    np.testing.assert_allclose(both, (k @ R @ other.conj()).real, rtol=1e-12)
+
     def loss(p, teacher):
         parts = ((p, p), (teacher, teacher), (p, teacher), (teacher, p))
         a, b, c, d = (curse_of_memory.covariance(plain, *both, rho) for both in parts)
@@ -255,6 +260,7 @@ def test_condition_numbers_of_closed_form():
     V = universal.vandermonde(jnp.linspace(0.1, 0.9, 4), 3)
     np.testing.assert_allclose(V[:, 3], [0.81, 0.9, 1])
     assert universal.condition(V) > 10 and np.isinf(universal.condition(V[:, :2]))
+    assert np.isinf(universal.condition(jnp.zeros((2, 3))))
 
 
 def test_a_state_of_roots_of_unity_keeps_as_many_inputs_as_it_has():

@@ -304,9 +304,9 @@ class Layer(nnx.Module):
         reverse: run from the last step to the first, as ops do: h enters at the end, the state
             returned is the one at the beginning, a reset forgets what lies to its right (the
             pieces of a packed sequence then reset at their ends: `seqjax.core.flags.ends`).
-        axis: of a mesh, inside `jax.shard_map`: time is split over it, and x [B, T, features] and
-            what goes beside it are those of one device. States given and returned are the same on
-            all. Of layers that are not causal for those that are `sequence_parallel`.
+        axis: of a mesh, inside `jax.shard_map`: time is split over it, x [B, T, features] and what
+            goes beside it are of one device, states given and returned the same on all. Of layers
+            that are not causal for those that are `sequence_parallel`.
         Raises ValueError for wrong shapes, dtypes, states and names.
         """
         for size in ("features", "out_features"):
@@ -327,9 +327,9 @@ class Layer(nnx.Module):
         fresh = working.batch_state(shape, x.dtype, source)
         h = fresh if h is None else like_state(fresh, h, type(self).__name__)
         if axis is not None:
-            graph, parameters = nnx.split(working)
-            parameters, h, source = varied((parameters, h, source), axis)
-            working = nnx.merge(graph, parameters)
+            graph, state = nnx.split(working)
+            state, h, source = varied((state, h, source), axis)
+            working = nnx.merge(graph, state)
 
         def example(x, h, flow):
             cu, source = flow.cu_seqlens, flow.source

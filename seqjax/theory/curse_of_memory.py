@@ -4,9 +4,9 @@
 
 No gradient vanishes or explodes where |lambda| <= 1, and still, of a state after many steps,
 
-    E|h|^2            = m / (1 - |lambda|^2)
-    E|dh / dlambda|^2 = (1 + |lambda|^2) m / (1 - |lambda|^2)^3 + 2 Re(z / (1 - z)^2) / (1 - |lambda|^2)^2
-    z = rho lambda,   m = 1 + 2 Re(z / (1 - z)),   gamma = 1
+    E|h|^2            = m / (1 - s)
+    E|dh / dlambda|^2 = (1 + s) m / (1 - s)^3 + 2 Re(z / (1 - z)^2) / (1 - s)^2
+    s = |lambda|^2,   z = rho lambda,   m = 1 + 2 Re(z / (1 - z)),   gamma = 1
 
 grow without bound as |lambda| goes to 1. The second is also the curvature, by lambda, of the loss
 E|h - h*|^2 / 2 where h* is the state at the same lambda: sharp exactly where memory is long. The
@@ -19,12 +19,13 @@ state, and how far parameters of modulus and phase move it, in powers of 1 - |la
       zero-order hold: gamma = 1 - r, exponential           +1    +1    -1        S4D
 
 where 1 - |lambda| is much less than 1 - rho. The modulus is cured by both; the phase is not, unless
-what is learned is a phase per unit of time and the time step is what becomes small (S4D). All of these are derivatives of one covariance, E[h(p) conj h(q)], by p and q.
+what is learned is a phase per unit of time and the time step is what becomes small (S4D). All of
+these are derivatives of one covariance, E[h(p) conj h(q)], by p and q.
 
 Layers of `MODES` are taken with a single eigenvalue, whose distance to 1 is set, and asked for the
 same numbers: of their outputs y, from the response to an impulse, whose quadratic form with
 rho^|s - t| is E y^2, without samples. There gamma and lambda are parameters apart.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

@@ -62,15 +62,15 @@ def arc(count: int, modulus: float | Array, share: float | Array) -> Array:
 def condition(kept: Array) -> Array:
     """The condition number of what is kept of real inputs, [T, N], real or complex.
 
-    Infinite where there are more inputs than numbers; so large that rounding hides it, it is what
-    rounding makes of it, about 1e16.
+    Infinite where there are more inputs than numbers, or one leaves nothing; where it is so large
+    that rounding hides it, it is what rounding makes of it, about 1e16.
     """
     if jnp.iscomplexobj(kept):
         kept = jnp.concatenate([kept.real, kept.imag], axis=1)
     if kept.shape[1] < len(kept):
         return jnp.asarray(jnp.inf, kept.dtype)
     size = jnp.linalg.svd(kept, compute_uv=False)
-    return size[0] / size[-1]
+    return jnp.where(size[-1] > 0, size[0] / size[-1], jnp.inf)
 
 
 def after(layer: Layer, x: Array) -> Array:
