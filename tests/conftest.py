@@ -23,8 +23,6 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_parallel_codegen_split_count=1",
-        # in its order, or two of the collectives of a program wait for each other on few cores
-        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
         # a third of the time to compile; 0.12 has only the dear ones, and dies of the flag
         *(["--xla_cpu_use_fusion_emitters=false"] if version("jax") < "0.11" else []),
     ]

@@ -69,6 +69,7 @@ def test_a_density_is_the_share_of_eigenvalues():
         np.testing.assert_allclose(jnp.where(inside, found, 0).sum() * step, share, atol=0.03)
 
 
+@pytest.mark.thorough
 def test_filters_are_as_long_as_those_of_the_weights():
     of = recall("lstm")
     d = landscapes.direction(of.weights, KEY)
@@ -134,6 +135,7 @@ def test_a_gate_of_1_is_a_reset_and_of_0_is_none(name):
         np.testing.assert_allclose(found, y[:, 0], rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_a_tangent_kernel_is_the_product_of_jacobians():
     of = recall("lru", steps=4)
     gates = jnp.zeros(4)

@@ -51,6 +51,7 @@ def learned(learner, params, ys=YS):
 
 
 @pytest.mark.parametrize("form", ["clipped_shallow", "vanilla"])
+@pytest.mark.share(1)
 def test_it_is_exact_at_both_ends_and_between(form):
     cell, params = plrnn(form)
     for alpha in (0.0, 0.3, 1.0):
@@ -77,6 +78,7 @@ def test_all_units_forced_wholly_no_step_sees_another():
     assert distance(grads, jax.grad(apart)(params)) < 1e-12
 
 
+@pytest.mark.thorough
 def test_windows_go_on_where_they_were():
     cell, params = plrnn("clipped_shallow")
     learner = gtf(cell, squared_error, START, alpha=1.0)

@@ -74,6 +74,7 @@ def accumulated(W, U, b, V, forget):
 
 
 @pytest.mark.parametrize("name", ["lstm_1997", "lstm"])
+@pytest.mark.share(1)
 def test_it_is_the_papers_forward_sums(name):
     layer, cell, params = network(name)
     learner = truncated_lstm_1997(cell, squared_error, params, XS)
@@ -98,6 +99,7 @@ def test_it_is_the_papers_forward_sums(name):
 
 
 @pytest.mark.parametrize("name", ["lstm_1997", "lstm"])
+@pytest.mark.share(1)
 def test_without_recurrent_weights_it_is_backpropagation(name):
     _, cell, (params, V) = network(name)
     params["U"] = jax.tree.map(jnp.zeros_like, params["U"])

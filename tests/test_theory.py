@@ -174,6 +174,7 @@ def test_a_difference_is_relative_to_the_larger_side():
     assert float(identities.difference(jnp.array([2.0, 4.0]), jnp.array([2.0, 3.0]))) == 0.25
 
 
+@pytest.mark.thorough
 def test_the_command_line(tmp_path, capsys):
     figure = tmp_path / "flow.png"
     assert main(["theory"]) == 0 and all(name in capsys.readouterr().out for name in ["identities"])

@@ -212,6 +212,7 @@ def test_the_curse_of_layers():
         curse_of_memory.curse_of_memory([LayerConfig("gru", {})])
 
 
+@pytest.mark.thorough
 def test_a_residual_network_of_shared_weights_is_a_recurrence_and_of_others_is_not():
     """Against a loop in numpy, and the gradient by shared weights is the sum of those of copies."""
     deep = resnet_rnn_equivalence

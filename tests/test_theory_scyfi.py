@@ -124,6 +124,7 @@ def test_a_tent_bends_where_theory_has_it():
         np.testing.assert_allclose([one.eigenvalues[0] for one in found], [2, -2, -4])
 
 
+@pytest.mark.thorough
 def test_a_bounded_map_has_a_fixed_point():
     """Clipped forms with |A| < 1 map a ball into itself (Brouwer): one is found at any gain."""
     of = Piecewise(*(np.asarray(v) for v in piecewise(make("plrnn", 2, width=8, rngs=nnx.Rngs(1)))))
